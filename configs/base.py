@@ -1,0 +1,167 @@
+"""Every key of m3p_jax once: its meaning, unit, default and source.
+
+Other configs start from `get_config()` and only change values. Batch sizes are
+global (over all devices and hosts).
+"""
+
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def model_config() -> ConfigDict:
+  """Returns the geometry of the released M3P (reference: base size)."""
+  model = ConfigDict()
+  # Rows of the word table; padded to a multiple of 128 so that it shards.
+  model.vocab_size = 250_002
+  model.width = 768
+  model.num_heads = 12
+  model.mlp_width = 3072
+  model.num_layers = 12
+  # Learned positions; in the joint pass text starts at position R.
+  model.max_positions = 514
+  # Numbers in one region's feature vector.
+  model.region_feature_dim = 2048
+  # Detector classes + 1; class 0 is background.
+  model.num_region_classes = 1601
+  # 1 = no language embeddings.
+  model.num_languages = 100
+  # Width of the shared space of the dual encoder.
+  model.embedding_dim = 384
+  # Share of activations dropped, everywhere but on attention weights.
+  model.dropout = 0.1
+  # Share of attention weights dropped.
+  model.attention_dropout = 0.1
+  model.layer_norm_epsilon = 1e-12
+  # Layers of the optional region refiner; 0 = off, as in the published recipe.
+  model.refiner_layers = 0
+  # Activations: 'float32', 'bfloat16', or 'auto' (bfloat16 where the machine
+  # multiplies it natively: TPU, GPU, CPUs with AMX; else float32).
+  model.dtype = 'auto'
+  # Rematerialise each layer in the backward pass: 'none' or 'full'.
+  model.remat = 'none'
+  return model
+
+
+def task_config(objective: str, stream: str, batch_size: int,
+                weight: float = 1.0, **options) -> ConfigDict:
+  """Returns one task: an objective of `objectives/` on rows of one stream."""
+  return ConfigDict(dict(
+      objective=objective, stream=stream, batch_size=batch_size,
+      weight=weight, options=options))
+
+
+def code_switch_config() -> ConfigDict:
+  """Returns code-switching switched off."""
+  switch = ConfigDict()
+  # Probability β that a word of a chosen caption is replaced. Paper, 3.2.
+  switch.rate = 0.0
+  # Share of captions that are considered for switching at all.
+  switch.sentence_rate = 1.0
+  # 'every' word with probability `rate` (the paper), or exactly 'one' word a
+  # caption (the release's pre-training).
+  switch.mode = 'every'
+  # One target language drawn per 'caption' or per 'word'.
+  switch.language_per = 'caption'
+  # Target languages: those with a dictionary.
+  switch.languages = ()
+  # Folder of dictionaries, relative to `data.data_dir`.
+  switch.dictionary = 'dictionaries/freedict'
+  # A control: translations permuted among the words of a language by this
+  # seed; negative = off.
+  switch.shuffle_seed = -1
+  return switch
+
+
+def get_config() -> ConfigDict:
+  """Returns the default config: base size, no data, no tasks."""
+  config = ConfigDict()
+  # Seed of everything random: initial values, data order, masking, dropout.
+  config.seed = 0
+  # Weights to start from: a checkpoint or a `checkpoints/` folder, 'e5'
+  # (multilingual-E5-small from its package), or '' (fresh).
+  config.init_from = ''
+  # Name of this run's setting in retrieval.json: no_finetune, en, each, all.
+  config.setting = 'no_finetune'
+  config.model = model_config()
+
+  config.data = ConfigDict()
+  # Folder of prepared datasets and dictionaries.
+  config.data.data_dir = 'data'
+  # All languages the model knows; a language's id is its index here.
+  config.data.languages = ('en',)
+  config.data.text = ConfigDict()
+  config.data.text.datasets = ()
+  config.data.text.languages = ('en',)
+  # Languages are drawn with p ∝ n^alpha.
+  config.data.text.alpha = 0.7
+  # Ids in a row, `<s>` and `</s>` included; longer rows are cut.
+  config.data.text.max_length = 128
+  config.data.image_text = ConfigDict()
+  config.data.image_text.datasets = ()
+  config.data.image_text.languages = ('en',)
+  config.data.image_text.alpha = 0.7
+  config.data.image_text.max_length = 64
+  config.data.image_text.code_switch = code_switch_config()
+  # Records held in memory for shuffling, a stream.
+  config.data.shuffle_buffer = 10_000
+
+  # Tasks by name (see objectives/); their losses are summed by weight.
+  config.tasks = ConfigDict()
+
+  config.mesh = ConfigDict()
+  # Devices along each axis; -1 = all that are left.
+  config.mesh.data = -1
+  config.mesh.model = 1
+
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 1e-4
+  # 'inverse_sqrt' (the release), 'cosine' or 'constant', after warm-up.
+  config.optimizer.schedule = 'inverse_sqrt'
+  config.optimizer.warmup_steps = 4_000
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.98
+  config.optimizer.eps = 1e-8
+  # Decoupled; not applied to biases, LayerNorm and embeddings.
+  config.optimizer.weight_decay = 0.0
+  # Gradients are scaled down to this global norm; 0 = off. Release: 5.
+  config.optimizer.clip_norm = 5.0
+  # Regular expressions on parameter paths ('a/b/c'), searched in order:
+  # learning rate times the factor of the first that matches; 0 = frozen (no
+  # gradient, no moments).
+  config.optimizer.rate_factors = ()
+
+  # Updates in the whole run.
+  config.num_train_steps = 100_000
+  # Metrics are written every so many steps.
+  config.log_every_steps = 50
+  # Validation losses are computed every so many steps; 0 = at the end only.
+  config.eval_every_steps = 0
+  # Validation batches per task.
+  config.eval_batches = 8
+  config.checkpoint_every_steps = 1_000
+  # Newest checkpoints kept.
+  config.keep_checkpoints = 3
+
+  config.evaluation = ConfigDict()
+  config.evaluation.protocol = 'tux-paint'
+  config.evaluation.dataset = 'tux_paint'
+  # Empty = `data.data_dir`.
+  config.evaluation.data_dir = ''
+  config.evaluation.split = 'test'
+  # Languages to evaluate; ('all',) = every language the set has.
+  config.evaluation.languages = ('all',)
+  # Empty = `setting`.
+  config.evaluation.setting = ''
+  # 'dual', 'joint' or 'rerank'.
+  config.evaluation.mode = 'joint'
+  # Candidates of the dual encoder that the joint encoder re-ranks.
+  config.evaluation.top_k = 20
+  # Score of a re-ranked pair = logit_scale · cosine + joint_weight · match
+  # logit; negative = the match logit alone.
+  config.evaluation.joint_weight = -1.0
+  # Ids in a caption at evaluation.
+  config.evaluation.max_length = 64
+  # Pairs or rows in one forward pass.
+  config.evaluation.batch_size = 256
+  return config

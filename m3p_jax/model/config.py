@@ -1,0 +1,88 @@
+"""The geometry of an M3P model, and which number format a machine is fast at."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+# XLA shards the word table only if its rows divide by the mesh.
+VOCAB_MULTIPLE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Geometry of one M3P; the keys of a checkpoint's `config.json`.
+
+  Attributes:
+    vocab_size: rows of the word table that mean something (XLM-R: 250,002).
+    width: D, width of every hidden state.
+    num_heads: H, attention heads; divides `width`.
+    mlp_width: M, inner width of the feed-forward part.
+    num_layers: Transformer layers.
+    max_positions: learned positions; regions + text must not exceed it.
+    region_feature_dim: F, numbers in one region's feature.
+    num_region_classes: C, detector classes with background (0).
+    num_languages: rows of the language table; 1 = there is none.
+    embedding_dim: E, width of the dual encoder's shared space.
+    dropout: share of activations dropped in training.
+    attention_dropout: share of attention weights dropped in training.
+    layer_norm_epsilon: of every LayerNorm.
+    refiner_layers: layers of the region refiner; 0 = off.
+    dtype: of activations: 'float32', 'bfloat16' or 'auto'.
+    remat: 'none', or 'full': layers are recomputed in the backward pass.
+  """
+  vocab_size: int = 250_002
+  width: int = 768
+  num_heads: int = 12
+  mlp_width: int = 3072
+  num_layers: int = 12
+  max_positions: int = 514
+  region_feature_dim: int = 2048
+  num_region_classes: int = 1601
+  num_languages: int = 100
+  embedding_dim: int = 384
+  dropout: float = 0.1
+  attention_dropout: float = 0.1
+  layer_norm_epsilon: float = 1e-12
+  refiner_layers: int = 0
+  dtype: str = 'auto'
+  remat: str = 'none'
+
+  def __post_init__(self):
+    if self.width % self.num_heads:
+      raise ValueError(
+          f'model.num_heads must divide model.width: {self.width} % '
+          f'{self.num_heads} = {self.width % self.num_heads}')
+    for name, allowed in (('dtype', ('auto', 'float32', 'bfloat16')),
+                          ('remat', ('none', 'full'))):
+      if getattr(self, name) not in allowed:
+        raise ValueError(
+            f'model.{name} is {getattr(self, name)!r}; allowed: '
+            f'{", ".join(allowed)}')
+
+  @property
+  def head_size(self) -> int:
+    return self.width // self.num_heads
+
+  @property
+  def padded_vocab_size(self) -> int:
+    """Rows of the word table in memory, a multiple of `VOCAB_MULTIPLE`."""
+    return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+  @property
+  def activation_dtype(self) -> jnp.dtype:
+    """The dtype of activations on this machine, 'auto' resolved."""
+    name = fast_dtype() if self.dtype == 'auto' else self.dtype
+    return jnp.dtype(name)
+
+
+def fast_dtype() -> str:
+  """Returns 'bfloat16' where the machine multiplies it natively."""
+  if jax.default_backend() != 'cpu':
+    return 'bfloat16'
+  try:
+    flags = pathlib.Path('/proc/cpuinfo').read_text()
+  except OSError:
+    return 'float32'
+  return 'bfloat16' if 'amx_bf16' in flags else 'float32'

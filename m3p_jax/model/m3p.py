@@ -1,0 +1,290 @@
+"""M3P: one Transformer over regions and text, and its heads.
+
+Letters: B rows, L text length, R regions, T=R+L, P predictions a row, D width,
+F region feature, G=5 box, V padded vocabulary, C region classes, E shared
+space of the dual encoder.
+Source: reference.md, sections 2 and 3.
+"""
+
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax.model import config as model_config
+from m3p_jax.model import layers
+from m3p_jax.model import region_refiner
+
+# The largest factor by which cosines are multiplied (CLIP's limit).
+MAX_LOGIT_SCALE = 100.0
+
+
+class Encoded(NamedTuple):
+  """Last hidden states: [B, R, D] or None, [B, L, D] or None; 0 at padding."""
+  regions_BRD: jax.Array | None
+  text_BLD: jax.Array | None
+
+
+def normalise(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+  """Returns x / max(‖x‖, epsilon) over the last axis, float32; zeros stay."""
+  wide = x.astype(jnp.float32)
+  # The gradient of a norm at zero is NaN, that of this is 0.
+  square = jnp.square(wide).sum(-1, keepdims=True)
+  return wide * jax.lax.rsqrt(jnp.maximum(square, epsilon ** 2))
+
+
+def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """Returns the float32 mean [B, D] over the positions where the mask is."""
+  weight_BT1 = mask_BT[..., None].astype(jnp.float32)
+  total_BD = (hidden_BTD.astype(jnp.float32) * weight_BT1).sum(1)
+  return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
+
+
+class RegionEmbedding(nn.Module):
+  """LN(W_f · feature + W_l · box), both L2-normalised here and only here."""
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, regions: batch_lib.Regions) -> jax.Array:
+    c = self.config
+    dtype = c.activation_dtype
+    features_BRD = layers.Einsum(
+        'BRF,FD->BRD', (c.region_feature_dim, c.width),
+        ('region_feature', 'embed'), fan_in=c.region_feature_dim,
+        name='feature')(normalise(regions.features_BRF).astype(dtype))
+    boxes_BRD = layers.Einsum(
+        'BRG,GD->BRD', (5, c.width), ('box', 'embed'), fan_in=5,
+        name='box')(normalise(regions.boxes_BRG).astype(dtype))
+    return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
+        features_BRD + boxes_BRD)
+
+
+class RegionClassHead(nn.Module):
+  """Logits of a region's class: proj(LN(gelu(dense)))."""
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
+    c = self.config
+    hidden_BPD = layers.Einsum(
+        'BPD,DX->BPX', (c.width, c.width), ('embed', 'mlp'), fan_in=c.width,
+        name='dense')(hidden_BPD)
+    hidden_BPD = layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
+        jax.nn.gelu(hidden_BPD, approximate=False))
+    return layers.Einsum(
+        'BPD,DC->BPC', (c.width, c.num_region_classes),
+        ('embed', 'region_classes'), fan_in=c.width, name='out')(hidden_BPD)
+
+
+class M3P(nn.Module):
+  """The model; every method is usable inside `nn.apply` on a bound module.
+
+  Where `deterministic` is left None, dropout runs if the caller gave a
+  'dropout' key.
+  """
+  config: model_config.ModelConfig
+
+  def setup(self):
+    c = self.config
+    width = c.width
+    self.tokens = layers.Table(c.padded_vocab_size, width, 'vocab')
+    self.positions = layers.Table(c.max_positions, width, 'positions')
+    if c.num_languages > 1:
+      self.languages = layers.Table(c.num_languages, width, 'languages')
+    self.embedding_norm = layers.LayerNorm(c.layer_norm_epsilon)
+    self.region_embedding = RegionEmbedding(c)
+    if c.refiner_layers:
+      self.refiner = region_refiner.RegionRefiner(c)
+    layer = layers.EncoderLayer
+    if c.remat == 'full':
+      layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False)
+    self.encoder = nn.scan(
+        layer, variable_axes={'params': 0},
+        split_rngs={'params': True, 'dropout': True},
+        in_axes=(nn.broadcast, nn.broadcast), length=c.num_layers,
+        # XLA's CPU loops run bfloat16 layers at half the speed of unrolled
+        # ones (45 against 90 rows/s at E5's geometry).
+        unroll=c.num_layers if jax.default_backend() == 'cpu' else 1,
+        metadata_params={nn.PARTITION_NAME: 'layers'})(c)
+    self.pooler = layers.Einsum(
+        'BD,DX->BX', (width, width), ('embed', 'mlp'), fan_in=width)
+    self.match = layers.Einsum(
+        'BD,DN->BN', (width, 1), ('embed', 'one'), fan_in=width)
+    self.token_bias = self.param(
+        'token_bias', nn.with_logical_partitioning(
+            nn.initializers.zeros, ('vocab',)),
+        (c.padded_vocab_size,), jnp.float32)
+    self.region_regression = layers.Einsum(
+        'BPD,DF->BPF', (width, c.region_feature_dim),
+        ('embed', 'region_feature'), fan_in=width)
+    self.region_class = RegionClassHead(c)
+
+    def projection():
+      # Starts close to the identity: text vectors begin as the mean of the
+      # last hidden states, which E5 has already aligned across languages.
+      return layers.Einsum(
+          'BD,DE->BE', (width, c.embedding_dim), ('embed', 'shared'),
+          fan_in=width, kernel_init=lambda key, shape, dtype: jnp.eye(
+              *shape, dtype=dtype))
+
+    self.image_projection = projection()
+    self.text_projection = projection()
+    self.log_scale = self.param(
+        'log_scale', nn.with_logical_partitioning(
+            nn.initializers.constant(jnp.log(20.0)), ()), (), jnp.float32)
+    self.dropout = nn.Dropout(c.dropout)
+
+  def __call__(self, batch: batch_lib.Batch) -> jax.Array:
+    """Touches every parameter, so that the tree does not depend on tasks."""
+    encoded = self.encode(batch, deterministic=True)
+    outputs = (
+        self.token_logits(encoded.text_BLD[:, :1]),
+        self.region_class_logits(encoded.regions_BRD[:, :1]),
+        self.region_features(encoded.regions_BRD[:, :1]),
+        self.match_logits(encoded),
+        self.embed_images(batch.regions, deterministic=True),
+        self.embed_texts(batch.token_ids_BL, batch.text_mask_BL,
+                         batch.language_B, deterministic=True),
+        self.logit_scale())
+    return sum(x.astype(jnp.float32).sum() for x in outputs)
+
+  # -- encoding --------------------------------------------------------------
+
+  def encode(self, batch: batch_lib.Batch, *,
+             deterministic: bool | None = None) -> Encoded:
+    """Returns hidden states: joint, or text-only where there are no regions.
+
+    Args:
+      batch: rows; `regions` None encodes the text alone.
+      deterministic: no dropout; None = dropout if there is a key for it.
+    """
+    deterministic = self._resolve(deterministic)
+    if batch.regions is None:
+      return Encoded(None, self._encode_text(
+          batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
+          deterministic))
+    regions_BRD = self._region_hidden(batch.regions, deterministic)
+    num_regions = regions_BRD.shape[1]
+    hidden_BTD = jnp.concatenate(
+        [regions_BRD, self._word_vectors(batch.token_ids_BL)], axis=1)
+    mask_BT = jnp.concatenate(
+        [batch.regions.mask_BR, batch.text_mask_BL], axis=1)
+    hidden_BTD = self._run_with_positions(hidden_BTD, mask_BT, deterministic)
+    return Encoded(hidden_BTD[:, :num_regions], hidden_BTD[:, num_regions:])
+
+  def encode_images(self, regions: batch_lib.Regions,
+                    language_B: jax.Array | None = None, *,
+                    deterministic: bool | None = None) -> jax.Array:
+    """Returns image-only hidden states [B, R, D]: no positions, no first LN."""
+    deterministic = self._resolve(deterministic)
+    hidden_BRD = self._region_hidden(regions, deterministic)
+    if self.config.num_languages > 1 and language_B is not None:
+      hidden_BRD = hidden_BRD + self.languages(language_B)[:, None].astype(
+          hidden_BRD.dtype)
+    hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
+    hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
+        hidden_BRD.dtype)
+    return self.encoder(hidden_BRD, regions.mask_BR, deterministic)[0]
+
+  def embed_images(self, regions: batch_lib.Regions, *,
+                   deterministic: bool | None = None) -> jax.Array:
+    """Returns unit vectors [B, E], float32, of the pictures alone."""
+    hidden_BRD = self.encode_images(regions, deterministic=deterministic)
+    pooled_BD = mean_pool(hidden_BRD, regions.mask_BR)
+    return normalise(self.image_projection(pooled_BD))
+
+  def embed_texts(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
+                  language_B: jax.Array | None = None, *,
+                  deterministic: bool | None = None) -> jax.Array:
+    """Returns unit vectors [B, E], float32, of the captions alone."""
+    hidden_BLD = self._encode_text(
+        token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic))
+    pooled_BD = mean_pool(hidden_BLD, text_mask_BL)
+    return normalise(self.text_projection(pooled_BD))
+
+  # -- heads -----------------------------------------------------------------
+
+  def token_logits(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns float32 logits [B, P, V]; the table's padding rows are -inf."""
+    logits_BPV = jnp.einsum(
+        'BPD,VD->BPV', hidden_BPD,
+        self.tokens.embedding.astype(hidden_BPD.dtype),
+        preferred_element_type=jnp.float32) + self.token_bias
+    is_padding_V = jnp.arange(logits_BPV.shape[-1]) >= self.config.vocab_size
+    return jnp.where(is_padding_V, -jnp.inf, logits_BPV)
+
+  def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns float32 logits [B, P, C] of the regions' classes."""
+    return self.region_class(hidden_BPD).astype(jnp.float32)
+
+  def region_features(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns the predicted un-normalised features [B, P, F], float32."""
+    return self.region_regression(hidden_BPD).astype(jnp.float32)
+
+  def match_logits(self, encoded: Encoded) -> jax.Array:
+    """Returns [B] float32: does the caption belong to the picture.
+
+    Read from position 0, which is the first region.
+    """
+    pooled_BD = jnp.tanh(self.pooler(encoded.regions_BRD[:, 0]))
+    return self.match(pooled_BD)[:, 0].astype(jnp.float32)
+
+  def logit_scale(self) -> jax.Array:
+    """Returns the learned factor on cosines, a positive float32 scalar."""
+    return jnp.minimum(jnp.exp(self.log_scale), MAX_LOGIT_SCALE)
+
+  # -- parts -----------------------------------------------------------------
+
+  def _resolve(self, deterministic: bool | None) -> bool:
+    if deterministic is None:
+      return not self.has_rng('dropout')
+    return deterministic
+
+  def _word_vectors(self, token_ids_BL):
+    return self.tokens(token_ids_BL).astype(self.config.activation_dtype)
+
+  def _region_hidden(self, regions, deterministic):
+    hidden_BRD = self.region_embedding(regions)
+    hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
+    if self.config.refiner_layers:
+      hidden_BRD = self.refiner(
+          hidden_BRD, regions.mask_BR, deterministic=deterministic)
+    return hidden_BRD
+
+  def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
+                   deterministic):
+    hidden_BLD = self._word_vectors(token_ids_BL)
+    if self.config.num_languages > 1 and language_B is not None:
+      hidden_BLD = hidden_BLD + self.languages(language_B)[:, None].astype(
+          hidden_BLD.dtype)
+    return self._run_with_positions(hidden_BLD, text_mask_BL, deterministic)
+
+  def _run_with_positions(self, hidden_BTD, mask_BT, deterministic):
+    position_TD = self.positions(jnp.arange(hidden_BTD.shape[1]))
+    hidden_BTD = hidden_BTD + position_TD[None].astype(hidden_BTD.dtype)
+    hidden_BTD = self.embedding_norm(hidden_BTD)
+    hidden_BTD = self.dropout(hidden_BTD, deterministic=deterministic)
+    hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
+    return self.encoder(hidden_BTD, mask_BT, deterministic)[0]
+
+
+def init_params(config: model_config.ModelConfig, key: jax.Array):
+  """Returns fresh parameters, boxed with their logical axis names.
+
+  Args:
+    config: geometry.
+    key: random key; equal keys give equal values on every mesh.
+  """
+  regions = batch_lib.Regions(
+      image_id_B=jnp.zeros((1,), jnp.int32),
+      features_BRF=jnp.zeros((1, 1, config.region_feature_dim)),
+      boxes_BRG=jnp.zeros((1, 1, 5)),
+      class_ids_BR=jnp.zeros((1, 1), jnp.int32),
+      mask_BR=jnp.ones((1, 1), bool))
+  batch = batch_lib.Batch(
+      token_ids_BL=jnp.zeros((1, 1), jnp.int32),
+      text_mask_BL=jnp.ones((1, 1), bool),
+      language_B=jnp.zeros((1,), jnp.int32), regions=regions)
+  return M3P(config).init(key, batch)['params']

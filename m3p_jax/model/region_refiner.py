@@ -1,0 +1,52 @@
+"""The optional region refiner: attention on attention over the regions.
+
+Letters: B rows, R regions, D width, H heads, K head size.
+Source: reference.md, section 3 ("Refiner"); Huang et al. 2019, "Attention on
+Attention for Image Captioning". Off in the published recipe.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from m3p_jax.model import config as model_config
+from m3p_jax.model import layers
+
+
+class RefinerAttention(nn.Module):
+  """Self-attention whose result is gated by its own query."""
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, hidden_BRD, mask_BR, *, deterministic):
+    c = self.config
+    mixed_BRD = layers.attend(
+        c, hidden_BRD, mask_BR, deterministic=deterministic)
+    both = jnp.concatenate(
+        [mixed_BRD.reshape(hidden_BRD.shape), hidden_BRD], axis=-1)
+    both = nn.Dropout(c.dropout)(both, deterministic=deterministic)
+    gated = layers.Einsum(
+        'BRX,XY->BRY', (2 * c.width, 2 * c.width), ('embed', 'mlp'),
+        fan_in=2 * c.width, name='gate')(both)
+    return jax.nn.glu(gated)
+
+
+class RegionRefiner(nn.Module):
+  """Pre-norm layers of `RefinerAttention` and an MLP, then a LayerNorm."""
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, hidden_BRD, mask_BR, *, deterministic):
+    c = self.config
+    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+    for i in range(c.refiner_layers):
+      normed_BRD = layers.LayerNorm(
+          c.layer_norm_epsilon, name=f'attention_norm_{i}')(hidden_BRD)
+      hidden_BRD = hidden_BRD + dropout(
+          RefinerAttention(c, name=f'attention_{i}')(
+              normed_BRD, mask_BR, deterministic=deterministic))
+      normed_BRD = layers.LayerNorm(
+          c.layer_norm_epsilon, name=f'mlp_norm_{i}')(hidden_BRD)
+      hidden_BRD = hidden_BRD + dropout(
+          layers.Mlp(c, name=f'mlp_{i}')(normed_BRD))
+    return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(hidden_BRD)

@@ -1,0 +1,54 @@
+"""Contrastive: the same Transformer as a dual encoder of pictures and text.
+
+Letters: B rows, E shared space.
+Source: deliberate addition to M3P (CLIP's symmetric loss): scoring every pair
+with the joint encoder does not scale, and its hard negatives come from here.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
+
+
+def symmetric_cross_entropy(logits_BB: jax.Array,
+                            image_id_B: jax.Array) -> jax.Array:
+  """Returns [B] nats: each picture finds its caption and the reverse.
+
+  Args:
+    logits_BB: scores, pictures down, captions across; the diagonal is right.
+    image_id_B: rows with equal ids are neither right nor wrong for each other.
+  """
+  size = logits_BB.shape[0]
+  is_same_BB = image_id_B[:, None] == image_id_B[None]
+  ignored_BB = is_same_BB & ~jnp.eye(size, dtype=bool)
+  logits_BB = jnp.where(ignored_BB, -jnp.inf, logits_BB)
+  right_B = jnp.diagonal(logits_BB)
+  return 0.5 * (jax.nn.logsumexp(logits_BB, axis=1)
+                + jax.nn.logsumexp(logits_BB, axis=0)) - right_B
+
+
+def loss(model, batch: batch_lib.Batch, key: jax.Array):
+  """Returns the symmetric cross-entropy over the (global) batch, in nats.
+
+  Args:
+    model: bound `M3P`.
+    batch: rows with regions.
+    key: unused; this objective draws nothing.
+
+  Returns:
+    `Mean` over rows and {'accuracy': picture → caption within the batch}.
+  """
+  del key
+  image_BE = model.embed_images(batch.regions)
+  text_BE = model.embed_texts(
+      batch.token_ids_BL, batch.text_mask_BL, batch.language_B)
+  logits_BB = model.logit_scale() * jnp.einsum(
+      'BE,CE->BC', image_BE, text_BE)
+  image_id_B = batch.regions.image_id_B
+  nats_B = symmetric_cross_entropy(logits_BB, image_id_B)
+  found_B = image_id_B[logits_BB.argmax(1)] == image_id_B
+  weight = jnp.float32(nats_B.shape[0])
+  return metrics.Mean(nats_B.sum(), weight), {
+      'accuracy': metrics.Mean(found_B.astype(jnp.float32).sum(), weight)}

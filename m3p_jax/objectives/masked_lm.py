@@ -1,0 +1,42 @@
+"""xMLM and MC-MLM: predict hidden tokens of a text, or of a caption given its
+regions. One objective: the batch decides.
+
+Letters: B rows, P predictions a row, V vocabulary.
+Source: paper, section 3.2; reference.md, section 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
+from m3p_jax.objectives import masking
+
+
+def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
+         mask_rate: float = 0.15):
+  """Returns the cross-entropy in nats of the hidden tokens, and accuracy.
+
+  Args:
+    model: bound `M3P`.
+    batch: rows of text, with or without regions.
+    key: random key of the masking.
+    mask_rate: share of tokens predicted.
+
+  Returns:
+    `Mean` over hidden tokens and {'accuracy': Mean}.
+  """
+  masked = masking.mask_tokens(batch, key, rate=mask_rate)
+  encoded = model.encode(masked.batch)
+  hidden_BPD = masking.gather(encoded.text_BLD, masked.positions_BP)
+  logits_BPV = model.token_logits(hidden_BPD)
+  target_BP = jnp.take_along_axis(
+      batch.token_ids_BL, masked.positions_BP, axis=1)
+  nats_BP = jax.nn.logsumexp(logits_BPV, axis=-1) - jnp.take_along_axis(
+      logits_BPV, target_BP[..., None], axis=-1)[..., 0]
+  is_right_BP = logits_BPV.argmax(-1) == target_BP
+  weight = masked.weights_BP.sum()
+  return (
+      metrics.Mean((nats_BP * masked.weights_BP).sum(), weight),
+      {'accuracy': metrics.Mean(
+          (is_right_BP * masked.weights_BP).sum(), weight)})

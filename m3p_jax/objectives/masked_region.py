@@ -1,0 +1,51 @@
+"""MC-MRM: predict hidden regions given the caption: feature and class.
+
+Letters: B rows, R regions, P predictions a row, F feature, C classes.
+Source: paper, section 3.2; reference.md, sections 1 and 4.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
+from m3p_jax.objectives import masking
+
+
+def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
+         mask_rate: float = 0.15, feature_weight: float = 1.0):
+  """Returns class cross-entropy plus feature regression of hidden regions.
+
+  Args:
+    model: bound `M3P`.
+    batch: rows with regions.
+    key: random key of the masking.
+    mask_rate: share of regions predicted.
+    feature_weight: of the mean square error of the un-normalised feature.
+
+  Returns:
+    `Mean` over hidden regions, and {'class_loss', 'feature_loss', 'accuracy'}.
+  """
+  masked = masking.mask_regions(batch, key, rate=mask_rate)
+  encoded = model.encode(masked.batch)
+  hidden_BPD = masking.gather(encoded.regions_BRD, masked.positions_BP)
+  regions = batch.regions
+  class_BP = jnp.take_along_axis(
+      regions.class_ids_BR, masked.positions_BP, axis=1)
+  logits_BPC = model.region_class_logits(hidden_BPD)
+  nats_BP = -jnp.take_along_axis(
+      jax.nn.log_softmax(logits_BPC), class_BP[..., None], axis=-1)[..., 0]
+  target_BPF = masking.gather(regions.features_BRF, masked.positions_BP)
+  error_BP = jnp.square(
+      model.region_features(hidden_BPD) - target_BPF.astype(jnp.float32)
+  ).mean(-1)
+  is_right_BP = logits_BPC.argmax(-1) == class_BP
+
+  weight = masked.weights_BP.sum()
+
+  def mean(values_BP):
+    return metrics.Mean((values_BP * masked.weights_BP).sum(), weight)
+
+  return mean(nats_BP + feature_weight * error_BP), {
+      'class_loss': mean(nats_BP), 'feature_loss': mean(error_BP),
+      'accuracy': mean(is_right_BP)}

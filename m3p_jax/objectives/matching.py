@@ -1,0 +1,60 @@
+"""MC-VLM: does the caption belong to the picture? Right and wrong pairs in one
+encode.
+
+Letters: B rows.
+Source: paper, section 3.2. Deliberate deviations: one wrong pair for each
+right one, made within the batch; a positive is never drawn as its own
+negative (reference.md, section 7).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
+from m3p_jax.objectives import negatives as negatives_lib
+
+
+def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
+         negatives: str = 'random'):
+  """Returns the binary cross-entropy of right and wrong pairs, and accuracy.
+
+  Args:
+    model: bound `M3P`.
+    batch: rows with regions.
+    key: random key of the negatives.
+    negatives: 'random', or 'hard': drawn with p ∝ exp(the dual encoder's
+      logit).
+
+  Returns:
+    `Mean` over pairs (in nats) and {'accuracy': Mean}.
+
+  Raises:
+    ValueError: `negatives` is neither.
+  """
+  if negatives not in negatives_lib.KINDS:
+    raise ValueError(f'matching: negatives is {negatives!r}; allowed: '
+                     f'{", ".join(negatives_lib.KINDS)}')
+  size = batch.token_ids_BL.shape[0]
+  scores_BB = jnp.zeros((size, size))
+  if negatives == 'hard':
+    scores_BB = negatives_lib.dual_scores(model, batch)
+  draw_key, side_key = jax.random.split(key)
+  wrong_B1, valid_B1 = negatives_lib.draw(
+      draw_key, scores_BB, batch.regions.image_id_B, count=1)
+  # Half of the wrong pairs swap the picture, half the caption.
+  rows_B = jnp.arange(size)
+  swap_image_B = jax.random.bernoulli(side_key, shape=(size,))
+  pairs = negatives_lib.pair(
+      batch,
+      jnp.concatenate([rows_B, jnp.where(swap_image_B, wrong_B1[:, 0],
+                                         rows_B)]),
+      jnp.concatenate([rows_B, jnp.where(swap_image_B, rows_B,
+                                         wrong_B1[:, 0])]))
+  logits = model.match_logits(model.encode(pairs))
+  label = jnp.concatenate([jnp.ones(size), jnp.zeros(size)])
+  weight = jnp.concatenate([jnp.ones(size), valid_B1[:, 0]])
+  nats = negatives_lib.sigmoid_cross_entropy(logits, label)
+  is_right = (logits > 0) == (label > 0.5)
+  return (metrics.Mean((nats * weight).sum(), weight.sum()),
+          {'accuracy': metrics.Mean((is_right * weight).sum(), weight.sum())})

@@ -1,0 +1,58 @@
+"""Wrong partners for pictures and captions, from within the batch.
+
+Letters: B rows, N candidates, E shared space.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+
+KINDS = ('random', 'hard')
+
+
+def dual_scores(model, batch: batch_lib.Batch) -> jax.Array:
+  """Returns [B, B] logits of the dual encoder, without gradient or dropout."""
+  image_BE = model.embed_images(batch.regions, deterministic=True)
+  text_BE = model.embed_texts(
+      batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
+      deterministic=True)
+  return jax.lax.stop_gradient(
+      model.logit_scale() * jnp.einsum('BE,CE->BC', image_BE, text_BE))
+
+
+def draw(key: jax.Array, scores_BB: jax.Array, image_id_B: jax.Array, *,
+         count: int) -> tuple[jax.Array, jax.Array]:
+  """Returns wrong partners [B, N] for each row, and which of them are valid.
+
+  Partners are drawn without replacement with p ∝ exp(score); rows with an
+  equal image id are never drawn. Where a row has fewer than `count` partners,
+  the rest are invalid.
+
+  Args:
+    key: random key.
+    scores_BB: log-weights of drawing; all equal for uniform negatives.
+    image_id_B: int32, equal for pictures with the same answers.
+    count: N.
+  """
+  is_same_BB = image_id_B[:, None] == image_id_B[None]
+  # Gumbel top-k draws without replacement from the softmax.
+  noisy_BB = scores_BB + jax.random.gumbel(key, scores_BB.shape)
+  noisy_BB = jnp.where(is_same_BB, -jnp.inf, noisy_BB)
+  top_BN, index_BN = jax.lax.top_k(noisy_BB, count)
+  return index_BN, jnp.isfinite(top_BN)
+
+
+def pair(batch: batch_lib.Batch, image_index: jax.Array,
+         text_index: jax.Array) -> batch_lib.Batch:
+  """Returns the batch of pairs (picture image_index[i], text text_index[i])."""
+  return batch_lib.Batch(
+      token_ids_BL=batch.token_ids_BL[text_index],
+      text_mask_BL=batch.text_mask_BL[text_index],
+      language_B=batch.language_B[text_index],
+      regions=jax.tree.map(lambda x: x[image_index], batch.regions))
+
+
+def sigmoid_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns the nats of 0/1 labels under sigmoid(logits), elementwise."""
+  return jax.nn.softplus(logits) - logits * label

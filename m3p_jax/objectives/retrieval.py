@@ -1,0 +1,96 @@
+"""Retrieval fine-tuning of the joint encoder: candidates for each anchor.
+
+Letters: B rows (anchors), N candidates (the first is right).
+Source: reference.md, section 5 ("Fine-tuning"): candidates in both directions,
+binary cross-entropy. Deliberate additions: the softmax over candidates, hard
+negatives, and learning on top of the dual encoder's score.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
+from m3p_jax.objectives import negatives as negatives_lib
+
+
+def _candidate_pairs(key, scores_BB, image_id_B, num_candidates):
+  """Returns indices (picture, text) of 2·[B, N] pairs and their validity."""
+  size = image_id_B.shape[0]
+  count = num_candidates - 1
+  text_key, image_key = jax.random.split(key)
+  texts_BN, text_valid_BN = negatives_lib.draw(
+      text_key, scores_BB, image_id_B, count=count)
+  images_BN, image_valid_BN = negatives_lib.draw(
+      image_key, scores_BB.T, image_id_B, count=count)
+  rows_B1 = jnp.arange(size)[:, None]
+  rows_BN = jnp.broadcast_to(rows_B1, texts_BN.shape)
+  # The right pair is encoded once and serves both directions.
+  image_index = jnp.concatenate([rows_B1, rows_BN, images_BN], axis=1)
+  text_index = jnp.concatenate([rows_B1, texts_BN, rows_BN], axis=1)
+  valid = jnp.concatenate(
+      [jnp.ones((size, 1), bool), text_valid_BN, image_valid_BN], axis=1)
+  return image_index, text_index, valid
+
+
+def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
+         num_candidates: int = 4, negatives: str = 'random',
+         binary_weight: float = 1.0, softmax_weight: float = 0.0,
+         add_dual_score: bool = False):
+  """Returns the loss of telling the right candidate from wrong ones, in nats.
+
+  Args:
+    model: bound `M3P`.
+    batch: rows with regions, at least `num_candidates` of them.
+    key: random key of the candidates.
+    num_candidates: N, one right and N-1 wrong, in each direction.
+    negatives: 'random', or 'hard': drawn with p ∝ exp(dual logit).
+    binary_weight: of the binary cross-entropy of every pair (the release).
+    softmax_weight: of the cross-entropy over the candidates.
+    add_dual_score: the softmax sees dual logit + match logit, as re-ranking
+      does, so that the joint encoder learns what the dual one lacks.
+
+  Returns:
+    `Mean` over anchors and {'accuracy': right candidate first}.
+
+  Raises:
+    ValueError: unknown `negatives`, or fewer rows than candidates.
+  """
+  size = batch.token_ids_BL.shape[0]
+  if negatives not in negatives_lib.KINDS:
+    raise ValueError(f'retrieval: negatives is {negatives!r}; allowed: '
+                     f'{", ".join(negatives_lib.KINDS)}')
+  if not 2 <= num_candidates <= size:
+    raise ValueError(f'retrieval: num_candidates is {num_candidates}; allowed: '
+                     f'2 to the batch size ({size})')
+  dual_BB = jnp.zeros((size, size))
+  if negatives == 'hard' or add_dual_score:
+    dual_BB = negatives_lib.dual_scores(model, batch)
+  image_index, text_index, valid = _candidate_pairs(
+      key, dual_BB if negatives == 'hard' else jnp.zeros_like(dual_BB),
+      batch.regions.image_id_B, num_candidates)
+  logits = model.match_logits(model.encode(negatives_lib.pair(
+      batch, image_index.ravel(), text_index.ravel())))
+  logits = logits.reshape(image_index.shape)
+
+  is_first = jnp.arange(logits.shape[1])[None] == 0
+  binary = negatives_lib.sigmoid_cross_entropy(
+      logits, is_first.astype(jnp.float32))
+  # Averaged over a row's pairs, so the weight of a row is 1.
+  binary_B = (binary * valid).sum(1) / valid.sum(1)
+
+  scores = logits
+  if add_dual_score:
+    scores = scores + dual_BB[image_index, text_index]
+  scores = jnp.where(valid, scores, -jnp.inf)
+  split = num_candidates
+  softmax_B = 0.5 * (
+      jax.nn.logsumexp(scores[:, :split], axis=1)
+      + jax.nn.logsumexp(jnp.concatenate(
+          [scores[:, :1], scores[:, split:]], axis=1), axis=1)) - scores[:, 0]
+  nats_B = binary_weight * binary_B + softmax_weight * softmax_B
+  first_B = scores.argmax(1) == 0
+  weight = jnp.float32(size)
+  return (metrics.Mean(nats_B.sum(), weight),
+          {'accuracy': metrics.Mean(
+              first_B.astype(jnp.float32).sum(), weight)})

@@ -1,0 +1,162 @@
+"""Properties of the model: what a hidden state may depend on, and shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3p_jax.model import config as model_config
+from m3p_jax.model import layers
+from m3p_jax.model import m3p
+from tests import models
+
+
+def _encode(model, batch):
+  return model.encode(batch, deterministic=True)
+
+
+def test_padding_does_not_change_text_logits():
+  batch = models.batch(length=9)
+  wide = batch._replace(
+      token_ids_BL=jnp.pad(batch.token_ids_BL, ((0, 0), (0, 4)),
+                           constant_values=77),
+      text_mask_BL=jnp.pad(batch.text_mask_BL, ((0, 0), (0, 4))))
+
+  def logits(model, batch):
+    encoded = model.encode(batch, deterministic=True)
+    return model.token_logits(encoded.text_BLD[:, :7])[..., :500]
+
+  for strip in (lambda b: b, lambda b: b._replace(regions=None)):
+    narrow_BPV = models.call(logits, strip(batch))
+    wide_BPV = models.call(logits, strip(wide))
+    np.testing.assert_allclose(narrow_BPV, wide_BPV, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_regions_are_not_read():
+  batch = models.batch()
+  mask_BR = batch.regions.mask_BR.at[:, -1].set(False)
+  batch = batch._replace(regions=batch.regions._replace(mask_BR=mask_BR))
+
+  def output(features_BRF):
+    encoded = models.call(_encode, batch._replace(
+        regions=batch.regions._replace(features_BRF=features_BRF)))
+    return encoded.text_BLD.sum() + encoded.regions_BRD.sum()
+
+  gradient_BRF = jax.grad(output)(batch.regions.features_BRF)
+  assert np.abs(gradient_BRF[:, -1]).max() == 0
+  assert np.abs(gradient_BRF[:, 0]).max() > 0
+
+
+def test_hidden_states_are_zero_at_padding():
+  encoded = models.call(_encode, models.batch())
+  assert np.abs(encoded.text_BLD[:, -2:]).max() == 0
+
+
+def test_text_positions_start_after_the_regions():
+  batch = models.batch()
+  _, params = models.tiny()
+  moved = jax.tree.map(lambda x: x, params)
+  rows = moved['positions']['embedding']
+  # The text occupies positions R … R+L-1 = 5 … 13 and nothing else.
+  moved['positions'] = {'embedding': rows.at[14:].multiply(-3.0)}
+  np.testing.assert_array_equal(
+      models.call(_encode, batch).text_BLD,
+      models.call(_encode, batch, params=moved).text_BLD)
+  moved['positions'] = {'embedding': rows.at[5].multiply(-3.0)}
+  assert np.abs(models.call(_encode, batch).text_BLD - models.call(
+      _encode, batch, params=moved).text_BLD).max() > 1e-3
+
+
+def test_language_is_not_in_the_joint_path_but_in_the_text_path():
+  batch = models.batch()
+  other = batch._replace(language_B=batch.language_B + 1)
+  np.testing.assert_array_equal(
+      models.call(_encode, batch).text_BLD,
+      models.call(_encode, other).text_BLD)
+  assert np.abs(
+      models.call(_encode, batch._replace(regions=None)).text_BLD
+      - models.call(_encode, other._replace(regions=None)).text_BLD
+  ).max() > 1e-3
+
+
+def test_image_only_pass_has_no_positions():
+  regions = models.batch().regions
+  turned = jax.tree.map(lambda x: x[:, ::-1] if x.ndim > 1 else x, regions)
+  embed = lambda model, regions: model.embed_images(
+      regions, deterministic=True)
+  np.testing.assert_allclose(
+      models.call(embed, regions), models.call(embed, turned), atol=1e-5)
+
+
+def test_features_and_boxes_are_normalised_inside():
+  regions = models.batch().regions
+  scaled = regions._replace(features_BRF=regions.features_BRF * 7,
+                            boxes_BRG=regions.boxes_BRG * 3)
+  embed = lambda model, regions: model.embed_images(
+      regions, deterministic=True)
+  np.testing.assert_allclose(
+      models.call(embed, regions), models.call(embed, scaled), atol=1e-5)
+
+
+def test_normalise_keeps_zeros_and_has_finite_gradient():
+  x = jnp.zeros((2, 3))
+  assert np.abs(m3p.normalise(x)).max() == 0
+  gradient = jax.grad(lambda x: m3p.normalise(x).sum())(x)
+  assert np.isfinite(gradient).all()
+
+
+def test_dropout_runs_only_with_a_key():
+  batch = models.batch()
+  run = lambda model, batch: model.encode(batch).text_BLD
+  plain = models.call(run, batch)
+  np.testing.assert_array_equal(plain, models.call(run, batch))
+  dropped = models.call(run, batch, dropout_key=jax.random.key(1))
+  assert np.abs(plain - dropped).max() > 1e-3
+
+
+def test_padding_rows_of_the_vocabulary_never_win():
+  logits = lambda model: model.token_logits(jnp.ones((1, 1, 16)))
+  logits_BPV = models.call(logits)
+  assert logits_BPV.shape[-1] == 250_112
+  assert np.isneginf(logits_BPV[..., 250_002:]).all()
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_contract_gradients_equal_einsum(dtype):
+  key = jax.random.key(0)
+  x = jax.random.normal(key, (3, 4, 8)).astype(dtype)
+  kernel = jax.random.normal(key, (8, 2, 5))
+
+  def ours(x, kernel):
+    return jnp.sin(layers.contract(
+        'BTD,DHK->BTHK', x, kernel).astype(jnp.float32)).sum()
+
+  def plain(x, kernel):
+    return jnp.sin(jnp.einsum(
+        'BTD,DHK->BTHK', x.astype(jnp.float32), kernel)).sum()
+
+  tolerance = 1e-5 if dtype == 'float32' else 0.15
+  for a, b in zip(jax.grad(ours, (0, 1))(x, kernel),
+                  jax.grad(plain, (0, 1))(x, kernel), strict=True):
+    np.testing.assert_allclose(
+        a.astype(jnp.float32), b.astype(jnp.float32), atol=tolerance)
+
+
+def test_base_size_has_the_parameters_of_the_release():
+  config = model_config.ModelConfig()
+  shapes = jax.eval_shape(
+      lambda key: m3p.init_params(config, key), jax.random.key(0))
+  sizes = {name: sum(x.size for x in jax.tree.leaves(part))
+           for name, part in shapes.items()}
+  assert sizes['tokens'] == 250_112 * 768
+  # 12 layers of 4 attention maps, 2 MLP maps and 2 LayerNorms.
+  layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+  assert sizes['encoder'] == 12 * layer
+  assert sizes['positions'] == 514 * 768
+
+
+def test_config_names_what_is_wrong():
+  with pytest.raises(ValueError, match='num_heads must divide'):
+    model_config.ModelConfig(width=10, num_heads=3)
+  with pytest.raises(ValueError, match="dtype is 'float8'"):
+    model_config.ModelConfig(dtype='float8')

@@ -1,0 +1,221 @@
+"""Properties of the objectives: nothing leaks, labels are right, weights add.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3p_jax.objectives import contrastive
+from m3p_jax.objectives import masked_lm
+from m3p_jax.objectives import masked_region
+from m3p_jax.objectives import masking
+from m3p_jax.objectives import matching
+from m3p_jax.objectives import negatives
+from m3p_jax.objectives import retrieval
+from tests import models
+
+KEY = jax.random.key(3)
+
+
+def test_hidden_tokens_cannot_be_read_from_the_corrupted_batch():
+  batch = models.batch(rows=8)
+  masked = masking.mask_tokens(batch, KEY, rate=0.3)
+  # Other words at the same positions give the same corrupted rows wherever a
+  # token was replaced.
+  rows_B1 = np.arange(8)[:, None]
+  shown_BP = masked.batch.token_ids_BL[rows_B1, masked.positions_BP]
+  original_BP = batch.token_ids_BL[rows_B1, masked.positions_BP]
+  replaced_BP = (shown_BP != original_BP) & (masked.weights_BP > 0)
+  assert replaced_BP.any()
+  other_ids_BL = batch.token_ids_BL.at[rows_B1, masked.positions_BP].set(
+      jnp.where(replaced_BP, 4321, original_BP))
+  again = masking.mask_tokens(
+      batch._replace(token_ids_BL=other_ids_BL), KEY, rate=0.3)
+  np.testing.assert_array_equal(
+      masked.batch.token_ids_BL, again.batch.token_ids_BL)
+
+
+def test_masking_never_chooses_special_tokens_and_counts_are_right():
+  batch = models.batch(rows=64, length=23)
+  masked = masking.mask_tokens(batch, KEY, rate=0.15)
+  rows_B1 = np.arange(64)[:, None]
+  original_BP = np.asarray(batch.token_ids_BL[rows_B1, masked.positions_BP])
+  chosen_BP = np.asarray(masked.weights_BP) > 0
+  assert (original_BP[chosen_BP] >= masking.FIRST_WORD_ID).all()
+  # 23 columns: <s>, 19 words, </s>, two of padding.
+  assert (chosen_BP.sum(1) == round(0.15 * 19)).all()
+  unchosen = np.asarray(masked.batch.token_ids_BL != batch.token_ids_BL)
+  assert unchosen.sum() <= chosen_BP.sum()
+
+
+def test_masking_shares_are_80_10_10():
+  batch = models.batch(rows=2000, length=23)
+  masked = masking.mask_tokens(batch, KEY, rate=0.15)
+  rows_B1 = np.arange(2000)[:, None]
+  shown_BP = masked.batch.token_ids_BL[rows_B1, masked.positions_BP]
+  kept_BP = shown_BP == batch.token_ids_BL[rows_B1, masked.positions_BP]
+  chosen = masked.weights_BP.sum()
+  share = lambda x: float((x * masked.weights_BP).sum() / chosen)
+  assert abs(share(shown_BP == masking.MASK_ID) - 0.8) < 0.02
+  assert abs(share(kept_BP) - 0.1) < 0.02
+
+
+def test_every_row_predicts_at_least_one_token():
+  batch = models.batch(rows=3, length=5)  # <s>, one word, </s>, 2 padding
+  masked = masking.mask_tokens(batch, KEY, rate=0.15)
+  np.testing.assert_array_equal(masked.weights_BP.sum(1), [1, 1, 1])
+
+
+def test_zeroed_regions_cannot_be_read_from_anywhere():
+  batch = models.batch(rows=16)
+
+  def outputs(features_BRF):
+    changed = batch._replace(
+        regions=batch.regions._replace(features_BRF=features_BRF))
+    masked = masking.mask_regions(changed, KEY, rate=0.3)
+    encoded = models.call(
+        lambda m, b: m.encode(b, deterministic=True), masked.batch)
+    return encoded.text_BLD.sum() + jnp.square(encoded.regions_BRD).sum()
+
+  masked = masking.mask_regions(batch, KEY, rate=0.3)
+  is_zero_BR = np.asarray((masked.batch.regions.features_BRF == 0).all(-1))
+  gradient_BRF = np.asarray(jax.grad(outputs)(batch.regions.features_BRF))
+  assert is_zero_BR.any()
+  assert np.abs(gradient_BRF[is_zero_BR]).max() == 0
+  assert (np.abs(gradient_BRF[~is_zero_BR]).max(-1) > 0).all()
+
+
+def test_regions_that_hold_a_zeroed_one_are_zeroed_with_it():
+  batch = models.batch(rows=32)
+  # Region 0 becomes the whole picture: it holds every other.
+  boxes_BRG = batch.regions.boxes_BRG.at[:, 0].set(
+      jnp.asarray([0, 0, 1, 1, 1.0]))
+  batch = batch._replace(regions=batch.regions._replace(boxes_BRG=boxes_BRG))
+  masked = masking.mask_regions(batch, KEY, rate=0.2)
+  is_zero_BR = np.asarray((masked.batch.regions.features_BRF == 0).all(-1))
+  hidden = is_zero_BR[:, 1:].any(1)
+  assert hidden.any()
+  assert is_zero_BR[hidden, 0].all()
+
+
+def test_background_is_never_masked():
+  batch = models.batch(rows=32)
+  class_ids_BR = batch.regions.class_ids_BR.at[:, :4].set(0)
+  batch = batch._replace(
+      regions=batch.regions._replace(class_ids_BR=class_ids_BR))
+  masked = masking.mask_regions(batch, KEY, rate=0.5)
+  chosen_BP = np.asarray(masked.positions_BP)[
+      np.asarray(masked.weights_BP) > 0]
+  assert (chosen_BP == 4).all()
+
+
+def test_symmetric_cross_entropy_by_hand():
+  logits_BB = jnp.asarray([[2.0, 0.0], [1.0, 3.0]])
+  by_hand = [
+      0.5 * (np.log(np.exp(2) + 1) - 2 + np.log(np.exp(2) + np.exp(1)) - 2),
+      0.5 * (np.log(np.exp(1) + np.exp(3)) - 3 + np.log(1 + np.exp(3)) - 3)]
+  np.testing.assert_allclose(contrastive.symmetric_cross_entropy(
+      logits_BB, jnp.asarray([0, 1])), by_hand, rtol=1e-5)
+  # Equal ids: each row stands alone, so there is nothing to get wrong.
+  np.testing.assert_allclose(contrastive.symmetric_cross_entropy(
+      logits_BB, jnp.asarray([5, 5])), [0, 0], atol=1e-6)
+
+
+def test_equal_image_ids_are_never_negatives():
+  image_id_B = jnp.asarray([1, 1, 2, 2, 3])
+  for seed in range(50):
+    index_BN, valid_BN = negatives.draw(
+        jax.random.key(seed), jnp.zeros((5, 5)), image_id_B, count=4)
+    same_BN = image_id_B[index_BN] == image_id_B[:, None]
+    assert not bool((same_BN & valid_BN).any())
+    np.testing.assert_array_equal(valid_BN.sum(1), [3, 3, 3, 3, 4])
+    for row, valid in zip(index_BN, valid_BN, strict=True):
+      assert len(set(row[valid].tolist())) == int(valid.sum())
+
+
+def test_hard_negatives_are_drawn_more_often():
+  scores_BB = jnp.asarray([[0, 5.0, 0], [0, 0, 0], [0, 0, 0]])
+  draws = [int(negatives.draw(
+      jax.random.key(i), scores_BB, jnp.arange(3), count=1)[0][0, 0])
+           for i in range(40)]
+  assert draws.count(1) > 30
+
+
+def _regions_of_one_group(batch):
+  return batch._replace(regions=batch.regions._replace(
+      image_id_B=jnp.zeros_like(batch.regions.image_id_B)))
+
+
+def test_matching_without_valid_negatives_counts_right_pairs_only():
+  mean, _ = models.call(lambda m, b: matching.loss(m, b, KEY),
+                        _regions_of_one_group(models.batch()))
+  assert float(mean.weight) == 4
+  mean, _ = models.call(
+      lambda m, b: matching.loss(m, b, KEY), models.batch())
+  assert float(mean.weight) == 8
+
+
+@pytest.mark.parametrize('kind', ['random', 'hard'])
+def test_retrieval_sees_candidates_in_both_directions(kind):
+  def run(model, batch):
+    return retrieval.loss(
+        model, batch, KEY, num_candidates=3, negatives=kind,
+        softmax_weight=1.0, add_dual_score=True)
+
+  mean, extra = models.call(run, models.batch())
+  assert float(mean.weight) == 4
+  assert np.isfinite(float(mean.total))
+  assert 0 <= float(extra['accuracy'].compute()) <= 1
+
+
+def test_objectives_give_finite_gradients_and_weights():
+  def total(params, batch):
+    def run(model, batch):
+      means = [
+          masked_lm.loss(model, batch, KEY)[0],
+          masked_lm.loss(model, batch._replace(regions=None), KEY)[0],
+          masked_region.loss(model, batch, KEY)[0],
+          matching.loss(model, batch, KEY)[0],
+          contrastive.loss(model, batch, KEY)[0],
+          retrieval.loss(model, batch, KEY, negatives='hard')[0]]
+      return sum(mean.compute() for mean in means)
+    return models.call(run, batch, params=params)
+
+  _, params = models.tiny()
+  gradients = jax.jit(jax.grad(total))(params, models.batch())
+  for path, leaf in jax.tree.leaves_with_path(gradients):
+    assert np.isfinite(leaf).all(), path
+
+
+def test_batch_without_words_has_no_weight_and_finite_gradient():
+  batch = models.batch()
+  batch = batch._replace(
+      token_ids_BL=jnp.full_like(batch.token_ids_BL, 2), regions=None)
+
+  def total(params):
+    return models.call(lambda m, b: masked_lm.loss(m, b, KEY)[0], batch,
+                       params=params).compute()
+
+  _, params = models.tiny()
+  value, gradients = jax.value_and_grad(total)(params)
+  assert float(value) == 0
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(negatives='easy'), "negatives is 'easy'"),
+    (dict(num_candidates=9), 'num_candidates is 9')])
+def test_wrong_options_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    models.call(lambda m, b: retrieval.loss(m, b, KEY, **options),
+                models.batch())
+
+
+def test_masked_lm_by_hand_for_a_uniform_model():
+  # All-zero word table and bias: every word has probability 1/V.
+  _, params = models.tiny()
+  flat = dict(params, tokens=jax.tree.map(jnp.zeros_like, params['tokens']))
+  mean, _ = models.call(
+      lambda m, b: masked_lm.loss(m, b, KEY), models.batch(), params=flat)
+  np.testing.assert_allclose(mean.compute(), np.log(250_002), rtol=1e-5)
