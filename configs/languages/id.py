@@ -1,0 +1,11 @@
+"""Indonesian."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the language's code, names, and what each source calls it."""
+  return ml_collections.ConfigDict(dict(
+      code='id', name='Indonesian', native_name='Indonesia',
+      sources=dict(tux_paint='id', cldr='id', udhr='ind',
+                   freedict='ind')))

@@ -1,0 +1,178 @@
+"""Code-switches captions on token ids, in pure TF ops.
+
+Words of an English caption are replaced by their translations; punctuation
+stays with its word, and a phrase of a dictionary goes before its parts.
+
+  python -m input_pipeline.code_switch --dataset=NAME --data_dir=DIR --n=20
+
+prints examples.
+
+Source: M3P, section 3.2 (every word with probability β); the release's
+pre-training replaces exactly one word (`mode='one'`).
+Letters: B captions, W words of all captions one after the other.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+from absl import flags
+import tensorflow as tf
+
+from input_pipeline import dictionaries
+from input_pipeline import errors
+from input_pipeline import examples
+from input_pipeline import phrases
+from input_pipeline import store
+from input_pipeline import tokenizer as tokenizer_lib
+
+MODES = ('every', 'one')
+LANGUAGE_PER = ('caption', 'word')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How much is switched; see configs/base.py for the meaning of each."""
+  rate: float = 0.0
+  sentence_rate: float = 1.0
+  mode: str = 'every'
+  language_per: str = 'caption'
+
+
+def switch(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
+           seed: tf.Tensor, settings: Settings, is_source_B: tf.Tensor,
+           ) -> tf.RaggedTensor:
+  """Returns the captions' token ids [B, ids], some words translated.
+
+  Args:
+    words: the captions.
+    dictionary: as `dictionaries.load` returns it, arrays or tensors.
+    seed: int32 [2]; equal seeds and captions give equal results.
+    settings: how much is switched.
+    is_source_B: bool [B], False where a caption is not in the dictionary's
+      source language and stays as it is.
+  """
+  rows_W = tf.RaggedTensor.from_row_splits(
+      words.keys_W, words.row_splits, validate=False).value_rowids()
+  seeds = tf.unstack(tf.random.split(seed, 4))
+  segments = phrases.find_segments(
+      words, dictionary, rows_W,
+      _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
+                      per=settings.language_per))
+  is_start_W = phrases.choose_starts(segments, words.row_splits)
+  is_switched_W = _draw_switched(
+      is_start_W & (segments.entry_W >= 0), rows_W, is_source_B, seeds[1:3],
+      settings)
+  return _assemble(words, dictionary, segments, is_switched_W, seeds[3])
+
+
+def _draw_languages(dictionary, rows_W, is_source_B, seed, *, per):
+  """Returns the number 1 … of each word's target language, int64 [W]."""
+  shape = tf.shape(rows_W if per == 'word' else is_source_B)
+  drawn = tf.random.stateless_uniform(
+      shape, seed, minval=1, maxval=len(dictionary.languages) + 1,
+      dtype=tf.int64)
+  return drawn if per == 'word' else tf.gather(drawn, rows_W)
+
+
+def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
+  """Returns bool [W]: the segments that are replaced."""
+  is_chosen_B = is_source_B & (
+      tf.random.stateless_uniform(tf.shape(is_source_B), seeds[0]) <
+      settings.sentence_rate)
+  can_W &= tf.gather(is_chosen_B, rows_W)
+  draw_W = tf.random.stateless_uniform(tf.shape(rows_W), seeds[1])
+  if settings.mode == 'every':
+    return can_W & (draw_W < settings.rate)
+  draw_W = tf.where(can_W, draw_W, -1.0)
+  highest_B = tf.math.unsorted_segment_max(
+      draw_W, rows_W, tf.size(is_source_B))
+  return can_W & (draw_W == tf.gather(highest_B, rows_W))
+
+
+def _assemble(words, dictionary, segments, is_switched_W, seed):
+  """Returns the token ids [B, ids] with the switched segments replaced."""
+  num_words = tf.size(words.keys_W, out_type=tf.int64)
+  entry_W = tf.maximum(segments.entry_W, 0)
+  # The square of a uniform draw: the first translations come more often.
+  draw_W = tf.random.stateless_uniform(tf.shape(entry_W), seed) ** 2
+  count_W = tf.gather(dictionary.counts_K, entry_W)
+  translation_W = tf.gather(dictionary.starts_K, entry_W) + tf.cast(
+      draw_W * tf.cast(count_W, tf.float32), count_W.dtype)
+  # Words behind the first of a switched phrase; phrases end in their caption.
+  first_W = tf.range(num_words)
+  covered_W = tf.zeros([num_words], tf.bool)
+  for offset in range(1, phrases.MAX_WORDS):
+    before_W = tf.maximum(first_W - offset, 0)
+    covered_W |= (
+        tf.gather(is_switched_W & (segments.length_W > offset), before_W) &
+        (first_W >= offset))
+  last_W = tf.where(is_switched_W, first_W + segments.length_W - 1, first_W)
+  translations = _gather_ranges(
+      dictionary.ids, tf.gather(dictionary.id_starts_T, translation_W),
+      tf.where(is_switched_W,
+               tf.gather(dictionary.id_counts_T, translation_W), 0))
+  is_kept_W = ~(is_switched_W | covered_W)
+  parts = tf.concat([
+      _take_rows(words.ids, first_W, is_kept_W),
+      _take_rows(words.prefix_ids, first_W, is_switched_W),
+      translations,
+      _take_rows(words.suffix_ids, last_W, is_switched_W)], axis=1)
+  splits = tf.gather(parts.row_splits, words.row_splits)
+  return tf.RaggedTensor.from_row_splits(parts.flat_values, splits,
+                                         validate=False)
+
+
+def _gather_ranges(values, starts, lengths) -> tf.RaggedTensor:
+  """Returns the ranges [starts, starts + lengths) of `values` as rows."""
+  places = tf.ragged.range(starts, starts + lengths)
+  return places.with_values(tf.gather(values, places.values))
+
+
+def _take_rows(rows: tf.RaggedTensor, indices, is_taken) -> tf.RaggedTensor:
+  """Returns the rows of these numbers, emptied where they are not taken."""
+  lengths = tf.where(is_taken, tf.gather(rows.row_lengths(), indices), 0)
+  return _gather_ranges(
+      rows.flat_values, tf.gather(rows.row_starts(), indices), lengths)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints captions and what becomes of them."""
+  args = flags.FLAGS
+  if len(argv) > 1:
+    raise errors.UserError(f'unexpected argument {argv[1]!r}')
+  _, captions = store.read_image_text(args.data_dir, args.dataset, args.split)
+  folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
+  languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
+  rows_B = tf.random.Generator.from_seed(args.seed).uniform(
+      [args.n], maxval=len(captions.texts), dtype=tf.int64)
+  english = [i for i, name in enumerate(captions.languages) if name == 'en']
+  rows_B = tf.gather(tf.constant(english, tf.int64), rows_B % len(english))
+  switched = switch(
+      examples.gather_words(captions, rows_B, max_words=64),
+      dictionaries.load(folder, languages),
+      seed=tf.constant([args.seed, 0]),
+      settings=Settings(rate=args.rate, mode=args.mode,
+                        language_per=args.language_per),
+      is_source_B=tf.fill([args.n], True))
+  tokenizer = tokenizer_lib.load()
+  for row, ids in zip(rows_B.numpy(), switched.to_list(), strict=True):
+    print(f'{captions.texts[row]}\n    {tokenizer.decode(ids)}')
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string('dataset', 'tux_paint', 'Prepared image-text dataset.')
+  flags.DEFINE_string('data_dir', 'data', 'Folder of prepared data.')
+  flags.DEFINE_string('split', 'train', 'Split to read.')
+  flags.DEFINE_list('languages', [], 'Target languages; default: all built.')
+  flags.DEFINE_integer('n', 20, 'Number of captions.')
+  flags.DEFINE_integer('seed', 0, 'Seed of everything drawn.')
+  flags.DEFINE_float('rate', 0.5, 'Probability that a word is replaced.')
+  flags.DEFINE_enum('mode', 'every', MODES, 'Each word, or exactly one.')
+  flags.DEFINE_enum('language_per', 'caption', LANGUAGE_PER,
+                    'Draw a language for each caption, or for each word.')
+
+
+if __name__ == '__main__':
+  _define_flags()
+  errors.run_main(main)

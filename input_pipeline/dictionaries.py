@@ -1,0 +1,253 @@
+"""Builds and loads the dictionaries from English that code-switching reads.
+
+  python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
+
+writes DIR/dictionaries/freedict/<language>.npz from the FreeDict packages
+English→X and X→English. A dictionary maps the 64-bit key of an English phrase
+of at most three words to token ids, so that training needs no strings.
+"""
+
+from collections.abc import Mapping, Sequence
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+from typing import NamedTuple
+
+from absl import flags
+import numpy as np
+import tqdm
+
+from input_pipeline import captions
+from input_pipeline import choices
+from input_pipeline import errors
+from input_pipeline import languages as languages_lib
+from input_pipeline import lexicon
+from input_pipeline import records
+from input_pipeline import sources
+from input_pipeline import tokenizer as tokenizer_lib
+
+FOLDER = 'dictionaries/freedict'
+# Those whose dictionary covers at least 40 % of the words of Tux Paint.
+LANGUAGES = ('ar', 'bg', 'cs', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hr', 'hu',
+             'id', 'it', 'ja', 'nl', 'pl', 'pt', 'ru', 'sv', 'tr')
+_COVERAGE_DATASET = 'tux_paint'
+# Raised when files of an older build must not be reused.
+_VERSION = 1
+
+
+class Dictionary(NamedTuple):
+  """Phrases of all chosen languages in one sorted table.
+
+  Attributes:
+    keys_K: int64 [K], ascending; `records.mix_keys(phrase key, index + 1)`,
+      index = the language's place in `languages`.
+    starts_K: int32 [K], a phrase's first translation.
+    counts_K: int32 [K], its number of translations, the best first.
+    id_starts_T: int32 [T], a translation's first token id in `ids`.
+    id_counts_T: int32 [T], its number of token ids.
+    ids: int32, the token ids of all translations.
+    languages: the target languages.
+  """
+  keys_K: np.ndarray
+  starts_K: np.ndarray
+  counts_K: np.ndarray
+  id_starts_T: np.ndarray
+  id_counts_T: np.ndarray
+  ids: np.ndarray
+  languages: tuple[str, ...]
+
+
+def package_names(language: str) -> list[str]:
+  """Returns the packages of a language: English→X, X→English.
+
+  Raises:
+    UserError: an unknown language, or one without a dictionary.
+  """
+  codes = languages_lib.source_codes('freedict', [language])
+  names = [name for code in codes
+           for name in (f'freedict-eng-{code}', f'freedict-{code}-eng')
+           if name in sources.SOURCES]
+  if not names:
+    raise errors.UserError(
+        f'no dictionary for {language!r}; there are: {", ".join(LANGUAGES)}')
+  return names
+
+
+def phrase_key(phrase: str) -> int:
+  """Returns the key of a phrase: its words' keys folded from the left."""
+  words = [np.int64(captions.word_key(word)) for word in phrase.split()]
+  key = words[0]
+  for word in words[1:]:
+    key = records.mix_keys(key, word)
+  return int(key)
+
+
+def build(languages: Sequence[str], data_dir: str | os.PathLike[str],
+          ) -> pathlib.Path:
+  """Returns the folder in which every language's dictionary now stands.
+
+  Dictionaries that the same tokenizer already built are kept.
+
+  Raises:
+    UserError: an unknown language, or one without a dictionary.
+  """
+  folder = pathlib.Path(data_dir) / FOLDER
+  folder.mkdir(parents=True, exist_ok=True)
+  stamp = f'{_VERSION} {tokenizer_lib.load().sha256}'
+  packages = {name: package_names(name) for name in languages}
+  jobs = []
+  for language in languages:
+    if not _is_current(folder / f'{language}.npz', stamp):
+      # Fetched here, one after the other: the clients print progress.
+      folders = {name: sources.fetch(name) for name in packages[language]}
+      jobs.append((language, folders, folder / f'{language}.npz', stamp))
+  if not jobs:
+    return folder
+  # Spawned: a fork would inherit the locks of TensorFlow's threads.
+  with concurrent.futures.ProcessPoolExecutor(
+      min(len(jobs), os.cpu_count() or 1),
+      multiprocessing.get_context('spawn')) as pool:
+    done = [pool.submit(_build_one, *job) for job in jobs]
+    for future in tqdm.tqdm(concurrent.futures.as_completed(done),
+                            'dictionaries', len(done), unit='language'):
+      future.result()
+  return folder
+
+
+def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
+         shuffle_seed: int = -1) -> Dictionary:
+  """Returns the dictionaries of `languages` as one table.
+
+  Args:
+    folder: where `build` wrote them.
+    languages: target languages.
+    shuffle_seed: negative, or the seed by which the phrases of a language
+      exchange their translations: a control that keeps how often words are
+      replaced, and by what, but not what they mean.
+
+  Raises:
+    UserError: a language without a dictionary in the folder.
+  """
+  folder = pathlib.Path(folder)
+  there = sorted(path.stem for path in folder.glob('*.npz'))
+  tables, num_translations, num_ids = [], 0, 0
+  for index, language in enumerate(languages):
+    choices.check(f'dictionary language (in {folder})', language, there)
+    with np.load(folder / f'{language}.npz') as file:
+      table = {name: file[name] for name in Dictionary._fields[:-1]}
+    table['keys_K'] = records.mix_keys(table['keys_K'], np.int64(index + 1))
+    if shuffle_seed >= 0:
+      order_K = np.random.default_rng((shuffle_seed, index)).permutation(
+          len(table['keys_K']))
+      table['starts_K'] = table['starts_K'][order_K]
+      table['counts_K'] = table['counts_K'][order_K]
+    table['starts_K'] = table['starts_K'] + np.int32(num_translations)
+    table['id_starts_T'] = table['id_starts_T'] + np.int32(num_ids)
+    num_translations += len(table['id_starts_T'])
+    num_ids += len(table['ids'])
+    tables.append(table)
+  joined = {name: np.concatenate([table[name] for table in tables])
+            for name in Dictionary._fields[:-1]}
+  order_K = np.argsort(joined['keys_K'])
+  for name in ('keys_K', 'starts_K', 'counts_K'):
+    joined[name] = joined[name][order_K]
+  return Dictionary(**joined, languages=tuple(languages))
+
+
+def _is_current(path: pathlib.Path, stamp: str) -> bool:
+  if not path.exists():
+    return False
+  with np.load(path) as file:
+    return str(file['stamp']) == stamp
+
+
+def _build_one(language: str, folders: Mapping[str, pathlib.Path],
+               path: pathlib.Path, stamp: str) -> None:
+  ranked = lexicon.rank(lexicon.collect(language, folders),
+                        tokenizer_lib.load())
+  lexicon.add_fallbacks(ranked)
+  write(ranked, path, stamp=stamp)
+
+
+def write(ranked: Mapping[str, Sequence[Sequence[int]]],
+          path: pathlib.Path, *, stamp: str = '') -> None:
+  """Writes one language's dictionary, whole or not at all.
+
+  Args:
+    ranked: English phrase → its translations as token ids, the best first.
+    path: `<language>.npz`.
+    stamp: what the dictionary was made with.
+  """
+  keys_K = np.array([phrase_key(phrase) for phrase in ranked], np.int64)
+  keys_K, first_K = np.unique(keys_K, return_index=True)
+  phrases = list(ranked)
+  lists = [ranked[phrases[i]] for i in first_K]
+  # A plural shares its singular's list: stored once.
+  starts, id_counts, ids = {}, [], []
+  for translations in lists:
+    if id(translations) not in starts:
+      starts[id(translations)] = len(id_counts)
+      for translation in translations:
+        id_counts.append(len(translation))
+        ids.extend(translation)
+  id_counts_T = np.array(id_counts, np.int32)
+  partial = path.with_suffix('.partial')
+  with partial.open('wb') as file:
+    np.savez(
+        file, stamp=stamp, keys_K=keys_K,
+        starts_K=np.array([starts[id(found)] for found in lists], np.int32),
+        counts_K=np.array([len(found) for found in lists], np.int32),
+        id_starts_T=np.cumsum(id_counts_T, dtype=np.int32) - id_counts_T,
+        id_counts_T=id_counts_T, ids=np.array(ids, np.int32))
+  os.replace(partial, path)
+
+
+def coverage(dictionary: Dictionary, keys_W: np.ndarray) -> list[float]:
+  """Returns the share of words that each language can translate by itself.
+
+  Args:
+    dictionary: dictionaries of some languages.
+    keys_W: int64 [W], keys of words; 0 = no word.
+  """
+  keys_W = keys_W[keys_W != 0]
+  return [float(np.isin(records.mix_keys(keys_W, np.int64(index + 1)),
+                        dictionary.keys_K).mean())
+          for index in range(len(dictionary.languages))]
+
+
+def main(argv: Sequence[str]) -> None:
+  """Builds dictionaries and prints what they hold."""
+  if len(argv) > 1:
+    raise errors.UserError(f'unexpected argument {argv[1]!r}')
+  data_dir = flags.FLAGS.data_dir
+  languages = flags.FLAGS.languages or LANGUAGES
+  folder = build(languages, data_dir)
+  shares = {}
+  if (pathlib.Path(data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():
+    from input_pipeline import store  # Slow to load: not in every worker.
+    _, rows = store.read_image_text(data_dir, _COVERAGE_DATASET, 'train')
+    is_english_C = np.array(rows.languages) == 'en'
+    keys_W = rows.keys_W[np.repeat(is_english_C, np.diff(rows.word_splits))]
+    shares = dict(zip(languages, coverage(load(folder, languages), keys_W),
+                      strict=True))
+  for language in languages:
+    with np.load(folder / f'{language}.npz') as file:
+      print(f'{language}  {len(file["keys_K"]):8,} phrases  '
+            f'{len(file["id_counts_T"]):8,} translations' +
+            (f'  {100 * shares[language]:3.0f} % of the words of '
+             f'{_COVERAGE_DATASET}' if shares else ''))
+
+
+def _define_flags() -> None:
+  flags.DEFINE_string(
+      'data_dir', 'data', 'Folder of prepared data; the dictionaries go into '
+      f'its subfolder {FOLDER}.')
+  flags.DEFINE_list(
+      'languages', [], 'Target languages, separated by commas; default: all '
+      'that have a useful dictionary.')
+
+
+if __name__ == '__main__':
+  _define_flags()
+  errors.run_main(main)

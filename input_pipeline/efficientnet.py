@@ -1,0 +1,156 @@
+"""EfficientNet-Lite0, pre-trained on ImageNet, as one pure function in JAX.
+
+Letters: B pictures, H and W the grid's height and width, F feature, O output
+feature, I input feature, K kernel, R regions, C class.
+
+Source: Tan & Le 2019 (EfficientNet); the Lite variant has no squeeze-and-
+excitation, ReLU6 for swish, and a fixed stem and head. The geometry is that
+of tensorflow/tpu, efficientnet/lite/efficientnet_lite_builder.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline import errors
+
+PICTURE_SIZE = 224
+GRID_SIZE = 7
+FEATURE_DIM = 1280
+NUM_CLASSES = 1000
+
+# Inputs are (x − 127) / 128; BatchNorm's epsilon is TensorFlow's.
+_MEAN, _SCALE, _EPSILON = 127.0, 128.0, 1e-3
+_NUM_BLOCKS = 16
+_STRIDED_BLOCKS = (1, 3, 5, 11)
+
+Params = dict[str, Any]
+
+
+def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
+  """Returns the parameters with every BatchNorm folded into its convolution.
+
+  Args:
+    state: the state dict of the PyTorch checkpoint, float32.
+
+  Raises:
+    UserError: a tensor is missing or left over.
+  """
+  left = {k for k in state if not k.endswith('num_batches_tracked')}
+
+  def take(name: str) -> np.ndarray:
+    if name not in left:
+      raise errors.UserError(f'EfficientNet-Lite0 has no tensor {name!r}')
+    left.remove(name)
+    return np.asarray(state[name], np.float32)
+
+  def fold(convolution: str, norm: str) -> Params:
+    weights_OIHW = take(f'{convolution}.weight')
+    scale_O = take(f'{norm}.weight') / np.sqrt(
+        take(f'{norm}.running_var') + _EPSILON
+    )
+    bias_O = take(f'{norm}.bias') - take(f'{norm}.running_mean') * scale_O
+    weights_OIHW = weights_OIHW * scale_O[:, None, None, None]
+    return {
+        'w': weights_OIHW.transpose(2, 3, 1, 0),
+        'b': bias_O[None, None, None],
+    }
+
+  params: Params = {'stem': fold('_conv_stem', '_bn0')}
+  for i in range(_NUM_BLOCKS):
+    prefix = f'_blocks.{i}.'
+    block = {
+        'depthwise': fold(f'{prefix}_depthwise_conv', f'{prefix}_bn1'),
+        'project': fold(f'{prefix}_project_conv', f'{prefix}_bn2'),
+    }
+    if f'{prefix}_expand_conv.weight' in left:
+      block['expand'] = fold(f'{prefix}_expand_conv', f'{prefix}_bn0')
+    params[f'block_{i}'] = block
+  params['head'] = fold('_conv_head', '_bn1')
+  params['classes'] = {
+      'w': take('_fc.weight').T,
+      'b': take('_fc.bias')[None, None],
+  }
+  if left:
+    raise errors.UserError(f'unknown tensors in EfficientNet-Lite0: {left}')
+  return params
+
+
+def _pointwise(params: Params, x_BHWF: jax.Array) -> jax.Array:
+  """Returns the 1×1 convolution.
+
+  In float32: bfloat16 was slower on a CPU with AMX (54 against 114 pictures a
+  second in batches of 32), since every activation had to be converted.
+  """
+  return jnp.einsum('BHWF,FO->BHWO', x_BHWF, params['w'][0, 0]) + params['b']
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+  """Returns TensorFlow's SAME padding: the odd pixel goes to the end."""
+  total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+  return total // 2, total - total // 2
+
+
+def _depthwise(params: Params, x_BHWF: jax.Array, *, stride: int) -> jax.Array:
+  """Returns the depthwise convolution, as k·k shifted multiply-adds.
+
+  XLA's grouped convolution is over ten times slower on a CPU.
+  """
+  weights_KK111F = params['w'][:, :, None, None]
+  kernel = weights_KK111F.shape[0]
+  size = x_BHWF.shape[1]
+  pads = _same_padding(size, kernel, stride)
+  x_BHWF = jnp.pad(x_BHWF, ((0, 0), pads, pads, (0, 0)))
+  reach = (-(-size // stride) - 1) * stride + 1
+  total_BHWF = params['b']
+  for i in range(kernel):
+    for j in range(kernel):
+      shifted_BHWF = x_BHWF[
+          :, i : i + reach : stride, j : j + reach : stride, :
+      ]
+      total_BHWF = total_BHWF + shifted_BHWF * weights_KK111F[i, j]
+  return total_BHWF
+
+
+def _relu6(x: jax.Array) -> jax.Array:
+  return jnp.clip(x, 0.0, 6.0)
+
+
+def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
+  """Returns the grid before pooling, float32 [B, 7, 7, 1280].
+
+  Args:
+    params: of `fold_weights`.
+    pictures_BHW3: uint8 [B, 224, 224, 3], RGB.
+  """
+  x_BHWF = (pictures_BHW3.astype(jnp.float32) - _MEAN) / _SCALE
+  x_BHWF = lax.conv_general_dilated(
+      x_BHWF,
+      params['stem']['w'],
+      (2, 2),
+      'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  x_BHWF = _relu6(x_BHWF + params['stem']['b'])
+  for i in range(_NUM_BLOCKS):
+    block = params[f'block_{i}']
+    stride = 2 if i in _STRIDED_BLOCKS else 1
+    y_BHWF = x_BHWF
+    if 'expand' in block:
+      y_BHWF = _relu6(_pointwise(block['expand'], y_BHWF))
+    y_BHWF = _relu6(_depthwise(block['depthwise'], y_BHWF, stride=stride))
+    y_BHWF = _pointwise(block['project'], y_BHWF)
+    if y_BHWF.shape == x_BHWF.shape:
+      y_BHWF = y_BHWF + x_BHWF
+    x_BHWF = y_BHWF
+  return _relu6(_pointwise(params['head'], x_BHWF))
+
+
+def classify(params: Params, features_BRF: jax.Array) -> jax.Array:
+  """Returns ImageNet logits [B, R, 1000] of pooled features [B, R, 1280]."""
+  logits_BRC = jnp.einsum('BRF,FC->BRC', features_BRF, params['classes']['w'])
+  return logits_BRC + params['classes']['b']

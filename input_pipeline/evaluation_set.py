@@ -1,0 +1,114 @@
+"""Loads a prepared split as the queries and candidates of retrieval."""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import choices
+from input_pipeline import examples
+from input_pipeline import phrases
+from input_pipeline import store
+from m3p_jax import batch as batch_lib
+
+ALL = 'all'
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionSet:
+  """The distinct captions of one language; N of them.
+
+  Attributes:
+    texts: the captions.
+    token_ids_NL: int32 [N, L], `<s> ids </s> <pad>…`.
+    text_mask_NL: bool [N, L], False at padding.
+    groups: for each caption the numbers of the pictures that are right: those
+      it was written for, and all that share a group with one of them.
+  """
+  texts: list[str]
+  token_ids_NL: np.ndarray
+  text_mask_NL: np.ndarray
+  groups: list[set[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalSet:
+  """Pictures, and captions in several languages.
+
+  Attributes:
+    image_ids: the pictures' names.
+    groups: names of the groups of pictures that share right answers.
+    regions: all pictures, as NumPy arrays.
+    captions: language → its captions.
+  """
+  image_ids: list[str]
+  groups: list[str]
+  regions: batch_lib.Regions
+  captions: dict[str, CaptionSet]
+
+
+def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
+         languages: Sequence[str], max_length: int, *, limit: int = 0,
+         ) -> RetrievalSet:
+  """Returns a split as a retrieval set.
+
+  Args:
+    data_dir: folder of prepared datasets.
+    dataset: name of an image-text dataset.
+    split: 'train', 'validation' or 'test'.
+    languages: languages of the captions; ('all',) = all that the split has.
+    max_length: L; longer captions are cut.
+    limit: only so many pictures, the first; 0 = all.
+
+  Raises:
+    UserError: the dataset, the split or a language is not there.
+  """
+  pictures, captions = store.read_image_text(data_dir, dataset, split)
+  num = min(limit or len(pictures.image_ids), len(pictures.image_ids))
+  by_language: dict[str, dict[str, list[int]]] = {}
+  for row in np.flatnonzero(captions.picture_C < num):
+    by_language.setdefault(captions.languages[row], {}).setdefault(
+        captions.texts[row], []).append(row)
+  if tuple(languages) == (ALL,):
+    languages = sorted(by_language)
+  for language in languages:
+    choices.check(f'language of {dataset} ({split})', language,
+                  sorted(by_language))
+  members: dict[str, set[int]] = {}
+  for picture, group in enumerate(pictures.groups[:num]):
+    members.setdefault(group, set()).add(picture)
+  return RetrievalSet(
+      image_ids=pictures.image_ids[:num], groups=pictures.groups[:num],
+      regions=batch_lib.Regions(
+          pictures.image_id_N[:num], pictures.features_NRF[:num],
+          pictures.boxes_NRG[:num], pictures.class_ids_NR[:num],
+          pictures.mask_NR[:num]),
+      captions={
+          language: _caption_set(by_language[language], captions, members,
+                                 pictures.groups, max_length)
+          for language in languages})
+
+
+def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
+                 members: dict[str, set[int]], groups: list[str],
+                 max_length: int) -> CaptionSet:
+  """Returns the captions of one language.
+
+  Args:
+    rows_of: text → its rows in `captions`.
+    captions: all captions.
+    members: group → its pictures.
+    groups: the pictures' groups.
+    max_length: L.
+  """
+  first_N = tf.constant([rows[0] for rows in rows_of.values()], tf.int64)
+  words = examples.gather_words(captions, first_N, max_words=max_length - 2)
+  token_ids_NL, text_mask_NL = examples.pad_ids(
+      phrases.unswitched(words), max_length)
+  return CaptionSet(
+      texts=list(rows_of), token_ids_NL=token_ids_NL.numpy(),
+      text_mask_NL=text_mask_NL.numpy(),
+      groups=[set().union(*(members[groups[captions.picture_C[row]]]
+                            for row in rows)) for rows in rows_of.values()])

@@ -1,0 +1,55 @@
+"""The languages of `configs/languages/`: codes, names, and sources' codes."""
+
+from collections.abc import Iterable, Sequence
+import functools
+import importlib
+import pathlib
+
+import ml_collections
+
+from configs import languages as folder
+from input_pipeline import choices
+
+
+@functools.cache
+def codes() -> tuple[str, ...]:
+  """Returns the public codes of all known languages, sorted."""
+  files = pathlib.Path(folder.__path__[0]).glob('*.py')
+  return tuple(sorted(p.stem for p in files if p.stem != '__init__'))
+
+
+@functools.cache
+def get(code: str) -> ml_collections.ConfigDict:
+  """Returns the language's file.
+
+  Raises:
+    UserError: no such language; names the nearest.
+  """
+  choices.check('language', code, codes())
+  return importlib.import_module(f'configs.languages.{code}').get_config()
+
+
+def source_codes(source: str, wanted: Iterable[str] = ()) -> dict[str, str]:
+  """Returns {the source's code: public code} of the languages it has.
+
+  Args:
+    source: 'tux_paint', 'cldr', 'udhr' or 'freedict'.
+    wanted: public codes; none = all known ones.
+
+  Raises:
+    UserError: an unknown language among `wanted`.
+  """
+  pairs = ((get(code).sources[source], code)
+           for code in (tuple(wanted) or codes()))
+  return {theirs: code for theirs, code in pairs if theirs}
+
+
+def name(code: str) -> str:
+  """Returns the English name of a language, its code where it has no file."""
+  return get(code).name if code in codes() else code
+
+
+def check(wanted: Sequence[str]) -> None:
+  """Raises UserError at the first unknown language code."""
+  for code in wanted:
+    get(code)

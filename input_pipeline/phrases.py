@@ -1,0 +1,116 @@
+"""Finds a dictionary's phrases in captions, in pure TF ops.
+
+Letters: B captions, W words of all captions one after the other.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from input_pipeline import dictionaries
+from input_pipeline import records
+
+# Words in the longest phrase of a dictionary.
+MAX_WORDS = 3
+
+
+class Words(NamedTuple):
+  """The words of B captions.
+
+  Attributes:
+    row_splits: int64 [B + 1], the captions' first words.
+    keys_W: int64 [W], key of the word's core; 0 where it has none.
+    ids: RaggedTensor int32 [W, pieces], the word as tokenised in its caption.
+    prefix_ids: RaggedTensor int32 [W, pieces], its leading punctuation.
+    suffix_ids: RaggedTensor int32 [W, pieces], its trailing punctuation.
+  """
+  row_splits: tf.Tensor
+  keys_W: tf.Tensor
+  ids: tf.RaggedTensor
+  prefix_ids: tf.RaggedTensor
+  suffix_ids: tf.RaggedTensor
+
+
+class Segments(NamedTuple):
+  """What the dictionary offers for the phrase that starts at each word.
+
+  Attributes:
+    entry_W: int64 [W], row of the dictionary; −1 = nothing.
+    length_W: int64 [W], words of the phrase; 1 where there is nothing.
+  """
+  entry_W: tf.Tensor
+  length_W: tf.Tensor
+
+
+def unswitched(words: Words) -> tf.RaggedTensor:
+  """Returns the captions' own token ids [B, ids]."""
+  splits = tf.gather(words.ids.row_splits, words.row_splits)
+  return tf.RaggedTensor.from_row_splits(words.ids.flat_values, splits,
+                                         validate=False)
+
+
+def find_segments(words: Words, dictionary: dictionaries.Dictionary,
+                  rows_W: tf.Tensor, languages_W: tf.Tensor) -> Segments:
+  """Returns the longest phrase of the dictionary that starts at each word.
+
+  Args:
+    words: the captions.
+    dictionary: arrays or tensors.
+    rows_W: int64 [W], the word's caption.
+    languages_W: int64 [W], number of its target language, from 1.
+  """
+  num_words = tf.size(words.keys_W, out_type=tf.int64)
+  has_prefix_W = words.prefix_ids.row_lengths() > 0
+  has_suffix_W = words.suffix_ids.row_lengths() > 0
+  phrase_W, is_phrase_W = words.keys_W, words.keys_W != 0
+  entry_W = tf.fill([num_words], tf.constant(-1, tf.int64))
+  length_W = tf.ones([num_words], tf.int64)
+  for length in range(1, MAX_WORDS + 1):
+    if length > 1:
+      # A phrase ends at its caption's end and at punctuation.
+      last_W = tf.minimum(tf.range(num_words) + length - 1, num_words - 1)
+      is_phrase_W &= (
+          (tf.range(num_words) + length - 1 < num_words) &
+          (tf.gather(rows_W, last_W) == rows_W) &
+          (tf.gather(words.keys_W, last_W) != 0) &
+          ~tf.gather(has_prefix_W, last_W) &
+          ~tf.gather(has_suffix_W, tf.maximum(last_W - 1, 0)))
+      phrase_W = records.mix_keys(phrase_W, tf.gather(words.keys_W, last_W))
+    wanted_W = records.mix_keys(phrase_W, languages_W)
+    place_W = tf.searchsorted(dictionary.keys_K, wanted_W,
+                              out_type=tf.int64)
+    place_W = tf.minimum(
+        place_W, tf.size(dictionary.keys_K, out_type=tf.int64) - 1)
+    is_found_W = is_phrase_W & (
+        tf.gather(dictionary.keys_K, place_W) == wanted_W)
+    entry_W = tf.where(is_found_W, place_W, entry_W)
+    length_W = tf.where(
+        is_found_W, tf.constant(length, tf.int64), length_W)
+  return Segments(entry_W, length_W)
+
+
+def choose_starts(segments: Segments, row_splits: tf.Tensor) -> tf.Tensor:
+  """Returns bool [W]: where segments begin, read from left to right.
+
+  Each word points behind the phrase that would start there; the words reached
+  from the captions' first words are found by pointer doubling, in as many
+  rounds as the logarithm of the longest caption.
+  """
+  num_words = tf.size(segments.length_W, out_type=tf.int64)
+  # One more place, which points at itself: the end.
+  jump = tf.concat(
+      [tf.range(num_words) + segments.length_W, [num_words]], axis=0)
+  reached = tf.tensor_scatter_nd_update(
+      tf.zeros([num_words + 1], tf.int32), row_splits[:, tf.newaxis],
+      tf.ones_like(row_splits, tf.int32))
+  longest = tf.reduce_max(row_splits[1:] - row_splits[:-1])
+
+  def double(reached, jump, span):
+    # A caption's last jump lands on the next one's start, which is reached.
+    reached = tf.tensor_scatter_nd_max(reached, jump[:, tf.newaxis], reached)
+    return reached, tf.gather(jump, jump), span * 2
+
+  reached, _, _ = tf.while_loop(
+      lambda reached, jump, span: span < longest + 1, double,
+      (reached, jump, tf.constant(1, tf.int64)))
+  return reached[:-1] > 0

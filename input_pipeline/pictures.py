@@ -1,0 +1,224 @@
+"""Reads picture files into RGB on white, bounded in memory.
+
+Letters: H and W, height and width.
+"""
+
+import io
+import os
+import pathlib
+import re
+from typing import NamedTuple
+import warnings
+
+import numpy as np
+from PIL import Image
+from PIL import ImageChops
+
+from input_pipeline import errors
+
+MIN_SIDE = 8
+# Pillow refuses more (twice its `MAX_IMAGE_PIXELS`). At four bytes a pixel a
+# picture of this size takes 0.7 GB while it is read.
+MAX_PIXELS = 178_000_000
+
+# No EPS (Pillow would start Ghostscript) and none of the rare formats.
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
+# Longer pictures are shrunk on loading to between one and two times this.
+_SHRUNK_SIDE = 1024
+# A pixel is empty above this brightness in every channel (JPEG's white is not
+# quite 255), or below this opacity.
+_WHITE, _TRANSPARENT = 245, 16
+
+# Pillow warns from 89 Mpixel on; `read` checks the size itself.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
+
+_SVG = re.compile(
+    rb'(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype\s+svg|<svg)', re.IGNORECASE
+)
+# What the orientation tag of a camera asks for.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+
+Box = tuple[float, float, float, float]
+Source = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+
+class PictureError(errors.UserError):
+  """A picture that cannot be used.
+
+  Attributes:
+    reason: two or three words, to count skipped pictures by.
+  """
+
+  def __init__(self, reason: str, detail: str):
+    super().__init__(f'{reason}: {detail}')
+    self.reason = reason
+
+  def __reduce__(self):
+    # Worker processes hand the error back by pickling it.
+    return PictureError, (self.reason, str(self).split(': ', 1)[1])
+
+
+class Picture(NamedTuple):
+  """A decoded picture on white.
+
+  Attributes:
+    image: RGB; smaller than the original where that is very large.
+    height: of the original, in pixels.
+    width: of the original, in pixels.
+    content: xyxy in pixels of the original, outside of which it is empty.
+  """
+
+  image: Image.Image
+  height: int
+  width: int
+  content: Box
+
+
+def _open(source: Source) -> tuple[Image.Image, str]:
+  """Returns the opened, not yet decoded picture, and its name."""
+  if isinstance(source, Image.Image):
+    return source, 'picture'
+  if isinstance(source, np.ndarray):
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+      raise PictureError(
+          'not RGB',
+          f'an array of {source.dtype} {source.shape}, not uint8 [H, W, 3]',
+      )
+    return Image.fromarray(source), 'picture'
+  if isinstance(source, bytes):
+    data, name = source, 'picture'
+  else:
+    path = pathlib.Path(source)
+    if not path.is_file():
+      raise PictureError('missing', f'no file {path}')
+    data, name = path.read_bytes(), str(path)
+  if not data:
+    raise PictureError('empty file', name)
+  if _SVG.match(data[:4096]) or name.lower().endswith(('.svg', '.svgz')):
+    raise PictureError('svg', f'{name} has to be rendered to PNG first')
+  try:
+    return Image.open(io.BytesIO(data), formats=_FORMATS), name
+  except Image.DecompressionBombError as error:
+    raise PictureError('too large', f'{name}: {error}') from error
+  except Exception as error:  # Decoders of damaged files raise anything.
+    raise PictureError(
+        'unreadable', f'{name} is no picture in {", ".join(_FORMATS)}'
+    ) from error
+
+
+def _to_rgba(image: Image.Image) -> Image.Image:
+  """Returns the picture, or a part of it, in RGB or premultiplied RGBa."""
+  if image.mode.startswith('I'):  # 16 bits; Pillow would clip, not scale.
+    values_HW = np.clip(np.asarray(image), 0, 65535) >> 8
+    image = Image.fromarray(values_HW.astype(np.uint8))
+  if image.mode in ('RGBA', 'LA', 'PA', 'RGBa') or (
+      'transparency' in image.info
+  ):
+    return image.convert('RGBA').convert('RGBa')
+  return image.convert('RGB')
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+  """Returns RGB or RGBa, averaged down by a whole number where it is large.
+
+  In strips, so that a huge picture is never in memory twice; premultiplied,
+  so that what is transparent lends no colour to its neighbours.
+  """
+  factor = max(image.size) // _SHRUNK_SIDE
+  if factor < 2:
+    return _to_rgba(image)
+  width, height = image.size
+  strips = [
+      _to_rgba(
+          image.crop((0, top, width, min(top + 64 * factor, height)))
+      ).reduce(factor)
+      for top in range(0, height, 64 * factor)
+  ]
+  result = Image.new(
+      strips[0].mode, (strips[0].width, sum(s.height for s in strips))
+  )
+  top = 0
+  for strip in strips:
+    result.paste(strip, (0, top))
+    top += strip.height
+  return result
+
+
+def _find_content(rgb: Image.Image, alpha: Image.Image | None) -> Box:
+  """Returns the xyxy outside of which all is transparent, or all is white."""
+  if alpha is not None and np.asarray(alpha).min() < _TRANSPARENT:
+    box = alpha.point([255 * (a >= _TRANSPARENT) for a in range(256)]).getbbox()
+  else:
+    red, green, blue = rgb.split()
+    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    box = darkest.point([255 * (v <= _WHITE) for v in range(256)]).getbbox()
+  return box or (0, 0, *rgb.size)
+
+
+def _flatten(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+  """Returns the picture on white, and its opacity where it has one."""
+  if image.mode == 'RGB':
+    return image, None
+  image = image.convert('RGBA')
+  alpha = image.getchannel('A')
+  white = Image.new('RGB', image.size, 'white')
+  white.paste(image, mask=alpha)
+  return white, alpha
+
+
+def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+  """Returns the picture in RGB on white, upright, the first frame if several.
+
+  Args:
+    source: a file's path or content, an opened picture, or uint8 [H, W, 3].
+    max_pixels: a larger picture is refused before it is decoded.
+
+  Raises:
+    PictureError: the file is missing, empty, an SVG, damaged, cut off, of an
+      unknown format, under `MIN_SIDE` or over `max_pixels`.
+  """
+  image, name = _open(source)
+  width, height = image.size
+  if width * height > max_pixels:
+    raise PictureError(
+        'too large', f'{name} has {width}×{height} pixels, over {max_pixels}'
+    )
+  if min(width, height) < MIN_SIDE:
+    raise PictureError(
+        'too small', f'{name} has {width}×{height} pixels, under {MIN_SIDE}'
+    )
+  if image.mode == 'F':
+    raise PictureError('not RGB', f'{name} has pixels of unknown range (float)')
+  try:
+    # JPEG alone can skip detail while decoding; its size changes with it. A
+    # caller's picture stays as it is.
+    drafted = image is not source and image.draft(
+        'RGB', (_SHRUNK_SIDE, _SHRUNK_SIDE)
+    )
+    image.load()
+    if not drafted:
+      width, height = image.size  # TIFF turns itself upright on loading.
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    image = _shrink(image)
+  except Exception as error:  # Decoders of damaged files raise anything.
+    raise PictureError(
+        'unreadable', f'{name} is damaged or cut off ({error})'
+    ) from error
+  if turn is not None:
+    image = image.transpose(turn)
+    if turn in _QUARTER_TURNS:
+      width, height = height, width
+  image, alpha = _flatten(image)
+  x, y = width / image.width, height / image.height
+  x1, y1, x2, y2 = _find_content(image, alpha)
+  return Picture(image, height, width, (x1 * x, y1 * y, x2 * x, y2 * y))

@@ -1,0 +1,89 @@
+"""The two kinds of TFDS record, and how keys of phrases are made.
+
+Every dataset is prepared into one of these; nothing else is read in training.
+Letters: R regions, F region feature, W words.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+# The parts of a word whose token ids are kept apart; see `captions.py`.
+PARTS = ('word', 'prefix', 'core', 'suffix')
+
+
+def image_text_features(feature_dim: int) -> tfds.features.FeaturesDict:
+  """Returns the record of a picture with its regions and captions.
+
+  A caption's words are flattened: `word_ids` holds the token ids of all words
+  one after the other, `word_lengths` how many ids each word has.
+
+  Args:
+    feature_dim: F, numbers in a region's feature.
+  """
+  caption: dict[str, Any] = {
+      'language': tfds.features.Text(),
+      'text': tfds.features.Text(),
+      'keys': tfds.features.Sequence(np.int64)}
+  for part in PARTS:
+    caption[f'{part}_ids'] = tfds.features.Sequence(np.int32)
+    caption[f'{part}_lengths'] = tfds.features.Sequence(np.int32)
+  return tfds.features.FeaturesDict({
+      'image_id': tfds.features.Text(),
+      # Pictures of a group share their right answers.
+      'group': tfds.features.Text(),
+      'height': np.int32,
+      'width': np.int32,
+      'boxes': tfds.features.Tensor(
+          shape=(None, 4), dtype=np.float32, encoding='bytes'),
+      'features': tfds.features.Tensor(
+          shape=(None, feature_dim), dtype=np.float16, encoding='bytes'),
+      'class_ids': tfds.features.Tensor(
+          shape=(None,), dtype=np.int32, encoding='bytes'),
+      'captions': tfds.features.Sequence(caption)})
+
+
+def text_features() -> tfds.features.FeaturesDict:
+  """Returns the record of a sentence; `ids` are without `<s>` and `</s>`."""
+  return tfds.features.FeaturesDict({
+      'text_id': tfds.features.Text(),
+      'language': tfds.features.Text(),
+      'text': tfds.features.Text(),
+      'ids': tfds.features.Sequence(np.int32)})
+
+
+# Odd 64-bit constants of splitmix64, as signed numbers.
+_FACTOR = np.int64(-7046029254386353131)
+_FINAL = np.int64(-4658895280553007687)
+
+
+def mix_keys(first: Any, second: Any) -> Any:
+  """Returns int64 hashes of pairs: the same in NumPy and in TensorFlow.
+
+  The key of a phrase is its words' keys mixed from the left:
+  mix(mix(k1, k2), k3).
+
+  Args:
+    first: int64 NumPy array, scalar or tensor.
+    second: the same, broadcast against `first`.
+  """
+  if tf.is_tensor(first) or tf.is_tensor(second):
+    mixed = tf.bitwise.bitwise_xor(
+        *_broadcast(first * _FACTOR, second + _FINAL))
+    mixed = tf.bitwise.bitwise_xor(
+        mixed, tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64)))
+    return mixed * _FINAL
+  with np.errstate(over='ignore'):
+    mixed = np.int64(first) * _FACTOR ^ (np.int64(second) + _FINAL)
+    mixed = mixed ^ (mixed >> np.int64(29))
+    return mixed * _FINAL
+
+
+def _broadcast(first: tf.Tensor, second: tf.Tensor) -> Sequence[tf.Tensor]:
+  """Returns both tensors in one shape: bitwise ops do not broadcast scalars.
+  """
+  zero = tf.zeros_like(first) * tf.zeros_like(second)
+  return first + zero, second + zero

@@ -1,0 +1,243 @@
+"""Reads prepared records into flat NumPy arrays.
+
+Strings, nested lists and TFDS end here: what follows gathers rows of these
+arrays by number.
+Letters: N pictures, R regions, F region feature, G=5 box, C captions or texts,
+W words.
+"""
+
+from collections.abc import Sequence
+import difflib
+import os
+import pathlib
+from typing import Any, NamedTuple
+import zlib
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from input_pipeline import choices
+from input_pipeline import errors
+
+_READ_RECORDS = 64
+
+
+class Ragged(NamedTuple):
+  """Rows of different length: row i is `values[splits[i]:splits[i + 1]]`."""
+  values: np.ndarray
+  splits: np.ndarray
+
+
+class Pictures(NamedTuple):
+  """The pictures of a split.
+
+  Attributes:
+    image_ids: their names.
+    groups: names of the groups that share right answers.
+    image_id_N: int32 [N], hash of the group.
+    features_NRF: float16 [N, R, F], un-normalised, 0 at padding.
+    boxes_NRG: float32 [N, R, 5]: x1/w, y1/h, x2/w, y2/h, area/(w·h).
+    class_ids_NR: int32 [N, R], 0 at padding.
+    mask_NR: bool [N, R], False at padding.
+  """
+  image_ids: list[str]
+  groups: list[str]
+  image_id_N: np.ndarray
+  features_NRF: np.ndarray
+  boxes_NRG: np.ndarray
+  class_ids_NR: np.ndarray
+  mask_NR: np.ndarray
+
+
+class Captions(NamedTuple):
+  """The captions of a split, picture by picture.
+
+  Attributes:
+    picture_C: int64 [C], the caption's picture.
+    languages: the captions' languages.
+    texts: the captions as written.
+    word_splits: int64 [C + 1], the captions' first words.
+    keys_W: int64 [W], see `captions.word_key`.
+    ids: W rows of token ids, as tokenised in the sentence.
+    prefix_ids: W rows, the words' leading punctuation.
+    suffix_ids: W rows, the words' trailing punctuation.
+  """
+  picture_C: np.ndarray
+  languages: list[str]
+  texts: list[str]
+  word_splits: np.ndarray
+  keys_W: np.ndarray
+  ids: Ragged
+  prefix_ids: Ragged
+  suffix_ids: Ragged
+
+
+class Texts(NamedTuple):
+  """The texts of a split: languages and C rows of token ids."""
+  languages: list[str]
+  ids: Ragged
+
+
+def group_id(group: str) -> int:
+  """Returns a non-negative 31-bit hash of a group's name."""
+  return zlib.crc32(group.encode()) & 0x7FFF_FFFF
+
+
+def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
+                    split: str) -> tuple[Pictures, Captions]:
+  """Returns the pictures and captions of one split, in the records' order.
+
+  Raises:
+    UserError: the dataset is not prepared, or has no such split.
+  """
+  columns = _read(data_dir, dataset, split)
+  captions = columns.pop('captions')
+  num_captions = captions['language'].row_lengths().numpy()
+  words = {name: captions[f'{name}_lengths'].flat_values.numpy()
+           for name in ('word', 'prefix', 'suffix')}
+  return _pictures(columns), Captions(
+      picture_C=np.repeat(np.arange(len(num_captions)), num_captions),
+      languages=_strings(captions['language'].flat_values),
+      texts=_strings(captions['text'].flat_values),
+      word_splits=captions['keys'].values.row_splits.numpy(),
+      keys_W=captions['keys'].flat_values.numpy(),
+      ids=_ragged(captions['word_ids'], words['word']),
+      prefix_ids=_ragged(captions['prefix_ids'], words['prefix']),
+      suffix_ids=_ragged(captions['suffix_ids'], words['suffix']))
+
+
+def read_texts(data_dir: str | os.PathLike[str], dataset: str,
+               split: str) -> Texts:
+  """Returns the texts of one split, in the records' order.
+
+  Raises:
+    UserError: the dataset is not prepared, or has no such split.
+  """
+  columns = _read(data_dir, dataset, split)
+  ids = columns['ids']
+  return Texts(languages=_strings(columns['language']),
+               ids=Ragged(ids.values.numpy(), ids.row_splits.numpy()))
+
+
+def concatenate(parts: Sequence[Ragged]) -> Ragged:
+  """Returns the rows of all parts, one part after the other."""
+  offsets = np.cumsum([0] + [len(part.values) for part in parts])
+  return Ragged(
+      np.concatenate([part.values for part in parts]),
+      np.concatenate([[0]] + [part.splits[1:] + offset for part, offset
+                              in zip(parts, offsets[:-1], strict=True)]))
+
+
+def concatenate_pictures(datasets: Sequence[str],
+                         parts: Sequence[Pictures]) -> Pictures:
+  """Returns the pictures of all parts, regions padded to the longest.
+
+  Raises:
+    UserError: region features of different sizes.
+  """
+  sizes = [part.features_NRF.shape[-1] for part in parts]
+  if len(set(sizes)) > 1:
+    raise errors.UserError(
+        'datasets with region features of different sizes cannot be mixed: '
+        + ', '.join(f'{name} has {size}' for name, size
+                    in zip(datasets, sizes, strict=True)))
+  longest = max(part.mask_NR.shape[1] for part in parts)
+
+  def join(*arrays):
+    if isinstance(arrays[0], list):
+      return sum(arrays, [])
+    return np.concatenate([_pad_regions(array, longest) for array in arrays])
+
+  return Pictures(*map(join, *parts))
+
+
+def concatenate_captions(parts: Sequence[Captions],
+                         num_pictures: Sequence[int]) -> Captions:
+  """Returns the captions of all parts; their pictures are numbered through."""
+  offsets = np.cumsum([0, *num_pictures])
+  words = concatenate([Ragged(part.keys_W, part.word_splits)
+                       for part in parts])
+  return Captions(
+      picture_C=np.concatenate([part.picture_C + offset for part, offset
+                                in zip(parts, offsets[:-1], strict=True)]),
+      languages=sum((part.languages for part in parts), []),
+      texts=sum((part.texts for part in parts), []),
+      word_splits=words.splits, keys_W=words.values,
+      ids=concatenate([part.ids for part in parts]),
+      prefix_ids=concatenate([part.prefix_ids for part in parts]),
+      suffix_ids=concatenate([part.suffix_ids for part in parts]))
+
+
+def _pad_regions(array: np.ndarray, longest: int) -> np.ndarray:
+  """Returns an array [N, R, …] with zeros up to `longest` regions."""
+  if array.ndim < 2 or array.shape[1] == longest:
+    return array
+  return np.pad(array, [(0, 0), (0, longest - array.shape[1])] +
+                [(0, 0)] * (array.ndim - 2))
+
+
+def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
+  """Returns all records of a split, each feature one ragged tensor."""
+  folder = pathlib.Path(data_dir)
+  prepared = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
+  if dataset not in prepared:
+    near = difflib.get_close_matches(dataset, prepared, n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    raise errors.UserError(
+        f'dataset {dataset!r} is not prepared in {folder}{hint}; there: '
+        f'{", ".join(prepared) or "none"}. Run: python -m input_pipeline.'
+        f'prepare --dataset={dataset} --data_dir={folder}')
+  builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
+  choices.check(f'split of {dataset}', split, builder.info.splits)
+  # TFDS would cache by itself, and keep a second copy in memory.
+  records = builder.as_dataset(
+      split=split, shuffle_files=False,
+      read_config=tfds.ReadConfig(try_autocache=False))
+  batches = list(records.ragged_batch(_READ_RECORDS))
+  if not batches:
+    raise errors.UserError(f'split {split!r} of {dataset!r} has no records')
+  return tf.nest.map_structure(
+      lambda *parts: tf.concat(parts, axis=0), *batches)
+
+
+def _builder_dir(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the folder below `folder` that holds TFDS's own description."""
+  found = sorted(folder.glob('*/*/dataset_info.json'))
+  if not found:
+    raise errors.UserError(f'{folder} holds no complete TFDS dataset')
+  return found[-1].parent
+
+
+def _pictures(columns: dict[str, Any]) -> Pictures:
+  """Returns the pictures with their regions padded to the longest."""
+  groups = _strings(columns['group'])
+  num_N = columns['features'].row_lengths().numpy()
+  num_regions = int(num_N.max())
+  height_N1, width_N1 = (
+      columns[name].numpy().astype(np.float32)[:, np.newaxis]
+      for name in ('height', 'width'))
+  boxes = columns['boxes'].to_tensor(
+      shape=(None, num_regions, 4)).numpy().astype(np.float32)
+  x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
+  x1, x2 = x1 / width_N1, x2 / width_N1
+  y1, y2 = y1 / height_N1, y2 / height_N1
+  return Pictures(
+      image_ids=_strings(columns['image_id']), groups=groups,
+      image_id_N=np.array([group_id(group) for group in groups], np.int32),
+      features_NRF=columns['features'].to_tensor(
+          shape=(None, num_regions, None)).numpy().astype(np.float16),
+      boxes_NRG=np.stack(
+          [x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], -1).astype(np.float32),
+      class_ids_NR=columns['class_ids'].to_tensor(
+          shape=(None, num_regions)).numpy().astype(np.int32),
+      mask_NR=np.arange(num_regions) < num_N[:, np.newaxis])
+
+
+def _ragged(column, lengths_W: np.ndarray) -> Ragged:
+  return Ragged(column.flat_values.numpy().astype(np.int32),
+                np.concatenate([[0], np.cumsum(lengths_W, dtype=np.int64)]))
+
+
+def _strings(column: tf.Tensor) -> list[str]:
+  return [text.decode() for text in column.numpy()]

@@ -1,0 +1,198 @@
+"""Makes the batches of the two streams: text alone, and pictures with text.
+
+Each (dataset, language) is a stream of its own; `mixing` says how often each
+gives a row. The item of an image-text stream is a picture that has captions in
+the language, and each visit draws one of them.
+Letters: B rows, P (picture, language) pairs, C captions.
+"""
+
+from collections.abc import Callable, Sequence
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import code_switch
+from input_pipeline import dictionaries
+from input_pipeline import errors
+from input_pipeline import examples
+from input_pipeline import mixing
+from input_pipeline import phrases
+from input_pipeline import records
+from input_pipeline import store
+from m3p_jax import batch as batch_lib
+
+# (numbers of the rows int64 [B], seed int64 [2]) → the batch. The first number
+# of the seed is the task's own.
+MakeBatch = Callable[[tf.Tensor, tf.Tensor], batch_lib.Batch]
+# Dictionaries translate from this language.
+SOURCE_LANGUAGE = 'en'
+
+
+class Switch(NamedTuple):
+  """Code-switching: from which dictionary, and how much."""
+  dictionary: dictionaries.Dictionary
+  settings: code_switch.Settings
+
+
+class _Items(NamedTuple):
+  """The items of all (dataset, language) streams, stream by stream.
+
+  Attributes:
+    sizes: items of each stream.
+    starts_S: int64 [S], first item of each stream.
+    languages_S: int32 [S], index of each stream's language.
+    order: the rows (captions or texts) of each item.
+  """
+  sizes: list[int]
+  starts_S: np.ndarray
+  languages_S: np.ndarray
+  order: store.Ragged
+
+
+def text_maker(data_dir: str | os.PathLike[str], split: str,
+               all_languages: Sequence[str], *, datasets: Sequence[str],
+               languages: Sequence[str], alpha: float, max_length: int,
+               ) -> MakeBatch:
+  """Returns what makes batches of text.
+
+  Args:
+    data_dir: folder of prepared datasets.
+    split: 'train', 'validation' or 'test'.
+    all_languages: a row's language is an index in them.
+    datasets: names of text datasets.
+    languages: languages to read, all of them in `all_languages`.
+    alpha: languages and datasets are drawn with p ∝ n^alpha.
+    max_length: ids in a row.
+
+  Raises:
+    UserError: a dataset is not prepared or has none of the languages, or a
+      language is in no dataset.
+  """
+  parts = [store.read_texts(data_dir, name, split) for name in datasets]
+  items = _make_items(
+      datasets, languages, all_languages,
+      [(part.languages, np.arange(len(part.languages))) for part in parts])
+  ids = store.concatenate([part.ids for part in parts])
+  deck = mixing.make_deck(items.sizes, alpha)
+  items, ids = _to_tensors(items), _to_tensors(ids)
+
+  def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
+    row_B, language_B = _draw(items, deck, rows_B, seed[0])
+    token_ids_BL, text_mask_BL = examples.pad_ids(
+        examples.gather_rows(ids, row_B), max_length)
+    return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B)
+
+  return make
+
+
+def image_text_maker(data_dir: str | os.PathLike[str], split: str,
+                     all_languages: Sequence[str], *, datasets: Sequence[str],
+                     languages: Sequence[str], alpha: float, max_length: int,
+                     switch: Switch | None) -> MakeBatch:
+  """Returns what makes batches of pictures with captions.
+
+  Args: as `text_maker`, and
+    switch: how English captions are code-switched; None = not at all.
+
+  Raises:
+    UserError: as `text_maker`, or pictures with features of different sizes.
+  """
+  pictures, captions = zip(*(
+      store.read_image_text(data_dir, name, split) for name in datasets),
+                           strict=True)
+  items = _make_items(
+      datasets, languages, all_languages,
+      [(part.languages, part.picture_C) for part in captions])
+  captions = store.concatenate_captions(
+      captions, [len(part.image_ids) for part in pictures])
+  pictures = store.concatenate_pictures(datasets, pictures)
+  is_source_C = np.array([name == SOURCE_LANGUAGE
+                          for name in captions.languages])
+  # Tensors are captured once; arrays would be copied into every graph.
+  items, pictures, captions = map(
+      _to_tensors, (items, pictures, captions))
+  if switch:
+    switch = switch._replace(dictionary=_to_tensors(switch.dictionary))
+  deck = mixing.make_deck(items.sizes, alpha)
+
+  def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
+    caption_B, language_B = _draw(items, deck, rows_B, seed[0])
+    words = examples.gather_words(captions, caption_B,
+                                  max_words=max_length - 2)
+    if switch:
+      ids = code_switch.switch(
+          words, switch.dictionary, seed=seed, settings=switch.settings,
+          is_source_B=tf.gather(is_source_C, caption_B))
+    else:
+      ids = phrases.unswitched(words)
+    token_ids_BL, text_mask_BL = examples.pad_ids(ids, max_length)
+    return batch_lib.Batch(
+        token_ids_BL, text_mask_BL, language_B,
+        examples.gather_regions(
+            pictures, tf.gather(captions.picture_C, caption_B)))
+
+  return make
+
+
+def _draw(items: _Items, deck: mixing.Deck, rows_B: tf.Tensor, seed: tf.Tensor,
+          ) -> tuple[tf.Tensor, tf.Tensor]:
+  """Returns the caption or text of each row int64 [B], and its language."""
+  stream_B, item_B = mixing.deal(deck, rows_B, seed)
+  item_B += tf.gather(items.starts_S, stream_B)
+  first_B = tf.gather(items.order.splits, item_B)
+  count_B = tf.gather(items.order.splits, item_B + 1) - first_B
+  # −1 keeps this hash apart from those of `deal`.
+  hash_B = records.mix_keys(records.mix_keys(seed, np.int64(-1)), rows_B)
+  place_B = first_B + tf.math.floormod(hash_B, count_B)
+  return (tf.gather(items.order.values, place_B),
+          tf.gather(items.languages_S, stream_B))
+
+
+def _make_items(datasets, languages, all_languages, rows) -> _Items:
+  """Returns the items of the (dataset, language) streams.
+
+  Args:
+    datasets: names, for messages.
+    languages: languages to read.
+    all_languages: where their indices come from.
+    rows: for each dataset its rows' languages, and numbers that are equal
+      where rows are choices for one item.
+  """
+  sizes, language_ids, orders, counts, offset = [], [], [], [], 0
+  for dataset, (row_languages, group_C) in zip(datasets, rows, strict=True):
+    row_languages = np.array(row_languages)
+    if not set(languages) & set(row_languages):
+      raise errors.UserError(
+          f'dataset {dataset!r} has nothing in {", ".join(languages)}; it has '
+          f'{", ".join(sorted(set(row_languages)))}')
+    for language in languages:
+      (order,) = np.nonzero(row_languages == language)
+      if len(order):
+        _, count = np.unique(group_C[order], return_counts=True)
+        orders.append(order + offset)
+        counts.append(count)
+        sizes.append(len(count))
+        language_ids.append(all_languages.index(language))
+    offset += len(row_languages)
+  found = {all_languages[i] for i in language_ids}
+  if missing := [name for name in languages if name not in found]:
+    there = sorted(set().union(*(names for names, _ in rows)))
+    raise errors.UserError(
+        f'no dataset of {", ".join(datasets)} has text in '
+        f'{", ".join(missing)}; they have {", ".join(there)}')
+  splits = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+  return _Items(
+      sizes=sizes, starts_S=np.cumsum(sizes) - np.array(sizes),
+      languages_S=np.array(language_ids, np.int32),
+      order=store.Ragged(np.concatenate(orders), splits.astype(np.int64)))
+
+
+def _to_tensors(value):
+  """Returns a named tuple with its NumPy arrays made tensors."""
+  if isinstance(value, np.ndarray):
+    return tf.constant(value)
+  if isinstance(value, tuple) and hasattr(value, '_fields'):
+    return type(value)(*map(_to_tensors, value))
+  return value

@@ -1,0 +1,184 @@
+"""The part of pickle that a PyTorch checkpoint needs, and nothing more.
+
+A pickle may name any function and have it called. Here it may name only those
+of `_ALLOWED`, whose stand-ins build arrays and plain containers.
+
+Letters: N, the numbers of a storage.
+"""
+
+from collections.abc import Callable
+import io
+import math
+import pickle
+import pickletools
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from input_pipeline import errors
+
+_STORAGE_DTYPES = {
+    'DoubleStorage': np.float64,
+    'FloatStorage': np.float32,
+    'HalfStorage': np.float16,
+    'BFloat16Storage': ml_dtypes.bfloat16,
+    'LongStorage': np.int64,
+    'IntStorage': np.int32,
+    'ShortStorage': np.int16,
+    'CharStorage': np.int8,
+    'ByteStorage': np.uint8,
+    'BoolStorage': np.bool_,
+}
+
+
+class TorchFileError(errors.UserError):
+  """A file that is damaged, or that asks for more than arrays."""
+
+
+class _Mapping(dict):
+  """A dict with room for the attributes that PyTorch hangs on a state dict."""
+
+  def __setstate__(self, state: Any) -> None:
+    """Drops them: `_metadata` holds only versions of layers."""
+
+
+class _Namespace(dict):
+  """The attributes of an `argparse.Namespace`, as a dict."""
+
+  def __setstate__(self, state: Any) -> None:
+    self.update(state)
+
+
+class _Dtype:
+  """A NumPy dtype of plain numbers, from its pickled form."""
+
+  def __init__(self, name: str, *_: Any):
+    self.dtype = np.dtype(name)
+    if self.dtype.kind not in 'biuf':
+      raise TorchFileError(f'a NumPy array of dtype {name!r} is not numbers')
+
+  def __setstate__(self, state: tuple) -> None:
+    if state[1] == '>':
+      self.dtype = self.dtype.newbyteorder('>')
+
+
+def _rebuild_tensor(
+    storage_N: np.ndarray,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *_: Any,
+) -> np.ndarray:
+  """Returns the read-only view of a storage that is one tensor.
+
+  Args:
+    storage_N: the numbers, of any dtype; filled only after this call.
+    offset: index in the storage of the tensor's first number.
+    shape: the tensor's sizes.
+    strides: for each axis, numbers from one entry to the next.
+
+  Raises:
+    TorchFileError: the tensor reaches outside its storage.
+  """
+  numbers = (offset, *shape, *strides)
+  if not all(type(n) is int and n >= 0 for n in numbers) or (
+      len(shape) != len(strides)
+  ):
+    raise TorchFileError(
+        f'a tensor has offset {offset}, shape {shape}, strides {strides}; '
+        'all must be whole numbers ≥ 0, and as many strides as sizes'
+    )
+  last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+  if math.prod(shape) == 0:
+    return np.empty(shape, storage_N.dtype)
+  if last >= storage_N.size:
+    raise TorchFileError(
+        f'a tensor of shape {shape} ends at number {last} of a storage that '
+        f'holds {storage_N.size}'
+    )
+  return np.lib.stride_tricks.as_strided(
+      storage_N[offset:],
+      shape,
+      tuple(stride * storage_N.itemsize for stride in strides),
+      writeable=False,
+  )
+
+
+def _rebuild_numpy_scalar(dtype: _Dtype, data: bytes) -> Any:
+  """Returns a Python number from a pickled NumPy scalar."""
+  return np.frombuffer(data, dtype.dtype, count=1)[0].item()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+  """Returns bytes that pickle protocol 2 wrote as Latin-1 text."""
+  if encoding != 'latin1':
+    raise TorchFileError(f'bytes encoded as {encoding!r}, not as latin1')
+  return text.encode('latin1')
+
+
+# Every name that a file may use, and what stands for it here. None of the
+# stand-ins reads, writes or calls anything.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
+    ('torch', 'Size'): tuple,
+    ('torch', 'device'): lambda *parts: ':'.join(map(str, parts)),
+    ('collections', 'OrderedDict'): _Mapping,
+    ('argparse', 'Namespace'): _Namespace,
+    ('builtins', 'set'): set,
+    ('__builtin__', 'set'): set,
+    ('_codecs', 'encode'): _encode,
+    ('numpy', 'dtype'): _Dtype,
+    ('numpy.core.multiarray', 'scalar'): _rebuild_numpy_scalar,
+    ('numpy._core.multiarray', 'scalar'): _rebuild_numpy_scalar,
+    **{('torch', name): np.dtype(t) for name, t in _STORAGE_DTYPES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+  """An unpickler that knows the names of `_ALLOWED` and no other."""
+
+  def __init__(self, data: bytes, find_storage: Callable[..., np.ndarray]):
+    super().__init__(io.BytesIO(data), encoding='utf-8')
+    self._find_storage = find_storage
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) not in _ALLOWED:
+      raise TorchFileError(
+          f'the file asks for {module}.{name}, which is not on the list of '
+          'safe names; nothing was run. Save a plain state dict instead'
+      )
+    return _ALLOWED[module, name]
+
+  def persistent_load(self, pid: Any) -> np.ndarray:
+    kind, dtype, key, _, size, *view = pid
+    if kind != 'storage' or not isinstance(dtype, np.dtype):
+      raise TorchFileError(f'unknown persistent id {kind!r}')
+    return self._find_storage(str(key), dtype, size, *view)
+
+
+def load_next(
+    file: BinaryIO, limit: int, find_storage: Callable[..., np.ndarray]
+) -> Any:
+  """Returns the object whose pickle starts at the file's position.
+
+  Args:
+    file: left just after the pickle.
+    limit: the file's size in bytes. A larger memo index is refused, since
+      Python would allocate a table of that length.
+    find_storage: called with the key, dtype and size of a storage, and with
+      (key, offset, size) of the part that is meant where it is only a part.
+
+  Raises:
+    TorchFileError: the pickle names anything beyond `_ALLOWED`.
+  """
+  start = file.tell()
+  for opcode, argument, _ in pickletools.genops(file):
+    is_memo = opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT')
+    if is_memo and int(argument or 0) > limit:
+      raise TorchFileError(f'a pickle asks for {argument} memo entries')
+  end = file.tell()
+  file.seek(start)
+  return _Unpickler(file.read(end - start), find_storage).load()
