@@ -21,19 +21,15 @@ import tqdm
 from input_pipeline import captions
 from input_pipeline import choices
 from input_pipeline import errors
-from input_pipeline import languages as languages_lib
 from input_pipeline import lexicon
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 
 FOLDER = 'dictionaries/freedict'
-# Those whose dictionary covers at least 40 % of the words of Tux Paint.
-LANGUAGES = ('ar', 'bg', 'cs', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hr', 'hu',
-             'id', 'it', 'ja', 'nl', 'pl', 'pt', 'ru', 'sv', 'tr')
 _COVERAGE_DATASET = 'tux_paint'
 # Raised when files of an older build must not be reused.
-_VERSION = 1
+_VERSION = 2
 
 
 class Dictionary(NamedTuple):
@@ -58,22 +54,6 @@ class Dictionary(NamedTuple):
   languages: tuple[str, ...]
 
 
-def package_names(language: str) -> list[str]:
-  """Returns the packages of a language: English→X, X→English.
-
-  Raises:
-    UserError: an unknown language, or one without a dictionary.
-  """
-  codes = languages_lib.source_codes('freedict', [language])
-  names = [name for code in codes
-           for name in (f'freedict-eng-{code}', f'freedict-{code}-eng')
-           if name in sources.SOURCES]
-  if not names:
-    raise errors.UserError(
-        f'no dictionary for {language!r}; there are: {", ".join(LANGUAGES)}')
-  return names
-
-
 def phrase_key(phrase: str) -> int:
   """Returns the key of a phrase: its words' keys folded from the left."""
   words = [np.int64(captions.word_key(word)) for word in phrase.split()]
@@ -95,7 +75,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str],
   folder = pathlib.Path(data_dir) / FOLDER
   folder.mkdir(parents=True, exist_ok=True)
   stamp = f'{_VERSION} {tokenizer_lib.load().sha256}'
-  packages = {name: package_names(name) for name in languages}
+  packages = {name: lexicon.package_names(name) for name in languages}
   jobs = []
   for language in languages:
     if not _is_current(folder / f'{language}.npz', stamp):
@@ -204,13 +184,16 @@ def write(ranked: Mapping[str, Sequence[Sequence[int]]],
 
 
 def coverage(dictionary: Dictionary, keys_W: np.ndarray) -> list[float]:
-  """Returns the share of words that each language can translate by itself.
+  """Returns the share of words that each language can translate alone.
+
+  Articles, which dictionaries leave out on purpose, do not count.
 
   Args:
     dictionary: dictionaries of some languages.
     keys_W: int64 [W], keys of words; 0 = no word.
   """
-  keys_W = keys_W[keys_W != 0]
+  left_out = [0] + [captions.word_key(word) for word in lexicon.ARTICLES]
+  keys_W = keys_W[~np.isin(keys_W, left_out)]
   return [float(np.isin(records.mix_keys(keys_W, np.int64(index + 1)),
                         dictionary.keys_K).mean())
           for index in range(len(dictionary.languages))]
@@ -221,7 +204,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
   data_dir = flags.FLAGS.data_dir
-  languages = flags.FLAGS.languages or LANGUAGES
+  languages = flags.FLAGS.languages or lexicon.LANGUAGES
   folder = build(languages, data_dir)
   shares = {}
   if (pathlib.Path(data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():

@@ -41,8 +41,9 @@ _LATIN = "A-Za-z\u00aa-\u024f\u1e00-\u1eff"
 
 def read_entries(folder: pathlib.Path, name: str) -> Iterator[str]:
   """Yields the text of each entry of the dictionary `name` once."""
-  (index_path,) = folder.rglob(f'{name}.index')
-  (text_path,) = folder.rglob(f'{name}.dict.dz')
+  # A package may hold links to its own files.
+  index_path = min(folder.rglob(f'{name}.index'))
+  text_path = min(folder.rglob(f'{name}.dict.dz'))
   with gzip.open(text_path) as file:
     text = file.read()
   spans = set()
@@ -53,6 +54,12 @@ def read_entries(folder: pathlib.Path, name: str) -> Iterator[str]:
         spans.add((_decode(offset), _decode(length)))
   for offset, length in sorted(spans):
     yield text[offset:offset + length].decode('utf-8', errors='replace')
+
+
+def read(folder: pathlib.Path, name: str,
+         ) -> Iterator[tuple[list[str], list[str]]]:
+  """Yields (headwords, translations) of each entry."""
+  return map(parse_entry, read_entries(folder, name))
 
 
 def parse_entry(entry: str) -> tuple[list[str], list[str]]:

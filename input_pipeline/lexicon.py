@@ -10,8 +10,19 @@ import math
 import pathlib
 import re
 
+from input_pipeline import cedict
+from input_pipeline import errors
 from input_pipeline import freedict
+from input_pipeline import languages as languages_lib
+from input_pipeline import mueller
+from input_pipeline import sources
 
+# Languages whose dictionaries cover at least half of the words of Tux Paint.
+LANGUAGES = ('ar', 'bg', 'cs', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hr', 'hu',
+             'id', 'it', 'ja', 'nl', 'pl', 'pt', 'ru', 'sv', 'tr', 'zh_CN')
+# Beside FreeDict, which has little Russian and no Chinese.
+_MORE = {'ru': mueller.PACKAGE, 'zh_CN': cedict.PACKAGE}
+_READERS = {mueller.PACKAGE: mueller.read, cedict.PACKAGE: cedict.read}
 MAX_TRANSLATIONS = 5
 MAX_PIECES = 8
 
@@ -29,8 +40,8 @@ _LAST_PLACE = 8
 
 _ENGLISH = re.compile(r"[\w'.&-]{2,}(?: [\w'.&-]+){0,2}")
 _LEADING = re.compile(r'^(?:to|a|an|the) (?=\S)')
-# Half of the target languages have no articles.
-_SKIPPED = frozenset(('an', 'the'))
+# Left out: half of the target languages have none.
+ARTICLES = ('a', 'an', 'the')
 _IRREGULAR_PLURALS = {
     'man': 'men', 'woman': 'women', 'child': 'children', 'mouse': 'mice',
     'foot': 'feet', 'tooth': 'teeth', 'goose': 'geese', 'leaf': 'leaves',
@@ -79,8 +90,25 @@ def english_phrase(text: str) -> str:
   """
   text = ' '.join(text.translate(freedict.SPELLINGS).lower().split())
   text = _LEADING.sub('', text.strip(' -.,'))
-  is_fit = _ENGLISH.fullmatch(text) and text not in _SKIPPED
+  is_fit = _ENGLISH.fullmatch(text) and text not in ARTICLES
   return text if is_fit else ''
+
+
+def package_names(language: str) -> list[str]:
+  """Returns the packages of a language: English→X, X→English.
+
+  Raises:
+    UserError: an unknown language, or one without a dictionary.
+  """
+  codes = languages_lib.source_codes('freedict', [language])
+  names = [name for code in codes
+           for name in (f'freedict-eng-{code}', f'freedict-{code}-eng')]
+  names = [name for name in (*names, _MORE.get(language))
+           if name in sources.SOURCES]
+  if not names:
+    raise errors.UserError(
+        f'no dictionary for {language!r}; there are: {", ".join(LANGUAGES)}')
+  return names
 
 
 def collect(language: str, folders: Mapping[str, pathlib.Path]) -> Pairs:
@@ -92,9 +120,8 @@ def collect(language: str, folders: Mapping[str, pathlib.Path]) -> Pairs:
   """
   pairs: dict[str, dict[str, Evidence]] = {}
   for name, folder in folders.items():
-    is_inverse = name.endswith('-eng')
-    for entry in freedict.read_entries(folder, name):
-      heads, bodies = freedict.parse_entry(entry)
+    is_inverse = name.endswith('-eng') or name == cedict.PACKAGE
+    for heads, bodies in _READERS.get(name, freedict.read)(folder, name):
       english, foreign = (bodies, heads) if is_inverse else (heads, bodies)
       cleaned = [freedict.clean(text, language) for text in foreign]
       if not any(cleaned):

@@ -90,6 +90,8 @@ def _assemble(steps: tf.data.Dataset, makers: Mapping[str, streams.MakeBatch],
   options = tf.data.Options()
   options.experimental_symbolic_checkpoint = True
   options.deterministic = True
+  # Nothing here needs AutoGraph, which takes seconds to say so.
+  make = tf.autograph.experimental.do_not_convert(make)
   return steps.map(make, num_parallel_calls=tf.data.AUTOTUNE).prefetch(
       2).with_options(options)
 

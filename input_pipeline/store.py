@@ -13,6 +13,7 @@ import pathlib
 from typing import Any, NamedTuple
 import zlib
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -21,6 +22,9 @@ from input_pipeline import choices
 from input_pipeline import errors
 
 _READ_RECORDS = 64
+_CAPTION_FEATURES = (
+    'language', 'text', 'keys', 'word_ids', 'word_lengths', 'prefix_ids',
+    'prefix_lengths', 'suffix_ids', 'suffix_lengths')
 
 
 class Ragged(NamedTuple):
@@ -120,63 +124,6 @@ def read_texts(data_dir: str | os.PathLike[str], dataset: str,
                ids=Ragged(ids.values.numpy(), ids.row_splits.numpy()))
 
 
-def concatenate(parts: Sequence[Ragged]) -> Ragged:
-  """Returns the rows of all parts, one part after the other."""
-  offsets = np.cumsum([0] + [len(part.values) for part in parts])
-  return Ragged(
-      np.concatenate([part.values for part in parts]),
-      np.concatenate([[0]] + [part.splits[1:] + offset for part, offset
-                              in zip(parts, offsets[:-1], strict=True)]))
-
-
-def concatenate_pictures(datasets: Sequence[str],
-                         parts: Sequence[Pictures]) -> Pictures:
-  """Returns the pictures of all parts, regions padded to the longest.
-
-  Raises:
-    UserError: region features of different sizes.
-  """
-  sizes = [part.features_NRF.shape[-1] for part in parts]
-  if len(set(sizes)) > 1:
-    raise errors.UserError(
-        'datasets with region features of different sizes cannot be mixed: '
-        + ', '.join(f'{name} has {size}' for name, size
-                    in zip(datasets, sizes, strict=True)))
-  longest = max(part.mask_NR.shape[1] for part in parts)
-
-  def join(*arrays):
-    if isinstance(arrays[0], list):
-      return sum(arrays, [])
-    return np.concatenate([_pad_regions(array, longest) for array in arrays])
-
-  return Pictures(*map(join, *parts))
-
-
-def concatenate_captions(parts: Sequence[Captions],
-                         num_pictures: Sequence[int]) -> Captions:
-  """Returns the captions of all parts; their pictures are numbered through."""
-  offsets = np.cumsum([0, *num_pictures])
-  words = concatenate([Ragged(part.keys_W, part.word_splits)
-                       for part in parts])
-  return Captions(
-      picture_C=np.concatenate([part.picture_C + offset for part, offset
-                                in zip(parts, offsets[:-1], strict=True)]),
-      languages=sum((part.languages for part in parts), []),
-      texts=sum((part.texts for part in parts), []),
-      word_splits=words.splits, keys_W=words.values,
-      ids=concatenate([part.ids for part in parts]),
-      prefix_ids=concatenate([part.prefix_ids for part in parts]),
-      suffix_ids=concatenate([part.suffix_ids for part in parts]))
-
-
-def _pad_regions(array: np.ndarray, longest: int) -> np.ndarray:
-  """Returns an array [N, R, …] with zeros up to `longest` regions."""
-  if array.ndim < 2 or array.shape[1] == longest:
-    return array
-  return np.pad(array, [(0, 0), (0, longest - array.shape[1])] +
-                [(0, 0)] * (array.ndim - 2))
-
-
 def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
   """Returns all records of a split, each feature one ragged tensor."""
   folder = pathlib.Path(data_dir)
@@ -190,10 +137,20 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
         f'prepare --dataset={dataset} --data_dir={folder}')
   builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
   choices.check(f'split of {dataset}', split, builder.info.splits)
-  # TFDS would cache by itself, and keep a second copy in memory.
-  records = builder.as_dataset(
-      split=split, shuffle_files=False,
-      read_config=tfds.ReadConfig(try_autocache=False))
+  wanted = {name: True for name in builder.info.features}
+  if 'captions' in wanted:
+    wanted['captions'] = {name: True for name in _CAPTION_FEATURES}
+  verbosity = logging.get_verbosity()
+  # TFDS's partial decoding warns of TFDS's own code, ten times.
+  logging.set_verbosity(logging.ERROR)
+  try:
+    # TFDS would cache by itself, and keep a second copy in memory.
+    records = builder.as_dataset(
+        split=split, shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(wanted),
+        read_config=tfds.ReadConfig(try_autocache=False))
+  finally:
+    logging.set_verbosity(verbosity)
   batches = list(records.ragged_batch(_READ_RECORDS))
   if not batches:
     raise errors.UserError(f'split {split!r} of {dataset!r} has no records')

@@ -17,6 +17,7 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
+from input_pipeline import join
 from input_pipeline import mixing
 from input_pipeline import phrases
 from input_pipeline import records
@@ -74,7 +75,7 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
   items = _make_items(
       datasets, languages, all_languages,
       [(part.languages, np.arange(len(part.languages))) for part in parts])
-  ids = store.concatenate([part.ids for part in parts])
+  ids = join.rows([part.ids for part in parts])
   deck = mixing.make_deck(items.sizes, alpha)
   items, ids = _to_tensors(items), _to_tensors(ids)
 
@@ -84,7 +85,7 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
         examples.gather_rows(ids, row_B), max_length)
     return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B)
 
-  return make
+  return tf.function(make, autograph=False)
 
 
 def image_text_maker(data_dir: str | os.PathLike[str], split: str,
@@ -105,9 +106,9 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
   items = _make_items(
       datasets, languages, all_languages,
       [(part.languages, part.picture_C) for part in captions])
-  captions = store.concatenate_captions(
+  captions = join.captions(
       captions, [len(part.image_ids) for part in pictures])
-  pictures = store.concatenate_pictures(datasets, pictures)
+  pictures = join.pictures(datasets, pictures)
   is_source_C = np.array([name == SOURCE_LANGUAGE
                           for name in captions.languages])
   # Tensors are captured once; arrays would be copied into every graph.
@@ -133,7 +134,8 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
         examples.gather_regions(
             pictures, tf.gather(captions.picture_C, caption_B)))
 
-  return make
+  # Tasks with batches of one size share the traced function.
+  return tf.function(make, autograph=False)
 
 
 def _draw(items: _Items, deck: mixing.Deck, rows_B: tf.Tensor, seed: tf.Tensor,

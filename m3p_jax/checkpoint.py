@@ -1,0 +1,220 @@
+"""Checkpoints: Orbax for arrays, tf.data's own for the iterator.
+
+A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
+`params/` (every parameter, float32), `optimizer/` and `data/` (what training
+needs to go on; absent where a checkpoint holds weights alone), `config.json`
+(the model's geometry) and `manifest.json` (tokenizer, region features,
+languages).
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from absl import logging
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from input_pipeline import errors
+from m3p_jax import data_handler
+from m3p_jax import train_step
+from m3p_jax.model import config as model_config_lib
+from m3p_jax.model import m3p
+
+ModelConfig = model_config_lib.ModelConfig
+
+
+class Checkpointer:
+  """Saves to the `checkpoints/` of a run, and restores from it."""
+
+  def __init__(self, folder: pathlib.Path, *, keep: int = 3):
+    """Opens nothing yet.
+
+    Args:
+      folder: made at the first save.
+      keep: the newest checkpoints that stay.
+    """
+    self.folder = folder.absolute()
+    self._keep = keep
+    self._manager: ocp.CheckpointManager | None = None
+
+  def save(self, state: train_step.TrainState, iterator: Any, *,
+           config: ModelConfig, manifest: Mapping[str, Any]) -> None:
+    """Starts to save; returns when the state may be changed again.
+
+    Args:
+      state: saved under its own step.
+      iterator: of tf.data, as it is after that step; None = weights alone.
+      config: geometry.
+      manifest: what the model was trained to read.
+    """
+    items = {
+        'params': ocp.args.StandardSave(state.all_params()),
+        'data': data_handler.DataSave(iterator, {
+            'config.json': dataclasses.asdict(config),
+            'manifest.json': dict(manifest)})}
+    if iterator is not None:
+      items['optimizer'] = ocp.args.StandardSave(state.opt_state)
+    if self._manager is None:
+      policy = checkpoint_managers.preservation_policy
+      self._manager = ocp.CheckpointManager(
+          self.folder, options=ocp.CheckpointManagerOptions(
+              preservation_policy=policy.LatestN(self._keep)))
+    self._manager.save(int(state.step), args=ocp.args.Composite(**items))
+
+  def restore(self, state: train_step.TrainState,
+              iterator: Any) -> train_step.TrainState | None:
+    """Returns the newest good state, and sets the iterator to it.
+
+    Newer checkpoints that are damaged are put aside as `damaged_STEP`, so
+    that their steps can be saved again.
+
+    Args:
+      state: abstract, with shardings; any mesh.
+      iterator: of tf.data.
+
+    Returns:
+      None where there is no checkpoint.
+
+    Raises:
+      UserError: there are checkpoints, but none that can be restored.
+    """
+    if not steps(self.folder):
+      return None
+    args = dict(
+        params=ocp.args.StandardRestore(state.all_params()),
+        optimizer=ocp.args.StandardRestore(state.opt_state),
+        data=data_handler.DataRestore(iterator))
+    path, items = _newest_good(
+        self.folder, lambda path: _restore_all(path, args))
+    for newer in steps(self.folder):
+      if newer > int(path.name):
+        (self.folder / str(newer)).rename(self.folder / f'damaged_{newer}')
+    return state.replace(
+        step=jnp.asarray(int(path.name), jnp.int32),
+        opt_state=items['optimizer']).with_params(items['params'])
+
+  def wait(self) -> None:
+    """Returns when everything is on disk."""
+    if self._manager:
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and stops the threads that write."""
+    if self._manager:
+      self._manager.close()
+      self._manager = None
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+  """Returns the steps of a folder's finished checkpoints, rising."""
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir()
+                if path.name.isdecimal())
+
+
+def load(path: str | pathlib.Path, *,
+         shard: Callable[[Any], Any] | None = None
+         ) -> tuple[Any, ModelConfig, dict[str, Any]]:
+  """Returns (params, ModelConfig, manifest) of a checkpoint.
+
+  Args:
+    path: one checkpoint; or a folder of them or a workdir, of which the
+      newest good one is read.
+    shard: from abstract boxed parameters to their shardings; None = all on
+      the first device.
+
+  Raises:
+    UserError: no such folder, no checkpoint in it, or none that is good.
+  """
+
+  def read(path):
+    config, manifest = read_files(path)
+    boxed = jax.eval_shape(
+        lambda: m3p.init_params(config, jax.random.key(0)))
+    abstract = nn.unbox(boxed)
+    if shard is None:
+      device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      shardings = jax.tree.map(lambda _: device, abstract)
+    else:
+      shardings = shard(boxed)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings)
+    params = _restore(
+        path, params=ocp.args.StandardRestore(abstract))['params']
+    return params, config, manifest
+
+  path, is_one = locate(path)
+  if not is_one:
+    return _newest_good(path, read)[1]
+  try:
+    return read(path)
+  except errors.UserError:
+    raise
+  except Exception as error:
+    raise errors.UserError(f'{path}: damaged checkpoint: {error}') from error
+
+
+def locate(path: str | pathlib.Path) -> tuple[pathlib.Path, bool]:
+  """Returns (folder, whether it is one checkpoint, not a folder of them).
+
+  Raises:
+    UserError: there is no checkpoint.
+  """
+  path = pathlib.Path(path).absolute()
+  if (path / 'params').is_dir():
+    return path, True
+  for folder in (path, path / 'checkpoints'):
+    if steps(folder):
+      return folder, False
+  raise errors.UserError(
+      f'{path}: no checkpoint here; expected a folder with params/ and '
+      'config.json, or one with such folders, named by their steps')
+
+
+def read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+  """Returns (geometry, manifest) of one checkpoint."""
+  config = json.loads((path / 'config.json').read_text())
+  manifest = json.loads((path / 'manifest.json').read_text())
+  return ModelConfig(**config), manifest
+
+
+def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+  """Returns (geometry, manifest) of what `load` takes; reads no weights."""
+  path, is_one = locate(path)
+  return read_files(path) if is_one else _newest_good(path, read_files)[1]
+
+
+def _newest_good(folder, read):
+  """Returns (path, read(path)) of the newest checkpoint that can be read."""
+  for step in reversed(steps(folder)):
+    path = folder / str(step)
+    try:
+      return path, read(path)
+    except errors.UserError:
+      raise
+    # Whatever is broken in it, an older one may be whole; the user is told.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+      logging.warning('checkpoint %s is damaged, trying the one before it: %s',
+                      path, str(error).strip().split('\n')[0])
+  raise errors.UserError(f'{folder}: none of its checkpoints can be read')
+
+
+def _restore_all(path, items):
+  if not (path / 'optimizer').is_dir():
+    raise errors.UserError(
+        f'{path} holds weights alone, and cannot be resumed; start from it '
+        'with init_from in another --workdir')
+  return _restore(path, **items)
+
+
+def _restore(path, **items):
+  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    return checkpointer.restore(path, args=ocp.args.Composite(**items))

@@ -1,0 +1,121 @@
+"""Flags as a user types them: lists by commas, the saved config, typos."""
+
+import ast
+from collections.abc import Callable
+import functools
+import pathlib
+import re
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from input_pipeline import errors
+from m3p_jax import config_check
+
+_HELP = re.compile(r'--?(\?|help|helpshort|helpfull|helpxml)$')
+
+
+class ListParser(flags.ArgumentParser):
+  """Parses 'en,de' as well as "('en', 'de')" and '1,2' into a tuple."""
+
+  def parse(self, argument: Any) -> tuple:
+    if isinstance(argument, tuple):
+      return argument
+    if not argument:
+      return ()
+    try:
+      value = ast.literal_eval(argument)
+    except (ValueError, SyntaxError) as error:
+      if argument[0] in '([':
+        raise ValueError(f'{argument!r} is not a list') from error
+      return tuple(part.strip() for part in argument.split(','))
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+  def flag_type(self) -> str:
+    return 'list'
+
+
+config_flags.register_flag_parser_for_type(tuple, ListParser())
+
+
+def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns the function with a user's mistake as one line, exit status 2."""
+
+  @functools.wraps(function)
+  def wrapped(*args):
+    try:
+      return function(*args)
+    except (errors.UserError, flags.Error) as error:
+      print(f'error: {error}', file=sys.stderr)
+      sys.exit(2)
+
+  return wrapped
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Returns the arguments that are no flags; parses the others.
+
+  Args:
+    argv: `sys.argv`, into which the workdir's config is put where `--config`
+      was left out (config_flags looks for overrides there).
+
+  Raises:
+    UserError: no config, or a key or value in it that cannot be meant.
+  """
+  if not any(_HELP.match(argument) for argument in argv[1:]):
+    workdir = _value(argv, 'workdir')
+    if not workdir:
+      raise errors.UserError('--workdir=DIR is missing; see --help')
+    config = _value(argv, 'config')
+    if config is None:
+      saved = pathlib.Path(workdir) / 'config.json'
+      if not saved.exists():
+        raise errors.UserError(
+            f'--config=FILE is missing, and there is no {saved}')
+      config = f'{config_check.__file__}:{saved.absolute()}'
+      argv.insert(1, f'--config={config}')
+    file = pathlib.Path(config.split(':', 1)[0])
+    if not file.is_file():
+      near = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
+                    if path.stem != '__init__')
+      raise errors.UserError(
+          f'--config={config}: {file} is not there; there are: '
+          f'{", ".join(near)}')
+  try:
+    return flags.FLAGS(argv)
+  except (AttributeError, KeyError) as error:
+    # Raised by config_flags for an override of a key that is not there.
+    for argument in argv:
+      key = re.match(r'--?(?:no)?config\.([^=]+)', argument)
+      if key and _is_unknown(key[1]):
+        raise errors.UserError(
+            f'{argument}: {config_check.unknown_key(key[1])}') from error
+    told = str(error).strip('"').replace("\\'", "'").replace('\\n', '; ')
+    raise errors.UserError(f'--config: there is no key {told}') from error
+  except flags.IllegalFlagValueError as error:
+    # config_flags puts the whole traceback of a config file into the message.
+    lines = str(error).strip().split('\n')
+    message = lines[0] if len(lines) == 1 else (
+        f'{lines[0].split(": Error")[0]}: {lines[-1]}')
+    raise errors.UserError(message) from error
+
+
+def _is_unknown(key: str) -> bool:
+  sections = {'.'.join(name.split('.')[:end])
+              for name in config_check.known_keys()
+              for end in range(1, name.count('.') + 2)}
+  return not key.startswith('tasks.') and key not in sections
+
+
+def _value(argv: list[str], name: str) -> str | None:
+  """Returns the last value of --name=value or --name value, None if absent."""
+  value = None
+  for index, argument in enumerate(argv):
+    match = re.match(rf'--?{name}(?:=(.*))?$', argument, re.DOTALL)
+    if match:
+      value = match[1]
+      if value is None and index + 1 < len(argv):
+        value = argv[index + 1]
+  return value

@@ -1,0 +1,172 @@
+"""What a config may hold: keys, values, and what may change on resuming."""
+
+from collections.abc import Callable, Mapping
+import difflib
+import importlib
+import inspect
+import json
+import pathlib
+import pkgutil
+from typing import Any
+
+import ml_collections
+
+from configs import base
+from input_pipeline import choices
+from input_pipeline import errors
+from input_pipeline import languages
+from m3p_jax import objectives
+
+ConfigDict = ml_collections.ConfigDict
+STREAMS = ('text', 'image_text')
+# Keys (or sections) that a run may be resumed with changed.
+RESUMABLE = (
+    'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
+    'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
+    'setting', 'data.data_dir', 'model.dtype', 'model.remat')
+_TASK_KEYS = tuple(base.task_config('', '', 1))
+
+
+def flatten(config: Mapping[str, Any] | ConfigDict,
+            prefix: str = '') -> dict[str, Any]:
+  """Returns {'a.b.c': value}; an empty section is a value."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping | ConfigDict) and len(value):
+      flat |= flatten(value, f'{prefix}{key}.')
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+  """Returns the config as JSON holds it: tuples are lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def get_config(path: str) -> ConfigDict:
+  """Returns the config of a workdir's `config.json`.
+
+  `--config=m3p_jax/config_check.py:PATH` loads it as any other config file.
+  """
+  config = base.get_config()
+  saved = ConfigDict(_with_tuples(json.loads(pathlib.Path(path).read_text())))
+  check_keys(saved, path)
+  config.update(saved)
+  return config
+
+
+def _with_tuples(value):
+  if isinstance(value, Mapping):
+    return {key: _with_tuples(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return tuple(_with_tuples(item) for item in value)
+  return value
+
+
+def check(config: ConfigDict) -> None:
+  """Raises UserError for the first key or value that cannot be meant."""
+  check_keys(config, 'config')
+  if not config.tasks:
+    raise errors.UserError('tasks is empty: there is nothing to train')
+  for name, task in config.tasks.items():
+    find_loss(name, task)
+    choices.check(f'stream of tasks.{name}', task.stream, STREAMS)
+    _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
+    if not config.data[task.stream].datasets:
+      raise errors.UserError(
+          f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
+  for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
+              'keep_checkpoints'):
+    _check_least(key, config[key], 1)
+  for key in ('eval_every_steps', 'eval_batches'):
+    _check_least(key, config[key], 0)
+  _check_least('optimizer.warmup_steps', config.optimizer.warmup_steps, 0)
+  _check_languages(config)
+
+
+def known_keys() -> list[str]:
+  """Returns every dotted key of `configs/base.py`."""
+  return [key for key in flatten(base.get_config()) if key != 'tasks']
+
+
+def check_keys(config: ConfigDict, source: str) -> None:
+  """Raises UserError for a key that `configs/base.py` does not have."""
+  known = known_keys()
+  for key in flatten(config):
+    section, _, rest = key.partition('.')
+    if section == 'tasks':
+      name, _, field = rest.partition('.')
+      if field:
+        choices.check(f'key of tasks.{name} in {source}', field.split('.')[0],
+                      _TASK_KEYS)
+    elif key not in known:
+      raise errors.UserError(f'{source}: {unknown_key(key)}')
+
+
+def unknown_key(key: str) -> str:
+  """Returns the message for a key that does not exist."""
+  known = known_keys()
+  near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+  last = difflib.get_close_matches(
+      key.split('.')[-1], [name.split('.')[-1] for name in known], n=1)
+  if last:
+    # The same last part in another section beats a similar whole.
+    near = [name for name in known if name.split('.')[-1] == last[0]]
+    near = difflib.get_close_matches(key, near, n=1, cutoff=0)
+  return f'there is no config key {key!r}; the nearest is {near[0]!r}'
+
+
+def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
+  """Returns the objective's `loss` function.
+
+  Raises:
+    UserError: no such objective, or an option that it does not have.
+  """
+  files = [file.name for file in pkgutil.iter_modules(objectives.__path__)]
+  choices.check(f'objective of tasks.{name}', task.objective, files)
+  module = importlib.import_module(f'{objectives.__name__}.{task.objective}')
+  if not hasattr(module, 'loss'):
+    raise errors.UserError(
+        f'tasks.{name}.objective is {task.objective!r}, which has no `loss`')
+  allowed = [key for key, parameter
+             in inspect.signature(module.loss).parameters.items()
+             if parameter.kind is parameter.KEYWORD_ONLY]
+  for option in task.options:
+    choices.check(f'option of tasks.{name}', option, allowed)
+  return module.loss
+
+
+def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
+                    workdir: pathlib.Path) -> None:
+  """Raises UserError where a run cannot go on with this config.
+
+  Args:
+    saved: the workdir's `config.json`.
+    config: of now.
+    workdir: for the message.
+  """
+  old, new = flatten(saved), flatten(to_json(config))
+  changed = [
+      f'{key}: {old.get(key, "(absent)")!r} -> {new.get(key, "(absent)")!r}'
+      for key in sorted(old | new) if old.get(key) != new.get(key)
+      and not any(key == name or key.startswith(f'{name}.')
+                  for name in RESUMABLE)]
+  if changed:
+    raise errors.UserError(
+        f'{workdir} holds a run with another config and cannot go on with '
+        f'this one: {"; ".join(changed)}. Take another --workdir, or change '
+        f'these back; only {", ".join(RESUMABLE)} may change')
+
+
+def _check_languages(config: ConfigDict) -> None:
+  languages.check(config.data.languages)
+  for stream in STREAMS:
+    for language in config.data[stream].languages:
+      choices.check(f'language of data.{stream}.languages', language,
+                    config.data.languages)
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+  if value < least:
+    raise errors.UserError(f'{name} is {value}; allowed: {least} or more')

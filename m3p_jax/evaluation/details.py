@@ -1,0 +1,146 @@
+"""The lower sections of report.html: examples, re-ranking, ablation, facts."""
+
+from collections.abc import Mapping
+import html
+from typing import Any
+
+from input_pipeline import languages as language_names
+from m3p_jax.evaluation import charts
+from m3p_jax.evaluation import sections
+
+Content = Mapping[str, Any]
+
+
+def examples(content: Mapping[str, Content], setting: str) -> str:
+  """Returns queries with the pictures found.
+
+  Args:
+    content: of examples.json.
+    setting: whose are shown; those evaluated last where it has none.
+  """
+  if not content:
+    return ''
+  if setting not in content:
+    setting = list(content)[-1]
+  last = content[setting]
+  parts = []
+  for query in last['queries']:
+    code = query['language']
+    english = '' if code == 'en' else (
+        f'<span class="soft"> · {html.escape(query["english"])}</span>')
+    found = ''.join(_figure(one, last['pictures']) for one in query['found'])
+    parts.append(
+        f'<div class="query"><h3><span class="chip">'
+        f'{html.escape(language_names.name(code))}</span><bdi class="text" '
+        f'lang="{code.replace("_", "-")}" dir="auto">'
+        f'{html.escape(query["text"])}</bdi>{english}<span class="soft"> · '
+        f'rank {query["rank"]}</span></h3><div class="found">{found}</div>'
+        '</div>')
+  return sections.section(
+      'Examples',
+      'Captions of the test pictures, drawn at random before any result was '
+      'known, and the first pictures that setting '
+      f'“{html.escape(setting)}” ({sections.MODES[last["mode"]]}) found among '
+      'all. ✓ marks right answers; “rank” is that of the first.',
+      f'<div class="queries">{"".join(parts)}</div>')
+
+
+def _figure(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+  name = html.escape(found['english'] or found['image_id'])
+  uri = pictures.get(found['image_id'])
+  picture = (f'<img src="{uri}" alt="{name}" loading="lazy">' if uri
+             else html.escape(found['image_id']))
+  state = ' class="right"' if found['is_right'] else ''
+  return (f'<figure{state}><div class="picture">{picture}</div>'
+          f'<figcaption title="{name}">{name}</figcaption></figure>')
+
+
+def reranking(choice: Content) -> str:
+  """Returns the curves behind the choice of top k and joint weight.
+
+  Args:
+    choice: of rerank_choice.json, see `rerank.Choice.to_json`.
+  """
+  if not choice:
+    return ''
+  by_k = sorted((int(k), v) for k, v in choice['top_k_curve'].items())
+  by_weight = sorted(
+      (float(w), v) for w, v in choice['joint_weight_curve'].items())
+  dual = by_k[0][1]
+  drawn = [charts.lines(
+      {'re-ranked': by_k}, title='mean recall by top k (0 = dual alone)',
+      x_label='candidates re-ranked')]
+  weighed = [(w, v) for w, v in by_weight if w >= 0]
+  if len(weighed) > 1:
+    drawn.append(charts.lines(
+        {'re-ranked': weighed, 'dual alone': [(w, dual) for w, _ in weighed]},
+        title='mean recall by joint weight', x_label='joint weight'))
+  alone = dict(by_weight).get(-1.0)
+  note = '' if alone is None else (
+      f' The match logit alone (no dual score) gives {alone:.1f}.')
+  weight = choice['joint_weight']
+  rule = ('match logit alone' if weight < 0 else
+          f'dual logit + {weight:g} · match logit')
+  return sections.section(
+      'Re-ranking by the joint encoder',
+      'Both were chosen on the validation split, averaged over languages: '
+      f'top {choice["top_k"]}, score = {rule}. There the dual encoder alone '
+      f'gives {dual:.1f}, re-ranked {dict(by_k)[choice["top_k"]]:.1f}.{note}',
+      f'<div class="grid">{"".join(drawn)}</div>')
+
+
+def ablation(markdown: str) -> str:
+  """Returns the ablation's table.
+
+  Args:
+    markdown: a table, and paragraphs around it.
+  """
+  rows, paragraphs = [], []
+  for line in markdown.splitlines():
+    if line.startswith('|'):
+      cells = [cell.strip() for cell in line.strip('|').split('|')]
+      if not all(set(cell) <= set('-:') for cell in cells):
+        rows.append(cells)
+    elif line.strip():
+      paragraphs.append(html.escape(line.strip(' #')))
+  if not rows:
+    return ''
+  return sections.section(
+      'Does code-switching help?', '<br>'.join(paragraphs),
+      sections.table(rows[0], rows[1:]))
+
+
+def facts(content: Content, timings: Content) -> str:
+  """Returns how, where and when the numbers came about.
+
+  Args:
+    content: of retrieval.json.
+    timings: {stage: {'seconds', …}}; may be empty.
+  """
+  cells = content['settings']
+  last = list(cells.values())[-1]
+  run = last.get('run', {})
+  parts = ['<dl>']
+  for title, value in (
+      ('command', run.get('command')), ('machine', run.get('machine')),
+      ('commit', run.get('commit')), ('date', run.get('date')),
+      ('versions', ', '.join(
+          f'{k} {v}' for k, v in run.get('versions', {}).items()))):
+    if value:
+      shown = html.escape(value)
+      code = f'<code>{shown}</code>' if title == 'command' else shown
+      parts.append(f'<dt>{title}</dt><dd>{code}</dd>')
+  parts.append('</dl>')
+  parts.append(sections.table(
+      ['setting', 'seed', 'parameters', 'step', 'pairs scored',
+       'seconds of evaluation'],
+      [[name, str(cell.get('seed', '–')), f'{cell.get("parameters", 0):,}',
+        str(cell['step']), f'{cell["pairs_scored"]:,}',
+        f'{cell["seconds"]:.0f}'] for name, cell in cells.items()]))
+  if timings:
+    rows = [[name, f'{one["seconds"] / 60:.1f}'] for name, one
+            in timings.items() if 'seconds' in one]
+    total = sum(one.get('seconds', 0) for one in timings.values())
+    parts.append('<h3>Time</h3>' + sections.table(
+        ['stage', 'minutes'], [*rows, ['*all', f'*{total / 60:.1f}']]))
+  return sections.section('How this came about', '', ''.join(parts))

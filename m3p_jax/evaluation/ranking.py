@@ -1,0 +1,112 @@
+"""Ranks, recalls and their chance level from score matrices; NumPy alone.
+
+Letters: Q queries, N candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+import math
+
+import numpy as np
+
+# K of the reported recalls R@K.
+RECALLS = (1, 5, 10)
+
+
+def best_ranks(scores_QN: np.ndarray, is_right_QN: np.ndarray) -> np.ndarray:
+  """Returns int64 [Q], the rank (from 1) of each query's best right answer.
+
+  A wrong candidate with the same score ranks before the right one, so a model
+  that scores everything alike gains nothing; other right answers do not.
+  Example: scores [[.9, .5, .5]] with the last one right give rank [3].
+
+  Args:
+    scores_QN: higher is better; infinities are allowed, NaN is not.
+    is_right_QN: bool, the right answers; at least one for each query.
+
+  Raises:
+    ValueError: shapes differ, a score is NaN, or a query has no right answer.
+  """
+  scores_QN = np.asarray(scores_QN)
+  is_right_QN = np.asarray(is_right_QN, bool)
+  _check(scores_QN, is_right_QN)
+  best_Q1 = np.where(is_right_QN, scores_QN, -np.inf).max(1, keepdims=True)
+  return 1 + ((scores_QN >= best_Q1) & ~is_right_QN).sum(1)
+
+
+def _check(scores_QN: np.ndarray, is_right_QN: np.ndarray) -> None:
+  if scores_QN.ndim != 2 or scores_QN.shape != is_right_QN.shape:
+    raise ValueError(
+        f'scores have shape {scores_QN.shape}, right answers '
+        f'{is_right_QN.shape}; both must be [queries, candidates]')
+  if not scores_QN.shape[0]:
+    raise ValueError('there is no query; at least one is needed')
+  if np.isnan(scores_QN).any():
+    query, candidate = np.argwhere(np.isnan(scores_QN))[0]
+    raise ValueError(
+        f'the score of query {query} and candidate {candidate} is NaN '
+        f'({np.isnan(scores_QN).sum()} of {scores_QN.size} are); the weights '
+        'or features that gave it are broken')
+  if not is_right_QN.any(1).all():
+    query = int(np.argmin(is_right_QN.any(1)))
+    raise ValueError(f'query {query} has no right answer')
+
+
+def chance_recall(num_right: int, num_candidates: int, k: int) -> float:
+  """Returns the probability that one of `num_right` is in a random top k.
+
+  1 − C(N−m, k) / C(N, k): exact, for m right answers among N candidates.
+
+  Args:
+    num_right: m, 1 to N.
+    num_candidates: N.
+    k: length of the list that is looked at.
+  """
+  num_wrong = num_candidates - num_right
+  if k > num_wrong:
+    return 1.0
+  return 1.0 - math.exp(sum(
+      math.log1p(-num_right / (num_candidates - i)) for i in range(k)))
+
+
+def metrics(scores_QN: np.ndarray, is_right_QN: np.ndarray, *,
+            recalls: Sequence[int] = RECALLS) -> dict[str, float]:
+  """Returns recalls in per cent, their chance, and rank statistics.
+
+  Args:
+    scores_QN: higher is better.
+    is_right_QN: bool, the right answers; the best ranked one counts.
+    recalls: the K of R@K.
+
+  Returns:
+    `r1` … (per cent), `chance_r1` … (per cent), `median_rank`, `mean_rank`
+    (from 1) and `mrr`, the mean reciprocal rank in [0, 1].
+
+  Raises:
+    ValueError: see `best_ranks`.
+  """
+  ranks_Q = best_ranks(scores_QN, is_right_QN)
+  num_candidates = scores_QN.shape[1]
+  num_right, num_queries = np.unique(
+      np.asarray(is_right_QN, bool).sum(1), return_counts=True)
+  result = {f'r{k}': 100.0 * float((ranks_Q <= k).mean()) for k in recalls}
+  for k in recalls:
+    chance = sum(
+        count * chance_recall(int(right), num_candidates, k)
+        for right, count in zip(num_right, num_queries, strict=True))
+    result[f'chance_r{k}'] = 100.0 * float(chance / len(ranks_Q))
+  result['median_rank'] = float(np.median(ranks_Q))
+  result['mean_rank'] = float(ranks_Q.mean())
+  result['mrr'] = float((1.0 / ranks_Q).mean())
+  return result
+
+
+def mean_recall(*directions: Mapping[str, float], prefix: str = '') -> float:
+  """Returns mR: the mean of all recalls of all directions, in per cent.
+
+  Args:
+    *directions: results of `metrics`.
+    prefix: 'chance_' averages the chance levels instead.
+  """
+  return float(np.mean([
+      direction[f'{prefix}r{k}'] for direction in directions
+      for k in RECALLS]))

@@ -1,0 +1,125 @@
+"""The weights that evaluation and search use, and what they were made for."""
+
+from collections.abc import Collection, Mapping
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from absl import logging
+import ml_collections
+
+from input_pipeline import errors
+from m3p_jax import checkpoint
+from m3p_jax import start
+from m3p_jax.model import config as model_config_lib
+
+
+class Weights(NamedTuple):
+  """One checkpoint in memory.
+
+  Attributes:
+    params: parameters.
+    config: geometry.
+    manifest: tokenizer, feature extractor, normalisation, languages.
+    path: folder of the checkpoint.
+    step: its step; None where the folder's name is no number.
+  """
+  params: Any
+  config: model_config_lib.ModelConfig
+  manifest: dict[str, Any]
+  path: pathlib.Path
+  step: int | None
+
+  @property
+  def language_ids(self) -> dict[str, int]:
+    """{language: its row in the model's language table}."""
+    return {name: index for index, name
+            in enumerate(self.manifest.get('languages', ()))}
+
+
+def source(config: ml_collections.ConfigDict, workdir: pathlib.Path, *,
+           given: Collection[str] | None = None) -> str | pathlib.Path:
+  """Returns where weights come from: init_from if given, else the workdir.
+
+  A file's `init_from` is what training started from, so from the command line
+  it counts only where it was typed, or where the workdir has no checkpoint.
+  'e5' names no checkpoint.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    given: dotted keys of the command line; None = called from Python, where
+      `config.init_from` is meant as it is.
+  """
+  init_from = '' if config.init_from == 'e5' else config.init_from
+  has_own = bool(checkpoint.steps(workdir / 'checkpoints'))
+  if given is not None and 'init_from' not in given and has_own:
+    return workdir
+  return init_from or workdir
+
+
+def load(source: str | pathlib.Path, *,
+         model: Mapping[str, Any] | None = None,
+         given: Collection[str] = ()) -> Weights:
+  """Returns the newest good checkpoint of a workdir, folder or path.
+
+  Args:
+    source: a checkpoint, a `checkpoints/` folder or a workdir.
+    model: `config.model`; decides the number format.
+    given: dotted keys of the command line: a model key among them that
+      differs from the checkpoint's is an error.
+
+  Raises:
+    UserError: no checkpoint, none that can be read, or another geometry.
+  """
+  path, is_one = checkpoint.locate(source)
+  paths = [path] if is_one else [
+      path / str(step) for step in reversed(checkpoint.steps(path))]
+  for older, path in enumerate(paths, 1):
+    try:
+      params, config, manifest = checkpoint.load(path)
+      break
+    except errors.UserError as error:
+      if older == len(paths):
+        raise
+      logging.warning('%s; trying the one before it', error)
+  if model is not None:
+    config = _with_config(config, model, path, given)
+  step = int(path.name) if path.name.isdecimal() else None
+  return Weights(params, config, manifest, path, step)
+
+
+def _with_config(config: model_config_lib.ModelConfig,
+                 model: Mapping[str, Any], path: pathlib.Path,
+                 given: Collection[str]) -> model_config_lib.ModelConfig:
+  for key in given:
+    section, _, name = key.partition('.')
+    if section != 'model' or name in start.FREE_KEYS:
+      continue
+    if model[name] != getattr(config, name):
+      raise errors.UserError(
+          f'config.model.{name} is {model[name]}, but {getattr(config, name)} '
+          f'in {path}: leave it out')
+  return dataclasses.replace(config, dtype=model['dtype'])
+
+
+def check_data(weights: Weights, data_dir: str | pathlib.Path,
+               dataset: str) -> None:
+  """Checks that a prepared dataset is what the weights were made to read.
+
+  Raises:
+    UserError: it is not prepared, or with another tokenizer or extractor.
+  """
+  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  if not path.exists():
+    raise errors.UserError(
+        f'{path}: not there; prepare it with `python -m '
+        f'input_pipeline.prepare --dataset={dataset} --data_dir={data_dir}`')
+  content = json.loads(path.read_text())
+  for key in start.INPUT_KEYS:
+    expected = weights.manifest.get(key)
+    if None not in (expected, content.get(key)) and content[key] != expected:
+      raise errors.UserError(
+          f'{key} in {path} is {content[key]}, but the weights of '
+          f'{weights.path} were trained with {expected}')

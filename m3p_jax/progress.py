@@ -1,0 +1,138 @@
+"""Follows a run one step behind: metrics, rates, the bar, the broken loss."""
+
+from collections.abc import Callable
+import math
+import signal
+import sys
+import threading
+import time
+
+from absl import logging
+import jax
+import tqdm
+
+from input_pipeline import errors
+from m3p_jax import metrics as metrics_lib
+from m3p_jax import train_step
+
+
+class Progress:
+  """Downloads the metrics of step n while the device works on step n + 1."""
+
+  def __init__(self, writer: metrics_lib.Writer, *, start_step: int,
+               num_steps: int, log_every: int, rows_per_step: int,
+               schedule: Callable[[int], jax.Array], title: str):
+    """Starts the clock and the bar.
+
+    Args:
+      writer: takes a line every `log_every` steps and at the last step.
+      start_step: updates before this run.
+      num_steps: updates in the whole run.
+      log_every: steps that a line averages over.
+      rows_per_step: examples in one step, over all tasks and hosts.
+      schedule: learning rate by the number of past updates.
+      title: in front of the bar.
+    """
+    self._writer = writer
+    self._num_steps, self._log_every = num_steps, log_every
+    self._rows_per_step, self._schedule = rows_per_step, schedule
+    self._pending: tuple[int, train_step.Metrics] | None = None
+    self._sums: train_step.Metrics = {}
+    self._seconds: list[float] = []
+    self._first_step = start_step + 1
+    self._bar = tqdm.tqdm(
+        total=num_steps, initial=start_step, desc=title, unit='step',
+        file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 15,
+        disable=jax.process_index() != 0)
+    self.restart_clock()
+
+  def submit(self, step: int, metrics: train_step.Metrics) -> None:
+    """Takes the metrics of a step just dispatched; settles the one before."""
+    before, self._pending = self._pending, (step, metrics)
+    if before:
+      self._settle(*before)
+
+  def flush(self) -> None:
+    """Settles the newest step; waits for the device.
+
+    Raises:
+      UserError: see `_check_finite`; nothing may be saved then.
+    """
+    if self._pending:
+      self._settle(*self._pending)
+      self._pending = None
+
+  def restart_clock(self) -> None:
+    """Keeps what was done since the last step out of the next one's time."""
+    self._time = time.perf_counter()
+
+  def close(self) -> None:
+    self._bar.close()
+    self._writer.close()
+
+  def _settle(self, step: int, metrics: train_step.Metrics) -> None:
+    metrics = jax.device_get(metrics)
+    now = time.perf_counter()
+    self._seconds.append(now - self._time)
+    self._time = now
+    _check_finite(step, metrics)
+    self._sums = {name: self._sums[name] + value if self._sums else value
+                  for name, value in metrics.items()}
+    self._bar.update()
+    if step % self._log_every == 0 or step == self._num_steps:
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    values = {name: float(mean.compute()) for name, mean in self._sums.items()}
+    seconds = self._seconds
+    if step - len(seconds) + 1 == self._first_step and len(seconds) > 1:
+      seconds = seconds[1:]  # The first step's time is the compiler's.
+    step_seconds = sum(seconds) / len(seconds)
+    rate = self._rows_per_step / step_seconds
+    self._writer.write(step, values | {
+        'train/learning_rate': float(self._schedule(step - 1)),
+        'examples_per_second': rate, 'step_seconds': step_seconds})
+    self._bar.set_postfix_str(
+        f'loss {values["train/loss"]:.3f}, {rate:,.0f} examples/s')
+    self._sums, self._seconds = {}, []
+
+
+class Termination:
+  """Turns SIGTERM into a question that the loop asks after each step."""
+
+  def __init__(self):
+    self.is_asked = False
+
+  def __enter__(self):
+    # Python allows handlers in the main thread alone (notebooks, tests).
+    self._is_main = threading.current_thread() is threading.main_thread()
+    if self._is_main:
+      self._old = signal.signal(signal.SIGTERM, self._ask)
+    return self
+
+  def __exit__(self, *unused_error):
+    if self._is_main:
+      signal.signal(signal.SIGTERM, self._old)
+
+  def _ask(self, *unused_signal):
+    self.is_asked = True
+
+
+def _check_finite(step: int, metrics: train_step.Metrics) -> None:
+  """Raises UserError where a loss or the gradient is NaN or infinite."""
+  watched = {name: float(mean.compute()) for name, mean in metrics.items()
+             if name.endswith('/loss') or name == 'train/gradient_norm'}
+  if not all(math.isfinite(value) for value in watched.values()):
+    told = ', '.join(f'{name} = {value:g}' for name, value in watched.items())
+    raise errors.UserError(
+        f'step {step}: a loss or gradient is not finite ({told}); stopped, '
+        'the last checkpoint stays. A lower optimizer.learning_rate or '
+        'optimizer.clip_norm, or longer optimizer.warmup_steps may help')
+
+
+def show_own_logs() -> None:
+  """Shows this project's INFO lines, and only warnings of its libraries."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(
+      lambda record: record.levelno >= 30 or not any(
+          f'/{name}/' in record.pathname for name in ('orbax', 'jax')))

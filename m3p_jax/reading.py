@@ -1,0 +1,122 @@
+"""A user's texts and pictures as the model's input.
+
+Letters: B pictures, C texts, L text length, R regions, F region feature, G=5
+box.
+"""
+
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from input_pipeline import errors
+from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import weights as weights_lib
+
+_BOS, _PAD, _EOS = 0, 1, 2
+
+
+class Reader:
+  """Reads what the weights were trained to read; loads it when needed."""
+
+  def __init__(self, weights: weights_lib.Weights):
+    """Args: `weights` name their tokenizer and feature extractor."""
+    self._weights = weights
+
+  def tokenise(self, texts: Sequence[str], *, language: str | None = None,
+               num_regions: int = 0) -> engines.Texts:
+    """Returns texts as rows of tokens; what has no position is cut off.
+
+    Args:
+      texts: in any language.
+      language: of all of them; None where it is not known.
+      num_regions: regions that take positions before the text.
+
+    Raises:
+      UserError: an empty text, or a language that the model does not know.
+    """
+    room = self._weights.config.max_positions - num_regions
+    rows = []
+    for text in texts:
+      ids = self._tokenizer.encode(text)[:room - 2]
+      if not ids:
+        raise errors.UserError(f'text {text!r} has no words')
+      rows.append([_BOS, *ids, _EOS])
+    longest = max(map(len, rows))
+    # Every width is compiled anew: only a few are used.
+    width = min([size for size in engines.LENGTHS if size >= longest] + [room])
+    token_ids_CL = np.full((len(rows), width), _PAD, np.int32)
+    for row, ids in enumerate(rows):
+      token_ids_CL[row, :len(ids)] = ids
+    return engines.Texts(token_ids_CL, token_ids_CL != _PAD,
+                         self._language_ids(language, len(rows)))
+
+  def regions(self, images: Sequence[Any]) -> batch_lib.Regions:
+    """Returns the regions of pictures.
+
+    Args:
+      images: paths, Pillow images or uint8 arrays [height, width, 3].
+
+    Raises:
+      PictureError: one cannot be used.
+    """
+    sets = self._extractor.extract(images)
+    boxes_BR4 = np.stack([one.boxes_R4 for one in sets]).astype(np.float32)
+    size_B14 = np.array([[[one.width, one.height] * 2] for one in sets],
+                        np.float32)
+    x1, y1, x2, y2 = np.moveaxis(boxes_BR4 / size_B14, -1, 0)
+    features_BRF = np.stack([one.features_RF for one in sets])
+    return batch_lib.Regions(
+        image_id_B=np.arange(len(sets), dtype=np.int32),
+        features_BRF=features_BRF,
+        boxes_BRG=np.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], -1),
+        class_ids_BR=np.stack([one.class_ids_R for one in sets]),
+        mask_BR=np.ones(features_BRF.shape[:2], bool))
+
+  @functools.cached_property
+  def _tokenizer(self):
+    from input_pipeline import tokenizer  # Not needed to compare pictures.
+    loaded = tokenizer.load()
+    expected = self._weights.manifest.get('tokenizer', {}).get('sha256')
+    if expected not in (None, loaded.sha256):
+      raise errors.UserError(
+          f'the tokenizer here has sha256 {loaded.sha256}, the one of '
+          f'{self._weights.path} {expected}')
+    return loaded
+
+  @functools.cached_property
+  def _extractor(self):
+    from input_pipeline import regions  # Its weights may have to be fetched.
+    extractor = regions.GridExtractor()
+    expected = self._weights.manifest.get('feature_extractor')
+    if expected not in (None, extractor.manifest):
+      raise errors.UserError(
+          f'{self._weights.path} was trained on features of {expected}; new '
+          f'pictures are read by {extractor.manifest}')
+    return extractor
+
+  def _language_ids(self, language: str | None,
+                    count: int) -> np.ndarray | None:
+    if language is None or self._weights.config.num_languages == 1:
+      return None
+    known = self._weights.language_ids
+    if language not in known:
+      raise errors.UserError(
+          f'language is {language!r}; allowed: {", ".join(known)}')
+    return np.full(count, known[language], np.int32)
+
+
+def concatenate(parts: Sequence[batch_lib.Regions]) -> batch_lib.Regions:
+  """Returns the pictures of all parts, regions padded to the longest."""
+  longest = max(part.mask_BR.shape[1] for part in parts)
+
+  def join(*arrays):
+    return np.concatenate([
+        np.pad(array, [(0, 0), (0, longest - array.shape[1])]
+               + [(0, 0)] * (array.ndim - 2)) if array.ndim > 1 else array
+        for array in map(np.asarray, arrays)])
+
+  return jax.tree.map(join, *parts)

@@ -1,0 +1,153 @@
+"""How arrays are split over the devices: one rule for each logical axis.
+
+The mesh has two axes: `data` splits rows and, as FSDP, the parameters'
+`embed` axis; `model` splits heads, the MLP and the vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+import optax
+
+from input_pipeline import errors
+
+MESH_AXES = ('data', 'model')
+
+# Logical axis -> mesh axis. A name that is not here is an error: Flax's own
+# table would replicate it without a word.
+RULES = {
+    'batch': 'data',
+    'embed': 'data',
+    'vocab': 'model',
+    'heads': 'model',
+    'mlp': 'model',
+    'activation_embed': None,
+    'box': None,
+    'head_size': None,
+    'languages': None,
+    'layers': None,
+    'length': None,
+    'one': None,
+    'positions': None,
+    'region_classes': None,
+    'region_feature': None,
+    'shared': None,
+}
+
+
+def make_mesh(data: int = -1, model: int = 1,
+              devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Returns the mesh (data, model) over the devices.
+
+  Args:
+    data: devices along `data`; -1 = all that are left.
+    model: devices along `model`; -1 = all that are left.
+    devices: by default, all there are.
+
+  Raises:
+    UserError: the two do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = {'data': data, 'model': model}
+  count = len(devices)
+  known = [size for size in sizes.values() if size != -1]
+  rest = int(np.prod(known))
+  if rest < 1 or len(known) == 0 or count % rest or (
+      len(known) == 2 and rest != count):
+    raise errors.UserError(
+        f'mesh.data={data}, mesh.model={model} cannot be laid over {count} '
+        f'device{"s" if count > 1 else ""}: their product must be {count}, '
+        'and one of them may be -1')
+  shape = tuple(count // rest if size == -1 else size
+                for size in sizes.values())
+  return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * 2,
+                       devices=devices)
+
+
+def spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int],
+         name: str) -> P:
+  """Returns how an array is split.
+
+  Args:
+    mesh: of `make_mesh`.
+    axes: the logical name of each of its axes; None = not split.
+    shape: its sizes.
+    name: what to call it in errors.
+
+  Raises:
+    KeyError: a logical axis without a rule.
+    UserError: a size that the devices along its mesh axis do not divide.
+  """
+  for axis in axes:
+    if axis is not None and axis not in RULES:
+      raise KeyError(
+          f'{name}: logical axis {axis!r} has no rule in sharding.RULES; '
+          f'known: {", ".join(sorted(RULES))}')
+  mesh_axes = [None if axis is None else RULES[axis] for axis in axes]
+  for axis, mesh_axis, size in zip(axes, mesh_axes, shape, strict=True):
+    if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+      raise errors.UserError(
+          f'{name}: size {size} of axis {axis!r} does not divide by the '
+          f'{mesh.shape[mesh_axis]} devices of mesh.{mesh_axis}')
+  return P(*mesh_axes)
+
+
+def of_params(mesh: Mesh, boxed: Any) -> Any:
+  """Returns the NamedSharding of every parameter, in the unboxed tree.
+
+  Args:
+    mesh: of `make_mesh`.
+    boxed: abstract parameters as `init_params` makes them, with axis names.
+  """
+
+  def shard(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if not isinstance(leaf, nn.Partitioned):
+      raise TypeError(f'{name}: a parameter without logical axis names')
+    return NamedSharding(mesh, spec(mesh, leaf.names, leaf.value.shape, name))
+
+  return jax.tree_util.tree_map_with_path(
+      shard, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+
+
+def of_opt_state(mesh: Mesh, tx: optax.GradientTransformation, params: Any,
+                 shardings: Any) -> Any:
+  """Returns the shardings of the optimizer's state: moments as parameters.
+
+  Args:
+    mesh: of `make_mesh`.
+    tx: the optimizer.
+    params: abstract trainable parameters.
+    shardings: theirs.
+  """
+  return optax.tree.map_params(
+      tx, lambda _, sharding: sharding, jax.eval_shape(tx.init, params),
+      shardings, transform_non_params=lambda _: replicated(mesh))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of what every device holds whole."""
+  return NamedSharding(mesh, P())
+
+
+def of_rows(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of an array whose first axis is rows."""
+  return NamedSharding(mesh, P(RULES['batch']))
+
+
+def check_batch_size(mesh: Mesh, name: str, batch_size: int) -> None:
+  """Raises UserError where a task's rows do not divide over the devices."""
+  spec(mesh, ('batch',), (batch_size,), f'tasks.{name}.batch_size')
+
+
+def put_rows(mesh: Mesh, rows: Any) -> Any:
+  """Returns this host's rows (a tree of NumPy) as global arrays."""
+  sharding = of_rows(mesh)
+  return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(
+          sharding, np.asarray(x)), rows)

@@ -1,0 +1,212 @@
+"""The training loop: start or resume, update, validate, save."""
+
+from collections.abc import Collection
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import logging
+import jax
+import ml_collections
+
+from m3p_jax import checkpoint
+from m3p_jax import config_check
+from m3p_jax import metrics as metrics_lib
+from m3p_jax import progress as progress_lib
+from m3p_jax import sharding
+from m3p_jax import start as start_lib
+from m3p_jax import train_step
+from m3p_jax.model import m3p
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
+                       given: Collection[str] = ()) -> dict[str, float]:
+  """Trains up to `num_train_steps` and returns the last validation losses.
+
+  Args:
+    config: as `configs/base.py`.
+    workdir: gets config.json, metrics.jsonl and checkpoints/; a run found
+      there goes on from its newest good checkpoint.
+    given: dotted keys that the command line set.
+
+  Raises:
+    UserError: anything in config or workdir that cannot be meant, or a loss
+      that is not finite.
+    SystemExit: with 0, after SIGTERM; the state is saved.
+  """
+  workdir = pathlib.Path(workdir).absolute()
+  config = config.copy_and_resolve_references()
+  config_check.check(config)
+  start = start_lib.resolve(config, workdir, given=given)
+  config.model.update(dataclasses.asdict(start.config))
+  path = workdir / 'config.json'
+  steps = checkpoint.steps(workdir / 'checkpoints')
+  if steps and path.exists():
+    config_check.check_resumable(
+        json.loads(path.read_text()), config, workdir)
+  if steps and steps[-1] >= config.num_train_steps:
+    logging.info('%s: step %d of %d is reached; nothing to do', workdir,
+                 steps[-1], config.num_train_steps)
+    return {}
+  start_lib.use_compilation_cache()
+  run = _Run(config, workdir, start)
+  workdir.mkdir(parents=True, exist_ok=True)
+  draft = path.with_suffix('.tmp')
+  draft.write_text(json.dumps(config_check.to_json(config), indent=2) + '\n')
+  draft.replace(path)
+  with jax.set_mesh(run.mesh), contextlib.closing(run.checkpointer):
+    return run.go()
+
+
+class _Run:
+  """Everything that the loop holds: data, compiled steps, state, files."""
+
+  def __init__(self, config: ConfigDict, workdir: pathlib.Path,
+               start: start_lib.Start):
+    self.config, self.workdir, self.start = config, workdir, start
+    self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+    for name, task in config.tasks.items():
+      sharding.check_batch_size(self.mesh, name, task.batch_size)
+    self.tasks = start_lib.make_tasks(config.tasks)
+    self.schedule, self.tx = start_lib.make_optimizer(config)
+    self.model = m3p.M3P(start.config)
+    self.checkpointer = checkpoint.Checkpointer(
+        workdir / 'checkpoints', keep=config.keep_checkpoints)
+    self.init_key, self.step_key = jax.random.split(
+        jax.random.key(config.seed))
+    self.iterator = iter(self._dataset(validation=False))
+    self.validation: list[Any] | None = None
+    self.evaluate = jax.jit(functools.partial(
+        train_step.eval_step, model=self.model, tasks=self.tasks))
+
+  def go(self) -> dict[str, float]:
+    """Returns the last validation losses, after all steps."""
+    config = self.config
+    state, step_fn = self._first_state()
+    first = int(state.step)
+    self._log_header(state)
+    writer = metrics_lib.Writer(self.workdir, start_step=first)
+    progress = progress_lib.Progress(
+        writer, start_step=first, num_steps=config.num_train_steps,
+        log_every=config.log_every_steps, schedule=self.schedule,
+        rows_per_step=sum(t.batch_size for t in config.tasks.values()),
+        title=self.workdir.name)
+    with contextlib.closing(progress), progress_lib.Termination() as terminate:
+      losses = {} if first else self._validate(state, writer)
+      progress.restart_clock()
+      for step in range(first + 1, config.num_train_steps + 1):
+        state, metrics = step_fn(
+            state, sharding.put_rows(self.mesh, _to_numpy(self.iterator)),
+            self.step_key)
+        progress.submit(step, metrics)
+        is_last = step == config.num_train_steps
+        saves = (is_last or terminate.is_asked
+                 or step % config.checkpoint_every_steps == 0)
+        validates = is_last or (config.eval_every_steps
+                                and step % config.eval_every_steps == 0)
+        if saves or validates:
+          progress.flush()
+        if validates:
+          losses = self._validate(state, writer)
+        if saves:
+          # Before the next batch is drawn: the iterator is saved as it is.
+          self.checkpointer.save(
+              state, self.iterator, config=self.start.config,
+              manifest=self.start.manifest)
+        if terminate.is_asked and not is_last:
+          self.checkpointer.wait()
+          logging.info('asked to stop: step %d is saved in %s; the same '
+                       'command goes on from there', step, self.workdir)
+          sys.exit(0)
+        if saves or validates:
+          progress.restart_clock()
+    self.checkpointer.wait()
+    return losses
+
+  def _first_state(self):
+    """Returns (state on the mesh, compiled train step)."""
+    abstract, create = start_lib.abstract_state(
+        self.start.config, mesh=self.mesh, tx=self.tx,
+        rate_factors=self.config.optimizer.rate_factors)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    state = self.checkpointer.restore(abstract, self.iterator)
+    if state is None:
+      state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
+          start_lib.initial_params(
+              self.start, self.config, self.mesh, self.init_key))
+    whole = sharding.replicated(self.mesh)
+    step_fn = jax.jit(
+        functools.partial(train_step.train_step, model=self.model,
+                          tasks=self.tasks, tx=self.tx),
+        in_shardings=(shardings, sharding.of_rows(self.mesh), whole),
+        out_shardings=(shardings, whole), donate_argnums=0)
+    return jax.device_put(state, shardings), step_fn
+
+  def _validate(self, state, writer) -> dict[str, float]:
+    """Writes and returns 'validation/task/metric' on the validation split."""
+    if not self.config.eval_batches:
+      return {}
+    if self.validation is None:
+      source = iter(self._dataset(validation=True))
+      self.validation = [
+          _to_numpy(source) for _ in range(self.config.eval_batches)]
+    params, sums = state.all_params(), {}
+    for index, batches in enumerate(self.validation):
+      # The same masks every time, and for every seed of training.
+      key = jax.random.fold_in(jax.random.key(0), index)
+      metrics = jax.device_get(self.evaluate(
+          params, sharding.put_rows(self.mesh, batches), key))
+      sums = {name: sums[name] + value if sums else value
+              for name, value in metrics.items()}
+    losses = {f'validation/{name}': float(mean.compute())
+              for name, mean in sums.items()}
+    writer.write(int(state.step), losses)
+    return losses
+
+  def _dataset(self, *, validation: bool):
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    # Slow to import, and modes that need no data never do.
+    import tensorflow as tf
+
+    from input_pipeline import pipeline
+    # The accelerator's memory is JAX's.
+    tf.config.set_visible_devices([], 'GPU')
+    config = self.config
+    common = dict(languages=self.start.languages,
+                  shard_index=jax.process_index(),
+                  num_shards=jax.process_count())
+    if validation:
+      return pipeline.build_validation(
+          config.data, config.tasks, seed=0, batches=config.eval_batches,
+          **common)
+    return pipeline.build(config.data, config.tasks, seed=config.seed,
+                          **common)
+
+  def _log_header(self, state) -> None:
+    config = self.config
+    sizes = [sum(x.size for x in jax.tree.leaves(tree))
+             for tree in (state.params, state.frozen)]
+    logging.info('devices: %d x %s, mesh %s', self.mesh.size,
+                 jax.devices()[0].device_kind, dict(self.mesh.shape))
+    logging.info('parameters: %s trained, %s frozen; activations %s',
+                 f'{sizes[0]:,}', f'{sizes[1]:,}',
+                 self.start.config.activation_dtype)
+    for name, task in config.tasks.items():
+      stream = config.data[task.stream]
+      logging.info('task %s: %d rows of %s in %s, weight %g', name,
+                   task.batch_size, '+'.join(stream.datasets),
+                   ','.join(stream.languages), task.weight)
+    logging.info('start: %s; steps %d to %d in %s', self.start.source,
+                 int(state.step), config.num_train_steps, self.workdir)
+
+
+def _to_numpy(iterator) -> Any:
+  """Returns the next {task: Batch} of a tf.data iterator."""
+  return jax.tree.map(lambda tensor: tensor.numpy(), next(iterator))

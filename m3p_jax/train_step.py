@@ -1,0 +1,132 @@
+"""One update: every task's loss, their weighted sum, gradients, AdamW."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+from flax import struct
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics as metrics_lib
+from m3p_jax import optimizer
+
+Mean = metrics_lib.Mean
+Metrics = dict[str, Mean]
+
+
+class TrainState(struct.PyTreeNode):
+  """What an update changes, and the parameters that it does not.
+
+  Attributes:
+    step: int32 scalar, updates so far.
+    params: the trainable parameters; they alone have gradients and moments.
+    frozen: the other parameters (see `optimizer.split`).
+    opt_state: of optax.
+  """
+  step: Any
+  params: Any
+  frozen: Any
+  opt_state: Any
+
+  def all_params(self) -> dict:
+    """Returns trainable and frozen parameters in one tree."""
+    return optimizer.merge(self.params, self.frozen)
+
+  def with_params(self, params: Any) -> 'TrainState':
+    """Returns this state with other values, given in one tree."""
+    flat = traverse_util.flatten_dict(params)
+    trainable = traverse_util.flatten_dict(self.params)
+    return self.replace(
+        params=traverse_util.unflatten_dict(
+            {path: flat[path] for path in trainable}),
+        frozen=traverse_util.unflatten_dict(
+            {path: leaf for path, leaf in flat.items()
+             if path not in trainable}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One objective on the rows of one stream.
+
+  Attributes:
+    name: key of its batch, and first part of its metrics' names.
+    loss: loss(model, batch, key) -> (Mean, dict[str, Mean]).
+    weight: factor of its mean in the sum of the losses.
+  """
+  name: str
+  loss: Callable[[nn.Module, batch_lib.Batch, jax.Array],
+                 tuple[Mean, Metrics]]
+  weight: float = 1.0
+
+
+def create_state(params: Any, *, tx: optax.GradientTransformation,
+                 rate_factors: optimizer.RateFactors = ()) -> TrainState:
+  """Returns the state before the first update."""
+  trainable, frozen = optimizer.split(params, rate_factors)
+  return TrainState(step=jnp.zeros((), jnp.int32), params=trainable,
+                    frozen=frozen, opt_state=tx.init(trainable))
+
+
+def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
+               key: jax.Array, *, model: nn.Module, tasks: Sequence[Task],
+               tx: optax.GradientTransformation
+               ) -> tuple[TrainState, Metrics]:
+  """Returns the state after one update, and 'task/metric' -> Mean.
+
+  Args:
+    state: before the update.
+    batches: each task's rows, by its name.
+    key: of the run; the step is folded in here, so that a step can be
+      replayed from seed and number.
+    model: unbound M3P.
+    tasks: their order decides their random keys.
+    tx: the optimizer of `state.params`.
+  """
+  key = jax.random.fold_in(key, state.step)
+
+  def weighted_loss(trainable):
+    return _weighted_loss(
+        optimizer.merge(trainable, state.frozen), batches, key, model=model,
+        tasks=tasks, with_dropout=True)
+
+  (loss, metrics), gradients = jax.value_and_grad(
+      weighted_loss, has_aux=True)(state.params)
+  updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+  one = jnp.ones(())
+  metrics['train/loss'] = Mean(loss, one)
+  metrics['train/gradient_norm'] = Mean(optax.tree.norm(gradients), one)
+  return TrainState(
+      step=state.step + 1, params=optax.apply_updates(state.params, updates),
+      frozen=state.frozen, opt_state=opt_state), metrics
+
+
+def eval_step(params: Any, batches: Mapping[str, batch_lib.Batch],
+              key: jax.Array, *, model: nn.Module, tasks: Sequence[Task]
+              ) -> Metrics:
+  """Returns 'task/metric' -> Mean of the whole tree `params`, no dropout."""
+  return _weighted_loss(params, batches, key, model=model, tasks=tasks,
+                        with_dropout=False)[1]
+
+
+def _weighted_loss(params, batches, key, *, model, tasks, with_dropout):
+  """Returns (Σ weight · mean, metrics of all tasks)."""
+  total, metrics = jnp.zeros(()), {}
+  for index, task in enumerate(tasks):
+    loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, index))
+
+    def bound_loss(module, task=task, loss_key=loss_key):
+      return task.loss(module, batches[task.name], loss_key)
+
+    mean, task_metrics = nn.apply(bound_loss, model)(
+        {'params': params},
+        rngs={'dropout': dropout_key} if with_dropout else {})
+    total += task.weight * mean.compute()
+    metrics[f'{task.name}/loss'] = mean
+    metrics |= {f'{task.name}/{name}': value
+                for name, value in task_metrics.items()}
+  return total, metrics

@@ -1,0 +1,150 @@
+"""Properties of code-switching on made-up captions and dictionaries."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import code_switch
+from input_pipeline import dictionaries
+from input_pipeline import phrases
+from tests import toy
+
+SENTENCES = (
+    'red fire engine', '(red apple), big dog', 'mouse dog', 'big red house.',
+    '', 'fire, engine', 'fire engine apple red red house dog', '- red')
+EVERY = code_switch.Settings(rate=1.0)
+ONE = code_switch.Settings(mode='one')
+
+
+def _words(sentences) -> phrases.Words:
+  rows = toy.caption_record([('en', text) for text in sentences])
+
+  def ragged(part):
+    return tf.RaggedTensor.from_row_lengths(
+        tf.constant(sum((row[f'{part}_ids'] for row in rows), []), tf.int32),
+        tf.constant(sum((row[f'{part}_lengths'] for row in rows), []),
+                    tf.int64))
+
+  splits = np.cumsum([0] + [len(row['keys']) for row in rows])
+  return phrases.Words(
+      tf.constant(splits, tf.int64),
+      tf.constant(sum((row['keys'] for row in rows), []), tf.int64),
+      ragged('word'), ragged('prefix'), ragged('suffix'))
+
+
+def _dictionary(languages=('de',), shuffle_seed=-1):
+  return dictionaries.load(toy.data_dir() / dictionaries.FOLDER, languages,
+                           shuffle_seed=shuffle_seed)
+
+
+def _switch(settings, seed=0, sentences=SENTENCES, is_source=None):
+  switched = code_switch.switch(
+      _words(sentences), _dictionary(), seed=tf.constant([seed, 0]),
+      settings=settings,
+      is_source_B=tf.constant(is_source or [True] * len(sentences)))
+  return [toy.decode(ids) for ids in switched.to_list()]
+
+
+def _plain(sentences=SENTENCES):
+  return [text.replace(' ', '') for text in sentences]
+
+
+def test_every_word_with_a_translation_is_replaced_at_rate_1():
+  found = [text.replace('ROT', 'R') for text in _switch(EVERY)]
+  assert found == [
+      'RLOESCHZUG', '(RAPFEL),bigdog', 'mousedog', 'GRH.', '',
+      # Punctuation stands between "fire" and "engine": no phrase.
+      'FEUER,engine', 'LOESCHZUGAPFELRRHAUSdog', '-R']
+
+
+def test_nothing_changes_at_rate_0():
+  assert _switch(code_switch.Settings(rate=0.0)) == _plain()
+  assert _switch(code_switch.Settings(
+      rate=1.0, sentence_rate=0.0)) == _plain()
+  assert [toy.decode(ids) for ids in
+          phrases.unswitched(_words(SENTENCES)).to_list()] == _plain()
+
+
+@pytest.mark.parametrize('settings', [
+    EVERY, ONE, code_switch.Settings(rate=0.5, language_per='word')])
+def test_untranslatable_words_never_change(settings):
+  sentences = ('mouse dog', 'Big (dog)!', 'dog', '... engine, - mouse')
+  for seed in range(20):
+    assert _switch(settings, seed, sentences) == _plain(sentences)
+
+
+def test_captions_in_other_languages_stay():
+  is_source = [False] * len(SENTENCES)
+  assert _switch(EVERY, is_source=is_source) == _plain()
+
+
+def test_mode_one_replaces_exactly_one():
+  sentences = ('red mouse apple dog house.', 'apple', 'dog fire engine red')
+  places = set()
+  for seed in range(30):
+    for before, after in zip(_plain(sentences),
+                             _switch(ONE, seed, sentences), strict=True):
+      # A replaced word or phrase is one run of capitals.
+      runs = ''.join(c if c.isupper() else ' ' for c in after).split()
+      assert len(runs) == 1, (before, after)
+      places.add(after.replace('ROT', 'R'))
+  assert {'RmouseappleDoghouse.'.lower().replace('r', 'R', 1),
+          'redmouseAPFELdoghouse.', 'redmouseappledogHAUS.',
+          'dogLOESCHZUGred', 'dogfireengineR'} <= places
+
+
+def test_rate_is_the_share_of_replaced_words():
+  sentences = ('apple dog',) * 4000
+  for rate in (0.3, 0.7):
+    found = _switch(code_switch.Settings(rate=rate), sentences=sentences)
+    share = np.mean([text == 'APFELdog' for text in found])
+    assert abs(share - rate) < 0.03
+  found = _switch(code_switch.Settings(rate=1.0, sentence_rate=0.4),
+                  sentences=('apple house',) * 4000)
+  assert set(found) == {'APFELHAUS', 'applehouse'}
+  assert abs(np.mean([text == 'APFELHAUS' for text in found]) - 0.4) < 0.03
+
+
+def test_better_translations_come_more_often():
+  found = _switch(EVERY, sentences=('red',) * 4000)
+  # The square of a uniform number is below 1/2 with probability 0.707.
+  assert abs(found.count('ROT') / 4000 - 0.5**0.5) < 0.03
+
+
+def test_equal_seeds_give_equal_captions():
+  settings = code_switch.Settings(rate=0.5)
+  assert _switch(settings, 5) == _switch(settings, 5)
+  assert any(_switch(settings, 5) != _switch(settings, s) for s in range(5))
+
+
+@pytest.mark.parametrize('per', code_switch.LANGUAGE_PER)
+def test_one_language_a_caption_or_one_a_word(per):
+  folder = toy.data_dir() / 'dictionaries' / per
+  folder.mkdir(parents=True)
+  for language in ('de', 'fr'):
+    dictionaries.write({'apple': [toy.encode(language.upper())]},
+                       folder / f'{language}.npz')
+  switched = code_switch.switch(
+      _words(('apple apple apple apple apple',) * 50),
+      dictionaries.load(folder, ('de', 'fr')), seed=tf.constant([0, 0]),
+      settings=code_switch.Settings(rate=1.0, language_per=per),
+      is_source_B=tf.fill([50], True))
+  texts = {toy.decode(ids) for ids in switched.to_list()}
+  if per == 'caption':
+    assert texts == {'DE' * 5, 'FR' * 5}
+  else:
+    assert len(texts) > 10
+
+
+def test_no_python_op_in_the_graph():
+  dictionary, words = _dictionary(), _words(SENTENCES)
+
+  @tf.function
+  def switch(seed):
+    return code_switch.switch(
+        words, dictionary, seed=seed, settings=EVERY,
+        is_source_B=tf.fill([len(SENTENCES)], True)).flat_values
+
+  graph = switch.get_concrete_function(tf.constant([0, 0])).graph
+  names = {op.type for op in graph.get_operations()}
+  assert not any('PyFunc' in name for name in names)

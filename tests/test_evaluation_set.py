@@ -1,0 +1,49 @@
+"""Properties of retrieval sets."""
+
+import numpy as np
+import pytest
+
+from input_pipeline import errors
+from input_pipeline import evaluation_set
+from input_pipeline import store
+from tests import toy
+
+
+def test_captions_are_distinct_and_their_groups_are_right():
+  found = evaluation_set.load(toy.data_dir(), 'pairs', 'test', ('all',), 30)
+  pictures, captions = store.read_image_text(toy.data_dir(), 'pairs', 'test')
+  assert sorted(found.captions) == sorted(toy.LANGUAGES)
+  for language, rows in found.captions.items():
+    assert len(set(rows.texts)) == len(rows.texts) == len(rows.groups)
+    for text, right in zip(rows.texts, rows.groups, strict=True):
+      groups = {pictures.groups[p] for t, p, name in zip(
+          captions.texts, captions.picture_C, captions.languages, strict=True)
+                if t == text and name == language}
+      assert right == {i for i, group in enumerate(found.groups)
+                       if group in groups}
+
+
+def test_rows_are_the_captions():
+  found = evaluation_set.load(toy.data_dir(), 'pairs', 'test', ('de',), 64)
+  rows = found.captions['de']
+  assert [toy.decode(ids) for ids in rows.token_ids_NL] == [
+      text.replace(' ', '') for text in rows.texts]
+  np.testing.assert_array_equal(rows.text_mask_NL, rows.token_ids_NL != 1)
+  assert isinstance(found.regions.features_BRF, np.ndarray)
+  assert len(found.image_ids) == len(found.regions.image_id_B) == 9
+
+
+def test_limit_keeps_the_first_pictures_and_their_captions():
+  found = evaluation_set.load(toy.data_dir(), 'pairs', 'test', ('en',), 16,
+                              limit=3)
+  assert len(found.image_ids) == len(found.regions.mask_BR) == 3
+  assert set.union(*found.captions['en'].groups) == {0, 1, 2}
+
+
+@pytest.mark.parametrize('arguments, word', [
+    (('pears', 'test', ('en',)), "'pairs'"),
+    (('pairs', 'tests', ('en',)), "'test'"),
+    (('pairs', 'test', ('en', 'dde')), "'de'")])
+def test_mistakes_name_the_nearest(arguments, word):
+  with pytest.raises(errors.UserError, match=word):
+    evaluation_set.load(toy.data_dir(), *arguments, 16)

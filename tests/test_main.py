@@ -1,0 +1,94 @@
+"""The command line: every mistake is one line that says what to do."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from m3p_jax import command_line
+from m3p_jax import config_check
+
+ROOT = pathlib.Path(config_check.__file__).parents[1]
+QUICKSTART = '--config=configs/quickstart.py:all'
+
+
+def run(*arguments):
+  return subprocess.run(
+      [sys.executable, 'main.py', *map(str, arguments)], cwd=ROOT,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'},
+      capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ((QUICKSTART,), '--workdir=DIR is missing'),
+    (('--workdir={}',), '--config=FILE is missing, and there is no'),
+    (('--workdir={}', '--config=configs/quickstrt.py'),
+     'configs/quickstart.py'),
+    (('--workdir={}', '--config=configs/quickstart.py:finetune'),
+     'allowed: warm_start, pretrain, en, all'),
+    (('--workdir={}', QUICKSTART, '--mode=plan'),
+     '<train|evaluate|search>'),
+    (('--workdir={}', QUICKSTART, '--wrokdir=x'), "'wrokdir'"),
+    (('--workdir={}', QUICKSTART, 'evaluate'), "argument 'evaluate'"),
+    (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rat=1'),
+     "'optimizer.learning_rat'; the nearest is 'optimizer.learning_rate'"),
+    (('--workdir={}', QUICKSTART, '--config.learning_rate=1'),
+     "the nearest is 'optimizer.learning_rate'"),
+    (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rate=fast'),
+     'config.optimizer.learning_rate=fast'),
+    (('--workdir={}', QUICKSTART, '--config.data.languages=en,xx'),
+     "unknown language 'xx'"),
+    (('--workdir={}', QUICKSTART, '--config.data.data_dir=/not/there'),
+     'input_pipeline.prepare --dataset=tux_paint'),
+    (('--workdir={}', QUICKSTART, '--mode=search'), '--query'),
+    (('--workdir={}', QUICKSTART, '--query=cat'), '--mode=search'),
+])
+def test_a_mistake_is_one_line(tmp_path, arguments, message):
+  result = run(*(argument.format(tmp_path) for argument in arguments))
+  assert result.returncode == 2
+  assert not result.stdout
+  errors = [line for line in result.stderr.splitlines()
+            if line.startswith('error: ')]
+  assert len(errors) == 1
+  assert message in errors[0]
+  assert 'Traceback' not in result.stderr
+
+
+def test_help_explains_every_flag():
+  text = ' '.join(run('--help').stdout.split())
+  for flag in ('--config', '--workdir', '--mode', '--query', '--k'):
+    assert f'{flag}:' in text
+  for mode in ('train:', 'evaluate:', 'search:'):
+    assert mode in text
+
+
+def test_config_of_the_workdir_is_used_and_can_be_changed(tmp_path):
+  saved = config_check.to_json(config_check.base.get_config())
+  saved['num_train_steps'] = 0
+  (tmp_path / 'config.json').write_text(json.dumps(saved))
+  result = run(f'--workdir={tmp_path}')
+  assert 'tasks is empty' in result.stderr
+  result = run(f'--workdir={tmp_path}', '--config.evaluation.tpo_k=3')
+  assert "nearest is 'evaluation.top_k'" in result.stderr
+  saved['model']['widht'] = 3
+  (tmp_path / 'config.json').write_text(json.dumps(saved))
+  result = run(f'--workdir={tmp_path}')
+  assert result.returncode == 2
+  assert "nearest is 'model.width'" in result.stderr
+
+
+@pytest.mark.parametrize('text, value', [
+    ('en', ('en',)), ('en,de', ('en', 'de')), ('en, zh_CN', ('en', 'zh_CN')),
+    ("('en', 'de')", ('en', 'de')), ('is,as', ('is', 'as')), ('', ()),
+    ('1,2', (1, 2)), ('((r"^tokens/", 0.0),)', (('^tokens/', 0.0),)),
+])
+def test_lists(text, value):
+  assert command_line.ListParser().parse(text) == value
+
+
+def test_broken_list_is_refused():
+  with pytest.raises(ValueError, match='not a list'):
+    command_line.ListParser().parse("('en', ")

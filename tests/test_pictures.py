@@ -1,0 +1,208 @@
+"""Every kind of picture ends up as the same RGB on white, or has a reason."""
+
+import io
+import pickle
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from input_pipeline import pictures
+
+_RED = (255, 0, 0)
+
+
+def _encode(image: Image.Image, form: str, **options) -> bytes:
+  file = io.BytesIO()
+  image.save(file, form, **options)
+  return file.getvalue()
+
+
+def _square_on_clear() -> Image.Image:
+  """Returns 40×20 RGBA: a red square at (10, 5)–(20, 15), else clear black."""
+  image = Image.new('RGBA', (40, 20), (0, 0, 0, 0))
+  image.paste((*_RED, 255), (10, 5, 20, 15))
+  return image
+
+
+def _pixels(source) -> np.ndarray:
+  return np.asarray(pictures.read(source).image)
+
+
+def test_transparency_becomes_white_in_every_mode():
+  clear = _square_on_clear()
+  palette = Image.new('P', (40, 20), 0)
+  palette.putpalette([0, 0, 0, *_RED])
+  palette.paste(1, (10, 5, 20, 15))
+  keyed = Image.new('RGB', (40, 20), (0, 255, 0))
+  keyed.paste(_RED, (10, 5, 20, 15))
+  expected_HW3 = np.full((20, 40, 3), 255, np.uint8)
+  expected_HW3[5:15, 10:20] = _RED
+  for data in (
+      _encode(clear, 'PNG'),
+      _encode(clear, 'WEBP', lossless=True),
+      _encode(palette, 'PNG', transparency=0),
+      _encode(palette, 'GIF', transparency=0),
+      _encode(keyed, 'PNG', transparency=(0, 255, 0)),
+  ):
+    np.testing.assert_array_equal(_pixels(data), expected_HW3)
+
+
+def test_half_transparent_grey_is_blended():
+  data = _encode(Image.new('LA', (9, 9), (0, 51)), 'PNG')
+  np.testing.assert_array_equal(_pixels(data), np.full((9, 9, 3), 204))
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+  ramp_HW = np.tile(np.arange(16, dtype=np.uint16) << 12, (16, 1))
+  data = _encode(Image.fromarray(ramp_HW), 'PNG')
+  np.testing.assert_array_equal(_pixels(data)[..., 0], ramp_HW >> 8)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_cameras_orientation_is_undone(orientation):
+  # Each stored picture is what a camera held that way would write.
+  upright = Image.new('RGB', (24, 16), 'white')
+  upright.paste(_RED, (0, 0, 8, 8))
+  stored = {
+      1: lambda i: i,
+      2: lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+      3: lambda i: i.transpose(Image.Transpose.ROTATE_180),
+      4: lambda i: i.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+      5: lambda i: i.transpose(Image.Transpose.TRANSPOSE),
+      6: lambda i: i.transpose(Image.Transpose.ROTATE_90),
+      7: lambda i: i.transpose(Image.Transpose.TRANSVERSE),
+      8: lambda i: i.transpose(Image.Transpose.ROTATE_270),
+  }[orientation](upright)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  for form in ('PNG', 'TIFF'):
+    picture = pictures.read(_encode(stored, form, exif=exif))
+    assert (picture.width, picture.height) == (24, 16)
+    assert picture.content == (0, 0, 8, 8)
+    np.testing.assert_array_equal(np.asarray(picture.image), upright)
+
+
+def test_first_frame_of_an_animation():
+  frames = [Image.new('RGB', (16, 16), c) for c in ('red', 'blue')]
+  for form in ('GIF', 'WEBP', 'PNG'):
+    data = _encode(
+        frames[0], form, save_all=True, append_images=frames[1:], lossless=True
+    )
+    assert tuple(_pixels(data)[8, 8]) == pytest.approx(_RED, abs=2)
+
+
+def test_sources_agree(tmp_path):
+  image = _square_on_clear()
+  (tmp_path / 'a.png').write_bytes(_encode(image, 'PNG'))
+  picture = pictures.read(tmp_path / 'a.png')
+  assert (picture.height, picture.width) == (20, 40)
+  assert picture.content == (10, 5, 20, 15)
+  for source in (str(tmp_path / 'a.png'), image, _pixels(image)):
+    np.testing.assert_array_equal(_pixels(source), np.asarray(picture.image))
+
+
+def test_a_callers_picture_is_left_alone():
+  data = _encode(Image.new('RGB', (4000, 3000), 'red'), 'JPEG')
+  image = Image.open(io.BytesIO(data))
+  assert pictures.read(image).image.width < 4000
+  assert image.size == (4000, 3000)
+
+
+def test_content_of_pictures_without_transparency():
+  noisy = np.random.default_rng(0).integers(248, 256, (50, 50, 3), np.uint8)
+  noisy[10:20, 30:45] = 128
+  assert pictures.read(noisy).content == (30, 10, 45, 20)
+  blank = np.full((50, 60, 3), 255, np.uint8)
+  assert pictures.read(blank).content == (0, 0, 60, 50)
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'P', 'L', 'RGB'])
+def test_large_pictures_shrink_and_keep_their_coordinates(mode):
+  large = _square_on_clear().resize((4000, 2000), Image.Resampling.NEAREST)
+  if mode != 'RGBA':
+    white = Image.new('RGB', large.size, 'white')
+    white.paste(large, mask=large)
+    large = white.convert(mode)
+  picture = pictures.read(_encode(large, 'PNG'))
+  assert max(picture.image.size) < 2048
+  assert (picture.width, picture.height) == (4000, 2000)
+  np.testing.assert_allclose(picture.content, (1000, 500, 2000, 1500), atol=4)
+  pixels_HW3 = np.asarray(picture.image)
+  scale = picture.image.width / 4000
+  centre = pixels_HW3[int(1000 * scale), int(1500 * scale)]
+  assert centre[0] > 70 and centre[1] < 80
+  # Clear black lends no darkness to what is beside it.
+  assert tuple(pixels_HW3[0, 0]) == (255, 255, 255)
+  if mode == 'RGBA':
+    assert pixels_HW3[..., 0].min() == 255
+
+
+def test_a_large_jpeg_is_shrunk_while_decoding():
+  large = Image.new('RGB', (6000, 4000), 'white')
+  large.paste(_RED, (3000, 0, 6000, 4000))
+  picture = pictures.read(_encode(large, 'JPEG'))
+  assert max(picture.image.size) < 2048
+  assert (picture.width, picture.height) == (6000, 4000)
+  np.testing.assert_allclose(picture.content, (3000, 0, 6000, 4000), atol=16)
+
+
+def _claim_png(width: int, height: int) -> bytes:
+  """Returns a PNG that claims a size and holds no pixels."""
+  size = struct.pack('>IIBBBBB', width, height, 8, 6, 0, 0, 0)
+  data = b'\x89PNG\r\n\x1a\n'
+  for chunk in (b'IHDR' + size, b'IDAT'):
+    data += struct.pack('>I', len(chunk) - 4) + chunk
+    data += struct.pack('>I', zlib.crc32(chunk))
+  return data
+
+
+_PNG = _encode(_square_on_clear(), 'PNG')
+_NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+_JPEG = _encode(Image.fromarray(_NOISE), 'JPEG')
+
+
+@pytest.mark.parametrize(
+    'data, reason',
+    [
+        (b'', 'empty file'),
+        (b'hello world', 'unreadable'),
+        (_PNG[:60], 'unreadable'),
+        (_JPEG[: len(_JPEG) // 2], 'unreadable'),
+        (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'unreadable'),
+        (_encode(Image.new('RGB', (7, 100)), 'PNG'), 'too small'),
+        (_encode(Image.new('F', (9, 9)), 'TIFF'), 'not RGB'),
+        (_claim_png(13_000, 13_800), 'too large'),
+        (_claim_png(60_000, 60_000), 'too large'),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'svg'),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- x -->\n<svg/>', 'svg'),
+        (np.zeros((20, 20), np.uint8), 'not RGB'),
+        (np.zeros((20, 20, 3), np.float32), 'not RGB'),
+        (np.zeros((0, 20, 3), np.uint8), 'too small'),
+    ],
+)
+def test_what_cannot_be_used_has_a_reason(data, reason):
+  with pytest.raises(pictures.PictureError) as caught:
+    pictures.read(data)
+  assert caught.value.reason == reason
+  copy = pickle.loads(pickle.dumps(caught.value))
+  assert (copy.reason, str(copy)) == (reason, str(caught.value))
+
+
+def test_reasons_name_the_file(tmp_path):
+  with pytest.raises(pictures.PictureError, match=r'none\.png') as caught:
+    pictures.read(tmp_path / 'none.png')
+  assert caught.value.reason == 'missing'
+  (tmp_path / 'a.svgz').write_bytes(b'\x1f\x8b')
+  with pytest.raises(pictures.PictureError, match=r'a\.svgz') as caught:
+    pictures.read(tmp_path / 'a.svgz')
+  assert caught.value.reason == 'svg'
+
+
+def test_the_limit_is_checked_before_decoding():
+  # Decoding would find no pixels and say 'unreadable'.
+  with pytest.raises(pictures.PictureError, match='3000×3000') as caught:
+    pictures.read(_claim_png(3000, 3000), max_pixels=1_000_000)
+  assert caught.value.reason == 'too large'

@@ -1,0 +1,175 @@
+"""Properties of the stream of batches, on made-up records."""
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import base
+from input_pipeline import errors
+from input_pipeline import pipeline
+from tests import toy
+
+TASKS = ml_collections.ConfigDict({
+    'xmlm': base.task_config('masked_lm', 'text', 6),
+    'mc_mlm': base.task_config('masked_lm', 'image_text', 8),
+    'mc_vlm': base.task_config('matching', 'image_text', 8)})
+FEW = ml_collections.ConfigDict({'mc_mlm': TASKS.mc_mlm})
+
+
+def _config(**changes):
+  data = base.get_config().data
+  data.data_dir = str(toy.data_dir())
+  data.languages = toy.LANGUAGES
+  data.text.datasets = ('sentences',)
+  data.text.languages = ('en', 'de')
+  data.text.max_length = 16
+  data.image_text.datasets = ('pairs', 'english')
+  data.image_text.languages = toy.LANGUAGES
+  data.image_text.max_length = 24
+  switch = data.image_text.code_switch
+  switch.rate = 0.5
+  switch.languages = ('de', 'fr')
+  data.update_from_flattened_dict(changes)
+  return data
+
+
+def _take(iterator, num):
+  return [_numpy(next(iterator)) for _ in range(num)]
+
+
+def _numpy(batch):
+  # Not `tf.nest`, which takes None for a leaf.
+  return jax.tree.map(np.asarray, batch)
+
+
+def _assert_equal(left, right):
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def _texts(batches, task='mc_mlm'):
+  return [toy.decode(row) for batch in batches
+          for row in batch[task].token_ids_BL]
+
+
+def test_shapes_and_types():
+  (batch,) = _take(iter(pipeline.build(_config(), TASKS, seed=1)), 1)
+  assert set(batch) == {'xmlm', 'mc_mlm', 'mc_vlm'}
+  assert batch['xmlm'].regions is None
+  assert batch['xmlm'].token_ids_BL.shape == (6, 16)
+  rows = batch['mc_mlm']
+  assert rows.token_ids_BL.shape == rows.text_mask_BL.shape == (8, 24)
+  assert rows.regions.features_BRF.shape == (8, 4, toy.FEATURE_DIM)
+  assert rows.regions.boxes_BRG.shape == (8, 4, 5)
+  assert [x.dtype for x in (*rows[:3], *rows.regions)] == [
+      np.int32, bool, np.int32, np.int32, np.float16, np.float32, np.int32,
+      bool]
+  spec = pipeline.build(_config(), TASKS, seed=1).element_spec
+  for tensor in tf.nest.flatten(spec['mc_mlm']):
+    assert tensor.shape.is_fully_defined()
+
+
+def test_resumes_exactly_in_mid_epoch(tmp_path):
+  # 80 pictures a pass: 13 batches of 8 end within the second one.
+  iterator = iter(pipeline.build(_config(), TASKS, seed=1))
+  _take(iterator, 13)
+  path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'data'))
+  wanted = _take(iterator, 5)
+  resumed = iter(pipeline.build(_config(), TASKS, seed=1))
+  tf.train.Checkpoint(iterator=resumed).read(path)
+  _assert_equal(_take(resumed, 5), wanted)
+
+
+def test_a_step_needs_no_steps_before_it():
+  wanted = _take(iter(pipeline.build(_config(), TASKS, seed=1)), 7)[-1]
+  (found,) = _take(iter(pipeline.build(_config(), TASKS, seed=1).skip(6)), 1)
+  _assert_equal(found, wanted)
+
+
+def test_equal_seeds_give_equal_streams():
+  first, again, other = (
+      _take(iter(pipeline.build(_config(), TASKS, seed=seed)), 4)
+      for seed in (1, 1, 2))
+  _assert_equal(first, again)
+  assert _texts(first) != _texts(other)
+
+
+def test_tasks_on_one_stream_have_different_rows():
+  batches = _take(iter(pipeline.build(_config(), TASKS, seed=1)), 3)
+  assert _texts(batches, 'mc_mlm') != _texts(batches, 'mc_vlm')
+
+
+def test_hosts_share_each_batch():
+  config = _config(**{'image_text.code_switch.rate': 0.0})
+  (whole,) = _take(iter(pipeline.build(config, TASKS, seed=1)), 1)
+  parts = [_take(iter(pipeline.build(config, TASKS, seed=1, shard_index=i,
+                                     num_shards=2)), 1)[0] for i in range(2)]
+  _assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *parts), whole)
+
+
+def test_no_python_op_in_the_graph():
+  graph = pipeline.build(_config(), TASKS, seed=1)._as_serialized_graph()
+  assert b'PyFunc' not in graph.numpy()
+
+
+def test_switching_shows_capitals_and_keeps_lengths():
+  plain, switched = (
+      _take(iter(pipeline.build(_config(
+          **{'image_text.code_switch.rate': rate,
+             'image_text.languages': ('en',)}), FEW, seed=1)), 4)
+      for rate in (0.0, 1.0))
+  for before, after in zip(_texts(plain), _texts(switched), strict=True):
+    assert before == before.lower()
+    assert any(word in before for word in toy.TRANSLATABLE) == (
+        after != after.lower())
+  for batch in switched:
+    rows = batch['mc_mlm']
+    assert rows.token_ids_BL.shape == (8, 24)
+    np.testing.assert_array_equal(rows.text_mask_BL, rows.token_ids_BL != 1)
+  _assert_equal([batch['mc_mlm'].regions for batch in plain],
+                [batch['mc_mlm'].regions for batch in switched])
+
+
+def test_languages_follow_alpha_and_pictures_their_captions():
+  config = _config(**{'image_text.alpha': 1.0, 'image_text.datasets':
+                      ('pairs',), 'image_text.code_switch.rate': 0.0})
+  batches = _take(iter(pipeline.build(config, FEW, seed=1)), 150)
+  language = np.concatenate([b['mc_mlm'].language_B for b in batches])
+  # 60 pictures, all with English, 40 with the other two.
+  np.testing.assert_allclose(np.bincount(language) / len(language),
+                             np.array([60, 40, 40]) / 140, atol=0.03)
+  picture = np.concatenate(
+      [b['mc_mlm'].regions.features_BRF[:, 0, 0] for b in batches])
+  assert set(picture[language == 1]) == {i for i in range(60) if i % 3}
+  assert set(picture[language == 0]) == set(range(60))
+
+
+def test_validation_is_finite_unswitched_and_always_the_same():
+  found = [list(pipeline.build_validation(_config(), FEW, seed=0, batches=3)
+                .as_numpy_iterator()) for _ in range(2)]
+  assert len(found[0]) == 3
+  _assert_equal(*found)
+  assert all(text == text.lower() for text in _texts(found[0]))
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({'image_text.datasets': ('pair',)}, ("'pair'", "'pairs'")),
+    ({'image_text.languages': ('en', 'dee')}, ("'dee'", "'de'")),
+    ({'image_text.datasets': ('english',)}, ('de, fr', 'they have en')),
+    ({'image_text.datasets': ('pairs', 'english'),
+      'image_text.languages': ('de',)}, ("'english'", 'it has en')),
+    ({'image_text.datasets': ()}, ('image_text.datasets',)),
+    ({'image_text.code_switch.languages': ('it',)}, ("'it'", 'de, fr')),
+    ({'image_text.code_switch.languages': ()}, ('code_switch.languages',)),
+    ({'image_text.code_switch.mode': 'two'}, ("'two'", 'every, one'))])
+def test_a_users_mistake_names_what_is_right(changes, words):
+  with pytest.raises(errors.UserError) as error:
+    pipeline.build(_config(**changes), FEW, seed=1)
+  for word in words:
+    assert word in str(error.value)
+
+
+def test_batches_that_hosts_cannot_share_are_refused():
+  with pytest.raises(errors.UserError, match='multiple of .* 3'):
+    pipeline.build(_config(), FEW, seed=1, num_shards=3)

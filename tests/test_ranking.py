@@ -1,0 +1,116 @@
+"""Ranks, ties, groups and chance, on matrices small enough to check by eye."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from m3p_jax.evaluation import ranking
+
+SCORES = np.array([
+    [.9, .1, .5, .3],
+    [.2, .8, .7, .1],
+    [.6, .5, .4, .3],
+])
+
+
+def _right(*answers):
+  right = np.zeros((len(answers), 4), bool)
+  for query, answer in enumerate(answers):
+    right[query, list(answer)] = True
+  return right
+
+
+def test_ranks_known_by_hand():
+  ranks = ranking.best_ranks(SCORES, _right({0}, {2}, {3}))
+  np.testing.assert_array_equal(ranks, [1, 2, 4])
+
+
+def test_best_of_several_right_answers_counts():
+  ranks = ranking.best_ranks(SCORES, _right({1, 2}, {0, 1}, {2, 3}))
+  np.testing.assert_array_equal(ranks, [2, 1, 3])
+
+
+def test_a_right_answer_is_never_ahead_of_another():
+  ranks = ranking.best_ranks(SCORES, _right({0, 2}, {1, 2}, {0, 1, 2, 3}))
+  np.testing.assert_array_equal(ranks, [1, 1, 1])
+
+
+def test_ties_count_against_the_model():
+  constant = np.zeros((1, 4))
+  np.testing.assert_array_equal(
+      ranking.best_ranks(constant, _right({0})), [4])
+  np.testing.assert_array_equal(
+      ranking.best_ranks(constant, _right({0, 3})), [3])
+
+
+def test_order_of_candidates_does_not_matter():
+  rng = np.random.default_rng(0)
+  scores = rng.integers(0, 5, (20, 30)).astype(np.float32)
+  right = rng.random((20, 30)) < .1
+  right[:, 0] = True
+  order = rng.permutation(30)
+  np.testing.assert_array_equal(
+      ranking.best_ranks(scores, right),
+      ranking.best_ranks(scores[:, order], right[:, order]))
+
+
+def test_nan_is_refused():
+  scores = SCORES.copy()
+  scores[1, 3] = np.nan
+  with pytest.raises(ValueError, match='query 1 and candidate 3 is NaN'):
+    ranking.best_ranks(scores, _right({0}, {1}, {2}))
+
+
+def test_unscored_pairs_rank_last():
+  scores = np.array([[-np.inf, .5, -np.inf, .2]])
+  np.testing.assert_array_equal(
+      ranking.best_ranks(scores, _right({3})), [2])
+  np.testing.assert_array_equal(
+      ranking.best_ranks(scores, _right({0})), [4])
+
+
+def test_a_query_without_an_answer_is_refused():
+  with pytest.raises(ValueError, match='query 1 has no right answer'):
+    ranking.best_ranks(SCORES, _right({0}, set(), {2}))
+
+
+def test_shapes_that_differ_are_refused():
+  with pytest.raises(ValueError, match='shape'):
+    ranking.best_ranks(SCORES, _right({0}))
+
+
+def test_metrics_by_hand():
+  result = ranking.metrics(
+      SCORES, _right({0}, {2}, {3}), recalls=(1, 2))
+  assert result['r1'] == pytest.approx(100 / 3)
+  assert result['r2'] == pytest.approx(200 / 3)
+  assert result['median_rank'] == 2
+  assert result['mean_rank'] == pytest.approx(7 / 3)
+  assert result['mrr'] == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
+  assert result['chance_r1'] == pytest.approx(25)
+  assert result['chance_r2'] == pytest.approx(50)
+
+
+@pytest.mark.parametrize('num_right', [1, 2, 4])
+@pytest.mark.parametrize('k', [1, 3, 5])
+def test_chance_equals_counting_all_orders(num_right, k):
+  orders = list(itertools.permutations(range(5)))
+  found = np.mean([min(order[:num_right]) < k for order in orders])
+  assert ranking.chance_recall(num_right, 5, k) == pytest.approx(found)
+
+
+def test_chance_agrees_with_random_scores():
+  rng = np.random.default_rng(0)
+  right = rng.random((4_000, 40)) < .05
+  right[np.arange(4_000), rng.integers(0, 40, 4_000)] = True
+  result = ranking.metrics(rng.random(right.shape), right)
+  for k in ranking.RECALLS:
+    # Three standard errors of a share of 4,000 draws.
+    assert result[f'r{k}'] == pytest.approx(result[f'chance_r{k}'], abs=2.4)
+
+
+def test_mean_recall_averages_six():
+  one = {'r1': 10., 'r5': 20., 'r10': 30.}
+  two = {'r1': 40., 'r5': 50., 'r10': 60.}
+  assert ranking.mean_recall(one, two) == pytest.approx(35)

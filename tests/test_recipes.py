@@ -1,0 +1,281 @@
+"""Recipes: stages are timed, skipped, resumed; the drivers order them."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from configs import quickstart as quickstart_config
+from input_pipeline import errors
+from input_pipeline import sources
+from m3p_jax.recipes import ablation
+from m3p_jax.recipes import comparison
+from m3p_jax.recipes import data
+from m3p_jax.recipes import quickstart
+from m3p_jax.recipes import reranking
+from m3p_jax.recipes import stages
+
+
+def _records(workdir: pathlib.Path):
+  return json.loads((workdir / 'timings.json').read_text())
+
+
+def test_a_finished_stage_is_skipped(tmp_path, capsys):
+  calls = []
+  for _ in range(2):
+    recipe = stages.Stages(tmp_path, 1)
+    recipe.run('one', lambda: calls.append(1), title='the first')
+  assert calls == [1]
+  assert _records(tmp_path)['one']['finished']
+  captured = capsys.readouterr()
+  assert '[ 1/1] the first: done before' in captured.err
+  assert not captured.out
+
+
+def test_a_stage_that_was_cut_off_goes_on_and_adds_its_seconds(
+    tmp_path, monkeypatch):
+  clock = iter([0.0, 10.0, 100.0, 105.0])
+  monkeypatch.setattr(stages.time, 'monotonic', lambda: next(clock))
+
+  def fail():
+    raise OSError('disk full')
+
+  with pytest.raises(OSError, match='disk full'):
+    stages.Stages(tmp_path, 1).run('one', fail, title='')
+  assert _records(tmp_path)['one']['seconds'] == 10
+  assert not _records(tmp_path)['one']['finished']
+  stages.Stages(tmp_path, 1).run('one', lambda: None, title='')
+  assert _records(tmp_path)['one']['seconds'] == 15
+  assert _records(tmp_path)['one']['finished']
+
+
+def test_a_change_runs_the_stages_after_it_again(tmp_path):
+  calls = []
+
+  def run(value):
+    recipe = stages.Stages(tmp_path, 2)
+    recipe.run('a', lambda: calls.append('a'), title='', settings=value)
+    recipe.run('b', lambda: calls.append('b'), title='', after=['a'])
+
+  run(1)
+  run(1)
+  assert calls == ['a', 'b']
+  run(2)
+  assert calls == ['a', 'b', 'a', 'b']
+
+
+def test_a_stage_whose_output_is_gone_runs_again(tmp_path):
+  output = tmp_path / 'out'
+  for _ in range(2):
+    stages.Stages(tmp_path, 1).run('a', output.touch, title='', output=output)
+    assert output.exists()
+    output.unlink()
+
+
+def test_long_work_is_never_replaced_silently(tmp_path):
+  output = tmp_path / 'pretrain'
+
+  def work():
+    output.mkdir()
+    (output / 'config.json').write_text(json.dumps({'num_train_steps': 5}))
+
+  def run(steps):
+    stages.Stages(tmp_path, 1).run(
+        'pretrain', work, title='', settings={'num_train_steps': steps},
+        output=output, resumes=True)
+
+  run(5)
+  with pytest.raises(errors.UserError,
+                     match=r'pretrain.*num_train_steps 5, now 6.*--workdir'):
+    run(6)
+
+
+def test_what_changes_no_weights_is_no_setting():
+  config = {'seed': 1, 'data': {'data_dir': 'x', 'languages': ['en']},
+            'evaluation': {'top_k': 5}, 'init_from': 'y', 'mesh': {'data': 2}}
+  assert stages.settings_of(config) == {'seed': 1, 'data.languages': ['en']}
+
+
+def test_interval_is_student():
+  # By hand: mean 2, s = 1, t(.975, 2) = 4.303, 4.303 / √3 = 2.484.
+  mean, width = comparison.interval(np.array([1.0, 2.0, 3.0]))
+  assert mean == 2.0
+  assert width == pytest.approx(2.484, abs=1e-3)
+
+
+def test_ablation_table_pairs_the_seeds():
+  def cell(en, de, zu):
+    return {'mean_recall': {'en': en, 'de': de, 'zu': zu}}
+
+  cells = {'off': {'0': cell(30, 10, 10), '1': cell(20, 20, 10)},
+           'on': {'0': cell(30, 12, 11), '1': cell(20, 23, 10)},
+           'shuffled': {'0': cell(29, 10, 10), '1': cell(19, 20, 10)}}
+  table = comparison.table(cells, ['de'])
+  assert table.splitlines()[0] == (
+      '| code-switching | en | 2 others | 1 with a dictionary | 1 without |')
+  # By hand: de differs by 2 and 3, so s / √2 = 0.5, times t(.975, 1) = 12.706.
+  assert '| on − off | +0.00 ± 0.00 | +1.50 ± 0.00 | +2.50 ± 6.35 |' in table
+  assert '| off | 25.0 | 12.5 | 15.0 | 10.0 |' in table
+
+
+def test_arms_differ_in_their_dictionary_alone():
+  for stage in ablation.STAGES:
+    off, on, shuffled = (
+        stages.settings_of(ablation.arm_config(stage, arm, 3).to_dict())
+        for arm in comparison.ARMS)
+    switch = 'data.image_text.code_switch.'
+    assert off | {f'{switch}rate': on[f'{switch}rate']} == on
+    assert shuffled | {f'{switch}shuffle_seed': -1} == on
+    assert off[f'{switch}rate'] == 0 < on[f'{switch}rate']
+    assert shuffled[f'{switch}shuffle_seed'] >= 0
+
+
+def test_ablation_refuses_a_seed(tmp_path):
+  with pytest.raises(errors.UserError, match=r'--config\.seed'):
+    ablation.run(tmp_path, tmp_path, num_seeds=2, overrides={'seed': 1})
+
+
+def test_top_k_stays_in_the_budget():
+  queries = 1000
+  seconds = reranking.BUDGET_SECONDS / (5 * queries)
+  assert reranking.affordable(queries, seconds) == [1, 2, 3, 5]
+  # However slow the machine is, the joint encoder gets a chance.
+  assert reranking.affordable(queries, 1e6) == [1]
+
+
+def test_every_download_is_a_known_source():
+  needed = data.needed_sources()
+  assert len(needed) == len(set(needed)) > len(quickstart_config.DICTIONARIES)
+  assert set(needed) <= set(sources.SOURCES)
+
+
+def test_newest_checkpoint_becomes_the_only_one(tmp_path):
+  for step in (9, 10):
+    (tmp_path / 'all' / str(step) / 'params').mkdir(parents=True)
+    (tmp_path / 'all' / str(step) / 'params' / 'x').write_text(f'{step}')
+  target = tmp_path / 'checkpoints'
+  for _ in range(2):
+    quickstart.link_newest(tmp_path / 'all', target)
+  assert [path.name for path in target.iterdir()] == ['10']
+  assert (target / '10' / 'params' / 'x').read_text() == '10'
+  assert not list(tmp_path.glob('.*'))
+
+
+class _Fakes:
+  """Stands in for data, training and evaluation, and notes what is asked."""
+
+  def __init__(self, monkeypatch):
+    self.log = []
+    self.fails_at = ''
+    # Forgetting what is compiled slows the other tests down.
+    monkeypatch.setattr(stages.jax, 'clear_caches', lambda: None)
+    monkeypatch.setattr(stages.gc, 'collect', lambda: None)
+    monkeypatch.setattr(data, 'needed_sources', lambda: ['package'])
+    monkeypatch.setattr(data.sources, 'fetch', lambda name: None)
+    monkeypatch.setattr(data.prepare, 'prepare', self.prepare)
+    monkeypatch.setattr(data.dictionaries, 'build', self.build)
+    monkeypatch.setattr(stages.train, 'train_and_evaluate', self.train)
+    monkeypatch.setattr(quickstart.retrieval, 'evaluate', self.evaluate)
+    monkeypatch.setattr(reranking, 'choose', self.choose)
+    monkeypatch.setattr(quickstart.report, 'write', self.report)
+
+  def note(self, *what):
+    if what[0] == self.fails_at:
+      self.fails_at = ''
+      raise KeyboardInterrupt
+    self.log.append(what)
+
+  def prepare(self, name, data_dir, *, limit):
+    self.note(f'prepare {name}', limit)
+    (pathlib.Path(data_dir) / name).mkdir(parents=True)
+
+  def build(self, languages, data_dir):
+    self.note('dictionaries', len(languages))
+    (pathlib.Path(data_dir) / data.dictionaries.FOLDER).mkdir(parents=True)
+
+  def train(self, config, workdir):
+    before = pathlib.Path(config.init_from)
+    self.note(workdir.name, before.parent.name or config.init_from,
+              config.seed)
+    (workdir / 'checkpoints' / '7').mkdir(parents=True)
+    (workdir / 'config.json').write_text(
+        json.dumps({'seed': config.seed, 'init_from': config.init_from}))
+
+  def evaluate(self, config, workdir):
+    c = config.evaluation
+    self.note(f'{c.mode} {config.setting}',
+              pathlib.Path(config.init_from).parent.name)
+    name = 'retrieval.json' if c.mode == 'dual' else 'retrieval_rerank.json'
+    (workdir / name).write_text('{}')
+
+  def choose(self, config, path):
+    self.note(f'choose {config.setting}')
+    path.write_text(json.dumps({'top_k': 5, 'joint_weight': 0.5}))
+
+  def report(self, workdir):
+    self.note('report')
+
+
+ORDER = ['prepare tux_paint', 'prepare emoji', 'prepare openclipart',
+         'prepare udhr', 'dictionaries', 'warm_start', 'pretrain', 'en', 'all',
+         'dual no_finetune', 'dual en', 'dual all', 'choose all', 'rerank all',
+         'report']
+
+
+def _quickstart(tmp_path):
+  return quickstart.Quickstart(
+      tmp_path / 'run', tmp_path / 'data', overrides={'seed': 4})
+
+
+def test_quickstart_runs_its_stages_in_order(tmp_path, monkeypatch):
+  fakes = _Fakes(monkeypatch)
+  _quickstart(tmp_path).run()
+  assert [what[0] for what in fakes.log] == ORDER
+  assert ('warm_start', 'e5', 4) in fakes.log
+  assert ('pretrain', 'warm_start', 4) in fakes.log
+  assert ('en', 'pretrain', 4) in fakes.log
+  assert ('all', 'pretrain', 4) in fakes.log
+  assert ('dual no_finetune', 'pretrain') in fakes.log
+  assert ('rerank all', 'all') in fakes.log
+  final = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert final == {'seed': 4, 'init_from': ''}
+  assert (tmp_path / 'run' / 'checkpoints' / '7').is_dir()
+
+
+@pytest.mark.parametrize('stage', ['prepare emoji', 'pretrain', 'dual en'])
+def test_quickstart_goes_on_where_it_was_stopped(tmp_path, monkeypatch, stage):
+  fakes = _Fakes(monkeypatch)
+  fakes.fails_at = stage
+  with pytest.raises(KeyboardInterrupt):
+    _quickstart(tmp_path).run()
+  _quickstart(tmp_path).run()
+  names = [what[0] for what in fakes.log]
+  # Evaluation is one stage: it starts over, minutes of training do not.
+  assert [name for name in names if 'dual' not in name] == [
+      name for name in ORDER if 'dual' not in name]
+  done = len(names)
+  _quickstart(tmp_path).run()
+  assert [what[0] for what in fakes.log[done:]] == ['report']
+
+
+def test_rerank_adds_the_other_settings_only(tmp_path, monkeypatch):
+  fakes = _Fakes(monkeypatch)
+  _quickstart(tmp_path).run()
+  done = len(fakes.log)
+  _quickstart(tmp_path).run(rerank_all=True)
+  assert [what[0] for what in fakes.log[done:]] == [
+      'choose no_finetune', 'rerank no_finetune', 'choose en', 'rerank en',
+      'report']
+
+
+def test_quickstart_refuses_another_seed_in_the_same_folder(
+    tmp_path, monkeypatch):
+  fakes = _Fakes(monkeypatch)
+  _quickstart(tmp_path).run()
+  done = len(fakes.log)
+  other = quickstart.Quickstart(
+      tmp_path / 'run', tmp_path / 'data', overrides={'seed': 5})
+  with pytest.raises(errors.UserError, match='seed 4, now 5'):
+    other.run()
+  assert len(fakes.log) == done

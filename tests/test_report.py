@@ -1,0 +1,145 @@
+"""report.html holds what it should, is well-formed and needs no network."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from input_pipeline import errors
+from m3p_jax.evaluation import charts
+from m3p_jax.evaluation import report
+from m3p_jax.evaluation import results
+from tests import test_results
+
+# Elements without an end.
+VOID = {'meta', 'img', 'br'}
+PIXEL = 'data:image/webp;base64,UklGRg=='
+
+
+class Checker(html.parser.HTMLParser):
+  """Collects text and addresses, and checks that elements nest."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.text, self.addresses, self.directions = [], [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    attributes = dict(attrs)
+    self.addresses += [attributes[key] for key in ('src', 'href')
+                       if key in attributes]
+    if 'dir' in attributes:
+      self.directions.append((attributes.get('lang'), attributes['dir']))
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    pass
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text.append(data)
+
+
+def check(content):
+  """Returns the parsed page."""
+  checker = Checker()
+  checker.feed(content)
+  checker.close()
+  assert not checker.open
+  return checker
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  for setting, trained, recall in (
+      ('no_finetune', ('en',), 20.), ('all', ('en', 'de'), 40.)):
+    results.update(
+        tmp_path, test_results.HEADER, 'dual', setting, test_results.cell(
+            trained=trained, en=recall + 5, de=recall, he=recall - 10))
+  return tmp_path
+
+
+def write_the_rest(workdir):
+  results.update(
+      workdir, test_results.HEADER, 'rerank', 'all', test_results.cell(
+          trained=('en', 'de'), en=47., de=43.21, he=31.))
+  for stage in ('pretrain', 'all'):
+    (workdir / stage).mkdir()
+    lines = [
+        {'step': step, 'xmlm/loss': 9. - step / 10,
+         'validation/xmlm/loss': 8. - step / 10, 'validation/xmlm/accuracy': .5}
+        for step in range(0, 50, 10)]
+    (workdir / stage / 'metrics.jsonl').write_text(
+        ''.join(json.dumps(line) + '\n' for line in lines))
+  results.write(workdir / 'rerank_choice.json', {
+      'top_k': 5, 'joint_weight': 0.5,
+      'top_k_curve': {'0': 30., '2': 31., '5': 33.25},
+      'joint_weight_curve': {'0.25': 32., '0.5': 33.25, '-1.0': 29.}})
+  found = [{'image_id': 'a/b', 'english': 'A <b>cat</b>.', 'is_right': True},
+           {'image_id': 'a/c', 'english': '', 'is_right': False}]
+  results.write(workdir / 'examples.json', {'all': test_results.HEADER | {
+      'mode': 'dual', 'pictures': {'a/b': PIXEL}, 'queries': [
+          {'language': 'he', 'text': 'חתול <script>', 'english': 'A cat.',
+           'rank': 1, 'found': found}]}})
+  results.write(workdir / 'timings.json', {'pretrain': {'seconds': 90.}})
+  (workdir / 'ablation.md').write_text(
+      'Five seeds.\n\n| arm | en |\n|---|---:|\n| off | 30.0 |\n')
+
+
+def test_the_least_report_is_well_formed(workdir):
+  page = check(report.write(workdir).read_text())
+  text = ' '.join(page.text)
+  assert 'held out' in text and 'Hebrew' in text
+  assert 'python main.py' in text and 'a computer' in text
+  assert page.addresses == []
+
+
+def test_the_full_report_shows_every_file(workdir):
+  write_the_rest(workdir)
+  content = report.build(workdir)
+  page = check(content)
+  text = ' '.join(page.text)
+  for expected in (
+      'all, re-ranked', '43.2', 'xmlm', 'top 5', '33.2', 'Five seeds',
+      'חתול <script>', 'rank 1', 'A <b>cat</b>.', 'a/c', '1.5', '50.0 %'):
+    assert expected in text, expected
+  assert content.count('<polyline') == 2 * 2 + 3
+  # Nothing is fetched: pictures are in the file.
+  assert page.addresses == [PIXEL]
+  assert not re.search(r'(src|href|url\()\s*=?\s*["\']?https?:', content)
+
+
+def test_right_to_left_text_is_isolated(workdir):
+  write_the_rest(workdir)
+  assert check(report.build(workdir)).directions == [('he', 'auto')]
+
+
+def test_without_results_it_says_what_to_do(tmp_path):
+  with pytest.raises(errors.UserError, match='evaluate first'):
+    report.write(tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_another_sets_results_are_not_mixed_in(workdir):
+  other = test_results.HEADER | {'split': 'validation'}
+  results.update(workdir, other, 'dual', 'all', test_results.cell(en=77.7))
+  assert '77.7' not in report.build(workdir)
+
+
+@pytest.mark.parametrize('low, high', [
+    (0., 1.), (3., 3.), (-2.5, 17.), (0., 123_456.), (1e-5, 3e-5)])
+def test_ticks_cover_the_range_with_round_numbers(low, high):
+  found = charts.ticks(low, high)
+  assert found[0] <= low and found[-1] >= high
+  assert 2 <= len(found) <= 7
+
+
+def test_thinning_keeps_ends_and_mean():
+  points = [(float(i), float(i % 2)) for i in range(1000)]
+  thin = charts.thin(points)
+  assert len(thin) <= charts.MAX_POINTS
+  assert sum(y for _, y in thin) / len(thin) == pytest.approx(0.5, abs=0.05)
+  assert charts.thin(points[:5]) == points[:5]

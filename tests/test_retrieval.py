@@ -1,0 +1,191 @@
+"""The engines agree with the model, and the modes with each other."""
+
+import json
+
+import numpy as np
+import pytest
+
+from input_pipeline import errors
+from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import retrieval
+from tests import models
+from tests import retrieval_data
+
+DATA = retrieval_data.retrieval_set()
+IDS = retrieval_data.LANGUAGE_IDS
+
+
+def make_engine(batch_size):
+  return engines.Engine(models.tiny()[1], models.TINY, batch_size=batch_size)
+
+
+def make_texts(language='en'):
+  one = DATA.captions[language]
+  return engines.Texts(
+      one.token_ids_NL, one.text_mask_NL,
+      np.full(len(one.texts), IDS[language], np.int32))
+
+
+def evaluate(mode, **kwargs):
+  return retrieval.run(
+      models.tiny()[1], models.TINY, DATA, ('en', 'de'), mode=mode,
+      language_ids=IDS, **kwargs)
+
+
+def test_vectors_equal_the_models_at_any_batch_size():
+  texts = make_texts()
+  images_IE = models.call(
+      lambda m: m.embed_images(DATA.regions, deterministic=True))
+  texts_CE = models.call(lambda m: m.embed_texts(*texts, deterministic=True))
+  for batch_size in (3, 64):
+    engine = make_engine(batch_size)
+    np.testing.assert_allclose(
+        engine.embed_images(DATA.regions), images_IE, atol=1e-5)
+    np.testing.assert_allclose(engine.embed_texts(texts), texts_CE, atol=1e-5)
+
+
+@pytest.mark.parametrize('batch_size', [4, 64])
+def test_match_logits_equal_the_models(batch_size):
+  texts = make_texts()
+  image_P = np.array([0, 6, 2, 2, 5, 1])
+  text_P = np.array([3, 0, 1, 5, 5, 0])
+  logits_P = make_engine(batch_size).match(
+      DATA.regions, texts, image_P, text_P)
+  batch = batch_lib.Batch(
+      texts.token_ids_CL[text_P], texts.text_mask_CL[text_P], None,
+      retrieval_data.regions_of(DATA, image_P))
+  expected_P = models.call(
+      lambda m: m.match_logits(m.encode(batch, deterministic=True)))
+  np.testing.assert_allclose(logits_P, expected_P, atol=1e-5)
+
+
+def test_short_captions_are_cut_to_their_length():
+  lengths = [length for length, _ in make_engine(1)._by_length(
+      make_texts(), np.zeros(9, int))]
+  longest = DATA.captions['en'].text_mask_NL[0].sum()
+  assert lengths == [min(x for x in (*engines.LENGTHS, 24) if x >= longest)]
+
+
+def test_rerank_of_everything_equals_joint():
+  joint, reranked = evaluate('joint'), evaluate('rerank', top_k=99)
+  assert joint.languages == reranked.languages
+  assert joint.pairs_scored == reranked.pairs_scored == 7 * (6 + 5)
+
+
+def test_dual_scores_no_pairs_and_rerank_few():
+  assert evaluate('dual').pairs_scored == 0
+  outcome = evaluate('rerank', top_k=1, joint_weight=1.0)
+  # 11 captions and 7 + 5 pictures want one pair each, some the same.
+  assert 11 <= outcome.pairs_scored <= 23
+  assert outcome.pairs_scored == sum(
+      cell['pairs_scored'] for cell in outcome.languages.values())
+
+
+def test_results_do_not_depend_on_the_batch_size():
+  assert evaluate('rerank', top_k=3, batch_size=2).languages == evaluate(
+      'rerank', top_k=3, batch_size=64).languages
+
+
+def test_the_choice_agrees_with_an_evaluation():
+  choice = retrieval.choose_rerank(
+      models.tiny()[1], models.TINY, DATA, ('en', 'de'), top_ks=(1, 3),
+      joint_weights=(0.5, -1.0), language_ids=IDS)
+  for weight in (0.5, -1.0):
+    cells = evaluate('rerank', top_k=3, joint_weight=weight).languages
+    assert choice.mean_recall[3][weight] == pytest.approx(
+        np.mean([cell['mean_recall'] for cell in cells.values()]))
+  dual = np.mean([cell['mean_recall']
+                  for cell in evaluate('dual').languages.values()])
+  assert choice.top_k_curve[0] == pytest.approx(dual)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(mode='both'), "mode is 'both'; allowed: dual, joint, rerank"),
+    (dict(mode='dual', protocol='mine'), 'tux-paint'),
+])
+def test_mistakes_are_named(kwargs, message):
+  with pytest.raises(errors.UserError, match=message):
+    evaluate(**kwargs)
+
+
+def test_a_language_without_captions_or_embedding_is_named():
+  with pytest.raises(errors.UserError, match="'xx' has no captions"):
+    retrieval.run(models.tiny()[1], models.TINY, DATA, ('xx',), mode='dual')
+  with pytest.raises(errors.UserError, match=r"no embedding for.*'de'"):
+    retrieval.run(models.tiny()[1], models.TINY, DATA, ('de',), mode='dual',
+                  language_ids={'en': 0})
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A finished run, to be evaluated as `main.py --mode=evaluate` does."""
+  return retrieval_data.make_workdir(tmp_path_factory.mktemp('run'))
+
+
+@pytest.fixture
+def config(workdir):
+  return retrieval_data.make_config(workdir.parent / 'data')
+
+def test_writes_results_report_and_table(workdir, config, capsys):
+  cell = retrieval.evaluate(config, workdir)
+  content = json.loads((workdir / 'retrieval.json').read_text())
+  stored = content['settings']['all']
+  assert (content['mode'], content['dataset'], content['split']) == (
+      'dual', 'pairs', 'test')
+  assert stored['step'] == cell['step'] == 7
+  assert set(stored['languages']) == {'en', 'de'}
+  assert stored['languages']['en']['num_images'] == 9
+  assert (workdir / 'report.html').exists()
+  out = capsys.readouterr().out
+  assert 'mR' in out and '\nde ' in out
+
+
+def test_other_modes_land_beside(workdir, config):
+  config.evaluation.mode = 'rerank'
+  config.evaluation.languages = ('de',)
+  retrieval.evaluate(config, workdir)
+  content = json.loads((workdir / 'retrieval_rerank.json').read_text())
+  assert content['settings']['all']['top_k'] == 3
+  assert content['settings']['all']['pairs_scored'] > 0
+
+
+def test_init_from_counts_where_it_was_typed(workdir, config):
+  retrieval_data.save_checkpoint(workdir.parent / 'other', step=9)
+  config.init_from = str(workdir.parent / 'other')
+  assert retrieval.evaluate(config, workdir)['step'] == 9
+  assert retrieval.evaluate(
+      config, workdir, given=('init_from',))['step'] == 9
+  # From the file, it is what training started from.
+  assert retrieval.evaluate(config, workdir, given=())['step'] == 7
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('evaluation.protocol', 'coco', "protocol is 'coco'"),
+    ('evaluation.split', 'tset', "'tset'"),
+    ('evaluation.dataset', 'pears', 'pears.*not there'),
+    ('evaluation.languages', ('en', 'xx'), "'xx'"),
+    ('evaluation.batch_size', 0, 'batch_size is 0'),
+    ('init_from', '/nowhere', '/nowhere'),
+])
+def test_mistakes_in_the_config_are_named(workdir, config, key, value, message):
+  before = sorted(path.name for path in workdir.iterdir())
+  config.update_from_flattened_dict({key: value})
+  with pytest.raises(errors.UserError, match=message):
+    retrieval.evaluate(config, workdir)
+  assert sorted(path.name for path in workdir.iterdir()) == before
+
+
+def test_a_typed_model_key_must_agree(workdir, config):
+  config.model.width = 99
+  with pytest.raises(errors.UserError, match='width is 99, but 16'):
+    retrieval.evaluate(config, workdir, given=('model.width',))
+
+
+def test_data_of_another_tokenizer_is_refused(workdir, config):
+  path = workdir.parent / 'data' / 'pairs' / 'manifest.json'
+  before = path.read_text()
+  path.write_text(before.replace('"ab"', '"cd"'))
+  with pytest.raises(errors.UserError, match='tokenizer'):
+    retrieval.evaluate(config, workdir)
+  path.write_text(before)

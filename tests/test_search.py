@@ -1,0 +1,188 @@
+"""Search finds, describes and scores; its index is stored and renewed."""
+
+import json
+import os
+import types
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from input_pipeline import errors
+from m3p_jax import search
+from tests import retrieval_data
+from tests import toy
+
+
+class FakeTokenizer:
+  """Two ids a word, inside the toy model's vocabulary."""
+  sha256 = retrieval_data.TOKENIZER['sha256']
+
+  def encode(self, text):
+    return [4 + (hash_of(word) + i) % 490 for word in text.split()
+            for i in range(2)]
+
+
+def hash_of(word):
+  return sum(ord(c) * 31 ** i for i, c in enumerate(word))
+
+
+class FakeExtractor:
+  """Regions with the picture's mean brightness as their feature."""
+  manifest = {'name': 'fake'}
+
+  def extract(self, images):
+    rows = []
+    for image in images:
+      pixels = np.asarray(Image.open(image) if isinstance(image, str)
+                          else image)
+      rows.append(types.SimpleNamespace(
+          features_RF=np.full((4, toy.FEATURE_DIM), pixels.mean(),
+                              np.float16),
+          boxes_R4=np.tile([0., 0., 10., 20.], (4, 1)),
+          class_ids_R=np.ones(4, np.int32), height=pixels.shape[0],
+          width=pixels.shape[1]))
+    return rows
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return retrieval_data.make_workdir(tmp_path_factory.mktemp('search'))
+
+
+@pytest.fixture
+def searcher(workdir, monkeypatch):
+  monkeypatch.setattr('input_pipeline.tokenizer.load', FakeTokenizer)
+  monkeypatch.setattr('input_pipeline.regions.GridExtractor', FakeExtractor)
+  return search.load(workdir)
+
+
+def test_search_ranks_the_whole_collection(searcher):
+  results = searcher.search('ein roter Apfel', k=500)
+  assert len(results) == 60 + 8 + 9
+  scores = [result.score for result in results]
+  assert scores == sorted(scores, reverse=True)
+  assert all(-1.001 <= score <= 1.001 for score in scores)
+  assert results[0].caption and results[0].image_id.startswith('picture')
+
+
+def test_search_agrees_with_score(searcher):
+  best = searcher.search('红 苹果', k=3)
+  scores = searcher.score([best[0].image_id], ['红 苹果', 'x'])
+  assert scores.shape == (1, 2)
+  assert scores[0, 0] == pytest.approx(best[0].score, abs=1e-5)
+
+
+def test_queries_of_any_length_and_script(searcher):
+  for query in ('a', 'word ' * 1000, 'تفاحة حمراء', '🍎', 'a\nb'):
+    assert len(searcher.search(query, k=2)) == 2
+
+
+@pytest.mark.parametrize('query, k, message', [
+    ('', 5, 'no words'), ('  ', 5, 'no words'), ('a', 0, 'k is 0')])
+def test_queries_that_cannot_be_meant(searcher, query, k, message):
+  with pytest.raises(errors.UserError, match=message):
+    searcher.search(query, k)
+
+
+def test_describe_ranks_captions_of_each_language(searcher, tmp_path):
+  path = str(tmp_path / 'cat.png')
+  Image.new('RGB', (30, 20), 'red').save(path)
+  found = searcher.describe(path, languages=('en', 'de'), k=4)
+  assert list(found) == ['en', 'de']
+  for language, captions in found.items():
+    scores = [caption.score for caption in captions]
+    assert len(captions) == 4 and scores == sorted(scores, reverse=True)
+    direct = searcher.score([path], [captions[0].text])
+    assert direct[0, 0] == pytest.approx(scores[0], abs=1e-5), language
+
+
+def test_files_arrays_and_names_mix(searcher, tmp_path):
+  path = str(tmp_path / 'dark.png')
+  Image.new('RGB', (30, 20), (9, 9, 9)).save(path)
+  array = np.full((20, 30, 3), 9, np.uint8)
+  scores = searcher.score([path, 'picture 3', array], ['a', 'b'])
+  np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
+  joint = searcher.score([path, 'picture 3'], ['a', 'b c d'], mode='joint')
+  assert joint.shape == (2, 2) and np.isfinite(joint).all()
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda s: s.score(['nowhere.jpg'], ['a']), r'nowhere\.jpg'),
+    (lambda s: s.score(['picture 3'], ['a'], mode='both'), 'dual, joint'),
+    (lambda s: s.describe('picture 3', languages=('xx',)), "'xx'.*de, en"),
+])
+def test_mistakes_are_named(searcher, call, message):
+  with pytest.raises(errors.UserError, match=message):
+    call(searcher)
+
+
+def test_the_index_is_stored_and_used(searcher, workdir, monkeypatch):
+  first = searcher.search('a', k=5)
+  assert (workdir / 'search' / 'pairs_all.npz').exists()
+  again = search.load(workdir)
+  # No second look at the pictures.
+  monkeypatch.setattr(again._engine, 'embed_images', None)
+  assert again.search('a', k=5) == first
+
+
+@pytest.mark.parametrize('change', ['weights', 'broken'])
+def test_a_stale_or_broken_index_is_renewed(searcher, workdir, change):
+  expected = searcher.search('a', k=5)
+  path = workdir / 'search' / 'pairs_all.npz'
+  if change == 'weights':
+    config = workdir / 'checkpoints' / '7' / 'config.json'
+    os.utime(config, (1, 1))
+  else:
+    path.write_bytes(path.read_bytes()[:100])
+  before = path.stat().st_mtime_ns
+  assert search.load(workdir).search('a', k=5) == expected
+  assert path.stat().st_mtime_ns > before
+
+
+def test_one_split_can_be_searched(searcher, workdir):
+  assert len(search.load(workdir, split='test').search('a', k=99)) == 9
+  with pytest.raises(errors.UserError, match=r"split 'tset'.*all, train"):
+    search.load(workdir, split='tset').search('a')
+
+
+def test_a_bare_checkpoint_scores_and_needs_a_collection_to_search(
+    searcher, workdir):
+  bare = search.load(workdir / 'checkpoints' / '7')
+  array = np.zeros((20, 30, 3), np.uint8)
+  np.testing.assert_allclose(
+      bare.score([array], ['a']), searcher.score([array], ['a']), atol=1e-5)
+  with pytest.raises(errors.UserError, match='data_dir'):
+    bare.search('a')
+  found = search.load(
+      workdir / 'checkpoints' / '7', data_dir=workdir.parent / 'data',
+      dataset='pairs').search('a', k=3)
+  assert [one.image_id for one in found] == [
+      one.image_id for one in searcher.search('a', k=3)]
+
+
+def test_another_tokenizer_or_extractor_is_refused(searcher, monkeypatch):
+  monkeypatch.setattr(FakeTokenizer, 'sha256', 'cd')
+  with pytest.raises(errors.UserError, match='tokenizer'):
+    searcher.search('a')
+
+
+def test_the_command_prints_ranked_lines(searcher, workdir, capsys):
+  del searcher  # Its fixture puts the toy tokenizer in place.
+  search.main_search(workdir, 'ein Hund', 4)
+  lines = capsys.readouterr().out.strip().split('\n')
+  assert "77 pictures, nearest to 'ein Hund'" in lines[0]
+  assert [line.split()[0] for line in lines[2:]] == ['1', '2', '3', '4']
+
+
+def test_thumbnails_are_found(searcher, workdir):
+  folder = workdir.parent / 'data' / 'pairs' / 'thumbnails'
+  folder.mkdir(exist_ok=True)
+  Image.new('RGB', (8, 8)).save(folder / 'picture 3.webp')
+  manifest = workdir.parent / 'data' / 'pairs' / 'manifest.json'
+  manifest.write_text(json.dumps(json.loads(manifest.read_text())))
+  paths = {result.image_id: result.path
+           for result in search.load(workdir).search('a', k=99)}
+  assert paths['picture 3'].endswith('picture 3.webp')
+  assert os.path.isabs(paths['picture 3'])
+  del searcher

@@ -1,0 +1,82 @@
+"""Rules of splitting, and that a mesh changes no loss."""
+
+import json
+import os
+import subprocess
+import sys
+
+from flax import linen as nn
+import jax
+from jax.sharding import PartitionSpec as P
+import numpy as np
+import pytest
+
+from input_pipeline import errors
+from m3p_jax import sharding
+from m3p_jax.model import config as model_config
+from m3p_jax.model import m3p
+
+
+class FakeMesh:
+  """Sizes of a mesh that this machine does not have."""
+  shape = {'data': 4, 'model': 2}
+
+
+def test_mesh_takes_all_devices():
+  mesh = sharding.make_mesh()
+  assert mesh.axis_names == ('data', 'model')
+  assert mesh.size == len(jax.devices())
+
+
+@pytest.mark.parametrize('sizes', [(3, 1), (-1, 5), (0, -1), (-1, -1)])
+def test_mesh_that_does_not_fit_is_refused_with_numbers(sizes):
+  with pytest.raises(errors.UserError, match='1 device'):
+    sharding.make_mesh(*sizes, jax.devices()[:1])
+
+
+def test_specs():
+  assert sharding.spec(FakeMesh, ('embed', 'mlp'), (8, 4), 'x') == P(
+      'data', 'model')
+  assert sharding.spec(FakeMesh, ('layers', None), (3, 3), 'x') == P(None, None)
+
+
+def test_unknown_axis_and_indivisible_size_are_refused():
+  with pytest.raises(KeyError, match="'embd' has no rule"):
+    sharding.spec(FakeMesh, ('embd',), (8,), 'x')
+  with pytest.raises(errors.UserError, match=r'x: size 250002.*4 devices'):
+    sharding.spec(FakeMesh, ('embed',), (250_002,), 'x')
+  with pytest.raises(errors.UserError, match=r'tasks\.xmlm\.batch_size'):
+    sharding.check_batch_size(FakeMesh, 'xmlm', 30)
+
+
+def test_every_parameter_of_the_base_size_has_a_rule():
+  config = model_config.ModelConfig(refiner_layers=2)
+  boxed = jax.eval_shape(
+      lambda: m3p.init_params(config, jax.random.key(0)))
+  mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+  shardings = sharding.of_params(mesh, boxed)
+  assert (jax.tree.structure(shardings)
+          == jax.tree.structure(nn.unbox(boxed)))
+  assert shardings['tokens']['embedding'].spec == P('model', 'data')
+  # And on a mesh of 8: nothing is left whole but small vectors.
+  for leaf in jax.tree.leaves(
+      boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)):
+    sharding.spec(FakeMesh, leaf.names, leaf.value.shape, 'x')
+
+
+def test_mesh_4x2_gives_the_losses_of_1x1():
+  environment = os.environ | {
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'JAX_PLATFORMS': 'cpu'}
+  result = subprocess.run(
+      [sys.executable, '-m', 'tests.mesh_losses'], env=environment,
+      capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+  one, eight = map(json.loads, result.stdout.splitlines()[-2:])
+  for left, right in zip(one['losses'], eight['losses'], strict=True):
+    for name, value in left.items():
+      # Dropout and masks are equal; sums over devices differ in rounding.
+      np.testing.assert_allclose(right[name], value, rtol=2e-5, err_msg=name)
+  layers, embed, mlp = eight['shape']
+  assert eight['shard'] == [layers, embed // 4, mlp // 2]
+  assert one['shard'] == one['shape']

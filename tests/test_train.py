@@ -1,0 +1,227 @@
+"""The loop: same seeds, resuming, stopping, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import base
+from input_pipeline import errors
+from input_pipeline import pipeline
+from m3p_jax import batch as batch_lib
+from m3p_jax import checkpoint
+from m3p_jax import metrics
+from m3p_jax import sharding
+from m3p_jax import train
+from tests import models
+
+# Held by the run's speed alone.
+TIMES = ('examples_per_second', 'step_seconds')
+
+
+def make_dataset(steps, task_configs, seed):
+  """Returns rows that depend on seed and step as the real pipeline's do."""
+  length = 8
+
+  def make(step):
+    batches = {}
+    for index, (name, task) in enumerate(sorted(task_configs.items())):
+      draw = tf.random.stateless_uniform(
+          (task.batch_size, length), tf.stack([step + 1000 * seed, index]),
+          1000, 200_000, tf.int32)
+      ids_BL = tf.concat([0 * draw[:, :1], draw[:, 1:]], axis=1)
+      batches[name] = batch_lib.Batch(
+          ids_BL, tf.ones_like(ids_BL, tf.bool), 0 * ids_BL[:, 0])
+    return batches
+
+  options = tf.data.Options()
+  options.experimental_symbolic_checkpoint = True
+  return steps.map(make).with_options(options)
+
+
+@pytest.fixture(autouse=True)
+def synthetic(monkeypatch, tmp_path):
+  """Replaces data alone: this file is about the loop."""
+  monkeypatch.setattr(
+      pipeline, 'build', lambda data, tasks, *, seed, **unused: make_dataset(
+          tf.data.Dataset.counter(), tasks, seed))
+  monkeypatch.setattr(
+      pipeline, 'build_validation',
+      lambda data, tasks, *, seed, batches, **unused: make_dataset(
+          tf.data.Dataset.range(batches), tasks, seed + 7))
+  folder = tmp_path / 'data' / 'udhr'
+  folder.mkdir(parents=True)
+  (folder / 'manifest.json').write_text(json.dumps(
+      {'dataset': 'udhr', 'tokenizer': {'source': 'x', 'sha256': 'ab'}}))
+
+
+def make_config(tmp_path, **changes):
+  config = base.get_config()
+  config.model.update(dataclasses.asdict(models.TINY))
+  config.data.data_dir = str(tmp_path / 'data')
+  config.data.text.datasets = ('udhr',)
+  config.tasks = dict(xmlm=base.task_config('masked_lm', 'text', 4))
+  config.optimizer.schedule = 'constant'
+  config.optimizer.warmup_steps = 2
+  config.optimizer.learning_rate = 1e-2
+  config.optimizer.rate_factors = ((r'^tokens/', 0.0),)
+  config.num_train_steps = 6
+  config.log_every_steps = 1
+  config.checkpoint_every_steps = 2
+  config.eval_batches = 2
+  config.mesh.data = 1
+  config.update(changes)
+  return config
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A folder with the workdir of a whole run, made once."""
+  return tmp_path_factory.mktemp('finished')
+
+
+def lines(workdir):
+  return [{key: value for key, value in line.items() if key not in TIMES}
+          for line in metrics.read(workdir / 'metrics.jsonl')]
+
+
+@pytest.fixture
+def whole(finished, tmp_path):
+  """Returns the workdir of an uninterrupted run of six steps."""
+  workdir = finished / 'whole'
+  if not workdir.exists():
+    train.train_and_evaluate(make_config(tmp_path), workdir)
+  return workdir
+
+
+def params_at(workdir, step):
+  return checkpoint.load(workdir / 'checkpoints' / str(step))[0]
+
+
+def test_run_leaves_what_the_design_says(whole):
+  assert json.loads((whole / 'config.json').read_text())[
+      'num_train_steps'] == 6
+  assert checkpoint.steps(whole / 'checkpoints') == [2, 4, 6]
+  _, manifest = checkpoint.peek(whole)
+  assert manifest == {'tokenizer': {'source': 'x', 'sha256': 'ab'},
+                      'languages': ['en']}
+  written = metrics.read(whole / 'metrics.jsonl')
+  assert [line['step'] for line in written] == [0, 1, 2, 3, 4, 5, 6, 6]
+  assert list(written[0]) == ['step', 'validation/xmlm/accuracy',
+                              'validation/xmlm/loss']
+  for name in ('xmlm/loss', 'xmlm/accuracy', 'train/loss',
+               'train/learning_rate', *TIMES):
+    assert name in written[1]
+  np.testing.assert_allclose(
+      [written[1]['train/learning_rate'], written[3]['train/learning_rate']],
+      [5e-3, 1e-2], rtol=1e-6)
+  assert list(whole.glob('tensorboard/events*'))
+
+
+def test_same_seed_same_losses_other_seed_others(whole, tmp_path):
+  again = tmp_path / 'again'
+  train.train_and_evaluate(make_config(tmp_path, num_train_steps=2), again)
+  assert lines(again)[:3] == lines(whole)[:3]
+  other = tmp_path / 'other'
+  train.train_and_evaluate(
+      make_config(tmp_path, num_train_steps=2, seed=1), other)
+  assert lines(other)[1] != lines(whole)[1]
+
+
+def test_sigterm_saves_and_the_resumed_run_is_the_same(
+    whole, tmp_path, monkeypatch, capfd):
+  put_rows, calls = sharding.put_rows, []
+
+  def put_and_stop(mesh, rows):
+    calls.append(rows)
+    if len(calls) == 2 + 3:  # Two validation batches, then the third step.
+      os.kill(os.getpid(), signal.SIGTERM)
+    return put_rows(mesh, rows)
+
+  workdir = tmp_path / 'cut'
+  with monkeypatch.context() as patch:
+    patch.setattr(sharding, 'put_rows', put_and_stop)
+    with pytest.raises(SystemExit) as stop:
+      train.train_and_evaluate(make_config(tmp_path), workdir)
+  assert stop.value.code == 0
+  assert checkpoint.steps(workdir / 'checkpoints') == [2, 3]
+  train.train_and_evaluate(make_config(tmp_path), workdir)
+  assert lines(workdir) == lines(whole)
+  jax.tree.map(np.testing.assert_array_equal,
+               params_at(workdir, 6), params_at(whole, 6))
+
+
+def test_killed_run_goes_on_from_the_save_before(whole, tmp_path):
+  workdir = tmp_path / 'killed'
+  shutil.copytree(whole, workdir)
+  # As after a kill -9 in step 5, with the last save cut off.
+  shutil.rmtree(workdir / 'checkpoints' / '6')
+  shutil.rmtree(workdir / 'checkpoints' / '4' / 'params')
+  train.train_and_evaluate(make_config(tmp_path), workdir)
+  assert lines(workdir) == lines(whole)
+  jax.tree.map(np.testing.assert_array_equal,
+               params_at(workdir, 6), params_at(whole, 6))
+
+
+def test_frozen_parameters_are_the_initial_ones(whole):
+  first, last = params_at(whole, 2), params_at(whole, 6)
+  np.testing.assert_array_equal(first['tokens']['embedding'],
+                                last['tokens']['embedding'])
+  assert (first['pooler']['kernel'] == last['pooler']['kernel']).all()
+  assert (first['embedding_norm']['scale']
+          != last['embedding_norm']['scale']).any()
+
+
+def test_reached_goal_returns_at_once(whole, tmp_path, monkeypatch):
+  monkeypatch.setattr(pipeline, 'build', None)
+  assert train.train_and_evaluate(make_config(tmp_path), whole) == {}
+
+
+def test_other_config_is_refused_by_key(whole, tmp_path):
+  config = make_config(tmp_path, seed=3, log_every_steps=5)
+  config.optimizer.b2 = 0.5
+  with pytest.raises(errors.UserError) as error:
+    train.train_and_evaluate(config, whole)
+  assert 'seed: 0 -> 3' in str(error.value)
+  assert 'optimizer.b2: 0.98 -> 0.5' in str(error.value)
+  assert 'log_every_steps: ' not in str(error.value)
+
+
+def test_init_from_takes_weights_and_geometry(whole, tmp_path):
+  config = make_config(tmp_path, num_train_steps=1, seed=5, eval_batches=0,
+                       init_from=str(whole))
+  config.model.mlp_width = 64  # Of the config file: gives way.
+  config.optimizer.rate_factors = ((r'^embedding_norm/', 1.0), (r'', 0.0))
+  workdir = tmp_path / 'tuned'
+  train.train_and_evaluate(config, workdir)
+  np.testing.assert_array_equal(
+      params_at(workdir, 1)['encoder']['mlp']['inner']['kernel'],
+      params_at(whole, 6)['encoder']['mlp']['inner']['kernel'])
+  assert json.loads((workdir / 'config.json').read_text())[
+      'model']['mlp_width'] == models.TINY.mlp_width
+  with pytest.raises(errors.UserError, match=r'model\.mlp_width is 64'):
+    train.train_and_evaluate(config, tmp_path / 'x',
+                             given=('model.mlp_width',))
+
+
+def test_other_tokenizer_than_the_weights_is_refused(whole, tmp_path):
+  (tmp_path / 'data' / 'udhr' / 'manifest.json').write_text(
+      json.dumps({'tokenizer': {'source': 'x', 'sha256': 'cd'}}))
+  config = make_config(tmp_path, init_from=str(whole))
+  with pytest.raises(errors.UserError, match=r'tokenizer.*cd.*ab'):
+    train.train_and_evaluate(config, tmp_path / 'x')
+
+
+def test_broken_loss_stops_with_its_step_and_keeps_the_save(tmp_path):
+  config = make_config(tmp_path, checkpoint_every_steps=1, eval_batches=0)
+  config.optimizer.learning_rate = 1e30
+  config.optimizer.warmup_steps = 0
+  with pytest.raises(errors.UserError, match=r'step [23]:.*xmlm/loss = nan'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+  assert checkpoint.steps(tmp_path / 'run' / 'checkpoints')[0] == 1

@@ -1,0 +1,146 @@
+"""One update: which parameters it touches, and what it depends on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3p_jax import metrics
+from m3p_jax import optimizer
+from m3p_jax import train_step
+from m3p_jax.objectives import contrastive
+from m3p_jax.objectives import masked_lm
+from tests import models
+
+FACTORS = ((r'^tokens/', 0.0),)
+TABLE = (models.TINY.padded_vocab_size, models.TINY.width)
+TASKS = (train_step.Task('contrastive', contrastive.loss, 2.0),
+         train_step.Task('mc_mlm', masked_lm.loss, 0.5))
+
+
+def make(tasks=TASKS, factors=FACTORS):
+  model, params = models.tiny()
+  tx = optimizer.make_optimizer(
+      lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01,
+      clip_norm=1.0, rate_factors=factors)
+  step = functools.partial(
+      train_step.train_step, model=model, tasks=tasks, tx=tx)
+  return train_step.create_state(params, tx=tx, rate_factors=factors), step
+
+
+def batches(seed=0):
+  return {task.name: models.batch(seed=seed) for task in TASKS}
+
+
+@functools.cache
+def jitted():
+  state, step = make()
+  return state, jax.jit(step)
+
+
+def shapes_in(jaxpr):
+  """Yields the shape of every value that a jaxpr computes, at any depth."""
+  for equation in jaxpr.eqns:
+    inner = [parameter for parameter in jax.tree.leaves(
+        list(equation.params.values()),
+        is_leaf=lambda x: hasattr(x, 'eqns') or hasattr(x, 'jaxpr'))
+             if hasattr(parameter, 'eqns') or hasattr(parameter, 'jaxpr')]
+    for parameter in inner:
+      yield from shapes_in(getattr(parameter, 'jaxpr', parameter))
+    if not inner:  # A call returns what its parts computed or were given.
+      yield from (out.aval.shape for out in equation.outvars)
+
+
+def test_frozen_parameters_have_no_gradient_and_no_moments():
+  state, step = make()
+  assert TABLE not in [x.shape for x in jax.tree.leaves(state.opt_state)]
+  jaxpr = jax.make_jaxpr(step)(state, batches(), jax.random.key(0))
+  assert TABLE not in set(shapes_in(jaxpr.jaxpr))
+  # The check itself sees gradients: they are there when nothing is frozen.
+  state, step = make(factors=())
+  jaxpr = jax.make_jaxpr(step)(state, batches(), jax.random.key(0))
+  assert TABLE in set(shapes_in(jaxpr.jaxpr))
+
+
+def test_update_changes_what_is_trained_and_nothing_else():
+  state, step = jitted()
+  after, _ = step(state, batches(), jax.random.key(0))
+  assert after.step == 1
+  np.testing.assert_array_equal(
+      after.frozen['tokens']['embedding'],
+      state.frozen['tokens']['embedding'])
+  change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()),
+                        after.params, state.params)
+  assert change['encoder']['mlp']['inner']['kernel'] > 0
+  assert change['region_embedding']['box']['kernel'] > 0
+
+
+def test_metrics_are_named_by_task_and_the_loss_is_their_weighted_sum():
+  state, step = jitted()
+  _, values = step(state, batches(), jax.random.key(0))
+  total = 2 * values['contrastive/loss'].compute() + 0.5 * values[
+      'mc_mlm/loss'].compute()
+  np.testing.assert_allclose(
+      values['train/loss'].compute(), total, rtol=1e-6)
+  assert 'mc_mlm/accuracy' in values
+  assert values['train/gradient_norm'].compute() > 0
+
+
+def test_a_step_is_a_function_of_state_batch_and_key():
+  state, step = jitted()
+  first, again = (step(state, batches(), jax.random.key(0)) for _ in range(2))
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  # Another step number gives other masks and dropout.
+  later = step(state.replace(step=jnp.int32(7)), batches(), jax.random.key(0))
+  assert (later[1]['mc_mlm/loss'].compute()
+          != first[1]['mc_mlm/loss'].compute())
+
+
+def test_jit_compiles_once():
+  state, step = jitted()
+  for seed in range(3):
+    state, _ = step(state, batches(seed), jax.random.key(0))
+  assert step._cache_size() == 1
+
+
+def test_loss_falls_on_one_batch():
+  state, step = jitted()
+  losses = []
+  for _ in range(12):
+    state, values = step(state, batches(), jax.random.key(0))
+    losses.append(float(values['train/loss'].compute()))
+  assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_eval_step_has_no_dropout():
+  model, params = models.tiny()
+  values = [train_step.eval_step(
+      params, batches(), jax.random.key(key), model=model, tasks=TASKS[:1])
+            for key in range(2)]
+  assert (values[0]['contrastive/loss'].compute()
+          == values[1]['contrastive/loss'].compute())
+
+
+def test_no_weight_is_no_loss():
+  def nothing(model, batch, key):
+    del batch, key
+    return metrics.Mean(0 * model.logit_scale(), jnp.zeros(())), {}
+
+  state, step = make(tasks=(train_step.Task('mc_mlm', nothing),))
+  after, values = step(state, batches(), jax.random.key(0))
+  assert values['train/loss'].compute() == 0
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
+
+
+def test_state_keeps_its_parts_with_other_values():
+  state, _ = jitted()
+  doubled = state.with_params(
+      jax.tree.map(lambda x: 2 * x, state.all_params()))
+  assert jax.tree.structure(doubled) == jax.tree.structure(state)
+  np.testing.assert_array_equal(
+      doubled.frozen['tokens']['embedding'],
+      2 * state.frozen['tokens']['embedding'])
+  with pytest.raises(KeyError):
+    state.with_params({})

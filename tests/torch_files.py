@@ -1,0 +1,115 @@
+"""Writes both containers of PyTorch without PyTorch, for hostile files too."""
+
+import dataclasses
+import io
+import json
+import pathlib
+import pickle
+from typing import Any
+import zipfile
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Global:
+  """A name in a pickle; calling it is left to the reader."""
+
+  module: str
+  name: str
+
+  def __call__(self, *_: Any) -> None:
+    raise AssertionError('pickling must not call')
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  function: Global
+  arguments: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+  kind: str
+  key: str
+  size: int
+  view: tuple = ()
+
+
+class Pickler(pickle._Pickler):
+  """Writes names that cannot be imported here, as PyTorch would."""
+
+  def persistent_id(self, value: Any) -> Any:
+    if not isinstance(value, Storage):
+      return None
+    kind = Global('torch', value.kind)
+    return 'storage', kind, value.key, 'cpu', value.size, *value.view
+
+  def reducer_override(self, value: Any) -> Any:
+    if isinstance(value, Call):
+      return value.function, value.arguments
+    return NotImplemented
+
+  def _save_name(self, value: Global) -> None:
+    self.write(f'c{value.module}\n{value.name}\n'.encode())
+
+  dispatch = {**pickle._Pickler.dispatch, Global: _save_name}
+
+
+def dump(value: Any) -> bytes:
+  file = io.BytesIO()
+  Pickler(file, protocol=2).dump(value)
+  return file.getvalue()
+
+
+def floats(size: int) -> Storage:
+  return Storage('FloatStorage', '0', size)
+
+
+def tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Call:
+  return Call(
+      Global('torch._utils', '_rebuild_tensor_v2'),
+      (storage, offset, shape, strides, False, None),
+  )
+
+
+def write_zip(
+    path: pathlib.Path,
+    value: Any,
+    storages: dict[str, bytes],
+    *,
+    order: bytes = b'little',
+    compression: int = zipfile.ZIP_STORED,
+) -> pathlib.Path:
+  with zipfile.ZipFile(path, 'w', compression) as archive:
+    archive.writestr('a/data.pkl', dump(value))
+    archive.writestr('a/byteorder', order)
+    for key, data in storages.items():
+      archive.writestr(f'a/data/{key}', data)
+  return path
+
+
+def write_legacy(
+    path: pathlib.Path, value: Any, storages: dict[str, np.ndarray]
+) -> pathlib.Path:
+  parts = [0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}, value]
+  data = b''.join(map(dump, [*parts, list(storages)]))
+  for storage_N in storages.values():
+    data += np.int64(storage_N.size).tobytes() + storage_N.tobytes()
+  path.write_bytes(data)
+  return path
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  data = path.read_bytes()
+  start = 8 + int.from_bytes(data[:8], 'little')
+  header = json.loads(data[8:start])
+  header.pop('__metadata__', None)
+  arrays = {}
+  for name, entry in header.items():
+    assert entry['dtype'] == 'F32'
+    first, last = (start + n for n in entry['data_offsets'])
+    arrays[name] = np.frombuffer(data[first:last], np.float32).reshape(
+        entry['shape']
+    )
+  return arrays

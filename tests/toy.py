@@ -1,0 +1,127 @@
+"""A small prepared data folder: made up, written with the project's schemas.
+
+Captions are words out of `WORDS`; the toy tokenizer gives each letter an id,
+so that a row's ids can be read back.
+"""
+
+import functools
+import pathlib
+import random
+import tempfile
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from input_pipeline import captions
+from input_pipeline import dictionaries
+from input_pipeline import records
+
+WORDS = ('red', 'apple', 'fire', 'engine', 'house', 'mouse', 'big', 'dog')
+# Translations are in capitals: no caption has them.
+ENTRIES = {
+    'red': ['ROT', 'R'], 'apple': ['APFEL'], 'fire': ['FEUER'],
+    'fire engine': ['LOESCHZUG'], 'big red house': ['GRH'], 'house': ['HAUS']}
+TRANSLATABLE = ('red', 'apple', 'fire', 'house')
+LANGUAGES = ('en', 'de', 'fr')
+FEATURE_DIM = 8
+_FIRST_ID = 10
+
+
+class Tokenizer:
+  """One id a character."""
+
+  def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    return [encode(text) for text in texts]
+
+
+def encode(text: str) -> list[int]:
+  """Returns the ids of a word."""
+  return [ord(c) + _FIRST_ID for c in text]
+
+
+def decode(ids) -> str:
+  """Returns the text of ids, words run together."""
+  return ''.join(chr(i - _FIRST_ID) for i in ids if i >= _FIRST_ID)
+
+
+def caption_record(texts: list[tuple[str, str]]) -> list[dict]:
+  """Returns captions as records hold them."""
+  return captions.encode(texts, Tokenizer())
+
+
+@functools.cache
+def data_dir() -> pathlib.Path:
+  """Returns a folder with `pairs` (en de fr), `english`, `sentences`."""
+  folder = pathlib.Path(_temporary().name)
+  draw = random.Random(0)
+  _write(folder / 'pairs', records.image_text_features(FEATURE_DIM),
+         {split: [_picture(draw, i, LANGUAGES if i % 3 else ('en',))
+                  for i in range(n)]
+          for split, n in (('train', 60), ('validation', 8), ('test', 9))})
+  _write(folder / 'english', records.image_text_features(FEATURE_DIM),
+         {split: [_picture(draw, i, ('en',), num_regions=2)
+                  for i in range(n)]
+          for split, n in (('train', 20), ('validation', 4), ('test', 4))})
+  _write(folder / 'sentences', records.text_features(),
+         {split: [_sentence(draw, i) for i in range(n)]
+          for split, n in (('train', 50), ('validation', 6), ('test', 6))})
+  target = folder / dictionaries.FOLDER
+  target.mkdir(parents=True)
+  for language in LANGUAGES[1:]:
+    dictionaries.write({phrase: [encode(text) for text in found]
+                        for phrase, found in ENTRIES.items()},
+                       target / f'{language}.npz')
+  return folder
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory:
+  return tempfile.TemporaryDirectory()
+
+
+def _text(draw: random.Random) -> str:
+  words = draw.choices(WORDS, k=draw.randint(1, 8))
+  return ' '.join(words) + draw.choice(['', '.', '!)'])
+
+
+def _picture(draw, number, languages, num_regions=4) -> dict:
+  texts = [(language, _text(draw)) for language in languages
+           for _ in range(1 + number % 3)]
+  return {
+      'image_id': f'picture {number}', 'group': f'group {number // 2}',
+      'height': 200, 'width': 100,
+      'boxes': np.tile([[0, 0, 50, 100]], (num_regions, 1)).astype(np.float32),
+      'features': np.full((num_regions, FEATURE_DIM), number, np.float16),
+      'class_ids': np.arange(1, num_regions + 1, dtype=np.int32),
+      'captions': caption_record(texts)}
+
+
+def _sentence(draw, number) -> dict:
+  text = _text(draw)
+  return {'text_id': str(number), 'language': LANGUAGES[number % 2],
+          'text': text, 'ids': encode(text.replace(' ', ''))}
+
+
+def _write(folder, features, splits) -> None:
+  """Writes TFDS records and a manifest."""
+
+  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes the rows it is given."""
+    # TFDS would look for its source in the package's resources.
+    code_path = None
+    VERSION = tfds.core.Version('1.0.0')
+    name = folder.name
+
+    def _info(self):
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {name: enumerate(rows) for name, rows in splits.items()}
+
+    def _generate_examples(self):
+      raise NotImplementedError
+
+  folder.mkdir(parents=True)
+  Builder(data_dir=folder).download_and_prepare()
+  (folder / 'manifest.json').write_text('{}')
