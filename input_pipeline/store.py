@@ -6,7 +6,6 @@ Letters: N pictures, R regions, F region feature, G=5 box, C captions or texts,
 W words.
 """
 
-from collections.abc import Sequence
 import difflib
 import os
 import pathlib
@@ -137,9 +136,10 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
         f'prepare --dataset={dataset} --data_dir={folder}')
   builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
   choices.check(f'split of {dataset}', split, builder.info.splits)
-  wanted = {name: True for name in builder.info.features}
+  _check_memory(dataset, builder.info.splits[split].num_bytes)
+  wanted: dict[str, Any] = dict.fromkeys(builder.info.features, True)
   if 'captions' in wanted:
-    wanted['captions'] = {name: True for name in _CAPTION_FEATURES}
+    wanted['captions'] = dict.fromkeys(_CAPTION_FEATURES, True)
   verbosity = logging.get_verbosity()
   # TFDS's partial decoding warns of TFDS's own code, ten times.
   logging.set_verbosity(logging.ERROR)
@@ -156,6 +156,17 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
     raise errors.UserError(f'split {split!r} of {dataset!r} has no records')
   return tf.nest.map_structure(
       lambda *parts: tf.concat(parts, axis=0), *batches)
+
+
+def _check_memory(dataset: str, num_bytes: int) -> None:
+  """Raises UserError where a split cannot lie in this machine's memory."""
+  has = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  # Read in pieces, then joined: for a moment everything is there twice.
+  if 2 * num_bytes > has:
+    raise errors.UserError(
+        f'{dataset} needs {2 * num_bytes / 1e9:.0f} GB of memory, where its '
+        f'records are kept; this machine has {has / 1e9:.0f} GB. Use another '
+        'machine, or prepare less of it (--limit)')
 
 
 def _builder_dir(folder: pathlib.Path) -> pathlib.Path:

@@ -11,6 +11,8 @@ from input_pipeline import pictures
 _SIDE = 512
 _MAX_BYTES = 20_000_000
 _NUMBER = r'\s*=\s*["\']\s*([0-9.]+)\s*(?:px|pt|mm|cm|in)?\s*["\']'
+# Of pictures in other files: a drawing shows only what it holds.
+_LINK = re.compile(r'\b(?:\w+:)?href\s*=\s*(["\'])(?!#|data:)[^"\']*\1')
 _VIEW_BOX = re.compile(
     r'viewBox\s*=\s*["\']\s*[-0-9.e]+[\s,]+[-0-9.e]+[\s,]+([0-9.e]+)[\s,]+'
     r'([0-9.e]+)')
@@ -42,7 +44,7 @@ def rasterise(path: pathlib.Path) -> bytes:
     raise pictures.PictureError(
         'SVG too large', f'{path}: {path.stat().st_size} bytes; allowed: '
         f'{_MAX_BYTES}')
-  markup = path.read_bytes().decode('utf-8', 'replace')
+  markup = _LINK.sub('', path.read_bytes().decode('utf-8', 'replace'))
   size = _size(markup)
   if size is None:
     raise pictures.PictureError(
@@ -51,7 +53,7 @@ def rasterise(path: pathlib.Path) -> bytes:
   try:
     return bytes(resvg_py.svg_to_bytes(
         svg_string=markup, background='white', skip_system_fonts=True,
-        **{'width' if wide else 'height': _SIDE}))
+        width=_SIDE if wide else None, height=None if wide else _SIDE))
   except ValueError as error:
     reason = 'SVG without size' if 'size' in str(error) else 'unreadable SVG'
     raise pictures.PictureError(reason, f'{path}: {error}') from error

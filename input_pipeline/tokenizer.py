@@ -5,6 +5,7 @@ Source: reference.md, section 4: id = SentencePiece id + 1, specials 0 to 3,
 """
 
 from collections.abc import Sequence
+import contextlib
 import functools
 import hashlib
 import os
@@ -97,11 +98,21 @@ def build() -> bytes:
 
 @functools.cache
 def load() -> Tokenizer:
-  """Returns the tokenizer, built once and then read from the cache."""
+  """Returns the tokenizer, built once and then read from the cache.
+
+  Raises:
+    UserError: its pieces cannot be fetched, or the cache cannot be written.
+  """
   path = sources.cache_dir() / 'tokenizer' / _NAME
   if not path.is_file():
-    path.parent.mkdir(parents=True, exist_ok=True)
+    model = build()
     draft = path.with_suffix(f'.{os.getpid()}.tmp')
-    draft.write_bytes(build())
-    draft.replace(path)
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      draft.write_bytes(model)
+      draft.replace(path)
+    except OSError as error:
+      with contextlib.suppress(OSError):
+        draft.unlink()
+      raise sources.not_writable(path.parent, error) from error
   return Tokenizer(path)

@@ -13,11 +13,11 @@ import pathlib
 import zipfile
 
 from absl import logging
-import jax
 import numpy as np
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import reading
 from m3p_jax.evaluation import weights as weights_lib
 
 # From regions to unit vectors [I, E].
@@ -82,10 +82,11 @@ def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
     UserError: see `splits`.
   """
   # TensorFlow is slow to import, and a search in a stored index needs none.
+  from input_pipeline import join
   from input_pipeline import store
   names = splits(data_dir, dataset, split)
   parts = [store.read_image_text(data_dir, dataset, name) for name in names]
-  pictures = store.concatenate_pictures(
+  pictures = join.pictures(
       [dataset] * len(parts), [part for part, _ in parts])
   captions: dict[str, dict[str, list[int]]] = {}
   first = 0
@@ -156,8 +157,8 @@ class Source:
       raise errors.UserError(
           f'{image_id}: there is no such file, and no picture of '
           f'{self.dataset} with that name')
-    row = collection.image_ids.index(image_id)
-    return jax.tree.map(lambda x: x[row:row + 1], collection.regions)
+    return reading.row(
+        collection.regions, collection.image_ids.index(image_id))
 
   def texts(self, language: str, weights: weights_lib.Weights) -> list[str]:
     """Returns the distinct captions of one language.
@@ -202,9 +203,9 @@ def _stored(path: pathlib.Path, key: str) -> Index | None:
     with np.load(path) as stored:
       if str(stored['key']) != key:
         return None
-      return Index(*(stored[name].tolist() for name in
-                     ('image_ids', 'captions', 'paths')),
-                   stored['vectors_IE'])
+      return Index(
+          stored['image_ids'].tolist(), stored['captions'].tolist(),
+          stored['paths'].tolist(), stored['vectors_IE'])
   except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
     logging.warning('%s cannot be read, made again: %s', path, error)
     return None
@@ -214,9 +215,11 @@ def _store(path: pathlib.Path, key: str, made: Index) -> None:
   draft = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(draft, key=np.array(key), vectors_IE=made.vectors_IE, **{
-        name: np.array(getattr(made, name), np.str_)
-        for name in ('image_ids', 'captions', 'paths')})
+    np.savez(
+        draft, key=np.array(key), vectors_IE=made.vectors_IE,
+        image_ids=np.array(made.image_ids, np.str_),
+        captions=np.array(made.captions, np.str_),
+        paths=np.array(made.paths, np.str_))
     os.replace(draft, path)
   except OSError as error:
     # A workdir that cannot be written to can still be searched.

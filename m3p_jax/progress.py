@@ -1,7 +1,10 @@
 """Follows a run one step behind: metrics, rates, the bar, the broken loss."""
 
 from collections.abc import Callable
+import logging as standard_logging
 import math
+import os
+import pathlib
 import signal
 import sys
 import threading
@@ -44,6 +47,7 @@ class Progress:
         total=num_steps, initial=start_step, desc=title, unit='step',
         file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 15,
         disable=jax.process_index() != 0)
+    self._bar.set_postfix_str('compiling')
     self.restart_clock()
 
   def submit(self, step: int, metrics: train_step.Metrics) -> None:
@@ -131,8 +135,16 @@ def _check_finite(step: int, metrics: train_step.Metrics) -> None:
 
 
 def show_own_logs() -> None:
-  """Shows this project's INFO lines, and only warnings of its libraries."""
+  """Shows this project's INFO lines, and of its libraries only warnings."""
+  # Its C++ side reports a missing CUDA as an error; Python's errors stay.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  root = str(pathlib.Path(__file__).parents[1])
+  outside = str(pathlib.Path(tqdm.__file__).parents[1])
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(
-      lambda record: record.levelno >= 30 or not any(
-          f'/{name}/' in record.pathname for name in ('orbax', 'jax')))
+  handler = logging.get_absl_handler()
+  handler.setFormatter(standard_logging.Formatter(
+      '%(levelname).1s %(asctime)s %(message)s', '%H:%M:%S'))
+  handler.addFilter(
+      lambda record: record.levelno >= standard_logging.WARNING or (
+          record.pathname.startswith(root)
+          and not record.pathname.startswith(outside)))

@@ -109,6 +109,11 @@ class Reader:
     return np.full(count, known[language], np.int32)
 
 
+def row(regions: batch_lib.Regions, index: int) -> batch_lib.Regions:
+  """Returns one picture's regions, still with a first axis."""
+  return jax.tree.map(lambda x: x[index:index + 1], regions)
+
+
 def concatenate(parts: Sequence[batch_lib.Regions]) -> batch_lib.Regions:
   """Returns the pictures of all parts, regions padded to the longest."""
   longest = max(part.mask_BR.shape[1] for part in parts)

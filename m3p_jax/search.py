@@ -153,19 +153,16 @@ class Searcher:
 
   def _regions(self, images: Sequence[Any]) -> batch_lib.Regions:
     """Returns the regions of files, arrays, and pictures of the collection."""
-    is_name = [isinstance(image, str) and not os.path.exists(image)
+    is_file = [not isinstance(image, str) or os.path.exists(image)
                for image in images]
-    files = [image for image, known in zip(images, is_name) if not known]
-    # Pictures are read together: the network takes many at a time.
+    # Files are read together: the network takes many at a time.
+    files = [image for image, one in zip(images, is_file, strict=True) if one]
     read = self._reader.regions(files) if files else None
-    parts, row = [], 0
-    for image, known in zip(images, is_name):
-      if known:
-        parts.append(self._source.regions_of(image, self.weights))
-      else:
-        parts.append(batch_lib.Regions(*(x[row:row + 1] for x in read)))
-        row += 1
-    return reading.concatenate(parts)
+    rows = iter(range(len(files)))
+    return reading.concatenate([
+        reading.row(read, next(rows)) if one
+        else self._source.regions_of(image, self.weights)
+        for image, one in zip(images, is_file, strict=True)])
 
   def _captions(self, language: str) -> tuple[list[str], np.ndarray]:
     """Returns the collection's captions and their vectors, made once."""
@@ -242,7 +239,7 @@ def main_search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to {query!r}:\n')
   for rank, result in enumerate(results, 1):
     caption = textwrap.shorten(result.caption, 44, placeholder='…')
-    path = result.path and os.path.relpath(result.path)
+    path = result.path.removeprefix(f'{os.getcwd()}/')
     print(f'{rank:3}  {result.score:6.3f}  {caption:44}  '
           f'{path or result.image_id}')
 

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import sys
 from typing import Any
@@ -171,7 +170,6 @@ class _Run:
     return losses
 
   def _dataset(self, *, validation: bool):
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     # Slow to import, and modes that need no data never do.
     import tensorflow as tf
 

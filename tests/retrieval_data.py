@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,10 +61,8 @@ def make_workdir(folder: pathlib.Path) -> pathlib.Path:
 
 def save_checkpoint(folder: pathlib.Path, *, step: int) -> None:
   """Saves weights drawn with the step as their seed."""
-  params = jax.tree.map(
-      lambda boxed: boxed.value,
-      m3p.init_params(CONFIG, jax.random.key(step)),
-      is_leaf=lambda leaf: hasattr(leaf, 'names'))
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(CONFIG, key)))(
+      jax.random.key(step))
   state = train_step.TrainState(
       step=jnp.int32(step), params=params, frozen={}, opt_state=())
   checkpointer = checkpoint.Checkpointer(folder)

@@ -82,14 +82,14 @@ def test_resumes_exactly_in_mid_epoch(tmp_path):
 
 
 def test_a_step_needs_no_steps_before_it():
-  wanted = _take(iter(pipeline.build(_config(), TASKS, seed=1)), 7)[-1]
-  (found,) = _take(iter(pipeline.build(_config(), TASKS, seed=1).skip(6)), 1)
+  wanted = _take(iter(pipeline.build(_config(), FEW, seed=1)), 7)[-1]
+  (found,) = _take(iter(pipeline.build(_config(), FEW, seed=1).skip(6)), 1)
   _assert_equal(found, wanted)
 
 
 def test_equal_seeds_give_equal_streams():
   first, again, other = (
-      _take(iter(pipeline.build(_config(), TASKS, seed=seed)), 4)
+      _take(iter(pipeline.build(_config(), FEW, seed=seed)), 4)
       for seed in (1, 1, 2))
   _assert_equal(first, again)
   assert _texts(first) != _texts(other)
@@ -102,8 +102,8 @@ def test_tasks_on_one_stream_have_different_rows():
 
 def test_hosts_share_each_batch():
   config = _config(**{'image_text.code_switch.rate': 0.0})
-  (whole,) = _take(iter(pipeline.build(config, TASKS, seed=1)), 1)
-  parts = [_take(iter(pipeline.build(config, TASKS, seed=1, shard_index=i,
+  (whole,) = _take(iter(pipeline.build(config, FEW, seed=1)), 1)
+  parts = [_take(iter(pipeline.build(config, FEW, seed=1, shard_index=i,
                                      num_shards=2)), 1)[0] for i in range(2)]
   _assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *parts), whole)
 
@@ -171,5 +171,5 @@ def test_a_users_mistake_names_what_is_right(changes, words):
 
 
 def test_batches_that_hosts_cannot_share_are_refused():
-  with pytest.raises(errors.UserError, match='multiple of .* 3'):
+  with pytest.raises(errors.UserError, match=r'multiple of .* 3'):
     pipeline.build(_config(), FEW, seed=1, num_shards=3)

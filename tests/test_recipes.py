@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -120,6 +121,7 @@ def test_ablation_table_pairs_the_seeds():
 
 
 def test_arms_differ_in_their_dictionary_alone():
+  assert ablation.STAGES[-1] == 'ablation_en'
   for stage in ablation.STAGES:
     off, on, shuffled = (
         stages.settings_of(ablation.arm_config(stage, arm, 3).to_dict())
@@ -134,6 +136,46 @@ def test_arms_differ_in_their_dictionary_alone():
 def test_ablation_refuses_a_seed(tmp_path):
   with pytest.raises(errors.UserError, match=r'--config\.seed'):
     ablation.run(tmp_path, tmp_path, num_seeds=2, overrides={'seed': 1})
+
+
+def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
+  fakes = _Fakes(monkeypatch)
+  monkeypatch.setattr(
+      ablation, 'STAGES', ('ablation_pretrain', 'ablation_en'))
+  monkeypatch.setattr(
+      ablation.quickstart, 'get_config',
+      lambda name, get=quickstart_config.get_config: get(
+          name.removeprefix('ablation_')))
+  monkeypatch.setattr(
+      ablation.weights_lib, 'load', lambda path: types.SimpleNamespace(
+          params=None, config=None, language_ids=None))
+  monkeypatch.setattr(ablation.evaluation_set, 'load', lambda *args: None)
+  monkeypatch.setattr(
+      ablation.retrieval, 'evaluate_params', lambda *args, **kwargs: {
+          name: {'mean_recall': 10.0} for name in ('en', 'de', 'zu')})
+  arguments = dict(num_seeds=2, overrides={'optimizer.clip_norm': 2.0})
+  fakes.fails_at = 'ablation_en'
+  with pytest.raises(KeyboardInterrupt):
+    ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
+  content = ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
+  # The first pre-training is asked for again, and goes on from its end.
+  trained = [what for what in fakes.log if what[0].startswith('ablation')]
+  assert len(trained) == 1 + 2 * 2 * 3
+  assert trained[2][1] == 'ablation_pretrain'
+  assert {arm: set(cells) for arm, cells in content['cells'].items()} == {
+      arm: {'0', '1'} for arm in comparison.ARMS}
+  assert not list(tmp_path.rglob('checkpoints'))
+  done = len(fakes.log)
+  again = ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
+  assert again == content
+  assert len(fakes.log) == done
+  text = ablation.text(content)
+  assert '| on − off | +0.00 ± 0.00 |' in text
+  assert '2 seeds' in text
+  assert 'steps (rows a step: contrastive ' in text
+  arguments['overrides'] = {'optimizer.clip_norm': 3.0}
+  with pytest.raises(errors.UserError, match='other settings'):
+    ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
 
 
 def test_top_k_stays_in_the_budget():
@@ -198,7 +240,7 @@ class _Fakes:
     before = pathlib.Path(config.init_from)
     self.note(workdir.name, before.parent.name or config.init_from,
               config.seed)
-    (workdir / 'checkpoints' / '7').mkdir(parents=True)
+    (workdir / 'checkpoints' / '7').mkdir(parents=True, exist_ok=True)
     (workdir / 'config.json').write_text(
         json.dumps({'seed': config.seed, 'init_from': config.init_from}))
 

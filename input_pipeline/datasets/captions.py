@@ -31,7 +31,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     raise errors.UserError(f'{where}: found {type(row).__name__}; allowed: '
                            'an object a line')
   for key in row:
-    choices.check(f'key in {where}', key, _KEYS)
+    choices.check(f'key in {where}:', key, _KEYS)
   image, captions = row.get('image'), row.get('captions', {})
   if not isinstance(image, str) or not image:
     raise errors.UserError(f'{where}: "image" is {image!r}; allowed: the name '
@@ -42,10 +42,20 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     raise errors.UserError(f'{where}: "captions" is {captions!r}; allowed: '
                            '{"language": ["caption", …]}')
   for code in captions:
-    choices.check(f'language in {where}', code, languages.codes())
-  choices.check(f'split in {where}', row.setdefault('split', 'test'),
+    choices.check(f'language in {where}:', code, languages.codes())
+  if not isinstance(row.get('group') or '', str):
+    raise errors.UserError(f'{where}: "group" is {row["group"]!r}; allowed: '
+                           'a string')
+  choices.check(f'split in {where}:', row.setdefault('split', 'test'),
                 builder.SPLITS)
   return row
+
+
+def _read(path: pathlib.Path) -> str:
+  try:
+    return path.read_text(encoding='utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise errors.UserError(f'{path}: not UTF-8: {error}') from error
 
 
 class Builder(builder.ImageTextBuilder):
@@ -60,8 +70,7 @@ class Builder(builder.ImageTextBuilder):
           f'{FILE} (see design: a line an image) and its pictures')
     wanted = self.options.languages
     items, seen = [], set()
-    for number, line in enumerate(
-        path.read_text(encoding='utf-8-sig').splitlines(), start=1):
+    for number, line in enumerate(_read(path).split('\n'), start=1):
       if not line.strip():
         continue
       row = _parse(line, f'{path}:{number}')
@@ -70,13 +79,13 @@ class Builder(builder.ImageTextBuilder):
         raise errors.UserError(f'{path}:{number}: "image" {name!r} stands '
                                'there twice; allowed: one line an image')
       seen.add(name)
-      picture = (folder / name).resolve()
-      if not picture.is_relative_to(folder.resolve()):
+      inside = pathlib.PurePath(name)
+      if inside.is_absolute() or '..' in inside.parts:
         raise errors.UserError(f'{path}:{number}: "image" is {name!r}; '
                                f'allowed: a file below {folder}')
       items.append(builder.ImageItem(
-          image_id=name, path=picture, split=row['split'],
-          group=str(row.get('group') or name),
+          image_id=name, path=folder / name, split=row['split'],
+          group=row.get('group') or name,
           captions=[(code, text) for code, texts in row['captions'].items()
                     if not wanted or code in wanted for text in texts]))
     return items

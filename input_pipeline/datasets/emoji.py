@@ -6,6 +6,7 @@ Pictures: Fluent 3D. Captions: the name, and the keywords as a list.
 import json
 import pathlib
 
+from configs import quickstart
 from input_pipeline import builder
 from input_pipeline import hashing
 from input_pipeline import languages
@@ -21,8 +22,9 @@ def _annotations(locale: str) -> dict[str, dict[str, list[str]]]:
   for package, inner in (
       ('cldr-annotations-full', 'annotations'),
       ('cldr-annotations-derived-full', 'annotationsDerived')):
-    for path in sorted(sources.fetch(package).rglob(
-        f'{inner}/{locale}/annotations.json')):
+    path = (sources.fetch(package) / 'package' / inner / locale
+            / 'annotations.json')
+    if path.exists():  # Not every locale has names of composed emoji.
       content = json.loads(path.read_text(encoding='utf-8'))
       found.update(content[inner]['annotations'])
   return found
@@ -48,7 +50,9 @@ class Builder(builder.ImageTextBuilder):
         _emoji(path).replace(_SELECTOR, ''): path
         for path in sorted(sources.fetch('fluent-emoji-3d').rglob('*.webp'))
         if not any(f'1f3f{tone}' in path.stem for tone in 'bcdef')}
-    codes = languages.source_codes('cldr', self.options.languages)
+    # CLDR has a hundred more languages than the project evaluates.
+    codes = languages.source_codes(
+        'cldr', self.options.languages or quickstart.LANGUAGES)
     names = {code: _annotations(locale) for locale, code in codes.items()}
     english = names.get('en') or _annotations('en')
     items = []

@@ -26,21 +26,21 @@ _DROPPED = re.compile(
     r'/(icons?|icon_themes?|themes?|stars|flags?|logos|buttons|lizzard|cards|'
     r'led|flowchart|etiquette[^/]*|gnome[^/]*|tango[^/]*)/', re.IGNORECASE)
 _NOISE = re.compile(
-    r'^by [A-Z]\w+ [A-Z]\w+\b|\b(clip ?art|openclipart|svg|png|remix|unknown|'
-    r'untitled|image|icon|iconset|aiga|rpg map elements?|body part|'
+    r'^(clip ?art )?by\s+\w+\s+\w+\b|\b(clip ?art|openclipart|svg|png|remix|'
+    r'unknown|untitled|image|icon|iconset|aiga|rpg map elements?|body part|'
     r'b (and|&) w|bw|black and white|r sibmission)\b|[_\d#*()\[\]{}<>|/\\]+',
     re.IGNORECASE)
 _CAMEL_CASE = re.compile(r'(?<=[a-z])(?=[A-Z])')
 _KEYWORD = re.compile(r'[A-Za-z \-]{3,40}')
-_NO_KEYWORDS = {'unsorted', 'hash', 'clip art', 'clipart', 'shape',
-                'architetto francesco rollandin', 'externalsource'}
+_NO_KEYWORDS = {'unsorted', 'hash', 'clip art', 'clipart', 'shape', 'mapsym',
+                'externalsource', 'architetto francesco rollandin'}
 _NO_DESCRIPTION = re.compile(
     r'http|www|@|clip ?art|svg|inkscape|convert|draw[ns]? by|creat|vector',
     re.IGNORECASE)
 # A title that more pictures share is a collection's; the file name says more.
 _MAX_SHARED = 9
 # A prolific author who wrote his titles in Italian.
-_ITALIAN = re.compile(r'archit')
+_ITALIAN = re.compile(r'_arch|rollandin')
 
 
 class Metadata(NamedTuple):
@@ -53,7 +53,7 @@ class Metadata(NamedTuple):
 def clean(text: str) -> str:
   """Returns a title without file-name noise, '' where nothing is left."""
   text = _CAMEL_CASE.sub(' ', html.unescape(text))
-  words = _NOISE.sub(' ', text.replace('_', ' ')).split()
+  words = _NOISE.sub(' ', re.sub(r'[_\-–]+', ' ', text)).split()
   cleaned = ' '.join(words).strip(' -.,:;&')
   return cleaned if re.search(r'[A-Za-z]{3}', cleaned) else ''
 
@@ -102,9 +102,10 @@ def choose_title(name: str, title: str, shared: int) -> str:
   """
   if _ITALIAN.search(name):
     return ''
-  if shared <= _MAX_SHARED:
+  stem = clean(name.split('/')[-1])
+  if shared <= _MAX_SHARED or title.casefold() in stem.casefold():
     return title
-  return '' if name.startswith('unsorted/') else clean(name.split('/')[-1])
+  return '' if name.startswith('unsorted/') else stem
 
 
 class Builder(builder.ImageTextBuilder):
@@ -126,11 +127,10 @@ class Builder(builder.ImageTextBuilder):
     items = []
     for name, (path, data) in found.items():
       title = clean(data.title)
-      captions = captions_of(choose_title(name, title, shared[title]), data)
+      chosen = choose_title(name, title, shared[title])
+      captions = captions_of(chosen, data)
       if captions:
-        group = (title or captions[0]).casefold()
-        if shared[title] > _MAX_SHARED:
-          group = captions[0].casefold()
+        group = (chosen or captions[0]).casefold()
         items.append(builder.ImageItem(
             image_id=name, path=path, split=hashing.split(group), group=group,
             captions=[('en', text) for text in captions]))

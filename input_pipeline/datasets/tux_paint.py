@@ -1,7 +1,9 @@
 """Tux Paint's stamps: pictures with human captions in many languages.
 
 Split by English caption: 20 % test, the next 10 % validation, the rest train;
-no caption is in two splits.
+no caption is in two splits. Where a translation is the same for captions of
+two splits ("Ein Rentier." for a reindeer and a caribou), it stays in `test`
+first, then in `validation`, and is left out of the others.
 """
 
 import pathlib
@@ -39,6 +41,17 @@ def assign_splits(captions: list[str]) -> dict[str, str]:
           for i, caption in enumerate(distinct)}
 
 
+def drop_shared(items: list[builder.ImageItem]) -> list[builder.ImageItem]:
+  """Returns the items without captions that another split has."""
+  owner: dict[tuple[str, str], str] = {}
+  for split in ('train', 'validation', 'test'):
+    owner |= {caption: split for item in items if item.split == split
+              for caption in item.captions}
+  return [item._replace(captions=[
+      caption for caption in item.captions if owner[caption] == item.split])
+          for item in items]
+
+
 class Builder(builder.ImageTextBuilder):
   """Tux Paint stamps outside `symbols/`, photographs and drawings."""
 
@@ -56,7 +69,7 @@ class Builder(builder.ImageTextBuilder):
         continue
       stamps.append((name, existing[0], captions))
     splits = assign_splits([captions['en'] for *_, captions in stamps])
-    return [
+    items = [
         builder.ImageItem(
             image_id=name, path=path,
             split=splits[captions['en']],
@@ -64,3 +77,4 @@ class Builder(builder.ImageTextBuilder):
             captions=[(code, captions[theirs])
                       for theirs, code in codes.items() if theirs in captions])
         for name, path, captions in stamps]
+    return drop_shared(items)

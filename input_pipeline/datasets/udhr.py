@@ -13,7 +13,7 @@ from input_pipeline import sources
 # Articles 27 and 28 validate, 29 and 30 test.
 _VALIDATION, _TEST = (27, 28), (29, 30)
 _MAX_CHARACTERS = 140
-_SENTENCE_END = re.compile(r'(?<=[.;:!?。；።।])\s*')
+_SENTENCE = re.compile(r'.+?(?:[.;:!?。；።।]\s*|$)')
 
 
 class _Paragraphs(parser.HTMLParser):
@@ -53,13 +53,11 @@ def sentences(text: str) -> list[str]:
   """Returns the text in pieces of about 140 characters, cut at sentence ends.
   """
   pieces = ['']
-  for part in _SENTENCE_END.split(text):
-    joined = f'{pieces[-1]} {part}'.strip()
-    if len(joined) > _MAX_CHARACTERS and pieces[-1]:
-      pieces.append(part)
-    else:
-      pieces[-1] = joined
-  return [piece for piece in pieces if piece]
+  for sentence in _SENTENCE.findall(text):
+    if pieces[-1] and len(pieces[-1]) + len(sentence) > _MAX_CHARACTERS:
+      pieces.append('')
+    pieces[-1] += sentence
+  return [piece.strip() for piece in pieces if piece.strip()]
 
 
 class Builder(builder.TextBuilder):

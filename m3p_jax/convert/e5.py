@@ -92,6 +92,9 @@ def to_params(config: model_config.ModelConfig, key: jax.Array):
       + e5.tensor('emb.type').reshape(-1, width)[0]}
   params['embedding_norm'] = {
       'scale': e5.tensor('emb.ln.w'), 'bias': e5.tensor('emb.ln.b')}
+  # Regions enter the layers where embedded words do: at the same scale.
+  params['region_embedding'] = dict(
+      params['region_embedding'], norm=params['embedding_norm'])
   params['encoder'] = _encoder(config, e5)
   if 'languages' in params:
     params['languages'] = jax.tree.map(jnp.zeros_like, params['languages'])

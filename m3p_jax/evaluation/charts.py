@@ -13,6 +13,8 @@ _WIDTH, _HEIGHT = 320, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 26, 36
 # More points than pixels say nothing.
 MAX_POINTS = 80
+# So few points are marked.
+_MAX_DOTS = 12
 
 
 def thin(points: Points) -> list[tuple[float, float]]:
@@ -98,7 +100,8 @@ def lines(series: Mapping[str, Points], *, title: str, x_label: str,
   for index, (name, points) in enumerate(shown.items()):
     placed = [frame.place(x, y) for x, y in points]
     path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in placed)
-    parts.append(f'<g class="s{index}"><polyline points="{path}"/>')
+    dots = ' dots' if len(points) <= _MAX_DOTS else ''
+    parts.append(f'<g class="s{index}{dots}"><polyline points="{path}"/>')
     parts += [
         f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3"><title>'
         f'{html.escape(name)}, {html.escape(x_label)} {number(x)}: '

@@ -21,7 +21,7 @@ from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 
 # Captions are cut to these lengths, so that short ones cost little.
-LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+LENGTHS = (8, 12, 16, 24, 32, 64, 128, 256, 512)
 # Another length means another compilation: worth it for so many batches.
 MIN_BATCHES = 4
 

@@ -110,7 +110,9 @@ def _main() -> None:
       raise errors.UserError(f'unexpected argument {argv[1]!r}')
     print(write(workdir.value))
 
-  app.run(command_line.one_line_errors(main))
+  app.run(command_line.one_line_errors(main),
+          flags_parser=command_line.one_line_errors(
+              lambda argv: flags.FLAGS(argv)))
 
 
 if __name__ == '__main__':

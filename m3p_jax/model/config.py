@@ -1,4 +1,4 @@
-"""The geometry of an M3P model, and which number format a machine is fast at."""
+"""The geometry of an M3P model, and the number format a machine is fast at."""
 
 import dataclasses
 import pathlib

@@ -42,6 +42,12 @@ def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
   return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
 
 
+def _identity(key, shape, dtype):
+  """Returns an identity matrix: initial values of a square projection."""
+  del key
+  return jnp.eye(*shape, dtype=dtype)
+
+
 class RegionEmbedding(nn.Module):
   """LN(W_f · feature + W_l · box), both L2-normalised here and only here."""
   config: model_config.ModelConfig
@@ -121,16 +127,17 @@ class M3P(nn.Module):
         ('embed', 'region_feature'), fan_in=width)
     self.region_class = RegionClassHead(c)
 
-    def projection():
-      # Starts close to the identity: text vectors begin as the mean of the
-      # last hidden states, which E5 has already aligned across languages.
+    def projection(kernel_init):
       return layers.Einsum(
           'BD,DE->BE', (width, c.embedding_dim), ('embed', 'shared'),
-          fan_in=width, kernel_init=lambda key, shape, dtype: jnp.eye(
-              *shape, dtype=dtype))
+          fan_in=width, kernel_init=kernel_init)
 
-    self.image_projection = projection()
-    self.text_projection = projection()
+    # Text vectors begin as the mean of the last hidden states, which E5 has
+    # already aligned across languages. A picture begins as its embedded
+    # regions alone; what the layers make of them is learned on top.
+    self.text_projection = projection(_identity)
+    self.region_projection = projection(_identity)
+    self.image_projection = projection(nn.initializers.zeros)
     self.log_scale = self.param(
         'log_scale', nn.with_logical_partitioning(
             nn.initializers.constant(jnp.log(20.0)), ()), (), jnp.float32)
@@ -193,7 +200,12 @@ class M3P(nn.Module):
     """Returns unit vectors [B, E], float32, of the pictures alone."""
     hidden_BRD = self.encode_images(regions, deterministic=deterministic)
     pooled_BD = mean_pool(hidden_BRD, regions.mask_BR)
-    return normalise(self.image_projection(pooled_BD))
+    return normalise(
+        self.image_projection(pooled_BD) + self._pooled_regions(regions))
+
+  def embed_regions(self, regions: batch_lib.Regions) -> jax.Array:
+    """Returns unit vectors [B, E] of embedded regions, without any layer."""
+    return normalise(self._pooled_regions(regions))
 
   def embed_texts(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
                   language_B: jax.Array | None = None, *,
@@ -244,6 +256,10 @@ class M3P(nn.Module):
 
   def _word_vectors(self, token_ids_BL):
     return self.tokens(token_ids_BL).astype(self.config.activation_dtype)
+
+  def _pooled_regions(self, regions):
+    return self.region_projection(
+        mean_pool(self.region_embedding(regions), regions.mask_BR))
 
   def _region_hidden(self, regions, deterministic):
     hidden_BRD = self.region_embedding(regions)

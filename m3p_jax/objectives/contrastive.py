@@ -41,7 +41,20 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array):
     `Mean` over rows and {'accuracy': picture → caption within the batch}.
   """
   del key
-  image_BE = model.embed_images(batch.regions)
+  return symmetric_loss(model, model.embed_images(batch.regions), batch)
+
+
+def symmetric_loss(model, image_BE: jax.Array, batch: batch_lib.Batch):
+  """Returns the loss of picture vectors against the batch's captions.
+
+  Args:
+    model: bound `M3P`.
+    image_BE: unit vectors of the rows' pictures.
+    batch: rows with regions.
+
+  Returns:
+    `Mean` over rows and {'accuracy': Mean}.
+  """
   text_BE = model.embed_texts(
       batch.token_ids_BL, batch.text_mask_BL, batch.language_B)
   logits_BB = model.logit_scale() * jnp.einsum(

@@ -34,7 +34,9 @@ from m3p_jax.recipes import comparison
 from m3p_jax.recipes import data
 from m3p_jax.recipes import stages
 
-STAGES = ('ablation_warm_start', 'ablation_pretrain', 'ablation_en')
+# The stages of a cell, in their order.
+STAGES = tuple(name for name in quickstart.STAGES
+               if name.startswith('ablation_'))
 
 
 def arm_config(stage: str, arm: str, seed: int) -> ml_collections.ConfigDict:
@@ -129,7 +131,7 @@ def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
     data_dir: of prepared sets.
     num_seeds: seeds 0 … num_seeds − 1.
     overrides: config values by dotted key.
-    limit: most records of a dataset; 0 = all.
+    limit: most pictures of a dataset; 0 = all.
 
   Raises:
     UserError: the seed is set, or earlier cells have other settings.

@@ -23,7 +23,7 @@ class Options(NamedTuple):
   Attributes:
     workdir: folder of the results.
     data_dir: folder of prepared datasets and dictionaries.
-    limit: most records of a dataset; 0 = all.
+    limit: most pictures of a dataset; 0 = all.
     overrides: config values of every stage, by dotted key.
   """
   workdir: pathlib.Path
@@ -62,7 +62,7 @@ def _define_flags() -> None:
   flags.DEFINE_string(
       'data_dir', 'data', 'Folder of prepared datasets and dictionaries.')
   flags.DEFINE_integer(
-      'limit', 0, 'Most records of a dataset; 0 = all.', lower_bound=0)
+      'limit', 0, 'Most pictures of a dataset; 0 = all.', lower_bound=0)
   config_flags.DEFINE_config_dict(
       'config', base.get_config(), 'Values for every stage, in place of those '
       'in configs/quickstart.py: --config.KEY=VALUE')

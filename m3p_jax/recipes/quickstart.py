@@ -44,7 +44,7 @@ class Quickstart:
 
   def __init__(self, workdir: pathlib.Path, data_dir: pathlib.Path, *,
                overrides: Mapping[str, Any], limit: int = 0):
-    """Args: `overrides` are config values by dotted key; `limit` records."""
+    """Args: `overrides` are config values by dotted key; `limit` pictures."""
     self.workdir, self.data_dir = workdir, data_dir
     self._overrides, self._limit = dict(overrides), limit
 
@@ -63,7 +63,8 @@ class Quickstart:
           self._stages, name, self.config(name), self.workdir / name,
           title=title, after=[before] if before else data.STAGES)
     self._run('evaluate', self._evaluate, after=list(SETTINGS.values()),
-              title=f'search the test pictures in {len(quickstart.LANGUAGES)} '
+              title='search the test pictures in '
+                    f'{len(self.config(FINAL).evaluation.languages)} '
                     'languages, dual encoder',
               output=self.workdir / 'retrieval.json')
     for setting in sorted(reranked, key=lambda name: name != FINAL):

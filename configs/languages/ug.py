@@ -1,0 +1,11 @@
+"""Uyghur."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the language's code, names, and what each source calls it."""
+  return ml_collections.ConfigDict(dict(
+      code='ug', name='Uyghur', native_name='ئۇيغۇرچە',
+      sources=dict(tux_paint='', cldr='ug', udhr='uig_arab',
+                   freedict='')))

@@ -1,0 +1,40 @@
+"""Fixtures that several test files share."""
+
+import hashlib
+import pathlib
+
+import pytest
+
+from input_pipeline import packages
+from input_pipeline import sources
+from input_pipeline import tokenizer as tokenizer_lib
+from tests import toy_packages
+
+
+@pytest.fixture(scope='session')
+def tokenizer() -> tokenizer_lib.Tokenizer:
+  """Returns XLM-R's tokenizer."""
+  return tokenizer_lib.load()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> pathlib.Path:
+  """Returns an empty cache that the test uses."""
+  monkeypatch.setenv('M3P_JAX_CACHE', str(tmp_path / 'cache'))
+  return tmp_path / 'cache'
+
+
+@pytest.fixture
+def toy_source(cache, tmp_path, monkeypatch) -> pathlib.Path:
+  """Returns the archive of a source 'toy', which a fake npm delivers."""
+  del cache
+  archive = toy_packages.write_tar(
+      tmp_path, {'package/a.txt': b'a', 'package/b.ogg': b'b'})
+  digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+  monkeypatch.setitem(sources.SOURCES, 'toy', packages.Source(
+      'toy', '1.0.0', 'npm', digest, 'MIT', .1, 'a test', ('.txt',)))
+  # The wait gives a second process the time to come between.
+  toy_packages.put_client(
+      tmp_path / 'bin', 'npm',
+      f'echo call >> {tmp_path}/calls; sleep 0.3; cp {archive} .', monkeypatch)
+  return archive

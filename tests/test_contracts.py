@@ -1,0 +1,79 @@
+"""Every file that is found by its name keeps its folder's contract."""
+
+import importlib
+import inspect
+import pathlib
+
+import pytest
+
+from configs import quickstart
+from input_pipeline import builder
+from input_pipeline import errors
+from input_pipeline import languages
+from input_pipeline import prepare
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = {'tux_paint', 'cldr', 'udhr', 'freedict'}
+
+
+def _modules(folder: str) -> list[str]:
+  return sorted(path.stem for path in (ROOT / folder).glob('*.py')
+                if path.stem != '__init__')
+
+
+def test_folders_are_walked():
+  assert prepare.names() == _modules('input_pipeline/datasets')
+  assert list(languages.codes()) == _modules('configs/languages')
+
+
+@pytest.mark.parametrize('name', _modules('input_pipeline/datasets'))
+def test_dataset(name):
+  module = importlib.import_module(f'input_pipeline.datasets.{name}')
+  assert inspect.getdoc(module)
+  assert module.Builder.name == name
+  assert issubclass(
+      module.Builder, (builder.TextBuilder, builder.ImageTextBuilder))
+  assert module.Builder.items is not builder.TextBuilder.items
+
+
+@pytest.mark.parametrize('code', _modules('configs/languages'))
+def test_language(code):
+  language = importlib.import_module(f'configs.languages.{code}').get_config()
+  assert set(language) == {'code', 'name', 'native_name', 'sources'}
+  assert language.code == code
+  assert language.name
+  assert language.native_name
+  assert set(language.sources) == SOURCES
+  assert languages.get(code).name == languages.name(code) == language.name
+
+
+@pytest.mark.parametrize('source', sorted(SOURCES))
+def test_no_two_languages_share_a_source(source):
+  theirs = [languages.get(code).sources[source] for code in languages.codes()]
+  theirs = [code for code in theirs if code]
+  assert len(theirs) == len(set(theirs))
+
+
+def test_evaluated_languages_are_in_every_dataset():
+  for source in sorted(SOURCES - {'freedict'}):
+    found = languages.source_codes(source, quickstart.LANGUAGES)
+    assert list(found.values()) == list(quickstart.LANGUAGES), source
+
+
+def test_unknown_language_names_the_nearest():
+  with pytest.raises(errors.UserError, match="'zh_cn'.*'zh_CN'"):
+    languages.get('zh_cn')
+  with pytest.raises(errors.UserError, match="'deu'; did you mean 'de'"):
+    languages.get('deu')
+
+
+@pytest.mark.parametrize('name', [
+    name for name in _modules('m3p_jax/objectives')
+    if hasattr(importlib.import_module(f'm3p_jax.objectives.{name}'), 'loss')])
+def test_objective(name):
+  module = importlib.import_module(f'm3p_jax.objectives.{name}')
+  assert inspect.getdoc(module)
+  assert inspect.getdoc(module.loss).startswith('Returns')
+  parameters = list(inspect.signature(module.loss).parameters.values())
+  assert [p.name for p in parameters[:3]] == ['model', 'batch', 'key']
+  assert all(p.kind == p.KEYWORD_ONLY for p in parameters[3:])

@@ -1,0 +1,225 @@
+"""Preparation: what comes out, what is skipped, and what a user gets wrong."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow_datasets as tfds
+
+from input_pipeline import builder
+from input_pipeline import efficientnet
+from input_pipeline import errors
+from input_pipeline import prepare
+from input_pipeline import regions
+from input_pipeline import tiles
+
+ROOT = pathlib.Path(__file__).parent.parent
+# The unusable ones, with what their skips are counted under.
+BAD = {
+    'broken.png': 'unreadable', 'tiny.png': 'too small',
+    'sizeless.svg': 'SVG without size', 'absent.png': 'missing',
+    'silent.png': 'no caption'}
+
+
+class Extractor:
+  """Region features that say how bright the picture is."""
+  manifest = {'name': 'toy'}
+
+  def __init__(self, **kwargs):
+    del kwargs
+
+  def cut(self, picture):
+    return tiles.cut_tile(picture, 32, crop_to_content=True)
+
+  def extract(self, images):
+    return [
+        regions.RegionSet(
+            np.full((2, efficientnet.FEATURE_DIM), tile.pixels_SS3.mean() / 255,
+                    np.float16),
+            np.array([[0, 0, tile.width, tile.height]] * 2, np.float32),
+            np.array([1, 2], np.int32), tile.height, tile.width)
+        for tile in images]
+
+
+@pytest.fixture
+def toy_extractor(monkeypatch):
+  monkeypatch.setattr(regions, 'GridExtractor', Extractor)
+
+
+def _row(image, split='train', **captions):
+  return {'image': image, 'split': split, 'captions': captions}
+
+
+def _write_rows(folder, rows):
+  text = '\n'.join(json.dumps(row, ensure_ascii=False) for row in rows)
+  (folder / 'captions.jsonl').write_text(text, encoding='utf-8')
+
+
+@pytest.fixture
+def raw(tmp_path, toy_extractor):
+  """A user's folder: good pictures, and all that can be wrong with one."""
+  folder = tmp_path / 'raw'
+  (folder / 'more').mkdir(parents=True)
+  for i, name in enumerate(['black.png', 'white.png', 'more/grey.jpg',
+                            'silent.png']):
+    Image.new('RGB', (40 + i, 30), (100 * i, 100, 100)).save(folder / name)
+  Image.new('RGB', (5, 40)).save(folder / 'tiny.png')
+  (folder / 'broken.png').write_bytes(b'\x89PNG\r\n\x1a\n not really')
+  (folder / 'sizeless.svg').write_text(
+      '<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>')
+  _write_rows(folder, [
+      _row('black.png', en=['A cat.', ''], de=['Eine\u2028Katze.']),
+      _row('white.png', 'test', en=['A dog.', 'word ' * 1000]),
+      _row('more/grey.jpg', en=['a bird']) | {'group': 'animals'},
+      *(_row(name, 'validation', en=['lost']) for name in BAD
+        if name != 'silent.png'),
+      _row('silent.png', en=['  '])])
+  return folder
+
+
+def _prepare(raw_dir, data_dir, **options):
+  return prepare.prepare(
+      'captions', str(data_dir), raw_dir=str(raw_dir), **options)
+
+
+def _read(folder):
+  (described,) = folder.glob('*/*/dataset_info.json')
+  made = tfds.builder_from_directory(described.parent)
+  return {record['image_id'].decode(): record | {'split': split}
+          for split in made.info.splits for record in tfds.as_numpy(
+              made.as_dataset(split=split, read_config=tfds.ReadConfig(
+                  try_autocache=False)))}
+
+
+def test_own_pictures(raw, tmp_path):
+  folder = _prepare(raw, tmp_path / 'data')
+  records = _read(folder)
+  assert set(records) == {'black.png', 'white.png', 'more/grey.jpg'}
+  assert records['black.png']['group'] == b'black.png'
+  assert records['more/grey.jpg']['group'] == b'animals'
+  assert records['black.png']['width'] == 40
+  assert records['black.png']['features'].shape == (2, 1280)
+  assert [text.decode() for text in records['black.png']['captions']['text']
+          ] == ['A cat.', 'Eine Katze.']
+  for image_id in records:
+    Image.open(folder / 'thumbnails' / builder.thumbnail_name(image_id)).load()
+
+
+def test_unusable_items_are_counted(raw, tmp_path):
+  manifest = json.loads(
+      (_prepare(raw, tmp_path) / 'manifest.json').read_text())
+  # All validation pictures are unusable: there is no such split.
+  assert manifest['counts'] == {'train': 2, 'test': 1}
+  assert manifest['skipped'] == {
+      **dict.fromkeys(BAD.values(), 1), 'empty caption': 2,
+      'caption over 100 words': 1}
+  assert manifest['languages'] == ['de', 'en']
+  assert manifest['feature_extractor'] == {'name': 'toy'}
+  assert set(manifest['tokenizer']) == {'source', 'sha256'}
+
+
+def test_strict_names_the_file_and_keeps_what_was_there(raw, tmp_path):
+  folder = _prepare(raw, tmp_path / 'data')
+  before = (folder / 'manifest.json').read_text()
+  with pytest.raises(errors.UserError, match=r'\.png|\.svg'):
+    _prepare(raw, tmp_path / 'data', strict=True)
+  assert (folder / 'manifest.json').read_text() == before
+  assert [path.name for path in (tmp_path / 'data').iterdir()
+          if path.name != '.captions.lock'] == ['captions']
+
+
+def test_prepares_again_only_when_something_changed(raw, tmp_path):
+  data = tmp_path / 'data'
+  time = (_prepare(raw, data) / 'manifest.json').stat().st_mtime_ns
+  assert (_prepare(raw, data) / 'manifest.json').stat().st_mtime_ns == time
+  changed = _prepare(raw, data, languages=['en']) / 'manifest.json'
+  assert changed.stat().st_mtime_ns > time
+  assert json.loads(changed.read_text())['languages'] == ['en']
+  _write_rows(raw, [_row('black.png', fr=['un chat'])])
+  counts = json.loads((_prepare(raw, data) / 'manifest.json').read_text())
+  assert counts['counts'] == {'train': 1}
+  assert counts['languages'] == ['fr']
+
+
+@pytest.mark.parametrize(('line', 'message'), [
+    ('{"image": "a.png"', r'captions\.jsonl:2: not JSON'),
+    ('["a.png"]', ':2: found list; allowed: an object'),
+    ('{"image": "a.png", "capions": {}}', "key in .*:2: 'capions'.*'captions'"),
+    ('{"image": ""}', ":2: \"image\" is ''"),
+    ('{"image": "../a.png"}', 'allowed: a file below'),
+    ('{"image": "/etc/a.png"}', 'allowed: a file below'),
+    ('{"image": "black.png"}', "'black.png' stands there twice"),
+    ('{"image": "a.png", "split": "dev"}', "split in .*'dev'.*validation"),
+    ('{"image": "a.png", "captions": {"en": "cat"}}', '"captions" is'),
+    ('{"image": "a.png", "captions": {"zz": ["cat"]}}', "language in .*'zz'"),
+    ('{"image": "a.png", "group": 3}', '"group" is 3')])
+def test_a_wrong_line_is_named(raw, tmp_path, line, message):
+  first = json.dumps(_row('black.png', en=['A cat.']))
+  (raw / 'captions.jsonl').write_text(f'{first}\n{line}\n')
+  with pytest.raises(errors.UserError, match=message):
+    _prepare(raw, tmp_path)
+
+
+def test_wrong_arguments_are_named(raw, tmp_path):
+  for options, message in [
+      (dict(features='gird'), "--features 'gird'; did you mean 'grid'"),
+      (dict(storage='int4'), "--storage 'int4'"),
+      (dict(languages=['deu']), "language 'deu'; did you mean 'de'")]:
+    with pytest.raises(errors.UserError, match=message):
+      _prepare(raw, tmp_path, **options)
+  with pytest.raises(errors.UserError, match="--dataset 'emojis'.*'emoji'"):
+    prepare.prepare('emojis', str(tmp_path))
+  with pytest.raises(errors.UserError, match='--raw_dir'):
+    _prepare(tmp_path / 'nowhere', tmp_path)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(errors.UserError, match='cannot prepare captions in'):
+    _prepare(raw, tmp_path / 'file')
+  (raw / 'captions.jsonl').write_bytes(b'\xff\xfe')
+  with pytest.raises(errors.UserError, match='not UTF-8'):
+    _prepare(raw, tmp_path)
+
+
+def test_nothing_usable(raw, tmp_path):
+  _write_rows(raw, [_row('tiny.png', en=['small'])])
+  with pytest.raises(errors.UserError, match="no usable item.*'too small': 1"):
+    _prepare(raw, tmp_path / 'data')
+  assert not (tmp_path / 'data' / 'captions').exists()
+
+
+def test_real_pictures_with_real_features(tmp_path):
+  folder = prepare.prepare('tux_paint', str(tmp_path), limit=12)
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  usable = 12 - sum(manifest['skipped'].values())
+  assert sum(manifest['counts'].values()) == usable > 8
+  for record in _read(folder).values():
+    assert record['features'].shape == (10, 1280)
+    assert np.isfinite(record['features']).all()
+    assert record['features'].std() > 0.1
+    assert record['class_ids'].max() > 0
+    x1, y1, x2, y2 = record['boxes'].T
+    assert (x2 >= x1).all() and (x2 <= record['width']).all()
+    assert (y2 >= y1).all() and (y2 <= record['height']).all()
+    assert b'en' in record['captions']['language']
+
+
+def _run(*arguments):
+  return subprocess.run(
+      [sys.executable, '-m', 'input_pipeline.prepare', *arguments], cwd=ROOT,
+      capture_output=True, text=True, check=False)
+
+
+def test_command_line(tmp_path):
+  result = _run('--dataset=udhr', f'--data_dir={tmp_path}', '--languages=en,de',
+                '--limit=40')
+  assert result.returncode == 0, result.stderr
+  # Results alone are on stdout.
+  assert result.stdout.startswith(f'{tmp_path}/udhr: ')
+  assert result.stdout.count('\n') == 1
+  wrong = _run('--dataset=udhr', f'--data_dir={tmp_path}', '--languages=xx')
+  assert wrong.returncode == 2
+  assert "error: unknown language 'xx'" in wrong.stderr
+  assert 'Traceback' not in wrong.stderr
