@@ -1,7 +1,7 @@
 """The whole of M3P, small, on real data: the stages of `make quickstart`.
 
-`--config=configs/quickstart.py:STAGE` with STAGE one of `warm_start`,
-`pretrain`, `en`, `all`, `ablation_warm_start`, `ablation_en`. Everything was chosen on validation splits.
+`--config=configs/quickstart.py:STAGE` with STAGE one of `STAGES` below.
+Everything was chosen on validation splits.
 """
 
 import ml_collections

@@ -71,7 +71,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
 def test_a_damaged_byte_never_crashes(tmp_path):
   content = _tiny_file()
   for place in range(len(content)):
-    for value in (0, 0x7f, 0xff):
+    for value in (0, 0xff):
       damaged = content[:place] + bytes([value]) + content[place + 1:]
       try:
         e5 = _open(tmp_path, damaged)

@@ -12,6 +12,7 @@ from m3p_jax.objectives import masked_region
 from m3p_jax.objectives import masking
 from m3p_jax.objectives import matching
 from m3p_jax.objectives import negatives
+from m3p_jax.objectives import region_alignment
 from m3p_jax.objectives import retrieval
 from tests import models
 
@@ -178,6 +179,7 @@ def test_objectives_give_finite_gradients_and_weights():
           masked_region.loss(model, batch, KEY)[0],
           matching.loss(model, batch, KEY)[0],
           contrastive.loss(model, batch, KEY)[0],
+          region_alignment.loss(model, batch, KEY)[0],
           retrieval.loss(model, batch, KEY, negatives='hard')[0]]
       return sum(mean.compute() for mean in means)
     return models.call(run, batch, params=params)
@@ -186,6 +188,15 @@ def test_objectives_give_finite_gradients_and_weights():
   gradients = jax.jit(jax.grad(total))(params, models.batch())
   for path, leaf in jax.tree.leaves_with_path(gradients):
     assert np.isfinite(leaf).all(), path
+
+
+def test_warm_start_continues_in_the_whole_model():
+  # A picture's projection starts at zero, so what the warm start has learned
+  # is where contrastive training begins.
+  batch = models.batch()
+  whole, _ = models.call(lambda m, b: contrastive.loss(m, b, KEY), batch)
+  start, _ = models.call(lambda m, b: region_alignment.loss(m, b, KEY), batch)
+  np.testing.assert_allclose(whole.total, start.total, rtol=1e-5)
 
 
 def test_batch_without_words_has_no_weight_and_finite_gradient():
