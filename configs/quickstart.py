@@ -15,7 +15,7 @@ HELD_OUT = ('it', 'ko', 'vi', 'th', 'pl', 'uk', 'sv', 'he', 'el', 'ka', 'am',
             'zu')
 LANGUAGES = SUPERVISED + HELD_OUT
 # Languages with a dictionary that covers over half of Tux Paint's English
-# words. Dictionaries hold words, not captions: some held-out languages have one.
+# words. It holds words, not captions: some held-out languages have one.
 DICTIONARIES = ('de', 'fr', 'es', 'cs', 'ru', 'hi', 'ar', 'ja', 'fi', 'tr',
                 'hu', 'zh_CN', 'pl', 'el', 'sv', 'it')
 STAGES = ('warm_start', 'pretrain', 'en', 'all', 'ablation_warm_start',

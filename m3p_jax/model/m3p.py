@@ -42,10 +42,10 @@ def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
   return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
 
 
-def _identity(key, shape, dtype):
+def _identity(key: jax.Array, shape: tuple[int, int], dtype) -> jax.Array:
   """Returns an identity matrix: initial values of a square projection."""
   del key
-  return jnp.eye(*shape, dtype=dtype)
+  return jnp.eye(shape[0], shape[1], dtype=dtype)
 
 
 class RegionEmbedding(nn.Module):
@@ -155,7 +155,7 @@ class M3P(nn.Module):
         self.embed_texts(batch.token_ids_BL, batch.text_mask_BL,
                          batch.language_B, deterministic=True),
         self.logit_scale())
-    return sum(x.astype(jnp.float32).sum() for x in outputs)
+    return jnp.stack([x.astype(jnp.float32).sum() for x in outputs]).sum()
 
   # -- encoding --------------------------------------------------------------
 
@@ -194,6 +194,10 @@ class M3P(nn.Module):
     hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
         hidden_BRD.dtype)
     return self.encoder(hidden_BRD, regions.mask_BR, deterministic)[0]
+
+  def embed_words(self, token_ids_BL: jax.Array) -> jax.Array:
+    """Returns [B, L, D]: words as the first layer sees them, no positions."""
+    return self.embedding_norm(self._word_vectors(token_ids_BL))
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
