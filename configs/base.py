@@ -103,8 +103,6 @@ def get_config() -> ConfigDict:
   config.data.image_text.alpha = 0.7
   config.data.image_text.max_length = 64
   config.data.image_text.code_switch = code_switch_config()
-  # Records held in memory for shuffling, a stream.
-  config.data.shuffle_buffer = 10_000
 
   # Tasks by name (see objectives/); their losses are summed by weight.
   config.tasks = ConfigDict()
@@ -130,6 +128,10 @@ def get_config() -> ConfigDict:
   # learning rate times the factor of the first that matches; 0 = frozen (no
   # gradient, no moments).
   config.optimizer.rate_factors = ()
+
+  # Before the first update, fit the match head to the mean and spread of its
+  # inputs; see m3p_jax/centring.py.
+  config.centre_pooler = False
 
   # Updates in the whole run.
   config.num_train_steps = 100_000

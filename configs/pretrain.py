@@ -19,7 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.languages = languages.codes()
   config.model.num_languages = len(config.data.languages)
   config.data.text.datasets = ('udhr',)
-  config.data.text.languages = config.data.languages
+  config.data.text.languages = tuple(
+      languages.source_codes('udhr').values())
   config.data.text.max_length = 128
   config.data.image_text.datasets = ('captions',)
   config.data.image_text.languages = ('en',)

@@ -103,7 +103,9 @@ def npm_download(package: str, version: str, folder: pathlib.Path,
                  npm: Sequence[str]) -> pathlib.Path:
   """Returns the package's tar file, downloaded into `folder` by `npm`."""
   pinned = f'{package}@{version}'
-  run([*npm, 'pack', '--loglevel=error', pinned], f'npm pack {pinned}',
+  # By default npm waits minutes before it says that the network is dead.
+  run([*npm, 'pack', '--loglevel=error', '--fetch-retry-mintimeout=1000',
+       '--fetch-retry-maxtimeout=10000', pinned], f'npm pack {pinned}',
       folder=folder)
   return _only(folder, '*.tgz')
 

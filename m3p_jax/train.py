@@ -13,6 +13,7 @@ from absl import logging
 import jax
 import ml_collections
 
+from m3p_jax import centring
 from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import metrics as metrics_lib
@@ -23,6 +24,7 @@ from m3p_jax import train_step
 from m3p_jax.model import m3p
 
 ConfigDict = ml_collections.ConfigDict
+_CENTRING_BATCHES = 4
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
@@ -137,9 +139,12 @@ class _Run:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     state = self.checkpointer.restore(abstract, self.iterator)
     if state is None:
+      params = start_lib.initial_params(
+          self.start, self.config, self.mesh, self.init_key)
+      if self.config.centre_pooler:
+        params = self._centre_pooler(params)
       state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
-          start_lib.initial_params(
-              self.start, self.config, self.mesh, self.init_key))
+          params)
     whole = sharding.replicated(self.mesh)
     step_fn = jax.jit(
         functools.partial(train_step.train_step, model=self.model,
@@ -147,6 +152,17 @@ class _Run:
         in_shardings=(shardings, sharding.of_rows(self.mesh), whole),
         out_shardings=(shardings, whole), donate_argnums=0)
     return jax.device_put(state, shardings), step_fn
+
+  def _centre_pooler(self, params):
+    """Returns params with the match head fitted to the first batches."""
+    # An iterator of its own: the run's is not moved.
+    source = iter(self._dataset(validation=False))
+    batches = [
+        batch for _ in range(_CENTRING_BATCHES)
+        for batch in sharding.put_rows(self.mesh, _to_numpy(source)).values()
+        if batch.regions is not None]
+    return centring.centre_pooler(
+        self.model, params, batches, jax.random.fold_in(self.init_key, 1))
 
   def _validate(self, state, writer) -> dict[str, float]:
     """Writes and returns 'validation/task/metric' on the validation split."""

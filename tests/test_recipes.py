@@ -161,7 +161,7 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
   # The first pre-training is asked for again, and goes on from its end.
   trained = [what for what in fakes.log if what[0].startswith('ablation')]
   assert len(trained) == 1 + 2 * 2 * 3
-  assert trained[2][1] == 'ablation_pretrain'
+  assert trained[-1][:2] == ('ablation_en', 'ablation_pretrain')
   assert {arm: set(cells) for arm, cells in content['cells'].items()} == {
       arm: {'0', '1'} for arm in comparison.ARMS}
   assert not list(tmp_path.rglob('checkpoints'))
@@ -228,8 +228,8 @@ class _Fakes:
       raise KeyboardInterrupt
     self.log.append(what)
 
-  def prepare(self, name, data_dir, *, limit):
-    self.note(f'prepare {name}', limit)
+  def prepare(self, name, data_dir, *, limit, languages):
+    self.note(f'prepare {name}', limit, languages)
     (pathlib.Path(data_dir) / name).mkdir(parents=True)
 
   def build(self, languages, data_dir):

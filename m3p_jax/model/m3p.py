@@ -1,8 +1,7 @@
 """M3P: one Transformer over regions and text, and its heads.
 
 Letters: B rows, L text length, R regions, T=R+L, P predictions a row, D width,
-F region feature, G=5 box, V padded vocabulary, C region classes, E shared
-space of the dual encoder.
+F region feature, V padded vocabulary, C region classes, E shared space.
 Source: reference.md, sections 2 and 3.
 """
 
@@ -15,7 +14,9 @@ import jax.numpy as jnp
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.model import layers
+from m3p_jax.model import pooling
 from m3p_jax.model import region_refiner
+from m3p_jax.model import regions as regions_lib
 
 # The largest factor by which cosines are multiplied (CLIP's limit).
 MAX_LOGIT_SCALE = 100.0
@@ -27,61 +28,10 @@ class Encoded(NamedTuple):
   text_BLD: jax.Array | None
 
 
-def normalise(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
-  """Returns x / max(‖x‖, epsilon) over the last axis, float32; zeros stay."""
-  wide = x.astype(jnp.float32)
-  # The gradient of a norm at zero is NaN, that of this is 0.
-  square = jnp.square(wide).sum(-1, keepdims=True)
-  return wide * jax.lax.rsqrt(jnp.maximum(square, epsilon ** 2))
-
-
-def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """Returns the float32 mean [B, D] over the positions where the mask is."""
-  weight_BT1 = mask_BT[..., None].astype(jnp.float32)
-  total_BD = (hidden_BTD.astype(jnp.float32) * weight_BT1).sum(1)
-  return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
-
-
 def _identity(key: jax.Array, shape: tuple[int, int], dtype) -> jax.Array:
   """Returns an identity matrix: initial values of a square projection."""
   del key
   return jnp.eye(shape[0], shape[1], dtype=dtype)
-
-
-class RegionEmbedding(nn.Module):
-  """LN(W_f · feature + W_l · box), both L2-normalised here and only here."""
-  config: model_config.ModelConfig
-
-  @nn.compact
-  def __call__(self, regions: batch_lib.Regions) -> jax.Array:
-    c = self.config
-    dtype = c.activation_dtype
-    features_BRD = layers.Einsum(
-        'BRF,FD->BRD', (c.region_feature_dim, c.width),
-        ('region_feature', 'embed'), fan_in=c.region_feature_dim,
-        name='feature')(normalise(regions.features_BRF).astype(dtype))
-    boxes_BRD = layers.Einsum(
-        'BRG,GD->BRD', (5, c.width), ('box', 'embed'), fan_in=5,
-        name='box')(normalise(regions.boxes_BRG).astype(dtype))
-    return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
-        features_BRD + boxes_BRD)
-
-
-class RegionClassHead(nn.Module):
-  """Logits of a region's class: proj(LN(gelu(dense)))."""
-  config: model_config.ModelConfig
-
-  @nn.compact
-  def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
-    c = self.config
-    hidden_BPD = layers.Einsum(
-        'BPD,DX->BPX', (c.width, c.width), ('embed', 'mlp'), fan_in=c.width,
-        name='dense')(hidden_BPD)
-    hidden_BPD = layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
-        jax.nn.gelu(hidden_BPD, approximate=False))
-    return layers.Einsum(
-        'BPD,DC->BPC', (c.width, c.num_region_classes),
-        ('embed', 'region_classes'), fan_in=c.width, name='out')(hidden_BPD)
 
 
 class M3P(nn.Module):
@@ -100,7 +50,7 @@ class M3P(nn.Module):
     if c.num_languages > 1:
       self.languages = layers.Table(c.num_languages, width, 'languages')
     self.embedding_norm = layers.LayerNorm(c.layer_norm_epsilon)
-    self.region_embedding = RegionEmbedding(c)
+    self.region_embedding = regions_lib.RegionEmbedding(c)
     if c.refiner_layers:
       self.refiner = region_refiner.RegionRefiner(c)
     layer = layers.EncoderLayer
@@ -125,7 +75,7 @@ class M3P(nn.Module):
     self.region_regression = layers.Einsum(
         'BPD,DF->BPF', (width, c.region_feature_dim),
         ('embed', 'region_feature'), fan_in=width)
-    self.region_class = RegionClassHead(c)
+    self.region_class = regions_lib.RegionClassHead(c)
 
     def projection(kernel_init):
       return layers.Einsum(
@@ -156,8 +106,6 @@ class M3P(nn.Module):
                          batch.language_B, deterministic=True),
         self.logit_scale())
     return jnp.stack([x.astype(jnp.float32).sum() for x in outputs]).sum()
-
-  # -- encoding --------------------------------------------------------------
 
   def encode(self, batch: batch_lib.Batch, *,
              deterministic: bool | None = None) -> Encoded:
@@ -195,21 +143,17 @@ class M3P(nn.Module):
         hidden_BRD.dtype)
     return self.encoder(hidden_BRD, regions.mask_BR, deterministic)[0]
 
-  def embed_words(self, token_ids_BL: jax.Array) -> jax.Array:
-    """Returns [B, L, D]: words as the first layer sees them, no positions."""
-    return self.embedding_norm(self._word_vectors(token_ids_BL))
-
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the pictures alone."""
     hidden_BRD = self.encode_images(regions, deterministic=deterministic)
-    pooled_BD = mean_pool(hidden_BRD, regions.mask_BR)
-    return normalise(
+    pooled_BD = pooling.mean_pool(hidden_BRD, regions.mask_BR)
+    return pooling.normalise(
         self.image_projection(pooled_BD) + self._pooled_regions(regions))
 
   def embed_regions(self, regions: batch_lib.Regions) -> jax.Array:
     """Returns unit vectors [B, E] of embedded regions, without any layer."""
-    return normalise(self._pooled_regions(regions))
+    return pooling.normalise(self._pooled_regions(regions))
 
   def embed_texts(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
                   language_B: jax.Array | None = None, *,
@@ -217,10 +161,8 @@ class M3P(nn.Module):
     """Returns unit vectors [B, E], float32, of the captions alone."""
     hidden_BLD = self._encode_text(
         token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic))
-    pooled_BD = mean_pool(hidden_BLD, text_mask_BL)
-    return normalise(self.text_projection(pooled_BD))
-
-  # -- heads -----------------------------------------------------------------
+    pooled_BD = pooling.mean_pool(hidden_BLD, text_mask_BL)
+    return pooling.normalise(self.text_projection(pooled_BD))
 
   def token_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, V]; the table's padding rows are -inf."""
@@ -251,8 +193,6 @@ class M3P(nn.Module):
     """Returns the learned factor on cosines, a positive float32 scalar."""
     return jnp.minimum(jnp.exp(self.log_scale), MAX_LOGIT_SCALE)
 
-  # -- parts -----------------------------------------------------------------
-
   def _resolve(self, deterministic: bool | None) -> bool:
     if deterministic is None:
       return not self.has_rng('dropout')
@@ -263,7 +203,7 @@ class M3P(nn.Module):
 
   def _pooled_regions(self, regions):
     return self.region_projection(
-        mean_pool(self.region_embedding(regions), regions.mask_BR))
+        pooling.mean_pool(self.region_embedding(regions), regions.mask_BR))
 
   def _region_hidden(self, regions, deterministic):
     hidden_BRD = self.region_embedding(regions)
