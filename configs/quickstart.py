@@ -29,7 +29,7 @@ _SLOW_ENCODER = (
     _FROZEN_WORDS, (r'^(encoder|positions|embedding_norm)', 0.1),
     # Adam moves every entry by the same step: fast enough to learn how often a
     # token is seen.
-    (r'^token_bias$', 20.0), (r'', 1.0))
+    (r'^token_bias$', 20.0), (r'^(pooler|match)/', 3.0), (r'', 1.0))
 
 
 def _model(config: ml_collections.ConfigDict) -> None:
@@ -72,13 +72,13 @@ def _warm_start(config: ml_collections.ConfigDict, steps: int) -> None:
 
 def _pretrain(config: ml_collections.ConfigDict) -> None:
   config.centre_pooler = True
-  config.num_train_steps = 200
+  config.num_train_steps = 220
   config.tasks = dict(
       xmlm=base.task_config('masked_lm', 'text', 8, weight=0.1),
-      mc_mlm=base.task_config('masked_lm', 'image_text', 16, weight=0.1),
-      mc_mrm=base.task_config('masked_region', 'image_text', 16, weight=0.1),
-      mc_vlm=base.task_config('matching', 'image_text', 16),
-      contrastive=base.task_config('contrastive', 'image_text', 64))
+      mc_mlm=base.task_config('masked_lm', 'image_text', 12, weight=0.1),
+      mc_mrm=base.task_config('masked_region', 'image_text', 12, weight=0.1),
+      mc_vlm=base.task_config('matching', 'image_text', 32),
+      contrastive=base.task_config('contrastive', 'image_text', 48))
   config.optimizer.learning_rate = 1e-3
   config.optimizer.rate_factors = _SLOW_ENCODER
 
