@@ -96,10 +96,12 @@ def parse_flags(argv: list[str]) -> list[str]:
     raise errors.UserError(f'--config: there is no key {told}') from error
   except flags.IllegalFlagValueError as error:
     # config_flags puts the whole traceback of a config file into the message.
-    lines = str(error).strip().split('\n')
-    message = lines[0] if len(lines) == 1 else (
-        f'{lines[0].split(": Error")[0]}: {lines[-1]}')
-    raise errors.UserError(message) from error
+    first, *rest = str(error).strip().split('\n')
+    if rest:
+      kind, _, told = rest[-1].partition(': ')
+      first = told if kind.endswith('UserError') else (
+          f'{first.split(": Error")[0]}: {told}')
+    raise errors.UserError(first) from error
 
 
 def _is_unknown(key: str) -> bool:

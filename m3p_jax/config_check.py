@@ -146,7 +146,10 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
     config: of now.
     workdir: for the message.
   """
-  old, new = flatten(saved), flatten(to_json(config))
+  # A key that is newer than the run had its default then.
+  old = flatten(to_json(base.get_config())) | flatten(saved)
+  old.pop('tasks')
+  new = flatten(to_json(config))
   changed = [
       f'{key}: {old.get(key, "(absent)")!r} -> {new.get(key, "(absent)")!r}'
       for key in sorted(old | new) if old.get(key) != new.get(key)
