@@ -1,6 +1,7 @@
 """How a user's mistake reaches the user: one line, no stack trace."""
 
 from collections.abc import Callable, Sequence
+import os
 import sys
 
 from absl import app
@@ -19,5 +20,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     except UserError as error:
       print(f'error: {error}', file=sys.stderr)
       sys.exit(2)
+    except BrokenPipeError:
+      # `| head` has read enough. Python would fail once more at exit.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
   app.run(wrapped)
