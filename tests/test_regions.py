@@ -63,8 +63,11 @@ def test_order_is_kept_and_pictures_differ(sets):
 
 
 def test_compiles_once(extractor, sets):
+  # JAX shares compiled programs between extractors, so other tests of the
+  # process may have added theirs: only what is added here counts.
+  before = extractor._extract._cache_size()
   extractor.extract([_noise(9, 50, 70)] * (_BATCH + 1))
-  assert extractor._extract._cache_size() == 1
+  assert extractor._extract._cache_size() == before
   assert extractor.extract([]) == []
 
 
