@@ -3,8 +3,8 @@
 A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
 `params/` (every parameter, float32), `optimizer/` and `data/` (what training
 needs to go on; absent where a checkpoint holds weights alone), `config.json`
-(the model's geometry) and `manifest.json` (tokenizer, region features,
-languages).
+(the model's geometry), `manifest.json` (tokenizer, region features, languages)
+and, between two lines of metrics.jsonl, `unlogged.json` (their sums so far).
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +44,8 @@ class Checkpointer:
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, state: train_step.TrainState, iterator: Any, *,
-           config: ModelConfig, manifest: Mapping[str, Any]) -> None:
+           config: ModelConfig, manifest: Mapping[str, Any],
+           unlogged: Mapping[str, Any] | None = None) -> None:
     """Starts to save; returns when the state may be changed again.
 
     Args:
@@ -52,12 +53,15 @@ class Checkpointer:
       iterator: of tf.data, as it is after that step; None = weights alone.
       config: geometry.
       manifest: what the model was trained to read.
+      unlogged: of `progress.Progress`.
     """
+    files = {'config.json': dataclasses.asdict(config),
+             'manifest.json': dict(manifest)}
+    if unlogged:
+      files['unlogged.json'] = dict(unlogged)
     items = {
         'params': ocp.args.StandardSave(state.all_params()),
-        'data': data_handler.DataSave(iterator, {
-            'config.json': dataclasses.asdict(config),
-            'manifest.json': dict(manifest)})}
+        'data': data_handler.DataSave(iterator, files)}
     if iterator is not None:
       items['optimizer'] = ocp.args.StandardSave(state.opt_state)
     if self._manager is None:
@@ -98,6 +102,11 @@ class Checkpointer:
     return state.replace(
         step=jnp.asarray(int(path.name), jnp.int32),
         opt_state=items['optimizer']).with_params(items['params'])
+
+  def unlogged(self, step: int) -> dict[str, Any]:
+    """Returns what `save` was given as such at this step; {} if nothing."""
+    path = self.folder / str(step) / 'unlogged.json'
+    return json.loads(path.read_text()) if path.exists() else {}
 
   def wait(self) -> None:
     """Returns when everything is on disk."""

@@ -1,6 +1,6 @@
 """Follows a run one step behind: metrics, rates, the bar, the broken loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import logging as standard_logging
 import math
 import pathlib
@@ -11,6 +11,7 @@ import time
 
 from absl import logging
 import jax
+import numpy as np
 import tqdm
 
 from input_pipeline import errors
@@ -23,7 +24,8 @@ class Progress:
 
   def __init__(self, writer: metrics_lib.Writer, *, start_step: int,
                num_steps: int, log_every: int, rows_per_step: int,
-               schedule: Callable[[int], jax.Array], title: str):
+               schedule: Callable[[int], jax.Array], title: str,
+               unlogged: Mapping[str, tuple[float, float]]):
     """Starts the clock and the bar.
 
     Args:
@@ -34,12 +36,15 @@ class Progress:
       rows_per_step: examples in one step, over all tasks and hosts.
       schedule: learning rate by the number of past updates.
       title: in front of the bar.
+      unlogged: what `unlogged` gave when the checkpoint was saved.
     """
     self._writer = writer
     self._num_steps, self._log_every = num_steps, log_every
     self._rows_per_step, self._schedule = rows_per_step, schedule
     self._pending: tuple[int, train_step.Metrics] | None = None
-    self._sums: train_step.Metrics = {}
+    self._sums: train_step.Metrics = {
+        name: metrics_lib.Mean(*np.asarray(pair, np.float32))
+        for name, pair in unlogged.items()}
     self._seconds: list[float] = []
     self._first_step = start_step + 1
     self._bar = tqdm.tqdm(
@@ -64,6 +69,15 @@ class Progress:
     if self._pending:
       self._settle(*self._pending)
       self._pending = None
+
+  def unlogged(self) -> dict[str, tuple[float, float]]:
+    """Returns the (total, weight) of what no line holds yet, after `flush`.
+
+    Saved with the state, they let a resumed run write the very lines of one
+    that was not interrupted.
+    """
+    return {name: (float(mean.total), float(mean.weight))
+            for name, mean in self._sums.items()}
 
   def restart_clock(self) -> None:
     """Keeps what was done since the last step out of the next one's time."""

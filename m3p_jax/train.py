@@ -98,7 +98,8 @@ class _Run:
         writer, start_step=first, num_steps=config.num_train_steps,
         log_every=config.log_every_steps, schedule=self.schedule,
         rows_per_step=sum(t.batch_size for t in config.tasks.values()),
-        title=self.workdir.name)
+        title=self.workdir.name,
+        unlogged=self.checkpointer.unlogged(first))
     with contextlib.closing(progress), progress_lib.Termination() as terminate:
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
@@ -108,7 +109,9 @@ class _Run:
             self.step_key)
         progress.submit(step, metrics)
         is_last = step == config.num_train_steps
-        saves = (is_last or terminate.is_asked
+        # Asked once a step: the signal may come at any moment.
+        stops = terminate.is_asked and not is_last
+        saves = (is_last or stops
                  or step % config.checkpoint_every_steps == 0)
         validates = is_last or (config.eval_every_steps
                                 and step % config.eval_every_steps == 0)
@@ -120,8 +123,8 @@ class _Run:
           # Before the next batch is drawn: the iterator is saved as it is.
           self.checkpointer.save(
               state, self.iterator, config=self.start.config,
-              manifest=self.start.manifest)
-        if terminate.is_asked and not is_last:
+              manifest=self.start.manifest, unlogged=progress.unlogged())
+        if stops:
           self.checkpointer.wait()
           logging.info('asked to stop: step %d is saved in %s; the same '
                        'command goes on from there', step, self.workdir)

@@ -169,6 +169,17 @@ def test_killed_run_goes_on_from_the_save_before(whole, tmp_path):
                params_at(workdir, 6), params_at(whole, 6))
 
 
+def test_resuming_between_two_lines_changes_neither(tmp_path):
+  config = make_config(tmp_path, log_every_steps=4, eval_batches=0)
+  train.train_and_evaluate(config, tmp_path / 'run')
+  before = lines(tmp_path / 'run')
+  assert [line['step'] for line in before] == [4, 6]
+  for step in (4, 6):
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(step))
+  train.train_and_evaluate(config, tmp_path / 'run')
+  assert lines(tmp_path / 'run') == before
+
+
 def test_frozen_parameters_are_the_initial_ones(whole):
   first, last = params_at(whole, 2), params_at(whole, 6)
   np.testing.assert_array_equal(first['tokens']['embedding'],
