@@ -34,6 +34,7 @@ _K = flags.DEFINE_integer(
 
 
 def main(argv):
+  """Checks the flags and hands over to the mode."""
   if len(argv) > 1:
     raise errors.UserError(
         f'unexpected argument {argv[1]!r}: flags are written --name=value')

@@ -26,6 +26,14 @@ def test_pooler_sees_centred_states_and_nothing_else_changes():
   bias = params['pooler']['bias']
   # A right pair's states have the mean of all, but for the wrong pairs' noise.
   assert np.abs((new - bias).mean(0)).max() < 0.3
+  def states(model, batch):
+    return model.encode(batch, deterministic=True).regions_BRD[:, 0]
+
+  spread = float(jnp.concatenate(
+      [models.call(states, b) for b in batches]).std(0).mean())
+  # Divided by the spread of right and wrong pairs, here known by the right.
+  np.testing.assert_allclose(
+      float(old.std(0).mean() / new.std(0).mean()), spread, rtol=0.1)
   # Only place and scale differ: what told two rows apart still does.
   np.testing.assert_allclose(
       np.corrcoef(np.asarray(old - old.mean(0)).ravel(),

@@ -1,12 +1,12 @@
 """From packages to search, as a user goes, on a little real data."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from configs import smoke
-from input_pipeline import clients
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import prepare
@@ -25,7 +25,7 @@ def data_dir(tmp_path_factory):
     prepare.prepare('udhr', str(folder), languages=smoke.LANGUAGES)
     dictionaries.build(('fr',), str(folder))
   except errors.UserError as error:
-    if not clients.shutil.which('apt-get'):
+    if not shutil.which('apt-get'):
       pytest.skip(f'needs apt: {error}')
     raise
   return folder
@@ -75,3 +75,18 @@ def test_train_resume_evaluate_search(data_dir, tmp_path):
   found = search.load(whole).search('ein roter Apfel', k=3)
   assert len(found) == 3
   assert found[0].score >= found[1].score >= found[2].score
+
+
+def test_same_seed_gives_the_same_first_50_losses(data_dir, tmp_path):
+  def run(name, seed):
+    config = _config(data_dir)
+    config.update(dict(seed=seed, num_train_steps=50, log_every_steps=1,
+                       eval_batches=0, checkpoint_every_steps=50))
+    train.train_and_evaluate(config, tmp_path / name)
+    return _losses(tmp_path / name)
+
+  first, again, other = (
+      run(name, seed) for name, seed in (('a', 0), ('b', 0), ('c', 1)))
+  assert len(first) == 50
+  assert first == again
+  assert first[50] != other[50]

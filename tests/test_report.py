@@ -8,6 +8,7 @@ import pytest
 
 from input_pipeline import errors
 from m3p_jax.evaluation import charts
+from m3p_jax.evaluation import details
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from tests import test_results
@@ -143,3 +144,13 @@ def test_thinning_keeps_ends_and_mean():
   assert len(thin) <= charts.MAX_POINTS
   assert sum(y for _, y in thin) / len(thin) == pytest.approx(0.5, abs=0.05)
   assert charts.thin(points[:5]) == points[:5]
+
+
+def test_report_says_when_re_ranking_changes_nothing():
+  choice = {'top_k': 1, 'joint_weight': 0.25,
+            'top_k_curve': {'0': 40., '1': 40., '8': 39.},
+            'joint_weight_curve': {'0.25': 39., '-1.0': 30.}}
+  page = details.reranking(choice)
+  assert 'changes nothing' in page
+  assert 'gives 30.0 at top 8' in page
+  assert 'changes nothing' not in details.reranking(choice | {'top_k': 8})

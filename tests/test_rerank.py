@@ -94,6 +94,7 @@ def test_the_choice_is_the_best_of_its_curves():
   choice = rerank.choose(scores, top_ks=(2, 5), joint_weights=(0.5, -1.0))
   assert list(choice.top_k_curve) == [0, 2, 5]
   assert list(choice.joint_weight_curve) == [0.5, -1.0]
+  assert choice.joint_weight_curve == choice.mean_recall[5]
   best = max(value for k in (2, 5) for value in choice.mean_recall[k].values())
   assert choice.top_k_curve[choice.top_k] == best
   expected = np.mean([

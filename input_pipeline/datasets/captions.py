@@ -42,7 +42,10 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     raise errors.UserError(f'{where}: "captions" is {captions!r}; allowed: '
                            '{"language": ["caption", …]}')
   for code in captions:
-    choices.check(f'language in {where}:', code, languages.codes())
+    try:
+      languages.get(code)
+    except errors.UserError as error:
+      raise errors.UserError(f'{where}: {error}') from error
   if not isinstance(row.get('group') or '', str):
     raise errors.UserError(f'{where}: "group" is {row["group"]!r}; allowed: '
                            'a string')

@@ -66,7 +66,7 @@ def reranking(choice: Content) -> str:
   by_k = sorted((int(k), v) for k, v in choice['top_k_curve'].items())
   by_weight = sorted(
       (float(w), v) for w, v in choice['joint_weight_curve'].items())
-  dual = by_k[0][1]
+  dual, largest = by_k[0][1], by_k[-1][0]
   drawn = [charts.lines(
       {'re-ranked': by_k}, title='mean recall by top k (0 = dual alone)',
       x_label='candidates re-ranked')]
@@ -74,10 +74,15 @@ def reranking(choice: Content) -> str:
   if len(weighed) > 1:
     drawn.append(charts.lines(
         {'re-ranked': weighed, 'dual alone': [(w, dual) for w, _ in weighed]},
-        title='mean recall by joint weight', x_label='joint weight'))
+        title=f'mean recall by joint weight, top {largest}',
+        x_label='joint weight'))
   alone = dict(by_weight).get(-1.0)
   note = '' if alone is None else (
-      f' The match logit alone (no dual score) gives {alone:.1f}.')
+      f' The match logit alone (no dual score) gives {alone:.1f} at top '
+      f'{largest}.')
+  if choice['top_k'] == 1:
+    note += (' Re-ranking a single candidate changes nothing: the joint '
+             'encoder did not improve on the dual one here.')
   weight = choice['joint_weight']
   rule = ('match logit alone' if weight < 0 else
           f'dual logit + {weight:g} · match logit')

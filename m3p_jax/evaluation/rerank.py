@@ -45,8 +45,12 @@ class Choice:
 
   @property
   def joint_weight_curve(self) -> dict[float, float]:
-    """{joint weight: mR} at the chosen top k."""
-    return dict(self.mean_recall[self.top_k])
+    """{joint weight: mR} at the largest top k.
+
+    At the chosen one the curve may be flat by construction: re-ranking a
+    single candidate changes nothing, whatever its score.
+    """
+    return dict(self.mean_recall[max(self.mean_recall)])
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of `rerank_choice.json`."""

@@ -1,0 +1,89 @@
+"""Stages of a recipe: timed, skipped, resumed, never replaced silently."""
+
+import json
+import pathlib
+
+import pytest
+
+from input_pipeline import errors
+from m3p_jax.recipes import stages
+
+
+def _records(workdir: pathlib.Path):
+  return json.loads((workdir / 'timings.json').read_text())
+
+
+def test_a_finished_stage_is_skipped(tmp_path, capsys):
+  calls = []
+  for _ in range(2):
+    recipe = stages.Stages(tmp_path, 1)
+    recipe.run('one', lambda: calls.append(1), title='the first')
+  assert calls == [1]
+  assert _records(tmp_path)['one']['finished']
+  captured = capsys.readouterr()
+  assert '[ 1/1] the first: done before' in captured.err
+  assert not captured.out
+
+
+def test_a_stage_that_was_cut_off_goes_on_and_adds_its_seconds(
+    tmp_path, monkeypatch):
+  clock = iter([0.0, 10.0, 100.0, 105.0])
+  monkeypatch.setattr(stages.time, 'monotonic', lambda: next(clock))
+
+  def fail():
+    raise OSError('disk full')
+
+  with pytest.raises(OSError, match='disk full'):
+    stages.Stages(tmp_path, 1).run('one', fail, title='')
+  assert _records(tmp_path)['one']['seconds'] == 10
+  assert not _records(tmp_path)['one']['finished']
+  stages.Stages(tmp_path, 1).run('one', lambda: None, title='')
+  assert _records(tmp_path)['one']['seconds'] == 15
+  assert _records(tmp_path)['one']['finished']
+
+
+def test_a_change_runs_the_stages_after_it_again(tmp_path):
+  calls = []
+
+  def run(value):
+    recipe = stages.Stages(tmp_path, 2)
+    recipe.run('a', lambda: calls.append('a'), title='', settings=value)
+    recipe.run('b', lambda: calls.append('b'), title='', after=['a'])
+
+  run(1)
+  run(1)
+  assert calls == ['a', 'b']
+  run(2)
+  assert calls == ['a', 'b', 'a', 'b']
+
+
+def test_a_stage_whose_output_is_gone_runs_again(tmp_path):
+  output = tmp_path / 'out'
+  for _ in range(2):
+    stages.Stages(tmp_path, 1).run('a', output.touch, title='', output=output)
+    assert output.exists()
+    output.unlink()
+
+
+def test_long_work_is_never_replaced_silently(tmp_path):
+  output = tmp_path / 'pretrain'
+
+  def work():
+    output.mkdir()
+    (output / 'config.json').write_text(json.dumps({'num_train_steps': 5}))
+
+  def run(steps):
+    stages.Stages(tmp_path, 1).run(
+        'pretrain', work, title='', settings={'num_train_steps': steps},
+        output=output, resumes=True)
+
+  run(5)
+  with pytest.raises(errors.UserError,
+                     match=r'pretrain.*num_train_steps 5, now 6.*--workdir'):
+    run(6)
+
+
+def test_what_changes_no_weights_is_no_setting():
+  config = {'seed': 1, 'data': {'data_dir': 'x', 'languages': ['en']},
+            'evaluation': {'top_k': 5}, 'init_from': 'y', 'mesh': {'data': 2}}
+  assert stages.settings_of(config) == {'seed': 1, 'data.languages': ['en']}
