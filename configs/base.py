@@ -129,9 +129,10 @@ def get_config() -> ConfigDict:
   # gradient, no moments).
   config.optimizer.rate_factors = ()
 
-  # Before the first update, fit the match head to the mean and spread of its
-  # inputs; see m3p_jax/centring.py.
-  config.centre_pooler = False
+  # Before the first update, fit the heads to the training data: how often its
+  # tokens and classes occur, where the match head's inputs lie; see
+  # m3p_jax/first_values.py.
+  config.fit_first_values = False
 
   # Updates in the whole run.
   config.num_train_steps = 100_000

@@ -71,7 +71,7 @@ def _warm_start(config: ml_collections.ConfigDict, steps: int) -> None:
 
 
 def _pretrain(config: ml_collections.ConfigDict) -> None:
-  config.centre_pooler = True
+  config.fit_first_values = True
   config.num_train_steps = 220
   config.tasks = dict(
       xmlm=base.task_config('masked_lm', 'text', 8, weight=0.1),

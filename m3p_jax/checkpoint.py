@@ -24,7 +24,7 @@ from input_pipeline import errors
 from m3p_jax import data_handler
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import m3p
+from m3p_jax.model import initial
 
 ModelConfig = model_config_lib.ModelConfig
 
@@ -146,7 +146,7 @@ def load(path: str | pathlib.Path, *,
   def read(path):
     config, manifest = read_files(path)
     boxed = jax.eval_shape(
-        lambda: m3p.init_params(config, jax.random.key(0)))
+        lambda: initial.init_params(config, jax.random.key(0)))
     abstract = nn.unbox(boxed)
     if shard is None:
       device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -24,6 +24,8 @@ RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
     'setting', 'data.data_dir', 'model.dtype', 'model.remat')
+# Keyword of a loss that the loop fills, no option of a config.
+_BASELINE = 'baseline'
 _TASK_KEYS = tuple(base.task_config('', '', 1))
 
 
@@ -131,10 +133,15 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
         f'tasks.{name}.objective is {task.objective!r}, which has no `loss`')
   allowed = [key for key, parameter
              in inspect.signature(module.loss).parameters.items()
-             if parameter.kind is parameter.KEYWORD_ONLY]
+             if parameter.kind is parameter.KEYWORD_ONLY and key != _BASELINE]
   for option in task.options:
     choices.check(f'option of tasks.{name}', option, allowed)
   return module.loss
+
+
+def takes_baseline(loss: Callable[..., Any]) -> bool:
+  """Returns whether the loss measures a baseline from frequencies.py."""
+  return _BASELINE in inspect.signature(loss).parameters
 
 
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,

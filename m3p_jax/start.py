@@ -18,13 +18,15 @@ from input_pipeline import errors
 from input_pipeline import sources
 from m3p_jax import checkpoint
 from m3p_jax import config_check
+from m3p_jax import frequencies as frequencies_lib
 from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import m3p
+from m3p_jax.model import initial
 
 ConfigDict = ml_collections.ConfigDict
+Frequencies = frequencies_lib.Frequencies
 ModelConfig = model_config_lib.ModelConfig
 # Model keys that change no parameter: the config's own values are taken.
 FREE_KEYS = ('dropout', 'attention_dropout', 'dtype', 'remat')
@@ -95,7 +97,7 @@ def initial_params(start: Start, config: ConfigDict, mesh: Mesh,
         shard=lambda boxed: sharding.of_params(mesh, boxed))[0]
 
   def init(key):
-    return m3p.init_params(start.config, key)
+    return initial.init_params(start.config, key)
 
   shardings = sharding.of_params(mesh, jax.eval_shape(init, key))
   if config.init_from == 'e5':
@@ -116,14 +118,24 @@ def make_optimizer(config: ConfigDict):
   return schedule, optimizer.make_optimizer(schedule, **options)
 
 
-def make_tasks(task_configs: ConfigDict) -> tuple[train_step.Task, ...]:
-  """Returns the tasks, in the order of their names."""
-  return tuple(
-      train_step.Task(
-          name, functools.partial(
-              config_check.find_loss(name, task), **task.options),
-          task.weight)
-      for name, task in sorted(task_configs.items()))
+def make_tasks(task_configs: ConfigDict, *,
+               frequencies: Mapping[str, Frequencies] | None = None,
+               ) -> tuple[train_step.Task, ...]:
+  """Returns the tasks, in the order of their names.
+
+  Args:
+    task_configs: `config.tasks`.
+    frequencies: of each stream; losses that know a baseline measure it.
+  """
+  tasks = []
+  for name, task in sorted(task_configs.items()):
+    loss = config_check.find_loss(name, task)
+    options = dict(task.options)
+    if frequencies and config_check.takes_baseline(loss):
+      options['baseline'] = frequencies[task.stream]
+    tasks.append(train_step.Task(
+        name, functools.partial(loss, **options), task.weight))
+  return tuple(tasks)
 
 
 def abstract_state(model_config: ModelConfig, *, mesh: Mesh,
@@ -133,7 +145,7 @@ def abstract_state(model_config: ModelConfig, *, mesh: Mesh,
   create = functools.partial(
       train_step.create_state, tx=tx, rate_factors=rate_factors)
   boxed = jax.eval_shape(
-      lambda: m3p.init_params(model_config, jax.random.key(0)))
+      lambda: initial.init_params(model_config, jax.random.key(0)))
   optimizer.check_rate_factors(nn.unbox(boxed), rate_factors)
   state = jax.eval_shape(create, nn.unbox(boxed))
   trainable, frozen = optimizer.split(

@@ -13,18 +13,20 @@ from absl import logging
 import jax
 import ml_collections
 
-from m3p_jax import centring
 from m3p_jax import checkpoint
 from m3p_jax import config_check
+from m3p_jax import first_values
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import progress as progress_lib
 from m3p_jax import sharding
 from m3p_jax import start as start_lib
 from m3p_jax import train_step
+from m3p_jax import training_data
 from m3p_jax.model import m3p
 
 ConfigDict = ml_collections.ConfigDict
-_CENTRING_BATCHES = 4
+# Batches that the match head is fitted to.
+_FITTING_BATCHES = 4
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
@@ -82,10 +84,13 @@ class _Run:
         workdir / 'checkpoints', keep=config.keep_checkpoints)
     self.init_key, self.step_key = jax.random.split(
         jax.random.key(config.seed))
-    self.iterator = iter(self._dataset(validation=False))
+    self.iterator = iter(training_data.train(config, start.languages))
     self.validation: list[Any] | None = None
+    self.frequencies = training_data.count(config, start)
     self.evaluate = jax.jit(functools.partial(
-        train_step.eval_step, model=self.model, tasks=self.tasks))
+        train_step.eval_step, model=self.model,
+        tasks=start_lib.make_tasks(
+            config.tasks, frequencies=self.frequencies)))
 
   def go(self) -> dict[str, float]:
     """Returns the last validation losses, after all steps."""
@@ -104,9 +109,9 @@ class _Run:
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
       for step in range(first + 1, config.num_train_steps + 1):
+        rows = training_data.take(self.iterator)
         state, metrics = step_fn(
-            state, sharding.put_rows(self.mesh, _to_numpy(self.iterator)),
-            self.step_key)
+            state, sharding.put_rows(self.mesh, rows), self.step_key)
         progress.submit(step, metrics)
         is_last = step == config.num_train_steps
         # Asked once a step: the signal may come at any moment.
@@ -144,8 +149,8 @@ class _Run:
     if state is None:
       params = start_lib.initial_params(
           self.start, self.config, self.mesh, self.init_key)
-      if self.config.centre_pooler:
-        params = self._centre_pooler(params)
+      if self.config.fit_first_values:
+        params = self._fit_first_values(params)
       state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
           params)
     whole = sharding.replicated(self.mesh)
@@ -156,25 +161,23 @@ class _Run:
         out_shardings=(shardings, whole), donate_argnums=0)
     return jax.device_put(state, shardings), step_fn
 
-  def _centre_pooler(self, params):
-    """Returns params with the match head fitted to the first batches."""
+  def _fit_first_values(self, params):
+    """Returns params with the heads fitted to the training data."""
     # An iterator of its own: the run's is not moved.
-    source = iter(self._dataset(validation=False))
-    batches = [
-        batch for _ in range(_CENTRING_BATCHES)
-        for batch in sharding.put_rows(self.mesh, _to_numpy(source)).values()
-        if batch.regions is not None]
-    return centring.centre_pooler(
-        self.model, params, batches, jax.random.fold_in(self.init_key, 1))
+    source = iter(training_data.train(self.config, self.start.languages))
+    batches = [sharding.put_rows(self.mesh, training_data.take(source))
+               for _ in range(_FITTING_BATCHES)]
+    return first_values.fit(
+        self.model, params, batches, self.frequencies,
+        jax.random.fold_in(self.init_key, 1))
 
   def _validate(self, state, writer) -> dict[str, float]:
     """Writes and returns 'validation/task/metric' on the validation split."""
     if not self.config.eval_batches:
       return {}
     if self.validation is None:
-      source = iter(self._dataset(validation=True))
-      self.validation = [
-          _to_numpy(source) for _ in range(self.config.eval_batches)]
+      source = training_data.validation(self.config, self.start.languages)
+      self.validation = list(map(training_data.to_numpy, source))
     params, sums = state.all_params(), {}
     for index, batches in enumerate(self.validation):
       # The same masks every time, and for every seed of training.
@@ -187,24 +190,6 @@ class _Run:
               for name, mean in sums.items()}
     writer.write(int(state.step), losses)
     return losses
-
-  def _dataset(self, *, validation: bool):
-    # Slow to import, and modes that need no data never do.
-    import tensorflow as tf
-
-    from input_pipeline import pipeline
-    # The accelerator's memory is JAX's.
-    tf.config.set_visible_devices([], 'GPU')
-    config = self.config
-    common = dict(languages=self.start.languages,
-                  shard_index=jax.process_index(),
-                  num_shards=jax.process_count())
-    if validation:
-      return pipeline.build_validation(
-          config.data, config.tasks, seed=0, batches=config.eval_batches,
-          **common)
-    return pipeline.build(config.data, config.tasks, seed=config.seed,
-                          **common)
 
   def _log_header(self, state) -> None:
     config = self.config
@@ -222,8 +207,3 @@ class _Run:
                    ','.join(stream.languages), task.weight)
     logging.info('start: %s; steps %d to %d in %s', self.start.source,
                  int(state.step), config.num_train_steps, self.workdir)
-
-
-def _to_numpy(iterator) -> Any:
-  """Returns the next {task: Batch} of a tf.data iterator."""
-  return jax.tree.map(lambda tensor: tensor.numpy(), next(iterator))

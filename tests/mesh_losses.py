@@ -13,6 +13,7 @@ from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import start
 from m3p_jax import train_step
+from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
@@ -43,7 +44,7 @@ def run(data: int, model: int, steps: int = 3) -> None:
   losses = []
   with jax.set_mesh(mesh):
     state = jax.jit(
-        lambda key: create(nn.unbox(m3p.init_params(models.TINY, key))),
+        lambda key: create(nn.unbox(initial.init_params(models.TINY, key))),
         out_shardings=shardings)(jax.random.key(0))
     for step in range(steps):
       batches = sharding.put_rows(mesh, {

@@ -9,6 +9,7 @@ import numpy as np
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
+from m3p_jax.model import initial
 from m3p_jax.model import m3p
 
 TINY = model_config.ModelConfig(
@@ -21,7 +22,7 @@ TINY = model_config.ModelConfig(
 @functools.cache
 def tiny():
   """Returns (module, params) of the tiny model; made once a process."""
-  params = jax.jit(lambda key: nn.unbox(m3p.init_params(TINY, key)))(
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(TINY, key)))(
       jax.random.key(0))
   return m3p.M3P(TINY), params
 

@@ -15,7 +15,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import m3p
+from m3p_jax.model import initial
 from tests import models
 from tests import toy
 
@@ -61,7 +61,7 @@ def make_workdir(folder: pathlib.Path) -> pathlib.Path:
 
 def save_checkpoint(folder: pathlib.Path, *, step: int) -> None:
   """Saves weights drawn with the step as their seed."""
-  params = jax.jit(lambda key: nn.unbox(m3p.init_params(CONFIG, key)))(
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(CONFIG, key)))(
       jax.random.key(step))
   state = train_step.TrainState(
       step=jnp.int32(step), params=params, frozen={}, opt_state=())

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from m3p_jax.model import config as model_config
+from m3p_jax.model import initial
 from m3p_jax.model import layers
-from m3p_jax.model import m3p
 from m3p_jax.model import pooling
 from tests import models
 
@@ -146,7 +146,7 @@ def test_contract_gradients_equal_einsum(dtype):
 def test_base_size_has_the_parameters_of_the_release():
   config = model_config.ModelConfig()
   shapes = jax.eval_shape(
-      lambda key: m3p.init_params(config, key), jax.random.key(0))
+      lambda key: initial.init_params(config, key), jax.random.key(0))
   sizes = {name: sum(x.size for x in jax.tree.leaves(part))
            for name, part in shapes.items()}
   assert sizes['tokens'] == 250_112 * 768

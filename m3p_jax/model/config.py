@@ -29,6 +29,9 @@ class ModelConfig:
     attention_dropout: share of attention weights dropped in training.
     layer_norm_epsilon: of every LayerNorm.
     refiner_layers: layers of the region refiner; 0 = off.
+    match_head: what the match score reads: 'first' is M3P's, the last state
+      of position 0; 'first+product' adds the product of the caption's vector
+      and the picture's, both read from the joint states.
     dtype: of activations: 'float32', 'bfloat16' or 'auto'.
     remat: 'none', or 'full': layers are recomputed in the backward pass.
   """
@@ -46,6 +49,7 @@ class ModelConfig:
   attention_dropout: float = 0.1
   layer_norm_epsilon: float = 1e-12
   refiner_layers: int = 0
+  match_head: str = 'first'
   dtype: str = 'auto'
   remat: str = 'none'
 
@@ -54,7 +58,8 @@ class ModelConfig:
       raise ValueError(
           f'model.num_heads must divide model.width: {self.width} % '
           f'{self.num_heads} = {self.width % self.num_heads}')
-    for name, allowed in (('dtype', ('auto', 'float32', 'bfloat16')),
+    for name, allowed in (('match_head', ('first', 'first+product')),
+                          ('dtype', ('auto', 'float32', 'bfloat16')),
                           ('remat', ('none', 'full'))):
       if getattr(self, name) not in allowed:
         raise ValueError(

@@ -67,6 +67,12 @@ def linear_init(fan_in: int) -> Initializer:
   return init
 
 
+def identity_init(key: jax.Array, shape: tuple[int, int], dtype) -> jax.Array:
+  """Returns an identity matrix, cut or padded to the shape."""
+  del key
+  return jnp.eye(shape[0], shape[1], dtype=dtype)
+
+
 class Einsum(nn.Module):
   """A linear map written as an einsum.
 

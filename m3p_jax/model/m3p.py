@@ -5,33 +5,21 @@ F region feature, V padded vocabulary, C region classes, E shared space.
 Source: reference.md, sections 2 and 3.
 """
 
-from typing import NamedTuple
-
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
+from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import layers
 from m3p_jax.model import pooling
 from m3p_jax.model import region_refiner
 from m3p_jax.model import regions as regions_lib
 
-# The largest factor by which cosines are multiplied (CLIP's limit).
+# Factors by which cosines are multiplied: at first, and at most (CLIP's).
 MAX_LOGIT_SCALE = 100.0
-
-
-class Encoded(NamedTuple):
-  """Last hidden states: [B, R, D] or None, [B, L, D] or None; 0 at padding."""
-  regions_BRD: jax.Array | None
-  text_BLD: jax.Array | None
-
-
-def _identity(key: jax.Array, shape: tuple[int, int], dtype) -> jax.Array:
-  """Returns an identity matrix: initial values of a square projection."""
-  del key
-  return jnp.eye(shape[0], shape[1], dtype=dtype)
+FIRST_LOGIT_SCALE = 20.0
 
 
 class M3P(nn.Module):
@@ -68,6 +56,11 @@ class M3P(nn.Module):
         'BD,DX->BX', (width, width), ('embed', 'mlp'), fan_in=width)
     self.match = layers.Einsum(
         'BD,DN->BN', (width, 1), ('embed', 'one'), fan_in=width)
+    if c.match_head == 'first+product':
+      self.match_product = self.param(
+          'match_product', nn.with_logical_partitioning(
+              nn.initializers.ones, ('shared',)),
+          (c.embedding_dim,), jnp.float32)
     self.token_bias = self.param(
         'token_bias', nn.with_logical_partitioning(
             nn.initializers.zeros, ('vocab',)),
@@ -85,12 +78,13 @@ class M3P(nn.Module):
     # Text vectors begin as the mean of the last hidden states, which E5 has
     # already aligned across languages. A picture begins as its embedded
     # regions alone; what the layers make of them is learned on top.
-    self.text_projection = projection(_identity)
-    self.region_projection = projection(_identity)
+    self.text_projection = projection(layers.identity_init)
+    self.region_projection = projection(layers.identity_init)
     self.image_projection = projection(nn.initializers.zeros)
     self.log_scale = self.param(
         'log_scale', nn.with_logical_partitioning(
-            nn.initializers.constant(jnp.log(20.0)), ()), (), jnp.float32)
+            nn.initializers.constant(jnp.log(FIRST_LOGIT_SCALE)), ()),
+        (), jnp.float32)
     self.dropout = nn.Dropout(c.dropout)
 
   def __call__(self, batch: batch_lib.Batch) -> jax.Array:
@@ -108,7 +102,7 @@ class M3P(nn.Module):
     return jnp.stack([x.astype(jnp.float32).sum() for x in outputs]).sum()
 
   def encode(self, batch: batch_lib.Batch, *,
-             deterministic: bool | None = None) -> Encoded:
+             deterministic: bool | None = None) -> encoded_lib.Encoded:
     """Returns hidden states: joint, or text-only where there are no regions.
 
     Args:
@@ -117,7 +111,7 @@ class M3P(nn.Module):
     """
     deterministic = self._resolve(deterministic)
     if batch.regions is None:
-      return Encoded(None, self._encode_text(
+      return encoded_lib.Encoded(None, self._encode_text(
           batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
           deterministic))
     regions_BRD = self._region_hidden(batch.regions, deterministic)
@@ -127,7 +121,12 @@ class M3P(nn.Module):
     mask_BT = jnp.concatenate(
         [batch.regions.mask_BR, batch.text_mask_BL], axis=1)
     hidden_BTD = self._run_with_positions(hidden_BTD, mask_BT, deterministic)
-    return Encoded(hidden_BTD[:, :num_regions], hidden_BTD[:, num_regions:])
+    regions_BRD, text_BLD = jnp.split(hidden_BTD, [num_regions], axis=1)
+    if self.config.match_head == 'first':
+      return encoded_lib.Encoded(regions_BRD, text_BLD)
+    return encoded_lib.Encoded(
+        regions_BRD, text_BLD, self._image_vector(regions_BRD, batch.regions)
+        * self._text_vector(text_BLD, batch.text_mask_BL))
 
   def encode_images(self, regions: batch_lib.Regions,
                     language_B: jax.Array | None = None, *,
@@ -135,9 +134,7 @@ class M3P(nn.Module):
     """Returns image-only hidden states [B, R, D]: no positions, no first LN."""
     deterministic = self._resolve(deterministic)
     hidden_BRD = self._region_hidden(regions, deterministic)
-    if self.config.num_languages > 1 and language_B is not None:
-      hidden_BRD = hidden_BRD + self.languages(language_B)[:, None].astype(
-          hidden_BRD.dtype)
+    hidden_BRD = self._add_language(hidden_BRD, language_B)
     hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
     hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
         hidden_BRD.dtype)
@@ -146,10 +143,8 @@ class M3P(nn.Module):
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the pictures alone."""
-    hidden_BRD = self.encode_images(regions, deterministic=deterministic)
-    pooled_BD = pooling.mean_pool(hidden_BRD, regions.mask_BR)
-    return pooling.normalise(
-        self.image_projection(pooled_BD) + self._pooled_regions(regions))
+    return self._image_vector(
+        self.encode_images(regions, deterministic=deterministic), regions)
 
   def embed_regions(self, regions: batch_lib.Regions) -> jax.Array:
     """Returns unit vectors [B, E] of embedded regions, without any layer."""
@@ -159,10 +154,9 @@ class M3P(nn.Module):
                   language_B: jax.Array | None = None, *,
                   deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the captions alone."""
-    hidden_BLD = self._encode_text(
-        token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic))
-    pooled_BD = pooling.mean_pool(hidden_BLD, text_mask_BL)
-    return pooling.normalise(self.text_projection(pooled_BD))
+    return self._text_vector(self._encode_text(
+        token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic)),
+        text_mask_BL)
 
   def token_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, V]; the table's padding rows are -inf."""
@@ -181,13 +175,18 @@ class M3P(nn.Module):
     """Returns the predicted un-normalised features [B, P, F], float32."""
     return self.region_regression(hidden_BPD).astype(jnp.float32)
 
-  def match_logits(self, encoded: Encoded) -> jax.Array:
+  def match_logits(self, encoded: encoded_lib.Encoded) -> jax.Array:
     """Returns [B] float32: does the caption belong to the picture.
 
-    Read from position 0, which is the first region.
+    Read from position 0, the first region; `config.match_head` may add the
+    product of the two vectors (ViLBERT's match head reads that alone).
     """
     pooled_BD = jnp.tanh(self.pooler(encoded.regions_BRD[:, 0]))
-    return self.match(pooled_BD)[:, 0].astype(jnp.float32)
+    logits_B = self.match(pooled_BD)[:, 0].astype(jnp.float32)
+    if encoded.product_BE is None:
+      return logits_B
+    return logits_B + FIRST_LOGIT_SCALE * jnp.einsum(
+        'BE,E->B', encoded.product_BE, self.match_product)
 
   def logit_scale(self) -> jax.Array:
     """Returns the learned factor on cosines, a positive float32 scalar."""
@@ -200,6 +199,21 @@ class M3P(nn.Module):
 
   def _word_vectors(self, token_ids_BL):
     return self.tokens(token_ids_BL).astype(self.config.activation_dtype)
+
+  def _add_language(self, hidden_BTD, language_B):
+    if self.config.num_languages == 1 or language_B is None:
+      return hidden_BTD
+    return hidden_BTD + self.languages(language_B)[:, None].astype(
+        hidden_BTD.dtype)
+
+  def _image_vector(self, hidden_BRD, regions):
+    pooled_BD = pooling.mean_pool(hidden_BRD, regions.mask_BR)
+    return pooling.normalise(
+        self.image_projection(pooled_BD) + self._pooled_regions(regions))
+
+  def _text_vector(self, hidden_BLD, text_mask_BL):
+    return pooling.normalise(self.text_projection(
+        pooling.mean_pool(hidden_BLD, text_mask_BL)))
 
   def _pooled_regions(self, regions):
     return self.region_projection(
@@ -215,10 +229,8 @@ class M3P(nn.Module):
 
   def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
                    deterministic):
-    hidden_BLD = self._word_vectors(token_ids_BL)
-    if self.config.num_languages > 1 and language_B is not None:
-      hidden_BLD = hidden_BLD + self.languages(language_B)[:, None].astype(
-          hidden_BLD.dtype)
+    hidden_BLD = self._add_language(
+        self._word_vectors(token_ids_BL), language_B)
     return self._run_with_positions(hidden_BLD, text_mask_BL, deterministic)
 
   def _run_with_positions(self, hidden_BTD, mask_BT, deterministic):
@@ -228,23 +240,3 @@ class M3P(nn.Module):
     hidden_BTD = self.dropout(hidden_BTD, deterministic=deterministic)
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
     return self.encoder(hidden_BTD, mask_BT, deterministic)[0]
-
-
-def init_params(config: model_config.ModelConfig, key: jax.Array):
-  """Returns fresh parameters, boxed with their logical axis names.
-
-  Args:
-    config: geometry.
-    key: random key; equal keys give equal values on every mesh.
-  """
-  regions = batch_lib.Regions(
-      image_id_B=jnp.zeros((1,), jnp.int32),
-      features_BRF=jnp.zeros((1, 1, config.region_feature_dim)),
-      boxes_BRG=jnp.zeros((1, 1, 5)),
-      class_ids_BR=jnp.zeros((1, 1), jnp.int32),
-      mask_BR=jnp.ones((1, 1), bool))
-  batch = batch_lib.Batch(
-      token_ids_BL=jnp.zeros((1, 1), jnp.int32),
-      text_mask_BL=jnp.ones((1, 1), bool),
-      language_B=jnp.zeros((1,), jnp.int32), regions=regions)
-  return M3P(config).init(key, batch)['params']

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
+from m3p_jax import frequencies
 from m3p_jax import metrics
 from m3p_jax.objectives import masking
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
-         mask_rate: float = 0.15):
+         mask_rate: float = 0.15,
+         baseline: frequencies.Frequencies | None = None):
   """Returns the cross-entropy in nats of the hidden tokens, and accuracy.
 
   Args:
@@ -22,6 +24,7 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     batch: rows of text, with or without regions.
     key: random key of the masking.
     mask_rate: share of tokens predicted.
+    baseline: adds 'unigram_loss', that of knowing the frequencies alone.
 
   Returns:
     `Mean` over hidden tokens and {'accuracy': Mean}.
@@ -34,9 +37,13 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
       batch.token_ids_BL, masked.positions_BP, axis=1)
   nats_BP = jax.nn.logsumexp(logits_BPV, axis=-1) - jnp.take_along_axis(
       logits_BPV, target_BP[..., None], axis=-1)[..., 0]
-  is_right_BP = logits_BPV.argmax(-1) == target_BP
   weight = masked.weights_BP.sum()
-  return (
-      metrics.Mean((nats_BP * masked.weights_BP).sum(), weight),
-      {'accuracy': metrics.Mean(
-          (is_right_BP * masked.weights_BP).sum(), weight)})
+
+  def mean(values_BP):
+    return metrics.Mean((values_BP * masked.weights_BP).sum(), weight)
+
+  others = {'accuracy': mean(logits_BPV.argmax(-1) == target_BP)}
+  if baseline is not None:
+    others['unigram_loss'] = mean(
+        -jnp.asarray(baseline.log_token_V)[target_BP])
+  return mean(nats_BP), others

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
+from m3p_jax import frequencies
 from m3p_jax import metrics
 from m3p_jax.objectives import masking
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
-         mask_rate: float = 0.15, feature_weight: float = 1.0):
+         mask_rate: float = 0.15, feature_weight: float = 1.0,
+         baseline: frequencies.Frequencies | None = None):
   """Returns class cross-entropy plus feature regression of hidden regions.
 
   Args:
@@ -22,6 +24,8 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     key: random key of the masking.
     mask_rate: share of regions predicted.
     feature_weight: of the mean square error of the un-normalised feature.
+    baseline: adds 'class_unigram_loss' and 'mean_feature_loss', those of
+      knowing the frequencies and the mean feature alone.
 
   Returns:
     `Mean` over hidden regions, and {'class_loss', 'feature_loss', 'accuracy'}.
@@ -35,17 +39,22 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   logits_BPC = model.region_class_logits(hidden_BPD)
   nats_BP = -jnp.take_along_axis(
       jax.nn.log_softmax(logits_BPC), class_BP[..., None], axis=-1)[..., 0]
-  target_BPF = masking.gather(regions.features_BRF, masked.positions_BP)
-  error_BP = jnp.square(
-      model.region_features(hidden_BPD) - target_BPF.astype(jnp.float32)
-  ).mean(-1)
-  is_right_BP = logits_BPC.argmax(-1) == class_BP
-
+  target_BPF = masking.gather(
+      regions.features_BRF, masked.positions_BP).astype(jnp.float32)
   weight = masked.weights_BP.sum()
 
   def mean(values_BP):
     return metrics.Mean((values_BP * masked.weights_BP).sum(), weight)
 
-  return mean(nats_BP + feature_weight * error_BP), {
-      'class_loss': mean(nats_BP), 'feature_loss': mean(error_BP),
-      'accuracy': mean(is_right_BP)}
+  def error(predicted):
+    return jnp.square(predicted - target_BPF).mean(-1)
+
+  error_BP = error(model.region_features(hidden_BPD))
+  others = {'class_loss': mean(nats_BP), 'feature_loss': mean(error_BP),
+            'accuracy': mean(logits_BPC.argmax(-1) == class_BP)}
+  if baseline is not None:
+    others |= {
+        'class_unigram_loss': mean(
+            -jnp.asarray(baseline.log_class_C)[class_BP]),
+        'mean_feature_loss': mean(error(jnp.asarray(baseline.feature_F)))}
+  return mean(nats_BP + feature_weight * error_BP), others

@@ -1,0 +1,31 @@
+"""Fresh parameters of M3P.
+
+Source: reference.md, section 2 (initial values).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax.model import config as model_config
+from m3p_jax.model import m3p
+
+
+def init_params(config: model_config.ModelConfig, key: jax.Array):
+  """Returns fresh parameters, boxed with their logical axis names.
+
+  Args:
+    config: geometry.
+    key: random key; equal keys give equal values on every mesh.
+  """
+  regions = batch_lib.Regions(
+      image_id_B=jnp.zeros((1,), jnp.int32),
+      features_BRF=jnp.zeros((1, 1, config.region_feature_dim)),
+      boxes_BRG=jnp.zeros((1, 1, 5)),
+      class_ids_BR=jnp.zeros((1, 1), jnp.int32),
+      mask_BR=jnp.ones((1, 1), bool))
+  batch = batch_lib.Batch(
+      token_ids_BL=jnp.zeros((1, 1), jnp.int32),
+      text_mask_BL=jnp.ones((1, 1), bool),
+      language_B=jnp.zeros((1,), jnp.int32), regions=regions)
+  return m3p.M3P(config).init(key, batch)['params']
