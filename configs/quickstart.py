@@ -29,7 +29,8 @@ _SLOW_ENCODER = (
     _FROZEN_WORDS, (r'^(encoder|positions|embedding_norm)', 0.1),
     # Adam moves every entry by the same step: fast enough to learn how often a
     # token is seen.
-    (r'^token_bias$', 20.0), (r'^(pooler|match)/', 3.0), (r'', 1.0))
+    (r'^(token_bias|match_product)$', 10.0), (r'^(pooler|match)/', 3.0),
+    (r'', 1.0))
 
 
 def _model(config: ml_collections.ConfigDict) -> None:
@@ -38,7 +39,9 @@ def _model(config: ml_collections.ConfigDict) -> None:
       width=384, num_heads=12, mlp_width=1536, num_layers=12,
       max_positions=512, region_feature_dim=1280, num_region_classes=1001,
       num_languages=1, embedding_dim=384, dropout=0.1,
-      attention_dropout=0.0))
+      attention_dropout=0.0,
+      # Position 0 alone takes far more steps than there are here.
+      match_head='first+product'))
 
 
 def _data(config: ml_collections.ConfigDict) -> None:

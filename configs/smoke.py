@@ -18,7 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.update(dict(
       width=32, num_heads=2, mlp_width=64, num_layers=2, max_positions=64,
       region_feature_dim=1280, num_region_classes=1001, num_languages=4,
-      embedding_dim=16, refiner_layers=1, dtype='float32', remat='full'))
+      embedding_dim=16, refiner_layers=1, match_head='first+product',
+      dtype='float32', remat='full'))
   data = config.data
   data.languages = LANGUAGES
   data.text.datasets, data.text.languages = ('udhr',), LANGUAGES
@@ -37,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
       retrieval=base.task_config(
           'retrieval', 'image_text', 4, num_candidates=2, negatives='hard',
           softmax_weight=1.0, add_dual_score=True))
+  config.fit_first_values = True
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_steps = 2
   config.num_train_steps = 8

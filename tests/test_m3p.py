@@ -1,5 +1,8 @@
 """Properties of the model: what a hidden state may depend on, and shapes."""
 
+import dataclasses
+
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import layers
+from m3p_jax.model import m3p
 from m3p_jax.model import pooling
 from tests import models
 
@@ -156,7 +160,40 @@ def test_base_size_has_the_parameters_of_the_release():
   assert sizes['positions'] == 514 * 768
 
 
+def test_match_head_may_add_the_product_of_both_vectors():
+  config = dataclasses.replace(models.TINY, match_head='first+product')
+  params = nn.unbox(initial.init_params(config, jax.random.key(0)))
+  only = nn.unbox(initial.init_params(models.TINY, jax.random.key(0)))
+  assert set(params) - set(only) == {'match_product'}
+  # Only the product makes a difference, and it is the joint states' cosine.
+  params['match_product'] = jnp.arange(config.embedding_dim) / 10
+  batch = models.batch()
+
+  def parts(module):
+    encoded = module.encode(batch, deterministic=True)
+    text_BD = pooling.mean_pool(encoded.text_BLD, batch.text_mask_BL)
+    image_BD = pooling.mean_pool(encoded.regions_BRD, batch.regions.mask_BR)
+    embedded_BD = pooling.mean_pool(
+        module.region_embedding(batch.regions), batch.regions.mask_BR)
+    image_BE = pooling.normalise(
+        module.image_projection(image_BD)
+        + module.region_projection(embedded_BD))
+    text_BE = pooling.normalise(module.text_projection(text_BD))
+    return (module.match_logits(encoded),
+            module.match_logits(encoded._replace(product_BE=None)),
+            (image_BE * text_BE) @ params['match_product'])
+
+  logits_B, first_B, product_B = nn.apply(parts, m3p.M3P(config))(
+      {'params': params})
+  assert np.abs(product_B).min() > 1e-3
+  np.testing.assert_allclose(
+      logits_B, first_B + m3p.FIRST_LOGIT_SCALE * product_B, rtol=1e-5)
+
+
 def test_config_names_what_is_wrong():
+  with pytest.raises(ValueError, match="match_head is 'second'"):
+    model_config.ModelConfig(match_head='second')
+
   with pytest.raises(ValueError, match='num_heads must divide'):
     model_config.ModelConfig(width=10, num_heads=3)
   with pytest.raises(ValueError, match="dtype is 'float8'"):

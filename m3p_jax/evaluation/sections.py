@@ -15,6 +15,9 @@ from m3p_jax.evaluation import results
 Content = Mapping[str, Any]
 MODES = {'dual': 'dual encoder', 'joint': 'joint encoder',
          'rerank': 're-ranked'}
+# Losses that have a baseline of their own: see m3p_jax/frequencies.py.
+_LOSSES = {'loss': 'unigram_loss', 'class_loss': 'class_unigram_loss',
+           'feature_loss': 'mean_feature_loss'}
 
 
 def section(title: str, text: str, body: str) -> str:
@@ -174,12 +177,7 @@ def losses(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         continue
       drawn.append(charts.lines(series, title=task, x_label='step',
                                 y_label='nats'))
-      if series['validation']:
-        accuracy = _points(entries, f'validation/{task}/accuracy')
-        learned.append([
-            f'{stage}: {task}', f'{series["validation"][0][1]:.3f}',
-            f'{series["validation"][-1][1]:.3f}',
-            f'{100 * accuracy[-1][1]:.1f} %' if accuracy else '–'])
+      learned += _learned(entries, stage, task)
     if drawn:
       parts.append(f'<h3>{html.escape(stage)}</h3><div class="grid">'
                    f'{"".join(drawn)}</div>')
@@ -188,9 +186,35 @@ def losses(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
   body = charts.legend(['training', 'validation']) + ''.join(parts)
   if learned:
     body += '<h3>On held-out data</h3>' + table(
-        ['task', 'first loss', 'last loss', 'last accuracy'], learned)
-  return section('Training', 'Loss of each task in nats. Points of the '
-                 'validation loss tell their value when pointed at.', body)
+        ['task', 'first loss', 'frequencies alone', 'last loss',
+         'last accuracy'], learned)
+  return section(
+      'Training', 'Loss of each task in nats. Points of the validation loss '
+      'tell their value when pointed at. “Frequencies alone” is the loss of '
+      'knowing how often each token or class occurs, or the mean feature.',
+      body)
+
+
+def _learned(entries: Sequence[Mapping[str, float]], stage: str,
+             task: str) -> list[list[str]]:
+  """Returns a task's rows: first, baseline's and last validation losses."""
+
+  def points(name: str) -> list[tuple[float, float]]:
+    return _points(entries, f'validation/{task}/{name}')
+
+  rows, accuracy = [], points('accuracy')
+  for name, baseline in _LOSSES.items():
+    found, known = points(name), points(baseline)
+    # A sum of losses has no baseline: its parts are shown instead.
+    if found and not (name == 'loss' and points('class_loss')):
+      rows.append([
+          f'{stage}: {task}' + (f', {name.removesuffix("_loss")}'
+                                if name != 'loss' else ''),
+          f'{found[0][1]:.3f}', f'{known[-1][1]:.3f}' if known else '–',
+          f'{found[-1][1]:.3f}',
+          f'{100 * accuracy[-1][1]:.1f} %'
+          if accuracy and name != 'feature_loss' else '–'])
+  return rows
 
 
 def _points(entries: Sequence[Mapping[str, float]],
