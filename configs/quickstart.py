@@ -75,29 +75,32 @@ def _warm_start(config: ml_collections.ConfigDict, steps: int) -> None:
 
 def _pretrain(config: ml_collections.ConfigDict) -> None:
   config.fit_first_values = True
-  config.num_train_steps = 220
+  config.num_train_steps = 200
   config.tasks = dict(
-      xmlm=base.task_config('masked_lm', 'text', 8, weight=0.1),
-      mc_mlm=base.task_config('masked_lm', 'image_text', 12, weight=0.1),
-      mc_mrm=base.task_config('masked_region', 'image_text', 12, weight=0.1),
-      mc_vlm=base.task_config('matching', 'image_text', 32),
-      contrastive=base.task_config('contrastive', 'image_text', 48))
+      xmlm=base.task_config('masked_lm', 'text', 16),
+      mc_mlm=base.task_config('masked_lm', 'image_text', 32),
+      mc_mrm=base.task_config('masked_region', 'image_text', 24),
+      mc_vlm=base.task_config('matching', 'image_text', 16),
+      contrastive=base.task_config('contrastive', 'image_text', 32))
   config.optimizer.learning_rate = 1e-3
   config.optimizer.rate_factors = _SLOW_ENCODER
 
 
 def _finetune(config: ml_collections.ConfigDict, languages: tuple[str, ...],
-              steps: int) -> None:
+              steps: int, batch_size: int = 64) -> None:
+  """The dual encoder learns; the joint one follows by what both share.
+
+  Training the match head too, by candidates of 500 pictures, made re-ranking
+  worse on validation: against the dual encoder's 46.7 (12 languages), +0.1
+  after it and +0.7 without.
+  """
   config.setting = 'en' if languages == ('en',) else 'all'
   config.data.image_text.datasets = ('tux_paint',)
   config.data.image_text.languages = languages
   config.num_train_steps = steps
-  config.tasks = dict(
-      contrastive=base.task_config('contrastive', 'image_text', 64),
-      retrieval=base.task_config(
-          'retrieval', 'image_text', 12, num_candidates=4,
-          negatives='hard', softmax_weight=1.0, add_dual_score=True))
-  config.optimizer.learning_rate = 5e-4
+  config.tasks = dict(contrastive=base.task_config(
+      'contrastive', 'image_text', batch_size))
+  config.optimizer.learning_rate = 7e-4
   config.optimizer.rate_factors = _SLOW_ENCODER
 
 
@@ -127,12 +130,11 @@ def get_config(stage: str = 'pretrain') -> ml_collections.ConfigDict:
   elif stage == 'en':
     _finetune(config, ('en',), steps=60)
   elif stage == 'all':
-    _finetune(config, SUPERVISED, steps=120)
+    _finetune(config, SUPERVISED, steps=120, batch_size=96)
   elif stage == 'ablation_warm_start':
     _warm_start(config, steps=200)
   elif stage == 'ablation_en':
     _finetune(config, ('en',), steps=50)
-    del config.tasks.retrieval
   else:
     raise ValueError(f'stage is {stage!r}; allowed: {", ".join(STAGES)}')
   return config

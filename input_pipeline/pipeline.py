@@ -26,8 +26,8 @@ STREAMS = ('text', 'image_text')
 
 def build(data_config: ml_collections.ConfigDict,
           task_configs: Mapping[str, Any], *, seed: int,
-          languages: Sequence[str] | None = None, shard_index: int = 0,
-          num_shards: int = 1) -> tf.data.Dataset:
+          languages: Sequence[str] | None = None, switches: bool = True,
+          shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
   """Returns an infinite dataset of {task: Batch}, training split.
 
   Args:
@@ -36,6 +36,7 @@ def build(data_config: ml_collections.ConfigDict,
     seed: seed of order, choice of captions and code-switching.
     languages: all languages; a row's language is an index in them. Default:
       `data_config.languages`.
+    switches: code-switch as the config says; else not at all.
     shard_index: number of this host.
     num_shards: hosts that share each batch; the rows of all together do not
       depend on it.
@@ -45,7 +46,7 @@ def build(data_config: ml_collections.ConfigDict,
       a batch size that the hosts cannot share.
   """
   makers = _makers(data_config, task_configs, languages, split='train',
-                   switches=True)
+                   switches=switches)
   return _assemble(tf.data.Dataset.counter(), makers, task_configs, seed,
                    shard_index, num_shards)
 

@@ -13,6 +13,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import frequencies as frequencies_lib
@@ -33,28 +34,34 @@ def fit(model: nn.Module, params: Any,
     key: random key of the match head's wrong pairs.
   """
   if frequencies:
-    params = fit_output_biases(
+    params = fit_masked_heads(
         params, frequencies_lib.mixture(frequencies))
   paired = [batch for tasks in batches for batch in tasks.values()
             if batch.regions is not None]
   return centre_match_head(model, params, paired, key) if paired else params
 
 
-def fit_output_biases(params: Any,
-                      frequencies: frequencies_lib.Frequencies) -> Any:
+def fit_masked_heads(params: Any,
+                     frequencies: frequencies_lib.Frequencies) -> Any:
   """Returns params whose masked heads begin at the data's frequencies.
 
   Args:
-    params: unboxed; only biases change.
+    params: unboxed. Biases are set, and the last maps of the region heads
+      begin at zero; the map to tokens is the word table, and stays.
     frequencies: of the training data; its parts that are None change nothing.
   """
   regression, classes = params['region_regression'], params['region_class']
   if frequencies.feature_F is not None:
-    regression = {**regression, 'bias': jnp.asarray(frequencies.feature_F)}
-    classes = {**classes, 'out': {
-        **classes['out'], 'bias': jnp.asarray(frequencies.log_class_C)}}
+    regression = _constant(regression, frequencies.feature_F)
+    classes = {**classes, 'out': _constant(
+        classes['out'], frequencies.log_class_C)}
   return {**params, 'token_bias': jnp.asarray(frequencies.log_token_V),
           'region_regression': regression, 'region_class': classes}
+
+
+def _constant(linear: Any, bias: np.ndarray) -> Any:
+  return {'kernel': jnp.zeros_like(linear['kernel']),
+          'bias': jnp.asarray(bias)}
 
 
 def centre_match_head(model: nn.Module, params: Any,

@@ -47,7 +47,11 @@ def to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
 
 def count(config: ConfigDict, start: start_lib.Start,
           ) -> dict[str, frequencies.Frequencies]:
-  """Returns the frequencies of each stream, if a loss of the run asks."""
+  """Returns the frequencies of each stream, if a loss of the run asks.
+
+  Without code-switching, like the validation split: a baseline that knew
+  foreign words, which never come there, would be easier to beat.
+  """
   if not any(config_check.takes_baseline(config_check.find_loss(name, task))
              for name, task in config.tasks.items()):
     return {}
@@ -57,7 +61,8 @@ def count(config: ConfigDict, start: start_lib.Start,
       for task in config.tasks.values()}
   # The same rows on every host: all begin with the same values.
   source = iter(_pipeline().build(
-      config.data, tasks, seed=config.seed, languages=start.languages))
+      config.data, tasks, seed=config.seed, languages=start.languages,
+      switches=False))
   return frequencies.count(
       (take(source) for _ in range(_COUNTED_ROWS // _COUNTED_ROWS_PER_BATCH)),
       vocab_size=start.config.padded_vocab_size,

@@ -88,10 +88,8 @@ def test_masked_heads_begin_at_the_baseline():
       [{'image_text': jax.tree.map(np.asarray, batch)}],
       vocab_size=models.TINY.padded_vocab_size,
       num_classes=models.TINY.num_region_classes)['image_text']
-  fitted = first_values.fit_output_biases(params, known)
+  fitted = first_values.fit_masked_heads(params, known)
   fitted['tokens'] = jax.tree.map(jnp.zeros_like, fitted['tokens'])
-  for head in (fitted['region_regression'], fitted['region_class']['out']):
-    head['kernel'] = jnp.zeros_like(head['kernel'])
   for objective, pairs in (
       (masked_lm, {'loss': 'unigram_loss'}),
       (masked_region, {'class_loss': 'class_unigram_loss',
