@@ -76,11 +76,13 @@ def _warm_start(config: ml_collections.ConfigDict, steps: int) -> None:
 def _pretrain(config: ml_collections.ConfigDict) -> None:
   config.fit_first_values = True
   config.num_train_steps = 200
+  # Enough pairs for an accuracy to within two points.
+  config.eval_batches = 24
   config.tasks = dict(
       xmlm=base.task_config('masked_lm', 'text', 16),
       mc_mlm=base.task_config('masked_lm', 'image_text', 32),
       mc_mrm=base.task_config('masked_region', 'image_text', 24),
-      mc_vlm=base.task_config('matching', 'image_text', 16),
+      mc_vlm=base.task_config('matching', 'image_text', 32),
       contrastive=base.task_config('contrastive', 'image_text', 32))
   config.optimizer.learning_rate = 1e-3
   config.optimizer.rate_factors = _SLOW_ENCODER

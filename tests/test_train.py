@@ -114,7 +114,8 @@ def test_run_leaves_what_the_design_says(whole):
   written = metrics.read(whole / 'metrics.jsonl')
   assert [line['step'] for line in written] == [0, 1, 2, 3, 4, 5, 6, 6]
   assert list(written[0]) == ['step', 'validation/xmlm/accuracy',
-                              'validation/xmlm/loss']
+                              'validation/xmlm/loss',
+                              'validation/xmlm/unigram_loss']
   for name in ('xmlm/loss', 'xmlm/accuracy', 'train/loss',
                'train/learning_rate', *TIMES):
     assert name in written[1]

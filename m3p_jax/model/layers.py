@@ -17,9 +17,10 @@ from m3p_jax.model import config as model_config
 Initializer = Callable[..., jax.Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def contract(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns einsum(equation, x, kernel) in x's dtype, summed in float32.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def contract(equation: str, x: jax.Array, kernel: jax.Array,
+             dtype: jnp.dtype | None = None) -> jax.Array:
+  """Returns einsum(equation, x, kernel), summed in float32.
 
   Both factors are rounded to x's dtype. The backward pass rounds the incoming
   gradient too, so that all three products run on the matrix unit; XLA's own
@@ -30,17 +31,19 @@ def contract(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
       in the output.
     x: activations.
     kernel: float32 weights.
+    dtype: of the result; None = x's.
   """
   return jnp.einsum(
       equation, x, kernel.astype(x.dtype),
-      preferred_element_type=jnp.float32).astype(x.dtype)
+      preferred_element_type=jnp.float32).astype(dtype or x.dtype)
 
 
-def _contract_forward(equation, x, kernel):
-  return contract(equation, x, kernel), (x, kernel)
+def _contract_forward(equation, x, kernel, dtype):
+  return contract(equation, x, kernel, dtype), (x, kernel)
 
 
-def _contract_backward(equation, saved, gradient):
+def _contract_backward(equation, dtype, saved, gradient):
+  del dtype
   x, kernel = saved
   left, rest = equation.split(',')
   right, out = rest.split('->')

@@ -16,6 +16,7 @@ from m3p_jax.model import layers
 from m3p_jax.model import pooling
 from m3p_jax.model import region_refiner
 from m3p_jax.model import regions as regions_lib
+from m3p_jax.model import token_head
 
 # Factors by which cosines are multiplied: at first, and at most (CLIP's).
 MAX_LOGIT_SCALE = 100.0
@@ -160,12 +161,16 @@ class M3P(nn.Module):
 
   def token_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, V]; the table's padding rows are -inf."""
-    logits_BPV = jnp.einsum(
-        'BPD,VD->BPV', hidden_BPD,
-        self.tokens.embedding.astype(hidden_BPD.dtype),
-        preferred_element_type=jnp.float32) + self.token_bias
-    is_padding_V = jnp.arange(logits_BPV.shape[-1]) >= self.config.vocab_size
-    return jnp.where(is_padding_V, -jnp.inf, logits_BPV)
+    return token_head.logits(
+        hidden_BPD, self.tokens.embedding, self.token_bias,
+        vocab_size=self.config.vocab_size)
+
+  def token_nats(self, hidden_BPD: jax.Array, target_BP: jax.Array,
+                 ) -> tuple[jax.Array, jax.Array]:
+    """Returns the targets' nats [B, P], float32, and likeliest tokens."""
+    return token_head.nats(
+        hidden_BPD, self.tokens.embedding, self.token_bias, target_BP,
+        self.config.vocab_size)
 
   def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, C] of the regions' classes."""

@@ -32,17 +32,15 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   masked = masking.mask_tokens(batch, key, rate=mask_rate)
   encoded = model.encode(masked.batch)
   hidden_BPD = masking.gather(encoded.text_BLD, masked.positions_BP)
-  logits_BPV = model.token_logits(hidden_BPD)
   target_BP = jnp.take_along_axis(
       batch.token_ids_BL, masked.positions_BP, axis=1)
-  nats_BP = jax.nn.logsumexp(logits_BPV, axis=-1) - jnp.take_along_axis(
-      logits_BPV, target_BP[..., None], axis=-1)[..., 0]
+  nats_BP, likeliest_BP = model.token_nats(hidden_BPD, target_BP)
   weight = masked.weights_BP.sum()
 
   def mean(values_BP):
     return metrics.Mean((values_BP * masked.weights_BP).sum(), weight)
 
-  others = {'accuracy': mean(logits_BPV.argmax(-1) == target_BP)}
+  others = {'accuracy': mean(likeliest_BP == target_BP)}
   if baseline is not None:
     others['unigram_loss'] = mean(
         -jnp.asarray(baseline.log_token_V)[target_BP])
