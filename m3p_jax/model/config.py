@@ -29,9 +29,13 @@ class ModelConfig:
     attention_dropout: share of attention weights dropped in training.
     layer_norm_epsilon: of every LayerNorm.
     refiner_layers: layers of the region refiner; 0 = off.
+    normalise_regions: whether features and boxes are divided by their norms
+      before they are embedded; False where they come so.
     match_head: what the match score reads: 'first' is M3P's, the last state
       of position 0; 'first+product' adds the product of the caption's vector
       and the picture's, both read from the joint states.
+    caption_match: whether there is the head that matches two captions.
+    decoder: whether the layers can attend to encoded rows, to write text.
     dtype: of activations: 'float32', 'bfloat16' or 'auto'.
     remat: 'none', or 'full': layers are recomputed in the backward pass.
   """
@@ -49,7 +53,10 @@ class ModelConfig:
   attention_dropout: float = 0.1
   layer_norm_epsilon: float = 1e-12
   refiner_layers: int = 0
+  normalise_regions: bool = True
   match_head: str = 'first'
+  caption_match: bool = False
+  decoder: bool = False
   dtype: str = 'auto'
   remat: str = 'none'
 

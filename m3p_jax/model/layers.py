@@ -1,8 +1,7 @@
-"""Layers of M3P as einsums: dense maps, embeddings, LayerNorm, attention.
+"""Dense maps, embeddings and LayerNorm.
 
-Letters: B rows, T length (regions and text), D width, H heads, K head size,
-M MLP width. Parameters are float32; LayerNorm, softmax and sums inside
-products are float32; activations are `config.dtype`.
+Letters: B rows, T length (regions and text), D width. Parameters are float32;
+LayerNorm and sums inside products are float32; activations are `config.dtype`.
 """
 
 from collections.abc import Callable
@@ -11,8 +10,6 @@ import functools
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-
-from m3p_jax.model import config as model_config
 
 Initializer = Callable[..., jax.Array]
 
@@ -146,85 +143,3 @@ class LayerNorm(nn.Module):
     variance = jnp.square(centred).mean(-1, keepdims=True)
     y = centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias
     return y.astype(x.dtype)
-
-
-def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array,
-           mask_BT: jax.Array, *, deterministic: bool) -> jax.Array:
-  """Returns the heads' weighted values, [B, T, H, K]; inside a compact module.
-
-  Args:
-    c: geometry.
-    hidden_BTD: activations.
-    mask_BT: bool, False where a position may not be attended to.
-    deterministic: no dropout on the attention weights.
-  """
-  shape = (c.width, c.num_heads, c.head_size)
-
-  def project(name):
-    return Einsum('BTD,DHK->BTHK', shape, ('embed', 'heads', 'head_size'),
-                  fan_in=c.width, bias_axes=2, name=name)(hidden_BTD)
-
-  # Queries are scaled before the product, as the release does.
-  query_BTHK = project('query') * c.head_size ** -0.5
-  key_BTHK, value_BTHK = project('key'), project('value')
-  logits_BHTS = jnp.einsum(
-      'BTHK,BSHK->BHTS', query_BTHK, key_BTHK,
-      preferred_element_type=jnp.float32)
-  # Finite, so that a row of padding alone gives numbers, not NaN.
-  logits_BHTS = jnp.where(
-      mask_BT[:, None, None, :], logits_BHTS, jnp.finfo(jnp.float32).min)
-  weights_BHTS = jax.nn.softmax(logits_BHTS).astype(hidden_BTD.dtype)
-  weights_BHTS = nn.Dropout(c.attention_dropout)(
-      weights_BHTS, deterministic=deterministic)
-  return jnp.einsum(
-      'BHTS,BSHK->BTHK', weights_BHTS, value_BTHK,
-      preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
-
-
-class Attention(nn.Module):
-  """Multi-head self-attention with an output map."""
-  config: model_config.ModelConfig
-
-  @nn.compact
-  def __call__(self, hidden_BTD: jax.Array, mask_BT: jax.Array, *,
-               deterministic: bool) -> jax.Array:
-    c = self.config
-    mixed_BTHK = attend(c, hidden_BTD, mask_BT, deterministic=deterministic)
-    return Einsum('BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
-                  ('heads', 'head_size', 'embed'), fan_in=c.width,
-                  name='out')(mixed_BTHK)
-
-
-class Mlp(nn.Module):
-  """The feed-forward part: Linear, erf GELU, Linear."""
-  config: model_config.ModelConfig
-
-  @nn.compact
-  def __call__(self, hidden_BTD: jax.Array) -> jax.Array:
-    c = self.config
-    inner_BTM = Einsum('BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
-                       fan_in=c.width, name='inner')(hidden_BTD)
-    inner_BTM = jax.nn.gelu(inner_BTM, approximate=False)
-    return Einsum('BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
-                  fan_in=c.mlp_width, name='outer')(inner_BTM)
-
-
-class EncoderLayer(nn.Module):
-  """One post-LayerNorm Transformer layer.
-
-  Source: reference.md, section 3 ("Joint").
-  """
-  config: model_config.ModelConfig
-
-  @nn.compact
-  def __call__(self, hidden_BTD: jax.Array, mask_BT: jax.Array,
-               deterministic: bool) -> tuple[jax.Array, None]:
-    c = self.config
-    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
-    attended_BTD = Attention(c, name='attention')(
-        hidden_BTD, mask_BT, deterministic=deterministic)
-    hidden_BTD = LayerNorm(c.layer_norm_epsilon, name='attention_norm')(
-        hidden_BTD + dropout(attended_BTD))
-    hidden_BTD = LayerNorm(c.layer_norm_epsilon, name='mlp_norm')(
-        hidden_BTD + dropout(Mlp(c, name='mlp')(hidden_BTD)))
-    return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype), None

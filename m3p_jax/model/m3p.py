@@ -10,26 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
-from m3p_jax.model import config as model_config
 from m3p_jax.model import encoded as encoded_lib
+from m3p_jax.model import heads
 from m3p_jax.model import layers
 from m3p_jax.model import pooling
 from m3p_jax.model import region_refiner
 from m3p_jax.model import regions as regions_lib
-from m3p_jax.model import token_head
-
-# Factors by which cosines are multiplied: at first, and at most (CLIP's).
-MAX_LOGIT_SCALE = 100.0
-FIRST_LOGIT_SCALE = 20.0
+from m3p_jax.model import transformer
 
 
-class M3P(nn.Module):
+class M3P(heads.Heads):
   """The model; every method is usable inside `nn.apply` on a bound module.
 
   Where `deterministic` is left None, dropout runs if the caller gave a
   'dropout' key.
   """
-  config: model_config.ModelConfig
 
   def setup(self):
     c = self.config
@@ -42,56 +37,25 @@ class M3P(nn.Module):
     self.region_embedding = regions_lib.RegionEmbedding(c)
     if c.refiner_layers:
       self.refiner = region_refiner.RegionRefiner(c)
-    layer = layers.EncoderLayer
+    layer = transformer.EncoderLayer
     if c.remat == 'full':
       layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False)
     self.encoder = nn.scan(
         layer, variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
-        in_axes=(nn.broadcast, nn.broadcast), length=c.num_layers,
+        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
+        length=c.num_layers,
         # XLA's CPU loops run bfloat16 layers at half the speed of unrolled
         # ones (45 against 90 rows/s at E5's geometry).
         unroll=c.num_layers if jax.default_backend() == 'cpu' else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'})(c)
-    self.pooler = layers.Einsum(
-        'BD,DX->BX', (width, width), ('embed', 'mlp'), fan_in=width)
-    self.match = layers.Einsum(
-        'BD,DN->BN', (width, 1), ('embed', 'one'), fan_in=width)
-    if c.match_head == 'first+product':
-      self.match_product = self.param(
-          'match_product', nn.with_logical_partitioning(
-              nn.initializers.ones, ('shared',)),
-          (c.embedding_dim,), jnp.float32)
-    self.token_bias = self.param(
-        'token_bias', nn.with_logical_partitioning(
-            nn.initializers.zeros, ('vocab',)),
-        (c.padded_vocab_size,), jnp.float32)
-    self.region_regression = layers.Einsum(
-        'BPD,DF->BPF', (width, c.region_feature_dim),
-        ('embed', 'region_feature'), fan_in=width)
-    self.region_class = regions_lib.RegionClassHead(c)
-
-    def projection(kernel_init):
-      return layers.Einsum(
-          'BD,DE->BE', (width, c.embedding_dim), ('embed', 'shared'),
-          fan_in=width, kernel_init=kernel_init)
-
-    # Text vectors begin as the mean of the last hidden states, which E5 has
-    # already aligned across languages. A picture begins as its embedded
-    # regions alone; what the layers make of them is learned on top.
-    self.text_projection = projection(layers.identity_init)
-    self.region_projection = projection(layers.identity_init)
-    self.image_projection = projection(nn.initializers.zeros)
-    self.log_scale = self.param(
-        'log_scale', nn.with_logical_partitioning(
-            nn.initializers.constant(jnp.log(FIRST_LOGIT_SCALE)), ()),
-        (), jnp.float32)
+    self._setup_heads()
     self.dropout = nn.Dropout(c.dropout)
 
   def __call__(self, batch: batch_lib.Batch) -> jax.Array:
     """Touches every parameter, so that the tree does not depend on tasks."""
     encoded = self.encode(batch, deterministic=True)
-    outputs = (
+    outputs = [
         self.token_logits(encoded.text_BLD[:, :1]),
         self.region_class_logits(encoded.regions_BRD[:, :1]),
         self.region_features(encoded.regions_BRD[:, :1]),
@@ -99,7 +63,13 @@ class M3P(nn.Module):
         self.embed_images(batch.regions, deterministic=True),
         self.embed_texts(batch.token_ids_BL, batch.text_mask_BL,
                          batch.language_B, deterministic=True),
-        self.logit_scale())
+        self.logit_scale()]
+    if self.config.caption_match:
+      outputs.append(self.caption_match_logits(encoded.text_BLD))
+    if self.config.decoder:
+      memory = transformer.Memory(encoded.regions_BRD, batch.regions.mask_BR)
+      outputs.append(self.decode(
+          batch.token_ids_BL, batch.text_mask_BL, memory, deterministic=True))
     return jnp.stack([x.astype(jnp.float32).sum() for x in outputs]).sum()
 
   def encode(self, batch: batch_lib.Batch, *,
@@ -129,6 +99,24 @@ class M3P(nn.Module):
         regions_BRD, text_BLD, self._image_vector(regions_BRD, batch.regions)
         * self._text_vector(text_BLD, batch.text_mask_BL))
 
+  def decode(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
+             memory: transformer.Memory, language_B: jax.Array | None = None, *,
+             deterministic: bool | None = None) -> jax.Array:
+    """Returns hidden states [B, L, D] of text that is written left to right.
+
+    The encoder's own layers with causal attention, and attention to what was
+    encoded between the two halves of each. Needs `config.decoder`.
+
+    Args:
+      token_ids_BL: the text so far, `<s>` first.
+      text_mask_BL: False at padding.
+      memory: an encoded picture, or picture and source text.
+      language_B: index of each row's language.
+      deterministic: no dropout; None = dropout if there is a key for it.
+    """
+    return self._encode_text(token_ids_BL, text_mask_BL, language_B,
+                             self._resolve(deterministic), memory)
+
   def encode_images(self, regions: batch_lib.Regions,
                     language_B: jax.Array | None = None, *,
                     deterministic: bool | None = None) -> jax.Array:
@@ -139,7 +127,7 @@ class M3P(nn.Module):
     hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
     hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
         hidden_BRD.dtype)
-    return self.encoder(hidden_BRD, regions.mask_BR, deterministic)[0]
+    return self.encoder(hidden_BRD, regions.mask_BR, deterministic, None)[0]
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
@@ -159,44 +147,6 @@ class M3P(nn.Module):
         token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic)),
         text_mask_BL)
 
-  def token_logits(self, hidden_BPD: jax.Array) -> jax.Array:
-    """Returns float32 logits [B, P, V]; the table's padding rows are -inf."""
-    return token_head.logits(
-        hidden_BPD, self.tokens.embedding, self.token_bias,
-        vocab_size=self.config.vocab_size)
-
-  def token_nats(self, hidden_BPD: jax.Array, target_BP: jax.Array,
-                 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the targets' nats [B, P], float32, and likeliest tokens."""
-    return token_head.nats(
-        hidden_BPD, self.tokens.embedding, self.token_bias, target_BP,
-        self.config.vocab_size)
-
-  def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
-    """Returns float32 logits [B, P, C] of the regions' classes."""
-    return self.region_class(hidden_BPD).astype(jnp.float32)
-
-  def region_features(self, hidden_BPD: jax.Array) -> jax.Array:
-    """Returns the predicted un-normalised features [B, P, F], float32."""
-    return self.region_regression(hidden_BPD).astype(jnp.float32)
-
-  def match_logits(self, encoded: encoded_lib.Encoded) -> jax.Array:
-    """Returns [B] float32: does the caption belong to the picture.
-
-    Read from position 0, the first region; `config.match_head` may add the
-    product of the two vectors (ViLBERT's match head reads that alone).
-    """
-    pooled_BD = jnp.tanh(self.pooler(encoded.regions_BRD[:, 0]))
-    logits_B = self.match(pooled_BD)[:, 0].astype(jnp.float32)
-    if encoded.product_BE is None:
-      return logits_B
-    return logits_B + FIRST_LOGIT_SCALE * jnp.einsum(
-        'BE,E->B', encoded.product_BE, self.match_product)
-
-  def logit_scale(self) -> jax.Array:
-    """Returns the learned factor on cosines, a positive float32 scalar."""
-    return jnp.minimum(jnp.exp(self.log_scale), MAX_LOGIT_SCALE)
-
   def _resolve(self, deterministic: bool | None) -> bool:
     if deterministic is None:
       return not self.has_rng('dropout')
@@ -211,19 +161,6 @@ class M3P(nn.Module):
     return hidden_BTD + self.languages(language_B)[:, None].astype(
         hidden_BTD.dtype)
 
-  def _image_vector(self, hidden_BRD, regions):
-    pooled_BD = pooling.mean_pool(hidden_BRD, regions.mask_BR)
-    return pooling.normalise(
-        self.image_projection(pooled_BD) + self._pooled_regions(regions))
-
-  def _text_vector(self, hidden_BLD, text_mask_BL):
-    return pooling.normalise(self.text_projection(
-        pooling.mean_pool(hidden_BLD, text_mask_BL)))
-
-  def _pooled_regions(self, regions):
-    return self.region_projection(
-        pooling.mean_pool(self.region_embedding(regions), regions.mask_BR))
-
   def _region_hidden(self, regions, deterministic):
     hidden_BRD = self.region_embedding(regions)
     hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
@@ -233,15 +170,17 @@ class M3P(nn.Module):
     return hidden_BRD
 
   def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
-                   deterministic):
+                   deterministic, memory=None):
     hidden_BLD = self._add_language(
         self._word_vectors(token_ids_BL), language_B)
-    return self._run_with_positions(hidden_BLD, text_mask_BL, deterministic)
+    return self._run_with_positions(
+        hidden_BLD, text_mask_BL, deterministic, memory)
 
-  def _run_with_positions(self, hidden_BTD, mask_BT, deterministic):
+  def _run_with_positions(self, hidden_BTD, mask_BT, deterministic,
+                          memory=None):
     position_TD = self.positions(jnp.arange(hidden_BTD.shape[1]))
     hidden_BTD = hidden_BTD + position_TD[None].astype(hidden_BTD.dtype)
     hidden_BTD = self.embedding_norm(hidden_BTD)
     hidden_BTD = self.dropout(hidden_BTD, deterministic=deterministic)
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
-    return self.encoder(hidden_BTD, mask_BT, deterministic)[0]
+    return self.encoder(hidden_BTD, mask_BT, deterministic, memory)[0]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from m3p_jax.model import config as model_config
 from m3p_jax.model import layers
+from m3p_jax.model import transformer
 
 
 class RefinerAttention(nn.Module):
@@ -20,8 +21,9 @@ class RefinerAttention(nn.Module):
   @nn.compact
   def __call__(self, hidden_BRD, mask_BR, *, deterministic):
     c = self.config
-    mixed_BRD = layers.attend(
-        c, hidden_BRD, mask_BR, deterministic=deterministic)
+    mixed_BRD = transformer.attend(
+        c, hidden_BRD, transformer.Memory(hidden_BRD, mask_BR),
+        deterministic=deterministic)
     both = jnp.concatenate(
         [mixed_BRD.reshape(hidden_BRD.shape), hidden_BRD], axis=-1)
     both = nn.Dropout(c.dropout)(both, deterministic=deterministic)
@@ -48,5 +50,5 @@ class RegionRefiner(nn.Module):
       normed_BRD = layers.LayerNorm(
           c.layer_norm_epsilon, name=f'mlp_norm_{i}')(hidden_BRD)
       hidden_BRD = hidden_BRD + dropout(
-          layers.Mlp(c, name=f'mlp_{i}')(normed_BRD))
+          transformer.Mlp(c, name=f'mlp_{i}')(normed_BRD))
     return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(hidden_BRD)

@@ -15,20 +15,27 @@ from m3p_jax.model import pooling
 
 
 class RegionEmbedding(nn.Module):
-  """LN(W_f · feature + W_l · box), both L2-normalised here and only here."""
+  """LN(W_f · feature + W_l · box), both L2-normalised here and only here.
+
+  Not at all where `config.normalise_regions` is False.
+  """
   config: model_config.ModelConfig
 
   @nn.compact
   def __call__(self, regions: batch_lib.Regions) -> jax.Array:
     c = self.config
     dtype = c.activation_dtype
+    features_BRF, boxes_BRG = regions.features_BRF, regions.boxes_BRG
+    if c.normalise_regions:
+      features_BRF, boxes_BRG = map(pooling.normalise,
+                                    (features_BRF, boxes_BRG))
     features_BRD = layers.Einsum(
         'BRF,FD->BRD', (c.region_feature_dim, c.width),
         ('region_feature', 'embed'), fan_in=c.region_feature_dim,
-        name='feature')(pooling.normalise(regions.features_BRF).astype(dtype))
+        name='feature')(features_BRF.astype(dtype))
     boxes_BRD = layers.Einsum(
         'BRG,GD->BRD', (5, c.width), ('box', 'embed'), fan_in=5,
-        name='box')(pooling.normalise(regions.boxes_BRG).astype(dtype))
+        name='box')(boxes_BRG.astype(dtype))
     return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
         features_BRD + boxes_BRD)
 

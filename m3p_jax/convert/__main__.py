@@ -1,0 +1,102 @@
+"""Weights in and out: python -m m3p_jax.convert import|export|check.
+
+import --from=m3p|volta|xlmr|e5|safetensors --path=FILE --out=DIR
+       [--config=configs/NAME.py] [--overwrite]
+export --to=m3p|volta|safetensors|stablehlo --checkpoint=DIR --out=PATH
+       [--overwrite]
+check  --from=m3p|xlmr --checkpoint=FILE --vectors=DIR
+"""
+
+import sys
+
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+
+from input_pipeline import errors
+from m3p_jax import command_line
+from m3p_jax import progress
+from m3p_jax.convert import check
+from m3p_jax.convert import exporting
+from m3p_jax.convert import importing
+from m3p_jax.convert import output
+from m3p_jax.convert import report
+from m3p_jax.model import config as model_config
+
+_COMMANDS = {'import': ('from', 'path', 'out'),
+             'export': ('to', 'checkpoint', 'out'),
+             'check': ('from', 'checkpoint', 'vectors')}
+
+
+def _import(values) -> None:
+  config = values['config'].value
+  asked = config and model_config.ModelConfig(**config.model)
+  with output.draft(values.out, overwrite=values.overwrite) as path:
+    imported = importing.read(
+        values['from'].value, values.path, asked=asked,
+        seed=config.seed if config else 0)
+    importing.write(
+        imported, path,
+        asked_languages=config.data.languages if config else None)
+  print(report.text(imported.lines))
+  print(f'written to {values.out}; start from it with '
+        f'--config.init_from={values.out}')
+
+
+def _export(values) -> None:
+  source = exporting.load(values.checkpoint)
+  with output.draft(values.out, overwrite=values.overwrite) as path:
+    lines = exporting.write(values.to, source, path)
+  print(report.text(lines))
+  print(f'written to {values.out}')
+
+
+def _check(values) -> None:
+  lines = check.run(values['from'].value, values.checkpoint, values.vectors)
+  for line in lines:
+    print(line)
+  sys.exit(0 if all(line.passes for line in lines) else 1)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  if len(argv) < 2 or argv[1] not in _COMMANDS:
+    found = argv[1] if len(argv) > 1 else ''
+    if found in ('--help', '-h', '-?'):
+      print(__doc__)
+      sys.exit(0)
+    raise errors.UserError(
+        f'the command is {found!r}; allowed: {", ".join(_COMMANDS)}')
+  command, *rest = argv[1:]
+  kinds = {'import': importing.KINDS, 'check': check.KINDS}
+  if command in kinds:
+    flags.DEFINE_enum('from', None, kinds[command], 'Format of the file.')
+  else:
+    flags.DEFINE_enum('to', None, exporting.KINDS, 'Format to write.')
+  flags.DEFINE_string('path', None, 'Weight file to read.')
+  flags.DEFINE_string('checkpoint', None,
+                      'export: checkpoint or workdir; check: weight file.')
+  flags.DEFINE_string('vectors', None,
+                      'Folder with inputs.npz and outputs.npz.')
+  flags.DEFINE_string('out', None, 'File or folder to write.')
+  flags.DEFINE_bool('overwrite', False, 'Replace what is at --out.')
+  config_flags.DEFINE_config_file(
+      'config', None, 'Geometry of what the file does not say.')
+  unused = flags.FLAGS([argv[0], *rest])[1:]
+  if unused:
+    raise errors.UserError(
+        f'unexpected argument {unused[0]!r}: flags are written --name=value')
+  for name in _COMMANDS[command]:
+    if not flags.FLAGS[name].value:
+      raise errors.UserError(f'--{name} is missing')
+  return [argv[0], command]
+
+
+def main(argv: list[str]) -> None:
+  """Runs one command."""
+  progress.show_own_logs()
+  {'import': _import, 'export': _export, 'check': _check}[argv[1]](flags.FLAGS)
+
+
+if __name__ == '__main__':
+  app.run(command_line.one_line_errors(main),
+          flags_parser=command_line.one_line_errors(_parse))

@@ -1,0 +1,108 @@
+"""From a file's tensors to the parameters of a whole model."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import numpy as np
+
+from input_pipeline import errors
+from m3p_jax.convert import layout
+from m3p_jax.convert import names as names_lib
+from m3p_jax.convert import report
+from m3p_jax.model import config as model_config
+from m3p_jax.model import initial
+
+ModelConfig = model_config.ModelConfig
+_NONE = re.compile('(?!)')
+
+
+class Imported(NamedTuple):
+  """A file as a checkpoint of ours.
+
+  Attributes:
+    params: unboxed, of the whole model.
+    config: geometry.
+    lines: what became of each tensor.
+    unused: tensors that no part of the geometry reads, by their keys.
+    options: the options that the file was trained with.
+    prefix: of the file's keys.
+  """
+  params: Any
+  config: ModelConfig
+  lines: list[report.Line]
+  unused: dict[str, np.ndarray]
+  options: dict[str, Any]
+  prefix: str = ''
+
+
+def check(tensors: Mapping[str, np.ndarray], path: pathlib.Path,
+          names: Sequence[names_lib.Name], shapes: names_lib.Shapes, *,
+          optional: re.Pattern[str] = _NONE) -> None:
+  """Raises UserError for the first missing, surplus or misshapen tensor.
+
+  Args:
+    tensors: of the file, those that are none of its known extras.
+    path: of the file.
+    names: what the geometry reads.
+    shapes: of every tensor that may be there.
+    optional: keys that may be absent, unless the geometry reads them.
+  """
+  needed = {name.key for name in names}
+  for key, shape in shapes.items():
+    if key not in tensors:
+      if key in needed or not optional.match(key):
+        raise errors.UserError(f'{path}: tensor {key!r} is missing')
+    elif tensors[key].shape != shape:
+      raise errors.UserError(
+          f'{path}: {key!r} has shape {tensors[key].shape}; allowed: {shape}')
+  for key in tensors:
+    if key not in shapes:
+      raise errors.UserError(
+          f'{path}: tensor {key!r} {tensors[key].shape} belongs to no part of '
+          'the model')
+
+
+def assemble(names: Sequence[names_lib.Name],
+              tensors: Mapping[str, np.ndarray], config: ModelConfig,
+              key: jax.Array, given: Mapping[str, np.ndarray] | None = None,
+              ) -> tuple[Any, list[report.Line]]:
+  """Returns (parameters, lines): what is not in the file is fresh.
+
+  Args:
+    names: of the file's format.
+    tensors: of the file.
+    config: geometry.
+    key: random key of fresh parameters.
+    given: more parameters, by path.
+  """
+
+  def init(key):
+    return layout.flatten(nn.unbox(initial.init_params(config, key)))
+
+  shapes = shapes_of(config)
+  read_params = layout.stack(names, tensors, shapes) | dict(given or {})
+  # What is read is not drawn as well: the word table alone takes seconds.
+  fresh = jax.jit(lambda key: {
+      path: value for path, value in init(key).items()
+      if path not in read_params})(key)
+  lines = [report.Line('used', name.key, tensors[name.key].shape)
+           for name in names if name.key in tensors]
+  lines += [report.Line('fresh', path, value.shape)
+            for path, value in sorted(fresh.items())]
+  return nested({**read_params, **fresh}), lines
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the tree of parameters by path; undoes `layout.flatten`."""
+  return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of our parameters by path."""
+  return {path: x.shape for path, x in layout.flatten(nn.unbox(jax.eval_shape(
+      lambda: initial.init_params(config, jax.random.key(0))))).items()}

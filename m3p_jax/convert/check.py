@@ -1,0 +1,250 @@
+"""Runs a weight file on stored inputs and compares with stored outputs.
+
+Letters: B rows, L text length, R regions, D width, F region feature,
+G=5 box, P labelled tokens.
+Source: reference.md, section 9, says what each array is.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from input_pipeline import errors
+from m3p_jax import batch as batch_lib
+from m3p_jax.convert import assembly
+from m3p_jax.convert import importing
+from m3p_jax.convert import layout
+from m3p_jax.convert import names as names_lib
+from m3p_jax.model import m3p
+from m3p_jax.model import transformer
+from m3p_jax.objectives import negatives
+
+KINDS = ('m3p', 'xlmr')
+Arrays = Mapping[str, np.ndarray]
+_GRADIENT = 'grad/'
+_LOSSES = ('loss_mlm', 'loss_mrm', 'loss_mrfr', 'loss_vlm')
+
+
+class Line(NamedTuple):
+  """One stored array against ours.
+
+  Attributes:
+    name: of the array.
+    absolute: greatest absolute difference; NaN without a counterpart.
+    relative: greatest difference as a share of the stored array's largest
+      entry.
+    tolerance: what is allowed, as `kind` says.
+    kind: 'absolute' or 'relative'.
+  """
+  name: str
+  absolute: float
+  relative: float
+  tolerance: float
+  kind: str
+
+  @property
+  def passes(self) -> bool:
+    """Whether the difference is allowed; NaN is not."""
+    return getattr(self, self.kind) <= self.tolerance
+
+  def __str__(self) -> str:
+    if np.isnan(self.absolute):
+      return f'FAIL {self.name}: no counterpart of its shape'
+    return (f'{"ok  " if self.passes else "FAIL"} {self.name}: absolute '
+            f'{self.absolute:.1e}, relative {self.relative:.1e}, allowed '
+            f'{self.tolerance:.0e} {self.kind}')
+
+
+def run(kind: str, checkpoint: str | pathlib.Path,
+        vectors: str | pathlib.Path) -> list[Line]:
+  """Returns a line for each array of `vectors`/outputs.npz.
+
+  Args:
+    kind: 'm3p' or 'xlmr', the format of the checkpoint.
+    checkpoint: weight file.
+    vectors: folder with inputs.npz and outputs.npz.
+
+  Raises:
+    UserError: a file is missing or cannot be meant.
+  """
+  inputs, outputs = (_load(pathlib.Path(vectors) / f'{name}.npz')
+                     for name in ('inputs', 'outputs'))
+  # The stored inputs are what the release's loader gives: normalised there.
+  imported = importing.read(kind, checkpoint, complete=True)
+  imported = imported._replace(config=dataclasses.replace(
+      imported.config, dtype='float32', normalise_regions=False))
+  try:
+    ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs)
+  except KeyError as error:
+    raise errors.UserError(f'{vectors}/inputs.npz lacks {error}') from error
+  with_mask = kind == 'xlmr'
+  return [_compare(name, ours.get(name), theirs,
+                   inputs['text_mask'] if with_mask else None)
+          for name, theirs in outputs.items()]
+
+
+def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+  if not path.is_file():
+    raise errors.UserError(f'{path}: no such file')
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      return dict(archive)
+  except ValueError as error:
+    raise errors.UserError(f'{path}: {error}') from error
+
+
+def _compare(name: str, ours: Any, theirs: np.ndarray,
+             mask_BL: np.ndarray | None) -> Line:
+  tolerance, kind = 1e-5, 'absolute'
+  if name.startswith('loss_'):
+    kind = 'relative'
+  elif name.startswith('grad'):
+    tolerance, kind = 1e-4, 'relative'
+  if ours is None or np.shape(ours) != theirs.shape:
+    return Line(name, np.nan, np.nan, tolerance, kind)
+  difference = np.abs(np.asarray(ours, np.float64) - theirs)
+  if mask_BL is not None:
+    difference = difference[mask_BL.astype(bool)]
+  largest = float(np.abs(theirs).max(initial=0.0)) or 1.0
+  absolute = float(difference.max(initial=0.0))
+  return Line(name, absolute, absolute / largest, tolerance, kind)
+
+
+def _xlmr(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
+  config = imported.config
+  ids_BL, mask_BL = inputs['token_ids'], inputs['text_mask'].astype(bool)
+
+  def embed(module):
+    words_BLD = module.tokens(ids_BL)
+    positions_LD = module.positions(jnp.arange(ids_BL.shape[1]))
+    return module.embedding_norm(words_BLD + positions_LD)
+
+  def encode(module):
+    return module.encode(batch_lib.Batch(
+        ids_BL, mask_BL, np.zeros(len(ids_BL), np.int32)),
+                         deterministic=True).text_BLD
+
+  call = _caller(config, imported.params)
+  return {'embedding_output': call(embed), 'last_hidden_state': call(encode)}
+
+
+def _caller(config, params) -> Callable[..., Any]:
+  """Returns call(fn), fn of a bound model, jitted."""
+  return lambda fn: jax.jit(
+      lambda params: nn.apply(fn, m3p.M3P(config))({'params': params}))(params)
+
+
+class _Inputs(NamedTuple):
+  """inputs.npz as rows of ours."""
+  masked: batch_lib.Batch
+  token_ids_BL: np.ndarray
+  features_BRF: np.ndarray
+  token_labels_BL: np.ndarray
+  class_labels_BR: np.ndarray
+  match_labels_B: np.ndarray
+
+
+def _rows(inputs: Arrays) -> _Inputs:
+  ids_BL = inputs['masked_token_ids'].astype(np.int32)
+  features_BRF = inputs['masked_region_features']
+  rows, num_regions = features_BRF.shape[:2]
+  regions = batch_lib.Regions(
+      image_id_B=np.arange(rows, dtype=np.int32), features_BRF=features_BRF,
+      boxes_BRG=inputs['region_locations'],
+      class_ids_BR=np.ones((rows, num_regions), np.int32),
+      mask_BR=np.ones((rows, num_regions), bool))
+  mask_BL = np.arange(ids_BL.shape[1])[None] < inputs['text_lengths'][:, None]
+  return _Inputs(
+      batch_lib.Batch(ids_BL, mask_BL, np.zeros(rows, np.int32), regions),
+      inputs['token_ids'].astype(np.int32), inputs['region_features'],
+      inputs['mlm_labels'], inputs['object_labels'], inputs['match_labels'])
+
+
+def _m3p(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
+  rows = _rows(inputs)
+  config = imported.config
+  plain = dataclasses.replace(config, refiner_layers=0)
+  call = _caller(plain, imported.params)
+
+  def joint(module):
+    encoded = module.encode(rows.masked, deterministic=True)
+    return jnp.concatenate([encoded.regions_BRD, encoded.text_BLD], axis=1)
+
+  def others(module):
+    encoded = module.encode(rows.masked, deterministic=True)
+    text_BLD = module.encode(rows.masked._replace(regions=None),
+                             deterministic=True).text_BLD
+    image_BRD = module.encode_images(rows.masked.regions, deterministic=True)
+    # Time-major: the position outside, the row inside.
+    time_L, row_L = np.nonzero(rows.token_labels_BL.T != -1)
+    found = {
+        'mlm_logits': module.token_logits(
+            encoded.text_BLD[row_L, time_L][None])[0, :, :config.vocab_size],
+        'match_logits': module.match_logits(encoded),
+        'text_hidden': text_BLD, 'image_hidden': image_BRD,
+        'loss_xmlm': _token_loss(module, text_BLD, rows)}
+    if config.decoder:
+      found['decoder_hidden'] = module.decode(
+          rows.token_ids_BL, rows.masked.text_mask_BL,
+          transformer.Memory(image_BRD, rows.masked.regions.mask_BR),
+          deterministic=True)
+    return found | _losses(module, encoded, rows)
+
+  outputs = {'joint_hidden': call(joint), **call(others)}
+  if config.refiner_layers:
+    outputs['joint_hidden_refined'] = _caller(config, imported.params)(joint)
+  return outputs | _gradients(imported._replace(config=plain), rows)
+
+
+def _token_loss(module, hidden_BLD, rows: _Inputs) -> jax.Array:
+  """Returns the mean nats of the labelled tokens."""
+  is_labelled_BL = rows.token_labels_BL != -1
+  nats_BL, _ = module.token_nats(
+      hidden_BLD, np.maximum(rows.token_labels_BL, 0))
+  return (nats_BL * is_labelled_BL).sum() / is_labelled_BL.sum()
+
+
+def _losses(module, encoded, rows: _Inputs) -> dict[str, jax.Array]:
+  """Returns the four joint losses of stored labels."""
+  is_labelled_BR = rows.class_labels_BR != -1
+  count = is_labelled_BR.sum()
+  nats_BR = optax.softmax_cross_entropy_with_integer_labels(
+      module.region_class_logits(encoded.regions_BRD),
+      np.maximum(rows.class_labels_BR, 0))
+  error_BR = jnp.square(
+      module.region_features(encoded.regions_BRD) - rows.features_BRF).mean(-1)
+  return {
+      'loss_mlm': _token_loss(module, encoded.text_BLD, rows),
+      'loss_mrm': (nats_BR * is_labelled_BR).sum() / count,
+      'loss_mrfr': (error_BR * is_labelled_BR).sum() / count,
+      'loss_vlm': negatives.sigmoid_cross_entropy(
+          module.match_logits(encoded),
+          jnp.asarray(rows.match_labels_B)).mean()}
+
+
+def _gradients(imported: assembly.Imported,
+               rows: _Inputs) -> dict[str, Any]:
+  """Returns the gradients of the losses' sum by the file's keys."""
+  config = imported.config
+
+  def total(params):
+    def loss(module):
+      losses = _losses(
+          module, module.encode(rows.masked, deterministic=True), rows)
+      return sum(losses[name] for name in _LOSSES)
+    return nn.apply(loss, m3p.M3P(config))({'params': params})
+
+  gradients = jax.device_get(jax.jit(jax.grad(total))(imported.params))
+  names = names_lib.m3p(config)
+  found = layout.unstack(names, layout.flatten(gradients),
+                         names_lib.m3p_shapes(config))
+  return {
+      'grad_global_norm': optax.tree.norm(gradients),
+      **{f'{_GRADIENT}{key}': value for key, value in found.items()}}

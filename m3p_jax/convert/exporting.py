@@ -1,0 +1,193 @@
+"""Our checkpoints as files for other programs."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import checkpoint as checkpoint_lib
+from m3p_jax.convert import assembly
+from m3p_jax.convert import files
+from m3p_jax.convert import layout
+from m3p_jax.convert import names as names_lib
+from m3p_jax.convert import report
+from m3p_jax.convert import torch_writer
+from m3p_jax.model import config as model_config
+from m3p_jax.model import m3p
+
+ModelConfig = model_config.ModelConfig
+KINDS = ('m3p', 'volta', 'safetensors', 'stablehlo')
+# Layers of the region refiner in the release's strict set.
+_REFINER_LAYERS = 6
+
+
+class Source(NamedTuple):
+  """A checkpoint of ours.
+
+  Attributes:
+    params: float32 by path 'a/b/c'.
+    config: geometry.
+    manifest: what the weights read.
+    aside: what the import kept aside, see `files.Aside`.
+  """
+  params: dict[str, np.ndarray]
+  config: ModelConfig
+  manifest: dict[str, Any]
+  aside: files.Aside
+
+
+def load(checkpoint: str | pathlib.Path) -> Source:
+  """Returns a checkpoint's content.
+
+  Raises:
+    UserError: there is none, or it is damaged.
+  """
+  params, config, manifest = checkpoint_lib.load(checkpoint)
+  return Source(layout.flatten(jax.device_get(params)), config, manifest,
+                files.read_aside(checkpoint))
+
+
+def write(kind: str, source: Source,
+          path: pathlib.Path) -> list[report.Line]:
+  """Writes one file or folder, and returns what became of each tensor.
+
+  Args:
+    kind: one of `KINDS`.
+    source: what is written.
+    path: file, or folder for 'safetensors'.
+  """
+  return {'m3p': _write_m3p, 'volta': _write_volta,
+          'safetensors': _write_safetensors,
+          'stablehlo': _write_stablehlo}[kind](source, path)
+
+
+def m3p_tensors(source: Source) -> tuple[dict[str, np.ndarray],
+                                         list[report.Line]]:
+  """Returns the release's full strict set of tensors, and the report.
+
+  What the model has is exact; what the import kept aside comes back; the rest
+  is initialised as the release does.
+  """
+  config, kept = source.config, source.aside.tensors
+  names = names_lib.m3p(config)
+  shapes = names_lib.m3p_shapes(
+      config, refiner_layers=(config.refiner_layers or source.aside.
+                              refiner_layers or _REFINER_LAYERS))
+  tensors = layout.unstack(names, source.params, shapes)
+  lines = [report.Line('used', key, tensors[key].shape) for key in tensors]
+  rng = np.random.default_rng(0)
+  for key, shape in shapes.items():
+    if key in tensors:
+      continue
+    if key in names_lib.TIED:
+      # The same array: both names share one storage in the file.
+      tensors[key] = tensors[names_lib.TIED[key]]
+      lines.append(report.Line('used', key, shape,
+                               f'is {names_lib.TIED[key]!r}'))
+    elif key in kept and kept[key].shape == shape:
+      tensors[key] = kept[key]
+      lines.append(report.Line('unused', key, shape, 'from the import'))
+    else:
+      tensors[key] = _initial(key, shape, shapes, rng)
+      lines.append(report.Line('fresh', key, shape))
+  return {key: tensors[key] for key in shapes}, lines + _left_out(
+      source, names)
+
+
+def _initial(key: str, shape: tuple[int, ...], shapes: names_lib.Shapes,
+             rng: np.random.Generator) -> np.ndarray:
+  """Returns first values as the release draws them."""
+  kind = key.rpartition('.')[2]
+  weight = shapes[f'{key.rpartition(".")[0]}.weight']
+  if len(weight) == 1:  # LayerNorm.
+    return np.full(shape, kind == 'weight', np.float32)
+  bound = weight[1] ** -0.5
+  return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def _left_out(source: Source, names: list[names_lib.Name]) -> list[report.Line]:
+  written = {name.path for name in names}
+  return [report.Line('left out', path, value.shape)
+          for path, value in source.params.items() if path not in written]
+
+
+def _write_m3p(source: Source, path: pathlib.Path) -> list[report.Line]:
+  tensors, lines = m3p_tensors(source)
+  c = source.config
+  torch_writer.write(
+      path, {source.aside.prefix + key: value
+             for key, value in tensors.items()},
+      {'emb_dim': c.width, 'n_layers': c.num_layers, 'n_heads': c.num_heads,
+       'n_words': c.vocab_size, 'n_langs': c.num_languages})
+  return lines
+
+
+def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
+  names = names_lib.volta(source.config)
+  shapes = layout.their_shapes(
+      names, {key: value.shape for key, value in source.params.items()},
+      vocab_size=source.config.vocab_size)
+  tensors = layout.unstack(names, source.params, shapes)
+  torch_writer.write_flat(path, tensors)
+  return [report.Line('used', key, value.shape)
+          for key, value in tensors.items()] + _left_out(source, names)
+
+
+def _write_safetensors(source: Source,
+                       path: pathlib.Path) -> list[report.Line]:
+  from safetensors import numpy as safetensors_numpy  # Only needed here.
+  path.mkdir()
+  safetensors_numpy.save_file(
+      {key: np.asarray(value, order='C')
+       for key, value in source.params.items()},
+      path / files.SAFETENSORS, metadata={'format': 'm3p_jax'})
+  for name, content in (('config.json', dataclasses.asdict(source.config)),
+                        ('manifest.json', source.manifest)):
+    (path / name).write_text(json.dumps(content, indent=2) + '\n')
+  return [report.Line('used', key, value.shape)
+          for key, value in source.params.items()]
+
+
+def score_function(source: Source):
+  """Returns score(token ids, text mask, features, boxes, region mask) -> [B].
+
+  Match logits of the joint encoder, float32; parameters are constants.
+  """
+  config = dataclasses.replace(source.config, dtype='float32')
+  params = assembly.nested(source.params)
+
+  def score(token_ids_BL, text_mask_BL, features_BRF, boxes_BRG, mask_BR):
+    zeros_B = jnp.zeros(token_ids_BL.shape[:1], jnp.int32)
+    batch = batch_lib.Batch(
+        token_ids_BL, text_mask_BL, zeros_B, batch_lib.Regions(
+            zeros_B, features_BRF, boxes_BRG,
+            jnp.zeros(mask_BR.shape, jnp.int32), mask_BR))
+    return nn.apply(
+        lambda module: module.match_logits(
+            module.encode(batch, deterministic=True)),
+        m3p.M3P(config))({'params': params})
+
+  return score
+
+
+def _write_stablehlo(source: Source, path: pathlib.Path) -> list[report.Line]:
+  from jax import export  # Slow to import.
+  rows, length, regions = export.symbolic_shape('b, l, r')
+  shapes = ((rows, length), (rows, length),
+            (rows, regions, source.config.region_feature_dim),
+            (rows, regions, 5), (rows, regions))
+  dtypes = (jnp.int32, bool, jnp.float32, jnp.float32, bool)
+  exported = export.export(
+      jax.jit(score_function(source)), platforms=('cpu', 'tpu'))(*(
+          jax.ShapeDtypeStruct(shape, dtype)
+          for shape, dtype in zip(shapes, dtypes, strict=True)))
+  path.write_bytes(exported.serialize())
+  return [report.Line('used', key, value.shape)
+          for key, value in source.params.items()]
+

@@ -1,0 +1,45 @@
+"""microsoft/M3P's checkpoints. Source: reference.md, section 2."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+
+from input_pipeline import errors
+from m3p_jax.convert import assembly
+from m3p_jax.convert import geometry
+from m3p_jax.convert import names as names_lib
+from m3p_jax.convert import report
+from m3p_jax.convert import tensors as tensors_lib
+from m3p_jax.model import config as model_config
+
+_OPTIONAL = re.compile(
+    f'{names_lib.OPTIONAL.pattern}|{"|".join(map(re.escape, names_lib.TIED))}')
+
+
+def read(file: tensors_lib.File, path: pathlib.Path, key: jax.Array, *,
+         asked: model_config.ModelConfig | None,
+         complete: bool) -> assembly.Imported:
+  """Returns the file as a checkpoint of ours; see `importing.read`."""
+  config = geometry.of_m3p(file, path, asked, complete=complete)
+  tensors = file.tensors
+  names = names_lib.m3p(config)
+  assembly.check(
+      tensors, path, names, names_lib.m3p_shapes(
+          config, refiner_layers=geometry.refiner_layers(tensors)),
+      optional=_OPTIONAL)
+  for copy, original in names_lib.TIED.items():
+    if copy in tensors and not np.array_equal(
+        tensors[copy], tensors[original], equal_nan=True):
+      raise errors.UserError(
+          f'{path}: {copy!r} differs from {original!r}; the release ties them')
+  params, lines = assembly.assemble(names, tensors, config, key)
+  used = {name.key for name in names} | set(names_lib.TIED)
+  unused = {key: tensor for key, tensor in tensors.items() if key not in used}
+  lines += [report.Line('used', copy, tensors[copy].shape, f'is {original!r}')
+            for copy, original in names_lib.TIED.items() if copy in tensors]
+  lines += [report.Line('unused', key, tensor.shape)
+            for key, tensor in unused.items()]
+  return assembly.Imported(
+      params, config, lines, unused, file.params, file.prefix)

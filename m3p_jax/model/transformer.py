@@ -1,0 +1,128 @@
+"""Attention, feed-forward part, and the layer made of them.
+
+Letters: B rows, T length (regions and text), S length of what is attended to,
+D width, H heads, K head size, M MLP width.
+"""
+
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from m3p_jax.model import config as model_config
+from m3p_jax.model import layers
+
+
+class Memory(NamedTuple):
+  """Encoded rows that a decoder reads.
+
+  Attributes:
+    hidden_BSD: last hidden states.
+    mask_BS: False at padding.
+  """
+  hidden_BSD: jax.Array
+  mask_BS: jax.Array
+
+
+def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
+           *, deterministic: bool, causal: bool = False) -> jax.Array:
+  """Returns the heads' weighted values, [B, T, H, K]; inside a compact module.
+
+  Args:
+    c: geometry.
+    hidden_BTD: where the queries come from.
+    memory: where keys and values come from; itself for self-attention.
+    deterministic: no dropout on the attention weights.
+    causal: position t attends to positions up to t.
+  """
+  shape = (c.width, c.num_heads, c.head_size)
+
+  def project(name, source_BTD):
+    return layers.Einsum(
+        'BTD,DHK->BTHK', shape, ('embed', 'heads', 'head_size'),
+        fan_in=c.width, bias_axes=2, name=name)(source_BTD)
+
+  # Queries are scaled before the product, as the release does.
+  query_BTHK = project('query', hidden_BTD) * c.head_size ** -0.5
+  key_BSHK = project('key', memory.hidden_BSD)
+  value_BSHK = project('value', memory.hidden_BSD)
+  logits_BHTS = jnp.einsum(
+      'BTHK,BSHK->BHTS', query_BTHK, key_BSHK,
+      preferred_element_type=jnp.float32)
+  mask_BHTS = memory.mask_BS[:, None, None, :]
+  if causal:
+    mask_BHTS = mask_BHTS & jnp.tril(
+        jnp.ones(logits_BHTS.shape[-2:], bool))[None, None]
+  # Finite, so that a row of padding alone gives numbers, not NaN.
+  logits_BHTS = jnp.where(
+      mask_BHTS, logits_BHTS, jnp.finfo(jnp.float32).min)
+  weights_BHTS = jax.nn.softmax(logits_BHTS).astype(hidden_BTD.dtype)
+  weights_BHTS = nn.Dropout(c.attention_dropout)(
+      weights_BHTS, deterministic=deterministic)
+  return jnp.einsum(
+      'BHTS,BSHK->BTHK', weights_BHTS, value_BSHK,
+      preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
+
+
+class Attention(nn.Module):
+  """Multi-head attention with an output map."""
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, hidden_BTD: jax.Array, memory: Memory, *,
+               deterministic: bool, causal: bool = False) -> jax.Array:
+    c = self.config
+    mixed_BTHK = attend(c, hidden_BTD, memory, deterministic=deterministic,
+                        causal=causal)
+    return layers.Einsum(
+        'BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
+        ('heads', 'head_size', 'embed'), fan_in=c.width,
+        name='out')(mixed_BTHK)
+
+
+class Mlp(nn.Module):
+  """The feed-forward part: Linear, erf GELU, Linear."""
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, hidden_BTD: jax.Array) -> jax.Array:
+    c = self.config
+    inner_BTM = layers.Einsum(
+        'BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
+        fan_in=c.width, name='inner')(hidden_BTD)
+    inner_BTM = jax.nn.gelu(inner_BTM, approximate=False)
+    return layers.Einsum(
+        'BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
+        fan_in=c.mlp_width, name='outer')(inner_BTM)
+
+
+class EncoderLayer(nn.Module):
+  """One post-LayerNorm Transformer layer.
+
+  With a memory it is a decoder's layer: causal, and attending to the memory
+  before its feed-forward part.
+  Source: reference.md, section 3 ("Joint", "Decoder use").
+  """
+  config: model_config.ModelConfig
+
+  @nn.compact
+  def __call__(self, hidden_BTD: jax.Array, mask_BT: jax.Array,
+               deterministic: bool, memory: Memory | None = None,
+               ) -> tuple[jax.Array, None]:
+    c = self.config
+    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+    attended_BTD = Attention(c, name='attention')(
+        hidden_BTD, Memory(hidden_BTD, mask_BT), deterministic=deterministic,
+        causal=memory is not None)
+    hidden_BTD = layers.LayerNorm(c.layer_norm_epsilon, name='attention_norm')(
+        hidden_BTD + dropout(attended_BTD))
+    if memory is not None:
+      attended_BTD = Attention(c, name='cross_attention')(
+          hidden_BTD, memory, deterministic=deterministic)
+      hidden_BTD = layers.LayerNorm(
+          c.layer_norm_epsilon, name='cross_attention_norm')(
+              hidden_BTD + dropout(attended_BTD))
+    hidden_BTD = layers.LayerNorm(c.layer_norm_epsilon, name='mlp_norm')(
+        hidden_BTD + dropout(Mlp(c, name='mlp')(hidden_BTD)))
+    return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype), None
