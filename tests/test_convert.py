@@ -20,6 +20,7 @@ from m3p_jax.convert import assembly
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
+from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names
 from m3p_jax.convert import output
 from m3p_jax.convert import torch_writer
@@ -88,7 +89,7 @@ def test_check_sees_a_difference_and_an_array_without_counterpart(tmp_path):
 
 def test_full_set_of_the_release():
   config = model_config.ModelConfig(num_region_classes=1600)
-  shapes = names.m3p_shapes(config)
+  shapes = m3p_shapes.of(config)
   assert len(shapes) == 475
   tied = math.prod(shapes['pred_layer.proj.weight'])
   assert sum(map(math.prod, shapes.values())) - tied == 374_368_727
@@ -113,7 +114,7 @@ def test_torch_reads_the_exported_file_strictly(folder, tmp_path):
   exporting.write('m3p', source, tmp_path / 'a.pth')
   model = torch.load(tmp_path / 'a.pth', weights_only=True)['model']
   assert {key.removeprefix('module.'): tuple(tensor.shape)
-          for key, tensor in model.items()} == names.m3p_shapes(
+          for key, tensor in model.items()} == m3p_shapes.of(
               source.config, refiner_layers=1)
   for key, tensor in torch.load(_M3P, weights_only=True)['model'].items():
     assert torch.equal(tensor, model[key]), key
@@ -124,7 +125,7 @@ def test_fresh_parts_have_the_shapes_of_the_release(imported, tmp_path):
   checkpoint.save_weights(
       tmp_path / 'ours', imported.params, imported.config, {})
   tensors, lines = exporting.m3p_tensors(exporting.load(tmp_path / 'ours'))
-  shapes = names.m3p_shapes(imported.config)
+  shapes = m3p_shapes.of(imported.config)
   assert {key: value.shape for key, value in tensors.items()} == shapes
   assert any(line.kind == 'fresh' and line.name.startswith('cross_alignment')
              for line in lines)

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+from jax.interpreters import partial_eval
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,15 +54,22 @@ def shapes_in(jaxpr):
       yield from (out.aval.shape for out in equation.outvars)
 
 
+def needed(step, state):
+  """Returns the jaxpr of a step without what no output depends on.
+
+  XLA drops that as well: rules of custom derivatives compute every gradient.
+  """
+  jaxpr = jax.make_jaxpr(step)(state, batches(), jax.random.key(0)).jaxpr
+  return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+
 def test_frozen_parameters_have_no_gradient_and_no_moments():
   state, step = make()
   assert TABLE not in [x.shape for x in jax.tree.leaves(state.opt_state)]
-  jaxpr = jax.make_jaxpr(step)(state, batches(), jax.random.key(0))
-  assert TABLE not in set(shapes_in(jaxpr.jaxpr))
+  assert TABLE not in set(shapes_in(needed(step, state)))
   # The check itself sees gradients: they are there when nothing is frozen.
   state, step = make(factors=())
-  jaxpr = jax.make_jaxpr(step)(state, batches(), jax.random.key(0))
-  assert TABLE in set(shapes_in(jaxpr.jaxpr))
+  assert TABLE in set(shapes_in(needed(step, state)))
 
 
 def test_update_changes_what_is_trained_and_nothing_else():

@@ -19,8 +19,10 @@ import optax
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.convert import assembly
+from m3p_jax.convert import comparison
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
+from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.model import m3p
 from m3p_jax.model import transformer
@@ -32,38 +34,8 @@ _GRADIENT = 'grad/'
 _LOSSES = ('loss_mlm', 'loss_mrm', 'loss_mrfr', 'loss_vlm')
 
 
-class Line(NamedTuple):
-  """One stored array against ours.
-
-  Attributes:
-    name: of the array.
-    absolute: greatest absolute difference; NaN without a counterpart.
-    relative: greatest difference as a share of the stored array's largest
-      entry.
-    tolerance: what is allowed, as `kind` says.
-    kind: 'absolute' or 'relative'.
-  """
-  name: str
-  absolute: float
-  relative: float
-  tolerance: float
-  kind: str
-
-  @property
-  def passes(self) -> bool:
-    """Whether the difference is allowed; NaN is not."""
-    return getattr(self, self.kind) <= self.tolerance
-
-  def __str__(self) -> str:
-    if np.isnan(self.absolute):
-      return f'FAIL {self.name}: no counterpart of its shape'
-    return (f'{"ok  " if self.passes else "FAIL"} {self.name}: absolute '
-            f'{self.absolute:.1e}, relative {self.relative:.1e}, allowed '
-            f'{self.tolerance:.0e} {self.kind}')
-
-
 def run(kind: str, checkpoint: str | pathlib.Path,
-        vectors: str | pathlib.Path) -> list[Line]:
+        vectors: str | pathlib.Path) -> list[comparison.Line]:
   """Returns a line for each array of `vectors`/outputs.npz.
 
   Args:
@@ -85,8 +57,8 @@ def run(kind: str, checkpoint: str | pathlib.Path,
   except KeyError as error:
     raise errors.UserError(f'{vectors}/inputs.npz lacks {error}') from error
   with_mask = kind == 'xlmr'
-  return [_compare(name, ours.get(name), theirs,
-                   inputs['text_mask'] if with_mask else None)
+  return [comparison.compare(name, ours.get(name), theirs,
+                             inputs['text_mask'] if with_mask else None)
           for name, theirs in outputs.items()]
 
 
@@ -98,23 +70,6 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
       return dict(archive)
   except ValueError as error:
     raise errors.UserError(f'{path}: {error}') from error
-
-
-def _compare(name: str, ours: Any, theirs: np.ndarray,
-             mask_BL: np.ndarray | None) -> Line:
-  tolerance, kind = 1e-5, 'absolute'
-  if name.startswith('loss_'):
-    kind = 'relative'
-  elif name.startswith('grad'):
-    tolerance, kind = 1e-4, 'relative'
-  if ours is None or np.shape(ours) != theirs.shape:
-    return Line(name, np.nan, np.nan, tolerance, kind)
-  difference = np.abs(np.asarray(ours, np.float64) - theirs)
-  if mask_BL is not None:
-    difference = difference[mask_BL.astype(bool)]
-  largest = float(np.abs(theirs).max(initial=0.0)) or 1.0
-  absolute = float(difference.max(initial=0.0))
-  return Line(name, absolute, absolute / largest, tolerance, kind)
 
 
 def _xlmr(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
@@ -244,7 +199,7 @@ def _gradients(imported: assembly.Imported,
   gradients = jax.device_get(jax.jit(jax.grad(total))(imported.params))
   names = names_lib.m3p(config)
   found = layout.unstack(names, layout.flatten(gradients),
-                         names_lib.m3p_shapes(config))
+                         m3p_shapes.of(config))
   return {
       'grad_global_norm': optax.tree.norm(gradients),
       **{f'{_GRADIENT}{key}': value for key, value in found.items()}}

@@ -15,6 +15,7 @@ from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import assembly
 from m3p_jax.convert import files
 from m3p_jax.convert import layout
+from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
 from m3p_jax.convert import torch_writer
@@ -76,7 +77,7 @@ def m3p_tensors(source: Source) -> tuple[dict[str, np.ndarray],
   """
   config, kept = source.config, source.aside.tensors
   names = names_lib.m3p(config)
-  shapes = names_lib.m3p_shapes(
+  shapes = m3p_shapes.of(
       config, refiner_layers=(config.refiner_layers or source.aside.
                               refiner_layers or _REFINER_LAYERS))
   tensors = layout.unstack(names, source.params, shapes)

@@ -9,6 +9,7 @@ import numpy as np
 from input_pipeline import errors
 from m3p_jax.convert import assembly
 from m3p_jax.convert import geometry
+from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
 from m3p_jax.convert import tensors as tensors_lib
@@ -26,7 +27,7 @@ def read(file: tensors_lib.File, path: pathlib.Path, key: jax.Array, *,
   tensors = file.tensors
   names = names_lib.m3p(config)
   assembly.check(
-      tensors, path, names, names_lib.m3p_shapes(
+      tensors, path, names, m3p_shapes.of(
           config, refiner_layers=geometry.refiner_layers(tensors)),
       optional=_OPTIONAL)
   for copy, original in names_lib.TIED.items():

@@ -37,7 +37,7 @@ OPTIONAL = re.compile(
 # The word table a second time: the head that predicts tokens shares it.
 TIED = {'pred_layer.proj.weight': 'embeddings.weight'}
 
-_ATTENTION = (('q_lin', 'query'), ('k_lin', 'key'), ('v_lin', 'value'),
+ATTENTION = (('q_lin', 'query'), ('k_lin', 'key'), ('v_lin', 'value'),
               ('out_lin', 'out'))
 
 
@@ -84,7 +84,7 @@ def m3p(config: ModelConfig) -> list[Name]:
 
 
 def _m3p_layer(config: ModelConfig, i: int) -> Iterator[Name]:
-  for theirs, ours in _ATTENTION:
+  for theirs, ours in ATTENTION:
     yield from _linear(
         f'attentions.{i}.{theirs}', f'encoder/attention/{ours}', i)
   yield from _norm(f'layer_norm1.{i}', 'encoder/attention_norm', i)
@@ -92,7 +92,7 @@ def _m3p_layer(config: ModelConfig, i: int) -> Iterator[Name]:
   yield from _linear(f'ffns.{i}.lin2', 'encoder/mlp/outer', i)
   yield from _norm(f'layer_norm2.{i}', 'encoder/mlp_norm', i)
   if config.decoder:
-    for theirs, ours in _ATTENTION:
+    for theirs, ours in ATTENTION:
       yield from _linear(
           f'encoder_attn.{i}.{theirs}', f'encoder/cross_attention/{ours}', i)
     yield from _norm(f'layer_norm15.{i}', 'encoder/cross_attention_norm', i)
@@ -109,81 +109,6 @@ def _m3p_refiner_layer(i: int) -> Iterator[Name]:
   yield from _norm(f'{key}.sublayer.1.norm', f'refiner/mlp_norm_{i}')
   yield from _linear(f'{key}.feed_forward.lin1', f'refiner/mlp_{i}/inner')
   yield from _linear(f'{key}.feed_forward.lin2', f'refiner/mlp_{i}/outer')
-
-
-def m3p_shapes(config: ModelConfig, *, refiner_layers: int = 6) -> Shapes:
-  """Returns the shapes of the release's full strict set, dead parts included.
-
-  Args:
-    config: geometry.
-    refiner_layers: of the set, whether the geometry uses them or not.
-  """
-  width, mlp = config.width, config.mlp_width
-  shapes: Shapes = {}
-
-  def table(key, *shape):
-    shapes[f'{key}.weight'] = shape
-
-  def linear(key, out, inputs):
-    shapes[f'{key}.weight'], shapes[f'{key}.bias'] = (out, inputs), (out,)
-
-  def norm(key):
-    shapes[f'{key}.weight'] = shapes[f'{key}.bias'] = (width,)
-
-  def attention(key):
-    for theirs, _ in _ATTENTION:
-      linear(f'{key}.{theirs}', width, width)
-
-  table('position_embeddings', config.max_positions, width)
-  table('embeddings', config.vocab_size, width)
-  if config.num_languages > 1:
-    table('cross_lang_embeddings', config.num_languages, width)
-  norm('layer_norm_emb')
-  linear('image_embeddings.image_embeddings', width, config.region_feature_dim)
-  linear('image_embeddings.image_distbution_embeddings', width,
-         config.num_region_classes)
-  linear('image_embeddings.image_location_embeddings', width, 5)
-  norm('image_embeddings.LayerNorm')
-  for i in range(refiner_layers):
-    key = f'refine_embeddings.layers.{i}'
-    for number in range(3):
-      linear(f'{key}.self_attn.linears.{number}', width, width)
-    linear(f'{key}.self_attn.aoa_layer.0', 2 * width, 2 * width)
-    linear(f'{key}.feed_forward.lin1', mlp, width)
-    linear(f'{key}.feed_forward.lin2', width, mlp)
-    norm(f'{key}.sublayer.0.norm')
-    norm(f'{key}.sublayer.1.norm')
-  if refiner_layers:
-    norm('refine_embeddings.norm')
-  for part in ('att_weight_c', 'att_weight_q', 'att_weight_cq'):
-    linear(f'cross_alignment.{part}', 1, width)
-  linear('cross_alignment.align_output', width, width)
-  norm('cross_alignment.layer_norm')
-  for i in range(config.num_layers):
-    attention(f'attentions.{i}')
-    norm(f'layer_norm1.{i}')
-    linear(f'ffns.{i}.lin1', mlp, width)
-    linear(f'ffns.{i}.lin2', width, mlp)
-    norm(f'layer_norm2.{i}')
-    norm(f'layer_norm15.{i}')
-    attention(f'encoder_attn.{i}')
-  for i in range(2):
-    linear(f'latent_transforms.{i}.x_to_mu', width, width)
-    linear(f'latent_transforms.{i}.x_to_logvar', width, width)
-    linear(f'latent_transforms.{i}.out_dense', width, 2 * width)
-    linear(f'original_transforms.{i}.dense', width, width)
-    linear(f'original_transforms.{i}.dense_mu', width, width)
-    norm(f'original_transforms.{i}.LayerNorm')
-  for key in ('pooled_layer', 'pooled_layer2'):
-    linear(f'{key}.dense', width, width)
-  for key in ('seq_relationship', 'seq_relationship2'):
-    linear(key, 1, width)
-  linear('mrfr_dense', config.region_feature_dim, width)
-  linear('transformer_obj.dense', width, width)
-  norm('transformer_obj.LayerNorm')
-  linear('pred_layer.proj', config.vocab_size, width)
-  linear('pred_obj_layer.proj', config.num_region_classes, width)
-  return shapes
 
 
 def xlmr(config: ModelConfig) -> list[Name]:

@@ -140,9 +140,9 @@ def _minutes(seconds: float) -> str:
 
 
 def peak_memory_mb() -> int:
-  """Returns the most memory that this process held so far."""
+  """Returns the most memory that this process held so far, in 10^6 bytes."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return round(peak / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10))
+  return round(peak * (1 if sys.platform == 'darwin' else 2 ** 10) / 1e6)
 
 
 def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
