@@ -47,11 +47,13 @@ def to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
 
 def count(config: ConfigDict, start: start_lib.Start,
           ) -> dict[str, frequencies.Frequencies]:
-  """Returns the frequencies of each stream, if a loss of the run asks.
+  """Returns the frequencies of each stream, {} where nothing reads them.
 
   Without code-switching, like the validation split: a baseline that knew
   foreign words, which never come there, would be easier to beat.
   """
+  if not (config.eval_batches or config.fit_first_values):
+    return {}
   if not any(config_check.takes_baseline(config_check.find_loss(name, task))
              for name, task in config.tasks.items()):
     return {}
