@@ -2,8 +2,6 @@
 
 Both containers are read: the zip of PyTorch 1.6 and later, and the row of
 pickles before it. What a pickle may name is in torch_pickle.py.
-
-Letters: N, the numbers of a storage.
 """
 
 import io
@@ -15,61 +13,47 @@ import zipfile
 
 import numpy as np
 
+from input_pipeline import stored_array
 from input_pipeline import torch_pickle
 
 # Source: torch/serialization.py, MAGIC_NUMBER and PROTOCOL_VERSION.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_PIECE_BYTES = 2**20
 
 TorchFileError = torch_pickle.TorchFileError
 
 
 class _Storages:
-  """The storages that a pickle names, empty until `fill`."""
+  """The storages that a pickle names, whose places come to be known later."""
 
-  def __init__(self, limit_bytes: int):
-    self.arrays: dict[str, np.ndarray] = {}
-    self._left_bytes = limit_bytes
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    self.found: dict[str, stored_array.Storage] = {}
+    self._left_bytes = path.stat().st_size
 
   def find(
       self, key: str, dtype: np.dtype, size: int, view: tuple | None = None
-  ) -> np.ndarray:
+  ) -> torch_pickle.Part:
     """Returns the storage of that key, or the part that `view` names."""
-    if key not in self.arrays:
+    if key not in self.found:
       self._left_bytes -= size * dtype.itemsize
       if size < 0 or self._left_bytes < 0:
         raise TorchFileError(
             f'storage {key!r} claims {size} numbers, more than the file holds'
         )
-      self.arrays[key] = np.empty(size, dtype)
-    storage_N = self.arrays[key]
-    if (storage_N.dtype, storage_N.size) != (dtype, size):
+      self.found[key] = stored_array.Storage(self.path, dtype, size)
+    storage = self.found[key]
+    if (storage.dtype, storage.size) != (dtype, size):
       raise TorchFileError(f'storage {key!r} has two types or two sizes')
     if view is None:
-      return storage_N
+      return torch_pickle.Part(storage, 0, size)
     _, offset, length = view
     if not 0 <= offset <= offset + length <= size:
       raise TorchFileError(f'a part of storage {key!r} reaches outside it')
-    return storage_N[offset : offset + length]
-
-  def fill(self, key: str, file: Any, *, big_endian: bool) -> None:
-    """Reads one storage, in place: the file's numbers are in memory once."""
-    if key not in self.arrays:
-      raise TorchFileError(f'storage {key!r} belongs to no tensor')
-    storage_N = self.arrays[key]
-    target = storage_N.view(np.uint8).data
-    while target:
-      # In pieces: a zip's entry reads a second copy of what is asked for.
-      count = file.readinto(target[:_PIECE_BYTES])
-      if not count:
-        raise TorchFileError(f'storage {key!r} is cut off')
-      target = target[count:]
-    if big_endian:
-      storage_N.byteswap(inplace=True)
+    return torch_pickle.Part(storage, offset, length)
 
 
-def _read_zip(file: BinaryIO, size: int) -> Any:
+def _scan_zip(file: BinaryIO, storages: _Storages) -> Any:
   """Returns the object in the container of PyTorch 1.6 and later."""
   with zipfile.ZipFile(file) as archive:
     entries = {entry.filename: entry for entry in archive.infolist()}
@@ -78,47 +62,64 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
       raise TorchFileError(f'a zip with {len(pickles)} data.pkl, not with 1')
     if any(entry.compress_type for entry in entries.values()):
       raise TorchFileError('a compressed zip; PyTorch stores without')
+    # Numbers are read past zipfile later: here all checksums are compared.
+    damaged = archive.testzip()
+    if damaged:
+      raise TorchFileError(f'{damaged} differs from its checksum')
     root = pickles[0].removesuffix('data.pkl')
     order = f'{root}byteorder'
-    big_endian = order in entries and archive.read(order) == b'big'
-    storages = _Storages(size)
-    data = io.BytesIO(archive.read(pickles[0]))
-    value = torch_pickle.load_next(data, size, storages.find)
-    for key, storage_N in storages.arrays.items():
+    swapped = order in entries and archive.read(order) == b'big'
+    data = archive.read(pickles[0])
+    value = torch_pickle.load_next(io.BytesIO(data), len(data), storages.find)
+    for key, storage in storages.found.items():
       name = f'{root}data/{key}'
-      if name not in entries or entries[name].file_size != storage_N.nbytes:
-        raise TorchFileError(
-            f'{name} is missing or not of {storage_N.nbytes} bytes'
-        )
-      with archive.open(name) as entry:
-        storages.fill(key, entry, big_endian=big_endian)
+      num_bytes = storage.size * storage.dtype.itemsize
+      if name not in entries or entries[name].file_size != num_bytes:
+        raise TorchFileError(f'{name} is missing or not of {num_bytes} bytes')
+      storage.offset = _data_offset(file, entries[name])
+      storage.swapped = swapped
     return value
 
 
-def _read_legacy(file: BinaryIO, size: int) -> Any:
+def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+  """Returns where an entry's bytes begin, past its own header."""
+  # Source: PKWARE's APPNOTE, 4.3.7: 26 bytes, then the lengths of the name and
+  # of the extra field, which differ from those in the directory.
+  file.seek(entry.header_offset + 26)
+  return entry.header_offset + 30 + sum(struct.unpack('<HH', file.read(4)))
+
+
+def _scan_legacy(file: BinaryIO, storages: _Storages) -> Any:
   """Returns the object in the container before PyTorch 1.6."""
-  storages = _Storages(size)
+  size = storages.path.stat().st_size
   read = lambda: torch_pickle.load_next(file, size, storages.find)
   if read() != _LEGACY_MAGIC or read() != _LEGACY_PROTOCOL:
     raise TorchFileError('neither container of PyTorch (zip, or pickles)')
   read()  # The writer's machine; its storages are little-endian on every one.
   value = read()
   keys = read()
-  if sorted(map(str, keys)) != sorted(storages.arrays):
+  if sorted(map(str, keys)) != sorted(storages.found):
     raise TorchFileError('the list of storages does not match the tensors')
   for key in map(str, keys):
+    storage = storages.found[key]
     (count,) = struct.unpack('<q', file.read(8))
-    if count != storages.arrays[key].size:
+    if count != storage.size:
       raise TorchFileError(f'storage {key!r} has another size than its tensors')
-    storages.fill(key, file, big_endian=False)
+    storage.offset = file.tell()
+    file.seek(count * storage.dtype.itemsize, os.SEEK_CUR)
+    if file.tell() > size:
+      raise TorchFileError(f'storage {key!r} is cut off')
+  if file.tell() != size:
+    raise TorchFileError(f'{size - file.tell()} bytes after the last storage')
   return value
 
 
-def load(path: str | os.PathLike) -> Any:
-  """Returns what `torch.save` wrote: plain containers with NumPy arrays.
+def scan(path: str | os.PathLike) -> Any:
+  """Returns what `torch.save` wrote: plain containers with StoredArrays.
 
-  The arrays are read-only views; tensors that shared a storage still do.
-  bfloat16 arrays have the dtype of ml_dtypes. Memory peaks at the file's size.
+  Their numbers stay in the file until they are read. A zip's checksums have
+  been compared; the older container has none. bfloat16 arrays have the dtype
+  of ml_dtypes.
 
   Args:
     path: a `.pth`, `.pt` or `.bin` file of either container.
@@ -129,12 +130,13 @@ def load(path: str | os.PathLike) -> Any:
       function or class that is not on the list of safe ones.
   """
   path = pathlib.Path(path)
-  size = path.stat().st_size
   with path.open('rb') as file:
-    read = _read_zip if file.read(4) == b'PK\x03\x04' else _read_legacy
+    scan_container = (
+        _scan_zip if file.read(4) == b'PK\x03\x04' else _scan_legacy
+    )
     file.seek(0)
     try:
-      return read(file, size)
+      return scan_container(file, _Storages(path))
     except TorchFileError as error:
       raise TorchFileError(f'{path}: {error}') from error
     # A hostile or cut pickle makes the unpickler raise almost anything.
@@ -143,3 +145,29 @@ def load(path: str | os.PathLike) -> Any:
           f'{path}: damaged or no PyTorch file '
           f'({type(error).__name__}: {error})'
       ) from error
+
+
+def load(path: str | os.PathLike) -> Any:
+  """Returns what `torch.save` wrote: plain containers with NumPy arrays.
+
+  The arrays are read-only views; tensors that shared a storage still do.
+  Memory peaks at the file's size.
+
+  Args and errors: of `scan`.
+  """
+  numbers: dict[int, np.ndarray] = {}
+
+  def read(value: Any) -> Any:
+    if isinstance(value, stored_array.StoredArray):
+      storage = value.storage
+      if id(storage) not in numbers:
+        whole = stored_array.StoredArray.rows(storage, (storage.size,))
+        numbers[id(storage)] = whole.read()
+      return value.view(numbers[id(storage)][value.first :])
+    if isinstance(value, dict):
+      return {key: read(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+      return type(value)(map(read, value))
+    return value
+
+  return read(scan(path))

@@ -2,21 +2,19 @@
 
 A pickle may name any function and have it called. Here it may name only those
 of `_ALLOWED`, whose stand-ins build arrays and plain containers.
-
-Letters: N, the numbers of a storage.
 """
 
 from collections.abc import Callable
 import io
-import math
 import pickle
 import pickletools
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import stored_array
 
 _STORAGE_DTYPES = {
     'DoubleStorage': np.float64,
@@ -63,23 +61,32 @@ class _Dtype:
       self.dtype = self.dtype.newbyteorder('>')
 
 
+class Part(NamedTuple):
+  """Numbers of a storage that a tensor may reach: mostly all of them."""
+
+  storage: stored_array.Storage
+  first: int
+  size: int
+
+
 def _rebuild_tensor(
-    storage_N: np.ndarray,
+    part: Part,
     offset: int,
     shape: tuple[int, ...],
     strides: tuple[int, ...],
     *_: Any,
-) -> np.ndarray:
-  """Returns the read-only view of a storage that is one tensor.
+) -> stored_array.StoredArray:
+  """Returns one tensor; where its storage is in the file comes later.
 
   Args:
-    storage_N: the numbers, of any dtype; filled only after this call.
-    offset: index in the storage of the tensor's first number.
+    part: the numbers that it may reach.
+    offset: index among them of the tensor's first number.
     shape: the tensor's sizes.
     strides: for each axis, numbers from one entry to the next.
 
   Raises:
-    TorchFileError: the tensor reaches outside its storage.
+    TorchFileError: the tensor reaches outside its storage, or repeats its
+      numbers to more than the file holds.
   """
   numbers = (offset, *shape, *strides)
   if not all(type(n) is int and n >= 0 for n in numbers) or (
@@ -89,20 +96,21 @@ def _rebuild_tensor(
         f'a tensor has offset {offset}, shape {shape}, strides {strides}; '
         'all must be whole numbers ≥ 0, and as many strides as sizes'
     )
-  last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-  if math.prod(shape) == 0:
-    return np.empty(shape, storage_N.dtype)
-  if last >= storage_N.size:
-    raise TorchFileError(
-        f'a tensor of shape {shape} ends at number {last} of a storage that '
-        f'holds {storage_N.size}'
-    )
-  return np.lib.stride_tricks.as_strided(
-      storage_N[offset:],
-      shape,
-      tuple(stride * storage_N.itemsize for stride in strides),
-      writeable=False,
+  array = stored_array.StoredArray(
+      part.storage, part.first + offset, tuple(shape), tuple(strides)
   )
+  if array.size and array.end > part.first + part.size:
+    raise TorchFileError(
+        f'a tensor of shape {shape} ends at number '
+        f'{array.end - part.first - 1} of a storage that holds {part.size}'
+    )
+  file_bytes = part.storage.path.stat().st_size
+  if array.size > part.size and array.size * array.dtype.itemsize > file_bytes:
+    raise TorchFileError(
+        f'a tensor of shape {shape} repeats {part.size} numbers to more than '
+        'the file holds'
+    )
+  return array
 
 
 def _rebuild_numpy_scalar(dtype: _Dtype, data: bytes) -> Any:
@@ -140,7 +148,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
   """An unpickler that knows the names of `_ALLOWED` and no other."""
 
-  def __init__(self, data: bytes, find_storage: Callable[..., np.ndarray]):
+  def __init__(self, data: bytes, find_storage: Callable[..., Part]):
     super().__init__(io.BytesIO(data), encoding='utf-8')
     self._find_storage = find_storage
 
@@ -152,7 +160,7 @@ class _Unpickler(pickle.Unpickler):
       )
     return _ALLOWED[module, name]
 
-  def persistent_load(self, pid: Any) -> np.ndarray:
+  def persistent_load(self, pid: Any) -> Part:
     kind, dtype, key, _, size, *view = pid
     if kind != 'storage' or not isinstance(dtype, np.dtype):
       raise TorchFileError(f'unknown persistent id {kind!r}')
@@ -160,7 +168,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_next(
-    file: BinaryIO, limit: int, find_storage: Callable[..., np.ndarray]
+    file: BinaryIO, limit: int, find_storage: Callable[..., Part]
 ) -> Any:
   """Returns the object whose pickle starts at the file's position.
 

@@ -22,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
 from m3p_jax import data_handler
+from m3p_jax import deferred
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import initial
@@ -122,10 +123,11 @@ class Checkpointer:
 
 def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
                  manifest: Mapping[str, Any]) -> None:
-  """Writes one checkpoint of weights alone; `path` must not exist."""
-  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-    checkpointer.save(path.absolute(), args=ocp.args.Composite(
-        params=ocp.args.StandardSave(params)))
+  """Writes one checkpoint of weights alone; `path` must not exist.
+
+  Leaves may be Deferred: memory is needed for the largest one.
+  """
+  deferred.save(path, params=params)
   for name, content in (('config.json', dataclasses.asdict(config)),
                         ('manifest.json', dict(manifest))):
     (path / name).write_text(json.dumps(content, indent=2))

@@ -1,5 +1,6 @@
 """Writes both containers of PyTorch without PyTorch, for hostile files too."""
 
+from collections.abc import Mapping
 import dataclasses
 import io
 import json
@@ -90,13 +91,14 @@ def write_zip(
 
 
 def write_legacy(
-    path: pathlib.Path, value: Any, storages: dict[str, np.ndarray]
+    path: pathlib.Path, value: Any, storages: Mapping[str, Any]
 ) -> pathlib.Path:
   parts = [0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}, value]
-  data = b''.join(map(dump, [*parts, list(storages)]))
-  for storage_N in storages.values():
-    data += np.int64(storage_N.size).tobytes() + storage_N.tobytes()
-  path.write_bytes(data)
+  with path.open('wb') as file:
+    file.writelines(map(dump, [*parts, list(storages)]))
+    for storage_N in storages.values():
+      file.write(np.int64(storage_N.size).tobytes())
+      file.write(np.asarray(storage_N).tobytes())
   return path
 
 

@@ -5,12 +5,14 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+from absl import logging
 from flax import linen as nn
 from flax import traverse_util
 import jax
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import stored_array
 from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
@@ -18,6 +20,7 @@ from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 
 ModelConfig = model_config.ModelConfig
+Tensors = dict[str, stored_array.StoredArray]
 _NONE = re.compile('(?!)')
 
 
@@ -25,22 +28,25 @@ class Imported(NamedTuple):
   """A file as a checkpoint of ours.
 
   Attributes:
-    params: unboxed, of the whole model.
+    params: unboxed, of the whole model; read and made when they are asked for
+      (`deferred.make`).
     config: geometry.
     lines: what became of each tensor.
     unused: tensors that no part of the geometry reads, by their keys.
     options: the options that the file was trained with.
     prefix: of the file's keys.
+    sha256: of each file that was read, by its name.
   """
   params: Any
   config: ModelConfig
   lines: list[report.Line]
-  unused: dict[str, np.ndarray]
+  unused: Tensors
   options: dict[str, Any]
   prefix: str = ''
+  sha256: Mapping[str, str] = {}
 
 
-def check(tensors: Mapping[str, np.ndarray], path: pathlib.Path,
+def check(tensors: Tensors, path: pathlib.Path,
           names: Sequence[names_lib.Name], shapes: names_lib.Shapes, *,
           optional: re.Pattern[str] = _NONE) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
@@ -68,9 +74,9 @@ def check(tensors: Mapping[str, np.ndarray], path: pathlib.Path,
 
 
 def assemble(names: Sequence[names_lib.Name],
-              tensors: Mapping[str, np.ndarray], config: ModelConfig,
-              key: jax.Array, given: Mapping[str, np.ndarray] | None = None,
-              ) -> tuple[Any, list[report.Line]]:
+             tensors: Tensors, config: ModelConfig, key: jax.Array,
+             given: Mapping[str, np.ndarray] | None = None,
+             ) -> tuple[Any, list[report.Line]]:
   """Returns (parameters, lines): what is not in the file is fresh.
 
   Args:
@@ -95,6 +101,15 @@ def assemble(names: Sequence[names_lib.Name],
   lines += [report.Line('fresh', path, value.shape)
             for path, value in sorted(fresh.items())]
   return nested({**read_params, **fresh}), lines
+
+
+def warn_of_odd_numbers(tensors: Tensors, path: pathlib.Path) -> None:
+  """Warns of each tensor with a number that is not finite."""
+  for key, tensor in tensors.items():
+    if tensor.dtype.kind not in 'iub' and not all(
+        np.isfinite(piece_N.astype(np.float32)).all()
+        for piece_N in tensor.pieces()):
+      logging.warning('%s: %s holds numbers that are not finite', path, key)
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

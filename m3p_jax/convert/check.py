@@ -18,6 +18,7 @@ import optax
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import comparison
 from m3p_jax.convert import importing
@@ -50,8 +51,9 @@ def run(kind: str, checkpoint: str | pathlib.Path,
                      for name in ('inputs', 'outputs'))
   # The stored inputs are what the release's loader gives: normalised there.
   imported = importing.read(kind, checkpoint, complete=True)
-  imported = imported._replace(config=dataclasses.replace(
-      imported.config, dtype='float32', normalise_regions=False))
+  imported = imported._replace(
+      params=deferred.make(imported.params), config=dataclasses.replace(
+          imported.config, dtype='float32', normalise_regions=False))
   try:
     ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs)
   except KeyError as error:

@@ -18,6 +18,7 @@ from m3p_jax.convert import layout
 from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
+from m3p_jax.convert import safetensors_file
 from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
@@ -68,9 +69,10 @@ def write(kind: str, source: Source,
           'stablehlo': _write_stablehlo}[kind](source, path)
 
 
-def m3p_tensors(source: Source) -> tuple[dict[str, np.ndarray],
-                                         list[report.Line]]:
+def m3p_tensors(source: Source) -> tuple[dict[str, Any], list[report.Line]]:
   """Returns the release's full strict set of tensors, and the report.
+
+  They become arrays when they are asked for.
 
   What the model has is exact; what the import kept aside comes back; the rest
   is initialised as the release does.
@@ -80,7 +82,7 @@ def m3p_tensors(source: Source) -> tuple[dict[str, np.ndarray],
   shapes = m3p_shapes.of(
       config, refiner_layers=(config.refiner_layers or source.aside.
                               refiner_layers or _REFINER_LAYERS))
-  tensors = layout.unstack(names, source.params, shapes)
+  tensors: dict[str, Any] = dict(layout.unstack(names, source.params, shapes))
   lines = [report.Line('used', key, tensors[key].shape) for key in tensors]
   rng = np.random.default_rng(0)
   for key, shape in shapes.items():
@@ -142,12 +144,9 @@ def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
 
 def _write_safetensors(source: Source,
                        path: pathlib.Path) -> list[report.Line]:
-  from safetensors import numpy as safetensors_numpy  # Only needed here.
   path.mkdir()
-  safetensors_numpy.save_file(
-      {key: np.asarray(value, order='C')
-       for key, value in source.params.items()},
-      path / files.SAFETENSORS, metadata={'format': 'm3p_jax'})
+  safetensors_file.write(
+      path / files.SAFETENSORS, source.params, {'format': 'm3p_jax'})
   for name, content in (('config.json', dataclasses.asdict(source.config)),
                         ('manifest.json', source.manifest)):
     (path / name).write_text(json.dumps(content, indent=2) + '\n')

@@ -5,15 +5,14 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import geometry
 from m3p_jax.convert import report
+from m3p_jax.convert import safetensors_file
 from m3p_jax.model import config as model_config
 
 SAFETENSORS = 'model.safetensors'
-_ASIDE = 'unused.npz'
+_ASIDE = 'unused.safetensors'
 _REPORT = 'import.json'
 
 
@@ -24,7 +23,7 @@ class Aside(NamedTuple):
     tensors: those that no part of the model reads, by key.
     prefix: of the file's keys.
   """
-  tensors: dict[str, np.ndarray]
+  tensors: safetensors_file.Tensors
   prefix: str
 
   @property
@@ -37,28 +36,27 @@ def write_checkpoint(path: pathlib.Path, params: Any,
                      config: model_config.ModelConfig, *,
                      languages: Sequence[str], aside: Aside,
                      lines: Sequence[report.Line],
+                     sha256: Mapping[str, str],
                      manifest: Mapping[str, Any] | None = None) -> None:
   """Writes a checkpoint that every mode of main.py starts from."""
   checkpoint_lib.save_weights(
       path, params, config,
       dict(manifest or {}) | {'languages': list(languages)})
   (path / _REPORT).write_text(json.dumps(
-      {'prefix': aside.prefix, 'tensors': report.to_json(lines)},
-      indent=1) + '\n')
-  unused: dict[str, Any] = dict(aside.tensors)
-  if unused:
-    np.savez(path / _ASIDE, **unused)
+      {'sha256': dict(sha256), 'prefix': aside.prefix,
+       'tensors': report.to_json(lines)}, indent=1) + '\n')
+  if aside.tensors:
+    safetensors_file.write(path / _ASIDE, aside.tensors, {})
 
 
 def read_aside(checkpoint: str | pathlib.Path) -> Aside:
   """Returns what an import kept; nothing where there was none."""
   path, is_one = checkpoint_lib.locate(checkpoint)
-  tensors: dict[str, np.ndarray] = {}
+  tensors: safetensors_file.Tensors = {}
   prefix = 'module.'
   if is_one and (path / _REPORT).exists():
     prefix = json.loads((path / _REPORT).read_text())['prefix']
   if is_one and (path / _ASIDE).exists():
-    with np.load(path / _ASIDE, allow_pickle=False) as archive:
-      tensors = dict(archive)
+    tensors = safetensors_file.read(path / _ASIDE)
   return Aside(tensors, prefix)
 

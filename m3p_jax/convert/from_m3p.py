@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import stored_array
 from m3p_jax.convert import assembly
 from m3p_jax.convert import geometry
 from m3p_jax.convert import m3p_shapes
@@ -17,6 +18,14 @@ from m3p_jax.model import config as model_config
 
 _OPTIONAL = re.compile(
     f'{names_lib.OPTIONAL.pattern}|{"|".join(map(re.escape, names_lib.TIED))}')
+
+
+def _is_same(a: stored_array.StoredArray,
+             b: stored_array.StoredArray) -> bool:
+  """Returns whether two tensors of one shape have the same numbers."""
+  return a == b or (a.dtype == b.dtype and all(
+      np.array_equal(a_N, b_N, equal_nan=True)
+      for a_N, b_N in zip(a.pieces(), b.pieces(), strict=True)))
 
 
 def read(file: tensors_lib.File, path: pathlib.Path, key: jax.Array, *,
@@ -31,8 +40,7 @@ def read(file: tensors_lib.File, path: pathlib.Path, key: jax.Array, *,
           config, refiner_layers=geometry.refiner_layers(tensors)),
       optional=_OPTIONAL)
   for copy, original in names_lib.TIED.items():
-    if copy in tensors and not np.array_equal(
-        tensors[copy], tensors[original], equal_nan=True):
+    if copy in tensors and not _is_same(tensors[copy], tensors[original]):
       raise errors.UserError(
           f'{path}: {copy!r} differs from {original!r}; the release ties them')
   params, lines = assembly.assemble(names, tensors, config, key)

@@ -43,7 +43,8 @@ def read(file: tensors_lib.File, path: pathlib.Path, key: jax.Array, *,
   positions = np.array(jax.random.normal(
       jax.random.fold_in(key, 1), shapes[_POSITIONS]) * config.width ** -0.5)
   usable = config.max_positions - _SHIFT
-  positions[:usable] = tensors[_POSITIONS][_SHIFT:] + tensors[_TYPES][0]
+  positions[:usable] = (
+      tensors[_POSITIONS].read()[_SHIFT:] + tensors[_TYPES].read()[0])
   params, lines = assembly.assemble(
       names, encoder, config, key, {'positions/embedding': positions})
   lines += [

@@ -152,13 +152,21 @@ def _said(file, path, asked, keys) -> dict[str, tuple[int, str]]:
   sources = ((file.geometry, str(path.with_name('config.json'))),
              (file.params, f'"params" of {path}'))
   for content, where in sources:
-    said = {name: (int(content[key]), where) for name, theirs in keys.items()
-            for key in theirs if key in content}
+    said = {name: (_number(content[key], key, where), where)
+            for name, theirs in keys.items() for key in theirs
+            if key in content}
     if 'num_heads' in said:
       return said
   if asked is None:
     return {}
   return {name: (getattr(asked, name), '--config') for name in keys}
+
+
+def _number(value: Any, key: str, where: str) -> int:
+  if not isinstance(value, int):
+    raise errors.UserError(
+        f'{where}: {key!r} is {value!r}; allowed: a whole number')
+  return value
 
 
 def _shape_reader(tensors, path):

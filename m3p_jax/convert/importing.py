@@ -4,12 +4,11 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
-from absl import logging
 from flax import linen as nn
 import jax
-import numpy as np
 
 from input_pipeline import errors
+from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import e5
 from m3p_jax.convert import files
@@ -50,16 +49,15 @@ def read(kind: str, path: str | pathlib.Path, *,
     params = nn.unbox(e5.to_params(asked, key, path=path))
     return assembly.Imported(params, asked, [], {}, {})
   file = tensors_lib.read(path)
-  for name, tensor in file.tensors.items():
-    if tensor.dtype.kind not in 'iub' and not np.isfinite(
-        tensor.astype(np.float32)).all():
-      logging.warning('%s: %s holds numbers that are not finite', path, name)
   if kind == 'm3p':
-    return from_m3p.read(file, path, key, asked=asked, complete=complete)
-  if kind == 'safetensors':
-    return _read_ours(file, path)
-  module = {'xlmr': from_xlmr, 'volta': from_volta}[kind]
-  return module.read(file, path, key, asked=asked)
+    imported = from_m3p.read(file, path, key, asked=asked, complete=complete)
+  elif kind == 'safetensors':
+    imported = _read_ours(file, path)
+  else:
+    module = {'xlmr': from_xlmr, 'volta': from_volta}[kind]
+    imported = module.read(file, path, key, asked=asked)
+  assembly.warn_of_odd_numbers(file.tensors, path)
+  return imported._replace(sha256=file.sha256)
 
 
 def write(imported: assembly.Imported, path: pathlib.Path, *,
@@ -79,7 +77,7 @@ def write(imported: assembly.Imported, path: pathlib.Path, *,
       path, imported.params, imported.config,
       languages=languages(imported, asked_languages),
       aside=files.Aside(imported.unused, imported.prefix),
-      lines=imported.lines)
+      lines=imported.lines, sha256=imported.sha256)
 
 
 def languages(imported: assembly.Imported,
@@ -125,5 +123,6 @@ def _read_ours(file: tensors_lib.File,
   names: Any = [names_lib.Name(name, name) for name in shapes]
   assembly.check(file.tensors, path, names, shapes)
   lines = [report.Line('used', name, shape) for name, shape in shapes.items()]
-  return assembly.Imported(
-      assembly.nested(file.tensors), config, lines, {}, {})
+  params = {name: deferred.Deferred(tensor.shape, tensor.read)
+            for name, tensor in file.tensors.items()}
+  return assembly.Imported(assembly.nested(params), config, lines, {}, {})

@@ -5,36 +5,38 @@ inputs then outputs, heads apart; layers stacked; tables padded with rows that
 no id reaches.
 """
 
+import collections
 from collections.abc import Iterable, Mapping
+import functools
 import math
 from typing import Any
 
 from flax import traverse_util
 import numpy as np
 
+from input_pipeline import stored_array
+from m3p_jax import deferred
 from m3p_jax.convert import names as names_lib
 
 # Paths whose first axis is padded to a multiple (see ModelConfig).
 PADDED = ('tokens/embedding', 'token_bias')
 
 
-def to_ours(array: np.ndarray, path: str,
-            shape: tuple[int, ...]) -> np.ndarray:
-  """Returns a tensor of a file as (one layer of) our parameter.
+def to_ours(tensor: stored_array.StoredArray, path: str,
+            target: np.ndarray) -> None:
+  """Writes a tensor of a file into (one layer of) our parameter.
 
   Args:
-    array: theirs.
+    tensor: theirs.
     path: of our parameter.
-    shape: of it, without the axis of layers.
+    target: contiguous, of zeros: what a table is padded with.
   """
-  array = array.astype(np.float32, copy=False)
   if path.endswith('/kernel'):
-    return array.T.reshape(shape)
-  if path in PADDED:
-    padded = np.zeros(shape, np.float32)
-    padded[:len(array)] = array
-    return padded
-  return array.reshape(shape)
+    target[...] = tensor.read().T.reshape(target.shape)
+  elif path in PADDED:
+    tensor.copy_to(target[:tensor.shape[0]])
+  else:
+    tensor.copy_to(target)
 
 
 def to_theirs(array: np.ndarray, path: str,
@@ -74,8 +76,10 @@ def their_shapes(names: Iterable[names_lib.Name],
   return found
 
 
-def stack(names: Iterable[names_lib.Name], tensors: Mapping[str, np.ndarray],
-          shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def stack(names: Iterable[names_lib.Name],
+          tensors: Mapping[str, stored_array.StoredArray],
+          shapes: Mapping[str, tuple[int, ...]],
+          ) -> dict[str, deferred.Deferred]:
   """Returns our parameters by path, of the named tensors that are there.
 
   Args:
@@ -83,25 +87,31 @@ def stack(names: Iterable[names_lib.Name], tensors: Mapping[str, np.ndarray],
     tensors: by key.
     shapes: of our parameters, by path.
   """
-  params: dict[str, np.ndarray] = {}
+  parts: dict[str, list] = collections.defaultdict(list)
   for key, path, layer in names:
-    if key not in tensors:
-      continue
-    if layer is None:
-      params[path] = to_ours(tensors[key], path, shapes[path])
-      continue
-    if path not in params:
-      params[path] = np.empty(shapes[path], np.float32)
-    params[path][layer] = to_ours(tensors[key], path, shapes[path][1:])
-  return params
+    if key in tensors:
+      parts[path].append((tensors[key], layer))
+
+  def make(path):
+    array = np.zeros(shapes[path], np.float32)
+    for tensor, layer in parts[path]:
+      to_ours(tensor, path, array if layer is None else array[layer])
+    return array
+
+  return {path: deferred.Deferred(
+      shapes[path], functools.partial(make, path)) for path in list(parts)}
 
 
 def unstack(names: Iterable[names_lib.Name], params: Mapping[str, np.ndarray],
-            shapes: names_lib.Shapes) -> dict[str, np.ndarray]:
+            shapes: names_lib.Shapes) -> dict[str, deferred.Deferred]:
   """Returns tensors by key, of our parameters by path; undoes `stack`."""
-  return {key: to_theirs(
-      params[path] if layer is None else params[path][layer], path,
-      shapes[key]) for key, path, layer in names}
+
+  def make(key, path, layer):
+    array = params[path] if layer is None else params[path][layer]
+    return to_theirs(array, path, shapes[key])
+
+  return {name.key: deferred.Deferred(
+      shapes[name.key], functools.partial(make, *name)) for name in names}
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,14 @@ _MARK, _TUPLE, _DICT, _SET_ITEMS, _REDUCE, _BY_ID, _STOP = (
     b'(', b't', b'}', b'u', b'R', b'Q', b'.')
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
+def write(path: pathlib.Path, tensors: Mapping[str, Any],
           options: Mapping[str, Any]) -> None:
   """Writes {'model': tensors, 'params': options}.
 
   Args:
     path: of the file; its folder exists.
-    tensors: float32. Entries that are one array share one storage.
+    tensors: arrays, or what becomes one when it is asked for; float32 in the
+      file. Entries that are one object share one storage.
     options: whole numbers and texts.
   """
   params = {name: _value(value) for name, value in options.items()}
@@ -36,15 +37,15 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
       {'model': model, 'params': _dict(params)}))
 
 
-def write_flat(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_flat(path: pathlib.Path, tensors: Mapping[str, Any]) -> None:
   """Writes the tensors alone, as `write` does."""
   _write(path, tensors, lambda model: model)
 
 
-def _write(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
+def _write(path: pathlib.Path, tensors: Mapping[str, Any],
            wrap: Callable[[bytes], bytes]) -> None:
   keys: dict[int, str] = {}
-  storages: dict[str, np.ndarray] = {}
+  storages: dict[str, Any] = {}
   for tensor in tensors.values():
     if id(tensor) not in keys:
       keys[id(tensor)] = str(len(keys))
@@ -58,7 +59,8 @@ def _write(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
     for key, tensor in storages.items():
       # The size is known only when all is written: allow for 4 GB and more.
       with archive.open(f'{root}/data/{key}', 'w', force_zip64=True) as entry:
-        entry.write(np.ascontiguousarray(tensor, '<f4').data.cast('B'))
+        array = np.ascontiguousarray(tensor, '<f4')
+        entry.write(array.reshape(-1).data.cast('B'))
     archive.writestr(f'{root}/version', '3\n')
 
 
@@ -80,7 +82,7 @@ def _dict(items: Mapping[str, bytes]) -> bytes:
       _value(name) + value for name, value in items.items()) + _SET_ITEMS
 
 
-def _tensor(key: str, tensor: np.ndarray) -> bytes:
+def _tensor(key: str, tensor: Any) -> bytes:
   """Returns the opcodes that push one tensor: a whole storage, row by row."""
   strides, step = [], 1
   for length in tensor.shape[::-1]:
