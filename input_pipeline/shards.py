@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
 
 from input_pipeline import record_index
 
@@ -86,12 +87,16 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
     OSError: they could not be.
   """
   report = Report(num_items=len(shard.items))
+  serializer = example_serializer.ExampleSerializer(
+      features.get_serialized_info())
   path = folder / f'{shard.name}.tfrecord'
   draft = path.with_suffix(f'.draft-{os.getpid()}')
   try:
     with tf.io.TFRecordWriter(str(draft)) as writer:
       for record in make_records(shard.items, report):
-        content = features.serialize_example(record)
+        content = serializer.get_tf_example(
+            features.encode_example(record)).SerializeToString(
+                deterministic=True)  # Equal items, equal files.
         writer.write(content)
         report.num_records += 1
         report.num_bytes += len(content)

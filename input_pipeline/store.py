@@ -163,11 +163,13 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
   # TFDS's partial decoding warns of TFDS's own code, ten times.
   logging.set_verbosity(logging.ERROR)
   try:
-    # TFDS would cache by itself, and keep a second copy in memory.
+    # TFDS would cache by itself, and keep a second copy in memory; and it would
+    # read several files in turn.
     stored = builder.as_dataset(
         split=split, shuffle_files=False,
         decoders=tfds.decode.PartialDecoding(wanted),
-        read_config=tfds.ReadConfig(try_autocache=False))
+        read_config=tfds.ReadConfig(
+            try_autocache=False, interleave_cycle_length=1))
   finally:
     logging.set_verbosity(verbosity)
   batches = list(stored.ragged_batch(_READ_RECORDS))
