@@ -63,6 +63,9 @@ class TextBuilder(sharded_builder.Builder, skip_registration=True):
   def _info(self):
     return self.dataset_info_from_configs(features=records.text_features())
 
+  def restore_item(self, row):
+    return TextItem(*row)
+
   def make_records(self, items, report):
     """Yields the records of sentences."""
     for batch in threads.batched(items, _SENTENCES):
@@ -90,6 +93,10 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
     return self.dataset_info_from_configs(
         features=records.image_text_features(
             self.extractor.feature_dim, self.options.storage))
+
+  def restore_item(self, row):
+    item = ImageItem(*row)
+    return item._replace(path=pathlib.Path(item.path))
 
   def make_records(self, items, report):
     """Yields the records of pictures."""

@@ -63,14 +63,15 @@ def _is_complete(folder: pathlib.Path, options: Mapping[str, Any]) -> bool:
 def _manifest(builder, dataset: str, options: Mapping[str, Any],
               ) -> dict[str, Any]:
   reports = builder.reports.values()
+  counts = {name: split.num_examples
+            for name, split in builder.info.splits.items()}
   manifest = {
       'dataset': dataset, 'options': options,
       'tokenizer': {'source': builder.tokenizer.source,
                     'sha256': builder.tokenizer.sha256},
       'languages': sorted({language for report in reports
                            for language in report.languages}),
-      'counts': {name: split.num_examples
-                 for name, split in builder.info.splits.items()},
+      'counts': counts,
       'skipped': dict(sorted(Counter(
           reason for report in reports
           for _, reason in report.skipped).items()))}
@@ -80,7 +81,7 @@ def _manifest(builder, dataset: str, options: Mapping[str, Any],
     manifest['normalisation'] = 'none: the model L2-normalises'
     manifest['storage'] = builder.options.storage
     manifest['bytes_per_image'] = round(
-        builder.info.dataset_size / max(1, sum(manifest['counts'].values())))
+        builder.info.dataset_size / max(1, sum(counts.values())))
   manifest['versions'] = {
       name: importlib.metadata.version(name)
       for name in ('jax', 'numpy', 'pillow', 'tensorflow-datasets')}
@@ -90,7 +91,7 @@ def _manifest(builder, dataset: str, options: Mapping[str, Any],
 def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
             languages: Sequence[str] = (), features: str = 'grid',
             storage: str = 'float16', strict: bool = False,
-            beam: tfds.download.DownloadConfig | None = None) -> pathlib.Path:
+            beam: str = '') -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
   It appears whole or not at all; one that was there before stays until then.
@@ -105,7 +106,8 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     features: a name in `regions.EXTRACTORS`.
     storage: a name in `records.STORAGE`.
     strict: an unusable item is an error, not a counted skip.
-    beam: which runner of Apache Beam makes the shards; None = this process.
+    beam: options of Apache Beam, which then makes the shards on any runner,
+      as 'runner=DirectRunner,direct_num_workers=4'; '' = this process does.
 
   Raises:
     UserError: an unknown name, an unusable item with `strict`, nothing usable
@@ -155,8 +157,10 @@ def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
     shutil.rmtree(partial, ignore_errors=True)
   for name in ('shards', 'thumbnails'):
     (partial / name).mkdir(parents=True, exist_ok=True)
-  # A run that was killed in TFDS's last steps leaves drafts of them.
+  # Drafts that a killed run has left, TFDS's and ours.
   shutil.rmtree(partial / folder.name, ignore_errors=True)
+  for path in partial.glob('shards/*.draft-*'):
+    path.unlink()
   draft = saved.with_suffix('.draft')
   draft.write_text(json.dumps(key))
   draft.rename(saved)
@@ -164,9 +168,9 @@ def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
 
 
 def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
-           options: builder_lib.Options,
-           beam: tfds.download.DownloadConfig | None) -> None:
+           options: builder_lib.Options, beam: str) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
+  download_config = _beam_config(beam) if beam else None
   partial = _begin(folder, key)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
@@ -174,7 +178,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   try:
     builder = builder_class(options=options, data_dir=partial)
     with _quiet():
-      builder.download_and_prepare(download_config=beam)
+      builder.download_and_prepare(download_config=download_config)
     manifest = _manifest(builder, folder.name, key)
     if not manifest['counts']:
       raise errors.UserError(
@@ -189,6 +193,17 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
                     folder / SKIPPED)
+
+
+def _beam_config(options: str) -> tfds.download.DownloadConfig:
+  try:
+    from input_pipeline import beam
+  except ModuleNotFoundError as error:
+    raise errors.UserError(
+        f'--beam_pipeline_options is {options!r}, but {error.name} is not '
+        'installed; make an environment with requirements-beam.txt'
+    ) from error
+  return beam.parse_options(options)
 
 
 def _finish(partial: pathlib.Path, builder, manifest: Mapping[str, Any], *,
@@ -240,7 +255,7 @@ def main(argv: Sequence[str]) -> None:
   folder = prepare(
       args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
       languages=args.languages, features=args.features, storage=args.storage,
-      strict=args.strict)
+      strict=args.strict, beam=args.beam_pipeline_options)
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
 
@@ -253,8 +268,13 @@ def _define_flags() -> None:
   flags.DEFINE_integer('limit', 0, 'Items at most; 0 = all.', lower_bound=0)
   flags.DEFINE_list('languages', [], 'Codes, as en,de; none = those that the '
                     'dataset takes by itself.')
-  flags.DEFINE_string('features', 'grid', f'One of: {", ".join(regions.EXTRACTORS)}.')
-  flags.DEFINE_string('storage', 'float16', f'One of: {", ".join(records.STORAGE)}.')
+  flags.DEFINE_string('features', 'grid', 'Where regions come from, one of: '
+                      f'{", ".join(regions.EXTRACTORS)}.')
+  flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '
+                      f'{", ".join(records.STORAGE)}; int8 takes half.')
+  flags.DEFINE_string('beam_pipeline_options', '', 'Prepare with Apache Beam: '
+                      'runner=DirectRunner,direct_num_workers=4 (see '
+                      'docs/data.md); none = in this process.')
   flags.DEFINE_bool('strict', False, 'Unusable items are errors.')
 
 

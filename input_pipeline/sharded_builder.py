@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import itertools
+import json
 import os
 import pathlib
 import sys
@@ -73,6 +74,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     self.options = options
     self.reports: dict[str, shards.Report] = {}
     self.tokenizer = tokenizer_lib.load()
+    self.bar = tqdm.tqdm(disable=True)
     super().__init__(data_dir=data_dir)
 
   def items(self) -> Iterable[Any]:
@@ -86,6 +88,10 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def make_records(self, items: Sequence[Any],
                    report: shards.Report) -> Iterator[dict[str, Any]]:
     """Yields the records of items; see `shards.MakeRecords`."""
+    raise NotImplementedError
+
+  def restore_item(self, row: list[Any]) -> Any:
+    """Returns the item whose fields went through JSON."""
     raise NotImplementedError
 
   def skip(self, report: shards.Report, where: str, reason: str) -> None:
@@ -119,7 +125,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     """Makes the shards that are missing; called by TFDS."""
     del dl_manager
     items, total = self.chosen_items()
-    if download_config and download_config.beam_runner:
+    if download_config and download_config.beam_options:
       # Optional, and slow to import.
       from input_pipeline import beam
       beam.write(self, items, download_config)
@@ -142,3 +148,17 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
         else:
           shards.write(
               folder, shard, self.make_records, self.info.features)
+
+  def save_plan(self, shard: shards.Shard) -> pathlib.Path:
+    """Returns the file of a shard's items, for another process to make it."""
+    path = self.options.shards / f'{shard.name}.plan'
+    path.write_text(json.dumps(
+        [shard.split, shard.number, shard.items], default=str))
+    return path
+
+  def make_planned(self, path: pathlib.Path) -> None:
+    """Makes the shard of a file of `save_plan`."""
+    split, number, rows = json.loads(path.read_text())
+    shard = shards.Shard(split, number, list(map(self.restore_item, rows)))
+    shards.write(
+        self.options.shards, shard, self.make_records, self.info.features)

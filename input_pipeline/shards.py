@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
 from typing import Any
+import uuid
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -90,7 +90,7 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
   serializer = example_serializer.ExampleSerializer(
       features.get_serialized_info())
   path = folder / f'{shard.name}.tfrecord'
-  draft = path.with_suffix(f'.draft-{os.getpid()}')
+  draft = path.with_suffix(f'.draft-{uuid.uuid4().hex}')
   try:
     with tf.io.TFRecordWriter(str(draft)) as writer:
       for record in make_records(shard.items, report):
@@ -158,9 +158,9 @@ def _move(found: Sequence[pathlib.Path],
       indices.append(record_index.load(saved)._replace(paths=[str(final)]))
     path.with_suffix('.tfrecord').rename(final)
   if indices:
-    record_index.save(
-        record_index.join(indices),
-        pathlib.Path(template.data_dir) / record_index.file_name(template.split))
+    path = pathlib.Path(template.data_dir)
+    record_index.save(record_index.join(indices),
+                      path / record_index.file_name(template.split))
 
 
 def _add(reports: Sequence[Report]) -> Report:

@@ -30,11 +30,11 @@ class Source(NamedTuple):
   """Records on disk.
 
   Attributes:
-    index: of the split of all datasets.
+    table: where the records of all datasets are.
     feature_dim: F.
     storage: of all features: 'float16' or 'int8'.
   """
-  index: record_index.Index
+  table: record_index.Index
   feature_dim: int
   storage: str
 
@@ -66,7 +66,7 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
 
 def make_fetch(source: Source) -> Callable:
   """Returns a `fetch.Fetch`: reads captions by number, with their pictures."""
-  index = source.index
+  index = source.table
   num_regions = int(index.num_regions_N.max())
   ends_N = np.cumsum(index.num_captions_N, dtype=np.int64)
   # Tensors are captured once; arrays would be copied into every graph.

@@ -157,11 +157,11 @@ def _make_items(datasets, languages, all_languages, rows) -> _Items:
   sizes, language_ids, orders, counts, offset = [], [], [], [], 0
   for dataset, (row_languages, group_C) in zip(datasets, rows, strict=True):
     row_languages = np.asarray(row_languages)
-    there = set(np.unique(row_languages))
-    if not set(languages) & there:
+    has = sorted(np.unique(row_languages))
+    if not set(languages) & set(has):
       raise errors.UserError(
           f'dataset {dataset!r} has nothing in {", ".join(languages)}; it has '
-          f'{", ".join(sorted(there))}')
+          f'{", ".join(has)}')
     for language in languages:
       (order,) = np.nonzero(row_languages == language)
       if len(order):

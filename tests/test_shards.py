@@ -12,6 +12,7 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
+import input_pipeline
 from input_pipeline import builder
 from input_pipeline import efficientnet
 from input_pipeline import errors
@@ -152,8 +153,8 @@ def test_records_are_found_by_number(raw, tmp_path, toy, storage):
   _prepare(raw, tmp_path, storage=storage)
   pictures, captions = store.read_image_text(tmp_path, 'captions', 'train')
   _, source = streamed.find(tmp_path, ['captions'], 'train')
-  assert len(source.index.paths) == 4
-  assert source.index.languages == ['en', 'de']
+  assert len(source.table.paths) == 4
+  assert source.table.languages == ['en', 'de']
   fetch = tf.function(streamed.make_fetch(source))
   rows_B = np.array([40, 3, 0, 3, 22])
   found, place_B, batch = fetch(tf.constant(rows_B))
@@ -205,3 +206,23 @@ def test_streams_of_items_are_cut_as_they_come():
       ('train-000000', ['0', '2']), ('validation-000000', ['1', '3']),
       ('train-000001', ['4', '6']), ('validation-000001', ['5', '7']),
       ('train-000002', ['8']), ('validation-000002', ['9'])]
+
+
+def test_beam_makes_the_same_files(raw, tmp_path, toy):
+  pytest.importorskip(
+      'apache_beam', reason='needs the packages of requirements-beam.txt')
+  alone = _prepare(raw, tmp_path / 'alone')
+  # A runner of one thread in this process: the toy extractor is only here.
+  by_beam = _prepare(raw, tmp_path / 'beam', beam='runner=DirectRunner')
+  assert _contents(alone) == _contents(by_beam)
+  manifests = [json.loads((folder / 'manifest.json').read_text())
+               for folder in (alone, by_beam)]
+  assert manifests[0] == manifests[1]
+
+
+def test_a_missing_beam_is_named(raw, tmp_path, toy, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'apache_beam', None)
+  monkeypatch.delitem(sys.modules, 'input_pipeline.beam', raising=False)
+  monkeypatch.delattr(input_pipeline, 'beam', raising=False)
+  with pytest.raises(errors.UserError, match='requirements-beam.txt'):
+    _prepare(raw, tmp_path, beam='runner=DirectRunner')
