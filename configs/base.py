@@ -112,6 +112,9 @@ def get_config() -> ConfigDict:
   config.data.image_text.languages = ('en',)
   config.data.image_text.alpha = 0.7
   config.data.image_text.max_length = 64
+  # Of one split's datasets together: what is larger is read from the records
+  # row by row instead of being kept in memory. The rows are the same.
+  config.data.image_text.memory_bytes = 4_000_000_000
   config.data.image_text.code_switch = code_switch_config()
 
   # Tasks by name (see objectives/); their losses are summed by weight.

@@ -4,31 +4,25 @@ A dataset is a file in `datasets/` whose `Builder` says which items there are;
 reading, checking, tokenising and extracting happen here.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-import dataclasses
-import itertools
-import os
 import pathlib
-import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
-import tqdm
 
 from input_pipeline import captions as captions_lib
-from input_pipeline import efficientnet
-from input_pipeline import errors
 from input_pipeline import pictures
 from input_pipeline import records
 from input_pipeline import regions
+from input_pipeline import sharded_builder
+from input_pipeline import shards
 from input_pipeline import svg
 from input_pipeline import threads
-from input_pipeline import tokenizer as tokenizer_lib
 
-SPLITS = ('train', 'validation', 'test')
+Options = sharded_builder.Options
+SPLITS = sharded_builder.SPLITS
 _BATCH = 32
+_SENTENCES = 4096
 _THUMBNAIL_SIDE = 160
 
 
@@ -57,144 +51,73 @@ class TextItem(NamedTuple):
   text: str
 
 
-@dataclasses.dataclass
-class Options:
-  """How a dataset is prepared.
-
-  Attributes:
-    raw_dir: folder of the user's own files; '' for fetched datasets.
-    languages: public codes wanted; none = the dataset's default.
-    limit: items at most, spread over the dataset; 0 = all.
-    strict: an unusable item is an error, not a counted skip.
-    thumbnails: folder that small copies of the pictures are written to.
-  """
-  raw_dir: str = ''
-  languages: tuple[str, ...] = ()
-  limit: int = 0
-  strict: bool = False
-  thumbnails: pathlib.Path | None = None
-
-
 def thumbnail_name(image_id: str) -> str:
   """Returns the file name of a picture's small copy."""
   return image_id.replace('/', '__') + '.webp'
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder,
-               skip_registration=True):  # type: ignore[call-arg]
-  """TFDS builder over the items of one dataset file.
-
-  Attributes:
-    options: how it is prepared.
-    skipped: reason → how many items were left out for it.
-    languages: those that the records have.
-    tokenizer: of the model.
-  """
-  # A change of a dataset's records takes a new version: old ones are remade.
-  VERSION = tfds.core.Version('1.0.0')
-  # TFDS looks beside the code for checksums of downloads; there are none.
-  code_path = None
-
-  def __init_subclass__(cls, **kwargs):
-    # TFDS would call every dataset after the folder, `datasets`.
-    cls.name = cls.__module__.rpartition('.')[2]
-    super().__init_subclass__(**kwargs)
-
-  def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
-    self.options = options
-    self.skipped: Counter[str] = Counter()
-    self.languages: set[str] = set()
-    self.tokenizer = tokenizer_lib.load()
-    super().__init__(data_dir=data_dir)
-
-  def items(self) -> list[Any]:
-    """Returns the dataset's items; overridden by each dataset."""
-    raise NotImplementedError
-
-  def skip(self, reason: str, where: str) -> None:
-    """Counts an unusable item; with `strict` it is an error.
-
-    Raises:
-      UserError: `strict` is on.
-    """
-    if self.options.strict:
-      raise errors.UserError(f'{where}: {reason} (--strict)')
-    self.skipped[reason] += 1
-
-  def prepare(self) -> None:
-    """Writes the records, under a progress bar."""
-    with tqdm.tqdm(
-        desc=self.name, unit='item', file=sys.stderr,
-        mininterval=0.5 if sys.stderr.isatty() else 15) as self._bar:
-      tfds.disable_progress_bar()  # Its bars would know no total.
-      self.download_and_prepare()
-
-  def _split_generators(self, dl_manager):
-    del dl_manager
-    items = self.items()
-    if self.options.limit:
-      step = max(1, len(items) // self.options.limit)
-      items = items[::step][:self.options.limit]
-    self._bar.reset(total=len(items))
-    found = {}
-    for split in SPLITS:
-      chosen = [item for item in items if item.split == split]
-      examples = self._generate_examples(chosen)
-      # TFDS fails on a split without examples: a first one is made here.
-      first = list(itertools.islice(examples, 1))
-      if first:
-        found[split] = itertools.chain(first, examples)
-    return found
-
-
-class TextBuilder(_Builder, skip_registration=True):
+class TextBuilder(sharded_builder.Builder, skip_registration=True):
   """Builder of `Text` records."""
+  shard_items = 65_536
 
   def _info(self):
     return self.dataset_info_from_configs(features=records.text_features())
 
-  def _generate_examples(self, items):
-    ids = self.tokenizer.encode_batch([item.text for item in items])
-    for item, item_ids in zip(items, ids, strict=True):
-      self._bar.update()
-      if not item_ids:
-        self.skip('empty text', item.text_id)
-        continue
-      self.languages.add(item.language)
-      yield item.text_id, {
-          'text_id': item.text_id, 'language': item.language,
-          'text': item.text, 'ids': item_ids}
+  def restore_item(self, row):
+    return TextItem(*row)
+
+  def make_records(self, items, report):
+    """Yields the records of sentences."""
+    for batch in threads.batched(items, _SENTENCES):
+      ids = self.tokenizer.encode_batch([item.text for item in batch])
+      for item, item_ids in zip(batch, ids, strict=True):
+        self.bar.update()
+        if not item_ids:
+          self.skip(report, item.text_id, 'empty text')
+          continue
+        report.languages.append(item.language)
+        yield {'text_id': item.text_id, 'language': item.language,
+               'text': item.text, 'ids': item_ids}
 
 
-class ImageTextBuilder(_Builder, skip_registration=True):
-  """Builder of `ImageText` records with grid features."""
+class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
+  """Builder of `ImageText` records: reads pictures, extracts regions."""
+
+  def __init__(self, *, options: Options, **kwargs):
+    self.extractor = regions.make_extractor(
+        options.features, batch_size=_BATCH)
+    super().__init__(options=options, **kwargs)
+    self._encoder = captions_lib.Encoder(self.tokenizer)
 
   def _info(self):
     return self.dataset_info_from_configs(
-        features=records.image_text_features(efficientnet.FEATURE_DIM))
+        features=records.image_text_features(
+            self.extractor.feature_dim, self.options.storage))
 
-  def __init__(self, **kwargs):
-    self.extractor = regions.GridExtractor(batch_size=_BATCH)
-    super().__init__(**kwargs)
-    self._encoder = captions_lib.Encoder(self.tokenizer)
+  def restore_item(self, row):
+    item = ImageItem(*row)
+    return item._replace(path=pathlib.Path(item.path))
 
-  def _generate_examples(self, items):
-    for batch in threads.batched(self._read(items), _BATCH):
+  def make_records(self, items, report):
+    """Yields the records of pictures."""
+    for batch in threads.batched(self._read(items, report), _BATCH):
       region_sets = self.extractor.extract([tile for _, tile, _ in batch])
       for (item, _, encoded), region_set in zip(
           batch, region_sets, strict=True):
-        yield item.image_id, self._record(item, encoded, region_set)
+        report.languages += {caption['language'] for caption in encoded}
+        yield self._record(item, encoded, region_set)
 
-  def _read(self, items: Sequence[ImageItem]) -> Iterator[tuple]:
+  def _read(self, items: Sequence[ImageItem],
+            report: shards.Report) -> Iterator[tuple]:
     """Yields (item, tile, captions) of the items that can be used."""
     for item, outcome in threads.map_ahead(
         self._open, items, ahead=2 * _BATCH):
-      self._bar.update()
-      encoded = self._encode(item)
+      self.bar.update()
+      encoded = self._encode(item, report)
       if isinstance(outcome, pictures.PictureError):
-        self.skip(outcome.reason, str(item.path))
+        self.skip(report, str(item.path), outcome.reason)
       elif not encoded:
-        self.skip('no caption', str(item.path))
+        self.skip(report, str(item.path), 'no caption')
       else:
         yield item, outcome, encoded
 
@@ -212,24 +135,24 @@ class ImageTextBuilder(_Builder, skip_registration=True):
           self.options.thumbnails / thumbnail_name(item.image_id), quality=80)
     return self.extractor.cut(picture)
 
-  def _encode(self, item: ImageItem):
+  def _encode(self, item: ImageItem, report: shards.Report):
     kept = []
     for language, text in item.captions:
       if not text.strip():
-        self.skip('empty caption', f'{item.path} ({language})')
+        self.skip(report, f'{item.path} ({language})', 'empty caption')
       elif len(text.split()) > captions_lib.MAX_WORDS:
-        self.skip(f'caption over {captions_lib.MAX_WORDS} words',
-                  f'{item.path} ({language})')
+        self.skip(report, f'{item.path} ({language})',
+                  f'caption over {captions_lib.MAX_WORDS} words')
       else:
         kept.append((language, text))
     return self._encoder.encode(kept)
 
   def _record(self, item, encoded, region_set):
-    self.languages.update(caption['language'] for caption in encoded)
     return {
         'image_id': item.image_id, 'group': item.group,
         'height': region_set.height, 'width': region_set.width,
         'boxes': region_set.boxes_R4.astype(np.float32),
-        'features': region_set.features_RF.astype(np.float16),
         'class_ids': region_set.class_ids_R.astype(np.int32),
-        'captions': encoded}
+        'captions': encoded,
+        **records.pack_features(
+            region_set.features_RF, self.options.storage)}

@@ -40,8 +40,8 @@ def gather_rows(rows: store.Ragged, indices: tf.Tensor) -> tf.RaggedTensor:
   return places.with_values(tf.gather(rows.values, places.values))
 
 
-def gather_words(captions: store.Captions, caption_B: tf.Tensor, *,
-                 max_words: int) -> phrases.Words:
+def gather_words(captions: store.Captions | store.CaptionWords,
+                 caption_B: tf.Tensor, *, max_words: int) -> phrases.Words:
   """Returns the words of captions; of long ones only the first.
 
   Args:

@@ -1,9 +1,10 @@
 """Builds the stream of batches that training consumes.
 
 Every batch is a pure function of the config, the seed and the step's number:
-`deal` says which rows it holds, gathers fetch them from memory, and all
-randomness is drawn from stateless seeds. So a stream resumes exactly, from its
-saved state or from the step number alone.
+`deal` says which rows it holds, they are fetched by number from memory or from
+the records, and all randomness is drawn from stateless seeds. So a stream
+resumes exactly, from its saved state or from the step number alone; that state
+is a counter, however large the data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,8 @@ def _makers(data_config, task_configs, languages, *, split: str,
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
-          switch=_switch(data_config) if switches else None)
+          switch=_switch(data_config) if switches else None,
+          memory_bytes=stream.memory_bytes)
   return makers
 
 

@@ -3,10 +3,12 @@
 python -m input_pipeline.prepare --dataset=NAME --data_dir=DIR
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
 import fcntl
 import importlib
+import importlib.metadata
 import io
 import json
 import pathlib
@@ -16,18 +18,21 @@ from typing import Any
 
 from absl import flags
 from absl import logging
+import tensorflow_datasets as tfds
 
 from input_pipeline import builder as builder_lib
 from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
+from input_pipeline import records
+from input_pipeline import regions
 from input_pipeline import tokenizer as tokenizer_lib
 
 MANIFEST = 'manifest.json'
-# More ways to get features come with the importers of extracted regions.
-FEATURES = ('grid',)
-STORAGE = ('float16',)
+SKIPPED = 'skipped.jsonl'
+# In the folder of an unfinished dataset: what it is being made of.
+_OPTIONS = 'options.json'
 
 
 def names() -> list[str]:
@@ -57,26 +62,40 @@ def _is_complete(folder: pathlib.Path, options: Mapping[str, Any]) -> bool:
 
 def _manifest(builder, dataset: str, options: Mapping[str, Any],
               ) -> dict[str, Any]:
+  reports = builder.reports.values()
+  counts = {name: split.num_examples
+            for name, split in builder.info.splits.items()}
   manifest = {
       'dataset': dataset, 'options': options,
       'tokenizer': {'source': builder.tokenizer.source,
                     'sha256': builder.tokenizer.sha256},
-      'languages': sorted(builder.languages),
-      'counts': {name: split.num_examples
-                 for name, split in builder.info.splits.items()},
-      'skipped': dict(sorted(builder.skipped.items()))}
+      'languages': sorted({language for report in reports
+                           for language in report.languages}),
+      'counts': counts,
+      'skipped': dict(sorted(Counter(
+          reason for report in reports
+          for _, reason in report.skipped).items()))}
   if isinstance(builder, builder_lib.ImageTextBuilder):
     manifest['feature_extractor'] = builder.extractor.manifest
+    manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
     manifest['normalisation'] = 'none: the model L2-normalises'
+    manifest['storage'] = builder.options.storage
+    manifest['bytes_per_image'] = round(
+        builder.info.dataset_size / max(1, sum(counts.values())))
+  manifest['versions'] = {
+      name: importlib.metadata.version(name)
+      for name in ('jax', 'numpy', 'pillow', 'tensorflow-datasets')}
   return manifest
 
 
 def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
             languages: Sequence[str] = (), features: str = 'grid',
-            storage: str = 'float16', strict: bool = False) -> pathlib.Path:
+            storage: str = 'float16', strict: bool = False,
+            beam: str = '') -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
   It appears whole or not at all; one that was there before stays until then.
+  A run that was killed goes on where it was, from its finished shards.
 
   Args:
     dataset: a file of `datasets/`.
@@ -84,17 +103,19 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     raw_dir: the user's own pictures, for `captions`.
     limit: items at most; 0 = all.
     languages: public codes; none = the dataset's default.
-    features: 'grid': EfficientNet's grid, pooled.
-    storage: 'float16'.
+    features: a name in `regions.EXTRACTORS`.
+    storage: a name in `records.STORAGE`.
     strict: an unusable item is an error, not a counted skip.
+    beam: options of Apache Beam, which then makes the shards on any runner,
+      as 'runner=DirectRunner,direct_num_workers=4'; '' = this process does.
 
   Raises:
     UserError: an unknown name, an unusable item with `strict`, nothing usable
       in the dataset, or a folder that cannot be written.
   """
   choices.check('--dataset', dataset, names())
-  choices.check('--features', features, FEATURES)
-  choices.check('--storage', storage, STORAGE)
+  choices.check('--features', features, regions.EXTRACTORS)
+  choices.check('--storage', storage, records.STORAGE)
   languages_lib.check(languages)
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
   options = _options(
@@ -109,10 +130,11 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       if not _is_complete(folder, options):
         _write(folder, module.Builder, options, builder_lib.Options(
             raw_dir=raw_dir, languages=tuple(languages), limit=limit,
-            strict=strict))
+            strict=strict, features=features, storage=storage), beam)
   except OSError as error:
     raise errors.UserError(
-        f'cannot prepare {dataset} in --data_dir={data_dir}: {error}'
+        f'cannot prepare {dataset} in --data_dir={data_dir}: {error}. Shards '
+        'that are finished stay; the same command goes on from them'
     ) from error
   return folder
 
@@ -126,31 +148,77 @@ def _lock(folder: pathlib.Path):
     yield
 
 
-def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
-           options: builder_lib.Options) -> None:
-  """Prepares a dataset beside its folder, then puts it in place."""
+def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
+  """Returns the folder beside `folder` to work in, with what is done already.
+  """
   partial = folder.with_name(f'.{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir()
-  if issubclass(builder_class, builder_lib.ImageTextBuilder):
-    options.thumbnails = partial / 'thumbnails'
-    options.thumbnails.mkdir()
+  saved = partial / _OPTIONS
+  if not saved.exists() or json.loads(saved.read_text()) != key:
+    shutil.rmtree(partial, ignore_errors=True)
+  for name in ('shards', 'thumbnails'):
+    (partial / name).mkdir(parents=True, exist_ok=True)
+  # Drafts that a killed run has left, TFDS's and ours.
+  shutil.rmtree(partial / folder.name, ignore_errors=True)
+  for path in partial.glob('shards/*.draft-*'):
+    path.unlink()
+  draft = saved.with_suffix('.draft')
+  draft.write_text(json.dumps(key))
+  draft.rename(saved)
+  return partial
+
+
+def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
+           options: builder_lib.Options, beam: str) -> None:
+  """Prepares a dataset beside its folder, then puts it in place."""
+  download_config = _beam_config(beam) if beam else None
+  partial = _begin(folder, key)
+  has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
+  options.shards = partial / 'shards'
+  options.thumbnails = partial / 'thumbnails' if has_pictures else None
   try:
     builder = builder_class(options=options, data_dir=partial)
     with _quiet():
-      builder.prepare()
+      builder.download_and_prepare(download_config=download_config)
     manifest = _manifest(builder, folder.name, key)
     if not manifest['counts']:
       raise errors.UserError(
           f'{folder.name} has no usable item; skipped: '
           f'{manifest["skipped"] or "none"}')
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    shutil.rmtree(partial / 'downloads', ignore_errors=True)
-    _replace(folder, partial)
-  finally:
+    _finish(partial, builder, manifest, has_pictures=has_pictures)
+  except errors.UserError:
+    # What is wrong is in the data: nothing of it can be used again.
     shutil.rmtree(partial, ignore_errors=True)
+    raise
+  _replace(folder, partial)
   for reason, count in manifest['skipped'].items():
-    logging.warning('%s: skipped %d: %s', folder.name, count, reason)
+    logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
+                    folder / SKIPPED)
+
+
+def _beam_config(options: str) -> tfds.download.DownloadConfig:
+  try:
+    from input_pipeline import beam
+  except ModuleNotFoundError as error:
+    raise errors.UserError(
+        f'--beam_pipeline_options is {options!r}, but {error.name} is not '
+        'installed; make an environment with requirements-beam.txt'
+    ) from error
+  return beam.parse_options(options)
+
+
+def _finish(partial: pathlib.Path, builder, manifest: Mapping[str, Any], *,
+            has_pictures: bool) -> None:
+  """Leaves in the folder what is kept, described."""
+  with open(partial / SKIPPED, 'w', encoding='utf-8') as file:
+    for split, report in builder.reports.items():
+      for item, reason in report.skipped:
+        file.write(json.dumps({'split': split, 'item': item, 'reason': reason},
+                              ensure_ascii=False) + '\n')
+  (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+  (partial / _OPTIONS).unlink()
+  for name in ('shards', 'downloads') + (() if has_pictures else (
+      'thumbnails',)):
+    shutil.rmtree(partial / name, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -158,6 +226,7 @@ def _quiet():
   """Leaves TFDS's reports out: stdout is for results, stderr has a bar."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.WARNING)
+  tfds.disable_progress_bar()  # Its bars would know no total.
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       yield
@@ -186,7 +255,7 @@ def main(argv: Sequence[str]) -> None:
   folder = prepare(
       args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
       languages=args.languages, features=args.features, storage=args.storage,
-      strict=args.strict)
+      strict=args.strict, beam=args.beam_pipeline_options)
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
 
@@ -199,8 +268,13 @@ def _define_flags() -> None:
   flags.DEFINE_integer('limit', 0, 'Items at most; 0 = all.', lower_bound=0)
   flags.DEFINE_list('languages', [], 'Codes, as en,de; none = those that the '
                     'dataset takes by itself.')
-  flags.DEFINE_string('features', 'grid', f'One of: {", ".join(FEATURES)}.')
-  flags.DEFINE_string('storage', 'float16', f'One of: {", ".join(STORAGE)}.')
+  flags.DEFINE_string('features', 'grid', 'Where regions come from, one of: '
+                      f'{", ".join(regions.EXTRACTORS)}.')
+  flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '
+                      f'{", ".join(records.STORAGE)}; int8 takes half.')
+  flags.DEFINE_string('beam_pipeline_options', '', 'Prepare with Apache Beam: '
+                      'runner=DirectRunner,direct_num_workers=4 (see '
+                      'docs/data.md); none = in this process.')
   flags.DEFINE_bool('strict', False, 'Unusable items are errors.')
 
 

@@ -4,7 +4,7 @@ Every dataset is prepared into one of these; nothing else is read in training.
 Letters: R regions, F region feature, W words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,12 @@ import tensorflow_datasets as tfds
 
 # The parts of a word whose token ids are kept apart; see `captions.py`.
 PARTS = ('word', 'prefix', 'core', 'suffix')
+STORAGE = ('float16', 'int8')
+_INT8_MAX = 127
 
 
-def image_text_features(feature_dim: int) -> tfds.features.FeaturesDict:
+def image_text_features(feature_dim: int, storage: str = 'float16',
+                        ) -> tfds.features.FeaturesDict:
   """Returns the record of a picture with its regions and captions.
 
   A caption's words are flattened: `word_ids` holds the token ids of all words
@@ -23,6 +26,7 @@ def image_text_features(feature_dim: int) -> tfds.features.FeaturesDict:
 
   Args:
     feature_dim: F, numbers in a region's feature.
+    storage: 'float16', or 'int8' with a scale for each region.
   """
   caption: dict[str, Any] = {
       'language': tfds.features.Text(),
@@ -31,6 +35,13 @@ def image_text_features(feature_dim: int) -> tfds.features.FeaturesDict:
   for part in PARTS:
     caption[f'{part}_ids'] = tfds.features.Sequence(np.int32)
     caption[f'{part}_lengths'] = tfds.features.Sequence(np.int32)
+  columns = {
+      'features': tfds.features.Tensor(
+          shape=(None, feature_dim), dtype=np.dtype(storage).type,
+          encoding='bytes')}
+  if storage == 'int8':
+    columns['scales'] = tfds.features.Tensor(
+        shape=(None,), dtype=np.float32, encoding='bytes')
   return tfds.features.FeaturesDict({
       'image_id': tfds.features.Text(),
       # Pictures of a group share their right answers.
@@ -39,11 +50,39 @@ def image_text_features(feature_dim: int) -> tfds.features.FeaturesDict:
       'width': np.int32,
       'boxes': tfds.features.Tensor(
           shape=(None, 4), dtype=np.float32, encoding='bytes'),
-      'features': tfds.features.Tensor(
-          shape=(None, feature_dim), dtype=np.float16, encoding='bytes'),
       'class_ids': tfds.features.Tensor(
           shape=(None,), dtype=np.int32, encoding='bytes'),
-      'captions': tfds.features.Sequence(caption)})
+      'captions': tfds.features.Sequence(caption)} | columns)
+
+
+def pack_features(features_RF: np.ndarray, storage: str,
+                  ) -> dict[str, np.ndarray]:
+  """Returns the record's columns of a picture's features.
+
+  int8: the largest number of a region becomes ±127. What the model sees is
+  L2-normalised, so that the scale itself is never felt.
+
+  Args:
+    features_RF: [R, F], finite.
+    storage: see `STORAGE`.
+  """
+  if storage != 'int8':
+    return {'features': features_RF.astype(np.float16)}
+  features_RF = features_RF.astype(np.float32)
+  scales_R = np.abs(features_RF).max(axis=1, initial=0) / _INT8_MAX
+  # A region of zeros stays one.
+  divisor_R1 = np.where(scales_R > 0, scales_R, 1)[:, np.newaxis]
+  return {'features': np.rint(features_RF / divisor_R1).astype(np.int8),
+          'scales': scales_R.astype(np.float32)}
+
+
+def unpack_features(record: Mapping[str, Any]) -> np.ndarray:
+  """Returns float16 [R, F] of a record's columns, read as NumPy arrays."""
+  features_RF = np.asarray(record['features'])
+  if 'scales' not in record:
+    return features_RF
+  scales_R1 = np.asarray(record['scales'])[:, np.newaxis]
+  return (features_RF * scales_R1).astype(np.float16)
 
 
 def text_features() -> tfds.features.FeaturesDict:

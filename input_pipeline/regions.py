@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline import choices
 from input_pipeline import efficientnet
 from input_pipeline import errors
 from input_pipeline import pictures
@@ -24,6 +25,7 @@ from input_pipeline import torch_file
 
 NUM_REGIONS = 10
 NUM_CLASSES = efficientnet.NUM_CLASSES + 1  # 0 is background.
+EXTRACTORS = ('grid',)
 _CELLS = 3
 
 
@@ -95,6 +97,7 @@ def _extract(
 
 class GridExtractor:
   """EfficientNet-Lite0's 7×7 grid, pooled to the whole and to 3×3 cells."""
+  feature_dim = efficientnet.FEATURE_DIM
 
   def __init__(
       self,
@@ -194,6 +197,16 @@ def _assemble(
   is_seen_R = (boxes_R4[:, 2:] > boxes_R4[:, :2]).all(axis=1)
   class_ids_R = np.where(is_seen_R, classes_R + 1, 0).astype(np.int32)
   return RegionSet(features_RF, boxes_R4, class_ids_R, tile.height, tile.width)
+
+
+def make_extractor(name: str, *, batch_size: int = 32) -> Any:
+  """Returns the extractor of a name in `EXTRACTORS`.
+
+  It has `manifest` and `feature_dim`, cuts pictures (`cut`) and turns a batch
+  of them into `RegionSet`s (`extract`).
+  """
+  choices.check('--features', name, EXTRACTORS)
+  return GridExtractor(batch_size=batch_size)
 
 
 def _find_weights() -> pathlib.Path:

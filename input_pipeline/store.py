@@ -10,7 +10,6 @@ import difflib
 import os
 import pathlib
 from typing import Any, NamedTuple
-import zlib
 
 from absl import logging
 import numpy as np
@@ -19,11 +18,15 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import record_index
+from input_pipeline import records
 
 _READ_RECORDS = 64
 _CAPTION_FEATURES = (
     'language', 'text', 'keys', 'word_ids', 'word_lengths', 'prefix_ids',
     'prefix_lengths', 'suffix_ids', 'suffix_lengths')
+# Strings of a sentence: for people, and half of the memory.
+_UNUSED = {'text', 'text_id'}
 
 
 class Ragged(NamedTuple):
@@ -76,15 +79,19 @@ class Captions(NamedTuple):
   suffix_ids: Ragged
 
 
+class CaptionWords(NamedTuple):
+  """The part of `Captions` that rows are made of; of arrays or tensors."""
+  word_splits: Any
+  keys_W: Any
+  ids: Ragged
+  prefix_ids: Ragged
+  suffix_ids: Ragged
+
+
 class Texts(NamedTuple):
   """The texts of a split: languages and C rows of token ids."""
   languages: list[str]
   ids: Ragged
-
-
-def group_id(group: str) -> int:
-  """Returns a non-negative 31-bit hash of a group's name."""
-  return zlib.crc32(group.encode()) & 0x7FFF_FFFF
 
 
 def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
@@ -123,8 +130,13 @@ def read_texts(data_dir: str | os.PathLike[str], dataset: str,
                ids=Ragged(ids.values.numpy(), ids.row_splits.numpy()))
 
 
-def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
-  """Returns all records of a split, each feature one ragged tensor."""
+def open_builder(data_dir: str | os.PathLike[str], dataset: str,
+                 split: str) -> tfds.core.DatasetBuilder:
+  """Returns TFDS's reader of a prepared dataset.
+
+  Raises:
+    UserError: the dataset is not prepared, or has no such split.
+  """
   folder = pathlib.Path(data_dir)
   prepared = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
   if dataset not in prepared:
@@ -136,22 +148,31 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
         f'prepare --dataset={dataset} --data_dir={folder}')
   builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
   choices.check(f'split of {dataset}', split, builder.info.splits)
+  return builder
+
+
+def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
+  """Returns all records of a split, each feature one ragged tensor."""
+  builder = open_builder(data_dir, dataset, split)
   _check_memory(dataset, builder.info.splits[split].num_bytes)
-  wanted: dict[str, Any] = dict.fromkeys(builder.info.features, True)
+  wanted: dict[str, Any] = {
+      name: True for name in builder.info.features if name not in _UNUSED}
   if 'captions' in wanted:
     wanted['captions'] = dict.fromkeys(_CAPTION_FEATURES, True)
   verbosity = logging.get_verbosity()
   # TFDS's partial decoding warns of TFDS's own code, ten times.
   logging.set_verbosity(logging.ERROR)
   try:
-    # TFDS would cache by itself, and keep a second copy in memory.
-    records = builder.as_dataset(
+    # TFDS would cache by itself, and keep a second copy in memory; and it would
+    # read several files in turn.
+    stored = builder.as_dataset(
         split=split, shuffle_files=False,
         decoders=tfds.decode.PartialDecoding(wanted),
-        read_config=tfds.ReadConfig(try_autocache=False))
+        read_config=tfds.ReadConfig(
+            try_autocache=False, interleave_cycle_length=1))
   finally:
     logging.set_verbosity(verbosity)
-  batches = list(records.ragged_batch(_READ_RECORDS))
+  batches = list(stored.ragged_batch(_READ_RECORDS))
   if not batches:
     raise errors.UserError(f'split {split!r} of {dataset!r} has no records')
   return tf.nest.map_structure(
@@ -166,7 +187,8 @@ def _check_memory(dataset: str, num_bytes: int) -> None:
     raise errors.UserError(
         f'{dataset} needs {2 * num_bytes / 1e9:.0f} GB of memory, where its '
         f'records are kept; this machine has {has / 1e9:.0f} GB. Use another '
-        'machine, or prepare less of it (--limit)')
+        'machine, or prepare less of it (--limit); to train on pictures that '
+        'do not fit, lower data.image_text.memory_bytes')
 
 
 def _builder_dir(folder: pathlib.Path) -> pathlib.Path:
@@ -192,14 +214,28 @@ def _pictures(columns: dict[str, Any]) -> Pictures:
   y1, y2 = y1 / height_N1, y2 / height_N1
   return Pictures(
       image_ids=_strings(columns['image_id']), groups=groups,
-      image_id_N=np.array([group_id(group) for group in groups], np.int32),
-      features_NRF=columns['features'].to_tensor(
-          shape=(None, num_regions, None)).numpy().astype(np.float16),
+      image_id_N=np.array(
+          [record_index.group_id(group) for group in groups], np.int32),
+      features_NRF=_features(columns, num_regions),
       boxes_NRG=np.stack(
           [x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], -1).astype(np.float32),
       class_ids_NR=columns['class_ids'].to_tensor(
           shape=(None, num_regions)).numpy().astype(np.int32),
       mask_NR=np.arange(num_regions) < num_N[:, np.newaxis])
+
+
+def _features(columns: dict[str, Any], num_regions: int) -> np.ndarray:
+  """Returns float16 [N, R, F], padded with zeros."""
+  features_NRF = columns['features'].to_tensor(
+      shape=(None, num_regions, None)).numpy()
+  if 'scales' not in columns:
+    return features_NRF
+  scales_NR = columns['scales'].to_tensor(shape=(None, num_regions)).numpy()
+  # One picture after the other: in float32 all would take twice the memory.
+  return np.stack([
+      records.unpack_features({'features': features_RF, 'scales': scales_R})
+      for features_RF, scales_R
+      in zip(features_NRF, scales_NR, strict=True)])
 
 
 def _ragged(column, lengths_W: np.ndarray) -> Ragged:

@@ -17,6 +17,7 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
+from input_pipeline import fetch
 from input_pipeline import join
 from input_pipeline import mixing
 from input_pipeline import phrases
@@ -77,7 +78,7 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
       [(part.languages, np.arange(len(part.languages))) for part in parts])
   ids = join.rows([part.ids for part in parts])
   deck = mixing.make_deck(items.sizes, alpha)
-  items, ids = _to_tensors(items), _to_tensors(ids)
+  items, ids = fetch.to_tensors(items), fetch.to_tensors(ids)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
     row_B, language_B = _draw(items, deck, rows_B, seed[0])
@@ -91,37 +92,31 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
 def image_text_maker(data_dir: str | os.PathLike[str], split: str,
                      all_languages: Sequence[str], *, datasets: Sequence[str],
                      languages: Sequence[str], alpha: float, max_length: int,
-                     switch: Switch | None) -> MakeBatch:
+                     switch: Switch | None, memory_bytes: int) -> MakeBatch:
   """Returns what makes batches of pictures with captions.
 
   Args: as `text_maker`, and
     switch: how English captions are code-switched; None = not at all.
+    memory_bytes: records larger than this are not kept in memory.
 
   Raises:
-    UserError: as `text_maker`, or pictures with features of different sizes.
+    UserError: as `text_maker`, or pictures whose features do not fit together.
   """
-  pictures, captions = zip(*(
-      store.read_image_text(data_dir, name, split) for name in datasets),
-                           strict=True)
+  source = fetch.find(data_dir, datasets, split, memory_bytes=memory_bytes)
   items = _make_items(
       datasets, languages, all_languages,
-      [(part.languages, part.picture_C) for part in captions])
-  captions = join.captions(
-      captions, [len(part.image_ids) for part in pictures])
-  pictures = join.pictures(datasets, pictures)
-  is_source_C = np.array([name == SOURCE_LANGUAGE
-                          for name in captions.languages])
-  # Tensors are captured once; arrays would be copied into every graph.
-  items, pictures, captions = map(
-      _to_tensors, (items, pictures, captions))
+      list(zip(source.languages, source.pictures, strict=True)))
+  is_source_C = tf.constant(
+      np.concatenate(source.languages) == SOURCE_LANGUAGE)
+  items = fetch.to_tensors(items)
   if switch:
-    switch = switch._replace(dictionary=_to_tensors(switch.dictionary))
+    switch = switch._replace(dictionary=fetch.to_tensors(switch.dictionary))
   deck = mixing.make_deck(items.sizes, alpha)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
     caption_B, language_B = _draw(items, deck, rows_B, seed[0])
-    words = examples.gather_words(captions, caption_B,
-                                  max_words=max_length - 2)
+    captions, place_B, regions = source.fetch(caption_B)
+    words = examples.gather_words(captions, place_B, max_words=max_length - 2)
     if switch:
       ids = code_switch.switch(
           words, switch.dictionary, seed=seed, settings=switch.settings,
@@ -129,10 +124,7 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
     else:
       ids = phrases.unswitched(words)
     token_ids_BL, text_mask_BL = examples.pad_ids(ids, max_length)
-    return batch_lib.Batch(
-        token_ids_BL, text_mask_BL, language_B,
-        examples.gather_regions(
-            pictures, tf.gather(captions.picture_C, caption_B)))
+    return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B, regions)
 
   # Tasks with batches of one size share the traced function.
   return tf.function(make, autograph=False)
@@ -164,11 +156,12 @@ def _make_items(datasets, languages, all_languages, rows) -> _Items:
   """
   sizes, language_ids, orders, counts, offset = [], [], [], [], 0
   for dataset, (row_languages, group_C) in zip(datasets, rows, strict=True):
-    row_languages = np.array(row_languages)
-    if not set(languages) & set(row_languages):
+    row_languages = np.asarray(row_languages)
+    has = sorted(np.unique(row_languages))
+    if not set(languages) & set(has):
       raise errors.UserError(
           f'dataset {dataset!r} has nothing in {", ".join(languages)}; it has '
-          f'{", ".join(sorted(set(row_languages)))}')
+          f'{", ".join(has)}')
     for language in languages:
       (order,) = np.nonzero(row_languages == language)
       if len(order):
@@ -190,11 +183,3 @@ def _make_items(datasets, languages, all_languages, rows) -> _Items:
       languages_S=np.array(language_ids, np.int32),
       order=store.Ragged(np.concatenate(orders), splits.astype(np.int64)))
 
-
-def _to_tensors(value):
-  """Returns a named tuple with its NumPy arrays made tensors."""
-  if isinstance(value, np.ndarray):
-    return tf.constant(value)
-  if isinstance(value, tuple) and hasattr(value, '_fields'):
-    return type(value)(*map(_to_tensors, value))
-  return value

@@ -173,3 +173,11 @@ def test_a_users_mistake_names_what_is_right(changes, words):
 def test_batches_that_hosts_cannot_share_are_refused():
   with pytest.raises(errors.UserError, match=r'multiple of .* 3'):
     pipeline.build(_config(), FEW, seed=1, num_shards=3)
+
+
+def test_rows_read_from_records_are_those_from_memory():
+  from_memory, from_records = (
+      _take(iter(pipeline.build(
+          _config(**{'image_text.memory_bytes': size}), TASKS, seed=1)), 12)
+      for size in (10**9, 0))
+  _assert_equal(from_memory, from_records)
