@@ -97,6 +97,27 @@ def spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int],
   return P(*mesh_axes)
 
 
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+  """Returns x, split over the current mesh as its logical axes say.
+
+  Without these the compiler is free to split activations like the FSDP
+  parameters, along their width, and to sum every product over all devices.
+  Outside `jax.set_mesh`, and for a size that does not divide (one row of
+  `init`), nothing is asked for.
+
+  Args:
+    x: an activation, inside jit.
+    *axes: the logical name of each of its axes; None = not split.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  mesh_axes = [None if axis is None else RULES[axis] for axis in axes]
+  return jax.lax.with_sharding_constraint(x, P(*(
+      axis if axis and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip(mesh_axes, x.shape, strict=True))))
+
+
 def of_params(mesh: Mesh, boxed: Any) -> Any:
   """Returns the NamedSharding of every parameter, in the unboxed tree.
 

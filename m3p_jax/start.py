@@ -29,7 +29,7 @@ ConfigDict = ml_collections.ConfigDict
 Frequencies = frequencies_lib.Frequencies
 ModelConfig = model_config_lib.ModelConfig
 # Model keys that change no parameter: the config's own values are taken.
-FREE_KEYS = ('dropout', 'attention_dropout', 'dtype', 'remat')
+FREE_KEYS = ('dropout', 'attention_dropout', 'dtype', 'remat', 'platform')
 # Parts of a manifest that a model's inputs must share with its weights'.
 INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation')
 

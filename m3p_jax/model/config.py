@@ -37,7 +37,11 @@ class ModelConfig:
     caption_match: whether there is the head that matches two captions.
     decoder: whether the layers can attend to encoded rows, to write text.
     dtype: of activations: 'float32', 'bfloat16' or 'auto'.
-    remat: 'none', or 'full': layers are recomputed in the backward pass.
+    remat: what a layer keeps for its backward pass: 'none' = everything,
+      'lean' = its matrix products alone, by backward passes of our own,
+      'dots' = the same by `jax.checkpoint`, 'full' = its input.
+    platform: what the step is compiled for: 'cpu', 'gpu' or 'tpu'; 'auto' =
+      the devices of this process. Decides no parameter.
   """
   vocab_size: int = 250_002
   width: int = 768
@@ -59,6 +63,7 @@ class ModelConfig:
   decoder: bool = False
   dtype: str = 'auto'
   remat: str = 'none'
+  platform: str = 'auto'
 
   def __post_init__(self):
     if self.width % self.num_heads:
@@ -67,7 +72,8 @@ class ModelConfig:
           f'{self.num_heads} = {self.width % self.num_heads}')
     for name, allowed in (('match_head', ('first', 'first+product')),
                           ('dtype', ('auto', 'float32', 'bfloat16')),
-                          ('remat', ('none', 'full'))):
+                          ('remat', ('none', 'lean', 'dots', 'full')),
+                          ('platform', ('auto', 'cpu', 'gpu', 'tpu'))):
       if getattr(self, name) not in allowed:
         raise ValueError(
             f'model.{name} is {getattr(self, name)!r}; allowed: '
@@ -85,13 +91,20 @@ class ModelConfig:
   @property
   def activation_dtype(self) -> jnp.dtype:
     """The dtype of activations on this machine, 'auto' resolved."""
-    name = fast_dtype() if self.dtype == 'auto' else self.dtype
+    name = (fast_dtype(self.resolved_platform) if self.dtype == 'auto'
+            else self.dtype)
     return jnp.dtype(name)
 
+  @property
+  def resolved_platform(self) -> str:
+    """'cpu', 'gpu' or 'tpu': `platform` with 'auto' resolved."""
+    return (jax.default_backend() if self.platform == 'auto'
+            else self.platform)
 
-def fast_dtype() -> str:
+
+def fast_dtype(platform: str) -> str:
   """Returns 'bfloat16' where the machine multiplies it natively."""
-  if jax.default_backend() != 'cpu':
+  if platform != 'cpu':
     return 'bfloat16'
   try:
     flags = pathlib.Path('/proc/cpuinfo').read_text()

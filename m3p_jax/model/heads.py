@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from m3p_jax.model import config as model_config
 from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import layers
+from m3p_jax.model import lean_token_head
 from m3p_jax.model import pooling
 from m3p_jax.model import regions as regions_lib
 from m3p_jax.model import token_head
@@ -76,6 +77,13 @@ class Heads(nn.Module):
   def token_nats(self, hidden_BPD: jax.Array, target_BP: jax.Array,
                  ) -> tuple[jax.Array, jax.Array]:
     """Returns the targets' nats [B, P], float32, and likeliest tokens."""
+    if self.config.remat == 'lean':
+      nats_N, likeliest_N = lean_token_head.nats(
+          hidden_BPD.reshape(-1, hidden_BPD.shape[-1]),
+          self.tokens.embedding, self.token_bias, target_BP.ravel(),
+          self.config.vocab_size)
+      return (nats_N.reshape(target_BP.shape),
+              likeliest_N.reshape(target_BP.shape))
     return token_head.nats(
         hidden_BPD, self.tokens.embedding, self.token_bias, target_BP,
         self.config.vocab_size)

@@ -83,6 +83,7 @@ class Einsum(nn.Module):
     bias_axes: how many trailing axes of the kernel the bias has; 0 = no bias.
     fan_in: number of inputs to one output, for the initial values.
     kernel_init: overrides the initial values of the kernel.
+    contract: (x, kernel) -> y in place of `equation`.
   """
   equation: str
   shape: tuple[int, ...]
@@ -90,6 +91,7 @@ class Einsum(nn.Module):
   fan_in: int
   bias_axes: int = 1
   kernel_init: Initializer | None = None
+  contract: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -97,7 +99,8 @@ class Einsum(nn.Module):
     kernel = self.param(
         'kernel', nn.with_logical_partitioning(init, self.axes), self.shape,
         jnp.float32)
-    y = contract(self.equation, x, kernel)
+    y = (self.contract(x, kernel) if self.contract
+         else contract(self.equation, x, kernel))
     if self.bias_axes:
       bias_init = nn.initializers.zeros if self.kernel_init else (
           linear_init(self.fan_in))
@@ -125,9 +128,51 @@ class Table(nn.Module):
     return jnp.take(self.embedding, index, axis=0, mode='clip')
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array,
+               epsilon: float) -> jax.Array:
+  """Returns LayerNorm over the last axis in x's dtype; keeps x alone.
+
+  Autodiff would keep the float32 forms as well; see lean.py.
+  """
+  return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+  wide = x.astype(jnp.float32)
+  mean = wide.mean(-1, keepdims=True)
+  centred = wide - mean
+  rate = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+  y = (centred * rate * scale + bias).astype(x.dtype)
+  return y, (x, mean, rate, scale)
+
+
+def _layer_norm_backward(epsilon, saved, gradient):
+  del epsilon
+  x, mean, rate, scale = saved
+  gradient = gradient.astype(jnp.float32)
+  unit = (x.astype(jnp.float32) - mean) * rate
+  rows = tuple(range(x.ndim - 1))
+  scaled = gradient * scale
+  x_gradient = rate * (
+      scaled - scaled.mean(-1, keepdims=True)
+      - unit * (scaled * unit).mean(-1, keepdims=True))
+  return (x_gradient.astype(x.dtype), (gradient * unit).sum(rows),
+          gradient.sum(rows))
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
 class LayerNorm(nn.Module):
-  """LayerNorm over the last axis, in float32, returned in x's dtype."""
+  """LayerNorm over the last axis, in float32, returned in x's dtype.
+
+  Attributes:
+    epsilon: added to the variance.
+    lean: keep x alone for the backward pass.
+  """
   epsilon: float
+  lean: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -137,6 +182,8 @@ class LayerNorm(nn.Module):
         nn.initializers.ones, axes), width, jnp.float32)
     bias = self.param('bias', nn.with_logical_partitioning(
         nn.initializers.zeros, axes), width, jnp.float32)
+    if self.lean:
+      return layer_norm(x, scale, bias, self.epsilon)
     wide = x.astype(jnp.float32)
     mean = wide.mean(-1, keepdims=True)
     centred = wide - mean

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import heads
 from m3p_jax.model import layers
@@ -17,6 +18,11 @@ from m3p_jax.model import pooling
 from m3p_jax.model import region_refiner
 from m3p_jax.model import regions as regions_lib
 from m3p_jax.model import transformer
+
+# What `jax.checkpoint` keeps of a layer; None = its input alone.
+_CHECKPOINT_POLICIES = {
+    'full': None,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
 
 class M3P(heads.Heads):
@@ -33,13 +39,15 @@ class M3P(heads.Heads):
     self.positions = layers.Table(c.max_positions, width, 'positions')
     if c.num_languages > 1:
       self.languages = layers.Table(c.num_languages, width, 'languages')
-    self.embedding_norm = layers.LayerNorm(c.layer_norm_epsilon)
+    self.embedding_norm = layers.LayerNorm(
+        c.layer_norm_epsilon, lean=c.remat == 'lean')
     self.region_embedding = regions_lib.RegionEmbedding(c)
     if c.refiner_layers:
       self.refiner = region_refiner.RegionRefiner(c)
     layer = transformer.EncoderLayer
-    if c.remat == 'full':
-      layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False)
+    if c.remat in _CHECKPOINT_POLICIES:
+      layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False,
+                       policy=_CHECKPOINT_POLICIES[c.remat])
     self.encoder = nn.scan(
         layer, variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
@@ -47,7 +55,7 @@ class M3P(heads.Heads):
         length=c.num_layers,
         # XLA's CPU loops run bfloat16 layers at half the speed of unrolled
         # ones (45 against 90 rows/s at E5's geometry).
-        unroll=c.num_layers if jax.default_backend() == 'cpu' else 1,
+        unroll=c.num_layers if c.resolved_platform == 'cpu' else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'})(c)
     self._setup_heads()
     self.dropout = nn.Dropout(c.dropout)
@@ -183,4 +191,5 @@ class M3P(heads.Heads):
     hidden_BTD = self.embedding_norm(hidden_BTD)
     hidden_BTD = self.dropout(hidden_BTD, deterministic=deterministic)
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
+    hidden_BTD = sharding.constrain(hidden_BTD, *transformer.HIDDEN_AXES)
     return self.encoder(hidden_BTD, mask_BT, deterministic, memory)[0]

@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from m3p_jax import sharding
 from m3p_jax.model import layers
 
 
@@ -17,7 +18,8 @@ def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
   logits_BPV = bias_V + layers.contract(
       'BPD,VD->BPV', hidden_BPD, table_VD, jnp.float32)
   is_padding_V = jnp.arange(logits_BPV.shape[-1]) >= vocab_size
-  return jnp.where(is_padding_V, -jnp.inf, logits_BPV)
+  return sharding.constrain(
+      jnp.where(is_padding_V, -jnp.inf, logits_BPV), 'batch', None, 'vocab')
 
 
 # A batch's logits are the largest array of a step by far: the backward pass

@@ -4,14 +4,20 @@ Letters: B rows, T length (regions and text), S length of what is attended to,
 D width, H heads, K head size, M MLP width.
 """
 
+import functools
 from typing import NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from m3p_jax import sharding
 from m3p_jax.model import config as model_config
 from m3p_jax.model import layers
+from m3p_jax.model import lean
+
+# Logical axes of hidden states [B, T, D].
+HIDDEN_AXES = ('batch', 'length', 'activation_embed')
 
 
 class Memory(NamedTuple):
@@ -39,30 +45,41 @@ def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
   shape = (c.width, c.num_heads, c.head_size)
 
   def project(name, source_BTD):
-    return layers.Einsum(
+    return sharding.constrain(layers.Einsum(
         'BTD,DHK->BTHK', shape, ('embed', 'heads', 'head_size'),
-        fan_in=c.width, bias_axes=2, name=name)(source_BTD)
+        fan_in=c.width, bias_axes=2, name=name)(source_BTD),
+                              'batch', 'length', 'heads', 'head_size')
 
   # Queries are scaled before the product, as the release does.
   query_BTHK = project('query', hidden_BTD) * c.head_size ** -0.5
   key_BSHK = project('key', memory.hidden_BSD)
   value_BSHK = project('value', memory.hidden_BSD)
+  mask_BHTS = memory.mask_BS[:, None, None, :]
+  if causal:
+    mask_BHTS = mask_BHTS & jnp.tril(jnp.ones(
+        (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
+  dropout = nn.Dropout(c.attention_dropout, deterministic=deterministic)
+  if c.remat == 'lean':
+    return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
+                          _dropout_key(dropout), c.attention_dropout)
   logits_BHTS = jnp.einsum(
       'BTHK,BSHK->BHTS', query_BTHK, key_BSHK,
       preferred_element_type=jnp.float32)
-  mask_BHTS = memory.mask_BS[:, None, None, :]
-  if causal:
-    mask_BHTS = mask_BHTS & jnp.tril(
-        jnp.ones(logits_BHTS.shape[-2:], bool))[None, None]
   # Finite, so that a row of padding alone gives numbers, not NaN.
   logits_BHTS = jnp.where(
       mask_BHTS, logits_BHTS, jnp.finfo(jnp.float32).min)
   weights_BHTS = jax.nn.softmax(logits_BHTS).astype(hidden_BTD.dtype)
-  weights_BHTS = nn.Dropout(c.attention_dropout)(
-      weights_BHTS, deterministic=deterministic)
+  weights_BHTS = dropout(weights_BHTS)
   return jnp.einsum(
       'BHTS,BSHK->BTHK', weights_BHTS, value_BSHK,
       preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
+
+
+def _dropout_key(dropout: nn.Dropout) -> jax.Array | None:
+  """Returns the key that the dropout would draw with; None = it drops none."""
+  if dropout.deterministic or not dropout.rate:
+    return None
+  return dropout.make_rng(dropout.rng_collection)
 
 
 class Attention(nn.Module):
@@ -91,10 +108,15 @@ class Mlp(nn.Module):
     inner_BTM = layers.Einsum(
         'BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
         fan_in=c.width, name='inner')(hidden_BTD)
-    inner_BTM = jax.nn.gelu(inner_BTM, approximate=False)
+    inner_BTM = sharding.constrain(inner_BTM, 'batch', 'length', 'mlp')
+    contract = None
+    if c.remat == 'lean':
+      contract = lean.gelu_map
+    else:
+      inner_BTM = jax.nn.gelu(inner_BTM, approximate=False)
     return layers.Einsum(
         'BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
-        fan_in=c.mlp_width, name='outer')(inner_BTM)
+        fan_in=c.mlp_width, contract=contract, name='outer')(inner_BTM)
 
 
 class EncoderLayer(nn.Module):
@@ -112,17 +134,19 @@ class EncoderLayer(nn.Module):
                ) -> tuple[jax.Array, None]:
     c = self.config
     dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+    norm = functools.partial(
+        layers.LayerNorm, c.layer_norm_epsilon, lean=c.remat == 'lean')
     attended_BTD = Attention(c, name='attention')(
         hidden_BTD, Memory(hidden_BTD, mask_BT), deterministic=deterministic,
         causal=memory is not None)
-    hidden_BTD = layers.LayerNorm(c.layer_norm_epsilon, name='attention_norm')(
+    hidden_BTD = norm(name='attention_norm')(
         hidden_BTD + dropout(attended_BTD))
     if memory is not None:
       attended_BTD = Attention(c, name='cross_attention')(
           hidden_BTD, memory, deterministic=deterministic)
-      hidden_BTD = layers.LayerNorm(
-          c.layer_norm_epsilon, name='cross_attention_norm')(
-              hidden_BTD + dropout(attended_BTD))
-    hidden_BTD = layers.LayerNorm(c.layer_norm_epsilon, name='mlp_norm')(
+      hidden_BTD = norm(name='cross_attention_norm')(
+          hidden_BTD + dropout(attended_BTD))
+    hidden_BTD = norm(name='mlp_norm')(
         hidden_BTD + dropout(Mlp(c, name='mlp')(hidden_BTD)))
-    return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype), None
+    hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
+    return sharding.constrain(hidden_BTD, *HIDDEN_AXES), None

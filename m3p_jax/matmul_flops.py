@@ -1,0 +1,56 @@
+"""Operations of the matrix products in a traced function.
+
+Counted in the program that JAX traced, not in what the compiler made of it:
+a compiler's analysis counts a loop once, whether the loop is a scan over
+layers or one that it made itself to overlap a product with communication.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import jax
+
+
+def count(jaxpr: Any, *, devices: int = 1,
+          sizes: Mapping[int, int] | None = None) -> float:
+  """Returns 2 · multiplications of all matrix products, loops multiplied out.
+
+  Args:
+    jaxpr: of `jax.make_jaxpr` or of a trace.
+    devices: of the mesh; a `shard_map` runs on each.
+    sizes: axis sizes to count as others (a padded axis as its true size).
+  """
+  jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
+  total = 0.0
+  for equation in jaxpr.eqns:
+    name, params = equation.primitive.name, equation.params
+    if name == 'dot_general':
+      total += _dot(equation, sizes or {})
+      continue
+    inner = 0.0
+    if name == 'cond':
+      inner = max(count(branch, devices=devices, sizes=sizes)
+                  for branch in params['branches'])
+    elif name == 'while':
+      raise NotImplementedError(
+          'a loop without a fixed number of turns has no fixed cost')
+    else:
+      for value in params.values():
+        if isinstance(value, jax.extend.core.Jaxpr | (
+            jax.extend.core.ClosedJaxpr)):
+          inner += count(value, devices=devices, sizes=sizes)
+    if name == 'scan':
+      inner *= params['length']
+    elif name == 'shard_map':
+      inner *= devices
+    total += inner
+  return total
+
+
+def _dot(equation, sizes) -> float:
+  (contracted, _), _ = equation.params['dimension_numbers']
+  left = equation.invars[0].aval.shape
+  out = equation.outvars[0].aval.shape
+  axes = [*out, *(left[axis] for axis in contracted)]
+  return 2.0 * math.prod(sizes.get(size, size) for size in axes)

@@ -1,0 +1,121 @@
+"""Attention and GELU that keep little for their backward pass.
+
+What autodiff keeps of them (probabilities, their float32 forms, erf and its
+input) is several times what goes into them, and on a TPU writing and reading
+it takes longer than computing it again. Each keeps its inputs instead; see
+docs/scaling.md for what that gains. Values equal the plain forms' up to the
+rounding of the scores, which are stored in the activations' dtype.
+Letters: B rows, T length, S length attended to, D width, H heads, K head
+size, M MLP width.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax.model import layers
+
+_MASKED = jnp.finfo(jnp.bfloat16).min.astype(jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
+              value_BSHK: jax.Array, mask_BHTS: jax.Array,
+              dropout_key: jax.Array | None, rate: float) -> jax.Array:
+  """Returns softmax(query · key) · value [B, T, H, K], summed in float32.
+
+  Args:
+    query_BTHK: scaled queries.
+    key_BSHK: keys.
+    value_BSHK: values.
+    mask_BHTS: bool, what may be attended to; axes of size 1 broadcast.
+    dropout_key: of the weights' dropout; None = no dropout.
+    rate: share of the weights dropped.
+  """
+  return _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
+                            dropout_key, rate)[0]
+
+
+def _scores(query_BTHK, key_BSHK, mask_BHTS):
+  scores_BHTS = jnp.einsum('BTHK,BSHK->BHTS', query_BTHK, key_BSHK,
+                           preferred_element_type=jnp.float32)
+  # Finite, so that a row of padding alone gives numbers, not NaN.
+  return jnp.where(mask_BHTS, scores_BHTS, _MASKED).astype(query_BTHK.dtype)
+
+
+def _kept(dropout_key, rate, shape):
+  """Returns 1 / (1 - rate) where a weight stays, else 0; 1 = all stay."""
+  if dropout_key is None:
+    return 1.0
+  return jax.random.bernoulli(dropout_key, 1 - rate, shape) / (1 - rate)
+
+
+def _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
+                       dropout_key, rate):
+  dtype = query_BTHK.dtype
+  scores_BHTS = _scores(query_BTHK, key_BSHK, mask_BHTS)
+  wide_BHTS = scores_BHTS.astype(jnp.float32)
+  log_sum_BHT1 = jax.nn.logsumexp(wide_BHTS, axis=-1, keepdims=True)
+  weights_BHTS = jnp.exp(wide_BHTS - log_sum_BHT1) * _kept(
+      dropout_key, rate, scores_BHTS.shape)
+  mixed_BTHK = jnp.einsum(
+      'BHTS,BSHK->BTHK', weights_BHTS.astype(dtype), value_BSHK,
+      preferred_element_type=jnp.float32).astype(dtype)
+  return mixed_BTHK, (query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
+                      dropout_key, mixed_BTHK, log_sum_BHT1)
+
+
+def _attention_backward(rate, saved, gradient_BTHK):
+  (query_BTHK, key_BSHK, value_BSHK, mask_BHTS, dropout_key, mixed_BTHK,
+   log_sum_BHT1) = saved
+  dtype = query_BTHK.dtype
+  einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores_BHTS = _scores(query_BTHK, key_BSHK, mask_BHTS)
+  weights_BHTS = jnp.exp(scores_BHTS.astype(jnp.float32) - log_sum_BHT1)
+  kept_BHTS = _kept(dropout_key, rate, scores_BHTS.shape)
+  value_gradient = einsum(
+      'BHTS,BTHK->BSHK', (weights_BHTS * kept_BHTS).astype(dtype),
+      gradient_BTHK)
+  # The weights' gradients, averaged by the weights.
+  mean_BHT1 = einsum('BTHK,BTHK->BHT', gradient_BTHK, mixed_BTHK)[..., None]
+  weights_gradient = einsum(
+      'BTHK,BSHK->BHTS', gradient_BTHK, value_BSHK).astype(dtype)
+  scores_gradient = (weights_BHTS * (
+      weights_gradient.astype(jnp.float32) * kept_BHTS - mean_BHT1)
+                     ).astype(dtype)
+  query_gradient = einsum('BHTS,BSHK->BTHK', scores_gradient, key_BSHK)
+  key_gradient = einsum('BHTS,BTHK->BSHK', scores_gradient, query_BTHK)
+  return (query_gradient.astype(dtype), key_gradient.astype(dtype),
+          value_gradient.astype(dtype), None, None)
+
+
+attention.defvjp(_attention_forward, _attention_backward)
+
+
+@jax.custom_vjp
+def gelu_map(inner_BTM: jax.Array, kernel_MD: jax.Array) -> jax.Array:
+  """Returns gelu(inner) · kernel [B, T, D]; keeps `inner` alone."""
+  return layers.contract('BTM,MD->BTD', _gelu(inner_BTM), kernel_MD)
+
+
+def _gelu(x):
+  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+
+def _gelu_map_forward(inner_BTM, kernel_MD):
+  return gelu_map(inner_BTM, kernel_MD), (inner_BTM, kernel_MD)
+
+
+def _gelu_map_backward(saved, gradient_BTD):
+  inner_BTM, kernel_MD = saved
+  active_BTM, slope = jax.vjp(_gelu, inner_BTM)
+  kernel_gradient = jnp.einsum('BTM,BTD->MD', active_BTM, gradient_BTD,
+                               preferred_element_type=jnp.float32)
+  active_gradient = jnp.einsum(
+      'BTD,MD->BTM', gradient_BTD, kernel_MD.astype(gradient_BTD.dtype),
+      preferred_element_type=jnp.float32).astype(inner_BTM.dtype)
+  return slope(active_gradient)[0], kernel_gradient.astype(kernel_MD.dtype)
+
+
+gelu_map.defvjp(_gelu_map_forward, _gelu_map_backward)
