@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
@@ -18,6 +19,7 @@ import tqdm
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config_lib
+from m3p_jax.model import joint_pass
 from m3p_jax.model import m3p
 
 # Captions are cut to these lengths, so that short ones cost little.
@@ -52,16 +54,17 @@ class Engine:
       batch_size: most rows or pairs in one forward pass.
     """
     self.config = config
-    self._batch_size = batch_size
+    self.batch_size = batch_size
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
-    self._rows = NamedSharding(mesh, P('data'))
-    self._whole = NamedSharding(mesh, P())
-    self._num_devices = mesh.size
-    self._params = jax.device_put(nn.unbox(params), self._whole)
+    # Arrays split over the devices by their rows, and arrays on each whole.
+    self.rows = NamedSharding(mesh, P('data'))
+    self.whole = NamedSharding(mesh, P())
+    self.num_devices = mesh.size
+    self.params = jax.device_put(nn.unbox(params), self.whole)
 
   def logit_scale(self) -> float:
     """Returns the learned factor on cosines."""
-    return float(_functions(self.config).logit_scale(self._params))
+    return float(_functions(self.config).logit_scale(self.params))
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    title: str = '') -> np.ndarray:
@@ -74,7 +77,7 @@ class Engine:
     function = _functions(self.config).embed_images
     count = len(regions.mask_BR)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with _progress(title, count, 'pictures') as bar:
+    with progress(title, count, 'pictures') as bar:
       self._run(function, regions, np.arange(count), vectors_IE, bar)
     return vectors_IE
 
@@ -88,7 +91,7 @@ class Engine:
     function = _functions(self.config).embed_texts
     count = len(texts.token_ids_CL)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with _progress(title, count, 'captions') as bar:
+    with progress(title, count, 'captions') as bar:
       for length, index in self._by_length(texts, np.arange(count)):
         rows = Texts(texts.token_ids_CL[:, :length],
                      texts.text_mask_CL[:, :length], texts.language_C)
@@ -109,9 +112,9 @@ class Engine:
     """
     function = _functions(self.config).match
     # Pictures are sent once, not once a pair.
-    regions = jax.device_put(regions, self._whole)
+    regions = jax.device_put(regions, self.whole)
     logits_P = np.zeros(len(image_P), np.float32)
-    with _progress(title, len(image_P), 'pairs') as bar:
+    with progress(title, len(image_P), 'pairs') as bar:
       for length, index in self._by_length(texts, text_P):
         rows = _Pairs(image_P, text_P, texts.token_ids_CL[:, :length],
                       texts.text_mask_CL[:, :length])
@@ -127,7 +130,7 @@ class Engine:
     rest = np.arange(len(text_P))
     for length in (*[x for x in LENGTHS if x < longest], longest):
       fits = length_P[rest] <= length
-      pays = fits.sum() >= MIN_BATCHES * self._batch_size or fits.all()
+      pays = fits.sum() >= MIN_BATCHES * self.batch_size or fits.all()
       if pays and len(rest):
         yield length, rest[fits]
         rest = rest[~fits]
@@ -135,14 +138,14 @@ class Engine:
   def _run(self, function: Callable[..., jax.Array], rows: Any,
            index: np.ndarray, out: np.ndarray, bar: tqdm.tqdm) -> None:
     """Writes function(params, rows) of the rows in `index` into `out`."""
-    size = min(self._batch_size, 1 << max(len(index) - 1, 0).bit_length())
-    size = -(-size // self._num_devices) * self._num_devices
+    size = min(self.batch_size, 1 << max(len(index) - 1, 0).bit_length())
+    size = -(-size // self.num_devices) * self.num_devices
     running = None
     for start in range(0, len(index), size):
       chosen = index[start:start + size]
       padded = np.pad(chosen, (0, size - len(chosen)), mode='edge')
-      batch = jax.device_put(_take(rows, padded), self._rows)
-      result = function(self._params, batch)
+      batch = jax.device_put(_take(rows, padded), self.rows)
+      result = function(self.params, batch)
       # The device works on this batch while the one before is fetched.
       if running:
         _fetch(*running, out, bar)
@@ -174,9 +177,12 @@ def _fetch(result: jax.Array, chosen: np.ndarray, out: np.ndarray,
   bar.update(len(chosen))
 
 
-def _progress(title: str, total: int, unit: str) -> tqdm.tqdm:
+def progress(title: str, total: int, unit: str, *,
+             done: int = 0) -> tqdm.tqdm:
+  """Returns a bar with rate and time left; an empty title shows none."""
   return tqdm.tqdm(
-      desc=title, total=total, unit=f' {unit}', disable=not title,
+      desc=title, total=total, initial=done, unit=f' {unit}',
+      disable=not title,
       file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 15)
 
 
@@ -188,15 +194,21 @@ class _Functions(NamedTuple):
   logit_scale: Callable[..., jax.Array]
 
 
+def bound(config: model_config_lib.ModelConfig,
+          function: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns (params, …) → function(bound model, …)."""
+  module = m3p.M3P(config)
+  return lambda params, *args, **kwargs: nn.apply(
+      lambda model: function(model, *args, **kwargs), module)(
+          {'params': params})
+
+
 @functools.lru_cache(maxsize=4)
 def _functions(config: model_config_lib.ModelConfig) -> _Functions:
   """Returns the forward passes, compiled once for all engines."""
-  module = m3p.M3P(config)
 
   def bind(function):
-    return jax.jit(lambda params, *args, **kwargs: nn.apply(
-        lambda model: function(model, *args, **kwargs), module)(
-            {'params': params}))
+    return jax.jit(bound(config, function))
 
   def embed_images(model, regions):
     return model.embed_images(regions, deterministic=True)
@@ -206,10 +218,13 @@ def _functions(config: model_config_lib.ModelConfig) -> _Functions:
 
   def match(model, pairs, *, regions):
     image_B, token_ids_BL, text_mask_BL = pairs
-    batch = batch_lib.Batch(
-        token_ids_BL, text_mask_BL, None,  # The joint pass has no language.
-        jax.tree.map(lambda x: x[image_B], regions))
-    return model.match_logits(model.encode(batch, deterministic=True))
+    chosen = jax.tree.map(lambda x: x[image_B], regions)
+    position_BR = jnp.broadcast_to(
+        jnp.arange(chosen.mask_BR.shape[1]), chosen.mask_BR.shape)
+    return joint_pass.match_pairs(
+        model, joint_pass.picture_half(model, chosen, position_BR),
+        joint_pass.text_half(model, token_ids_BL, text_mask_BL,
+                             start=position_BR.shape[1]))
 
   return _Functions(bind(embed_images), bind(embed_texts), bind(match),
                     bind(lambda model: model.logit_scale()))

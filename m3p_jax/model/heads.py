@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import layers
@@ -122,15 +123,30 @@ class Heads(nn.Module):
     """Returns the learned factor on cosines, a positive float32 scalar."""
     return jnp.minimum(jnp.exp(self.log_scale), MAX_LOGIT_SCALE)
 
-  def _image_vector(self, hidden_BRD, regions):
-    pooled_BD = pooling.mean_pool(hidden_BRD, regions.mask_BR)
-    return pooling.normalise(
-        self.image_projection(pooled_BD) + self._pooled_regions(regions))
+  def pooled_regions(self, regions: batch_lib.Regions) -> jax.Array:
+    """Returns [B, E]: the pictures' embedded regions alone, in float32."""
+    return self.region_projection(
+        pooling.mean_pool(self.region_embedding(regions), regions.mask_BR))
+
+  def match_inputs(self, regions_BRD: jax.Array, text_BLD: jax.Array,
+                   mask_BR: jax.Array, text_mask_BL: jax.Array,
+                   pooled_BE: jax.Array) -> jax.Array:
+    """Returns [B, E] float32: the picture's unit vector times the caption's.
+
+    Args:
+      regions_BRD: last joint states.
+      text_BLD: last joint states.
+      mask_BR: False where a region is padding.
+      text_mask_BL: False at padding.
+      pooled_BE: `pooled_regions` of the pictures.
+    """
+    return (self._image_vector(regions_BRD, mask_BR, pooled_BE)
+            * self._text_vector(text_BLD, text_mask_BL))
+
+  def _image_vector(self, hidden_BRD, mask_BR, pooled_BE):
+    pooled_BD = pooling.mean_pool(hidden_BRD, mask_BR)
+    return pooling.normalise(self.image_projection(pooled_BD) + pooled_BE)
 
   def _text_vector(self, hidden_BLD, text_mask_BL):
     return pooling.normalise(self.text_projection(
         pooling.mean_pool(hidden_BLD, text_mask_BL)))
-
-  def _pooled_regions(self, regions):
-    return self.region_projection(
-        pooling.mean_pool(self.region_embedding(regions), regions.mask_BR))

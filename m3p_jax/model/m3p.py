@@ -103,9 +103,33 @@ class M3P(heads.Heads):
     regions_BRD, text_BLD = jnp.split(hidden_BTD, [num_regions], axis=1)
     if self.config.match_head == 'first':
       return encoded_lib.Encoded(regions_BRD, text_BLD)
-    return encoded_lib.Encoded(
-        regions_BRD, text_BLD, self._image_vector(regions_BRD, batch.regions)
-        * self._text_vector(text_BLD, batch.text_mask_BL))
+    return encoded_lib.Encoded(regions_BRD, text_BLD, self.match_inputs(
+        regions_BRD, text_BLD, batch.regions.mask_BR, batch.text_mask_BL,
+        self.pooled_regions(batch.regions)))
+
+  def place_regions(self, regions: batch_lib.Regions,
+                    position_BR: jax.Array) -> jax.Array:
+    """Returns what the joint pass's first layer reads of pictures [B, R, D].
+
+    Args:
+      regions: rows; in any order and number, for attention has none.
+      position_BR: int, where each region stands in its picture.
+    """
+    return self._place(self._region_hidden(regions, True), regions.mask_BR,
+                       position_BR, True)
+
+  def place_text(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array, *,
+                 start: int) -> jax.Array:
+    """Returns what the joint pass's first layer reads of captions [B, L, D].
+
+    Args:
+      token_ids_BL: the captions.
+      text_mask_BL: False at padding.
+      start: position of the first token: how many regions stand before it.
+    """
+    position_1L = start + jnp.arange(token_ids_BL.shape[1])[None]
+    return self._place(self._word_vectors(token_ids_BL), text_mask_BL,
+                       position_1L, True)
 
   def decode(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
              memory: transformer.Memory, language_B: jax.Array | None = None, *,
@@ -141,11 +165,12 @@ class M3P(heads.Heads):
                    deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the pictures alone."""
     return self._image_vector(
-        self.encode_images(regions, deterministic=deterministic), regions)
+        self.encode_images(regions, deterministic=deterministic),
+        regions.mask_BR, self.pooled_regions(regions))
 
   def embed_regions(self, regions: batch_lib.Regions) -> jax.Array:
     """Returns unit vectors [B, E] of embedded regions, without any layer."""
-    return pooling.normalise(self._pooled_regions(regions))
+    return pooling.normalise(self.pooled_regions(regions))
 
   def embed_texts(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
                   language_B: jax.Array | None = None, *,
@@ -186,10 +211,15 @@ class M3P(heads.Heads):
 
   def _run_with_positions(self, hidden_BTD, mask_BT, deterministic,
                           memory=None):
-    position_TD = self.positions(jnp.arange(hidden_BTD.shape[1]))
-    hidden_BTD = hidden_BTD + position_TD[None].astype(hidden_BTD.dtype)
+    position_1T = jnp.arange(hidden_BTD.shape[1])[None]
+    hidden_BTD = self._place(hidden_BTD, mask_BT, position_1T, deterministic)
+    return self.encoder(hidden_BTD, mask_BT, deterministic, memory)[0]
+
+  def _place(self, hidden_BTD, mask_BT, position_BT, deterministic):
+    """Returns what enters the first layer; `position_BT` may be one row."""
+    hidden_BTD = hidden_BTD + self.positions(position_BT).astype(
+        hidden_BTD.dtype)
     hidden_BTD = self.embedding_norm(hidden_BTD)
     hidden_BTD = self.dropout(hidden_BTD, deterministic=deterministic)
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
-    hidden_BTD = sharding.constrain(hidden_BTD, *transformer.HIDDEN_AXES)
-    return self.encoder(hidden_BTD, mask_BT, deterministic, memory)[0]
+    return sharding.constrain(hidden_BTD, *transformer.HIDDEN_AXES)

@@ -31,6 +31,20 @@ class Memory(NamedTuple):
   mask_BS: jax.Array
 
 
+def projection(c: model_config.ModelConfig, name: str) -> layers.Einsum:
+  """Returns the map 'query', 'key' or 'value' of an attention, all heads."""
+  return layers.Einsum(
+      'BTD,DHK->BTHK', (c.width, c.num_heads, c.head_size),
+      ('embed', 'heads', 'head_size'), fan_in=c.width, bias_axes=2, name=name)
+
+
+def merge_heads(c: model_config.ModelConfig) -> layers.Einsum:
+  """Returns the output map of an attention."""
+  return layers.Einsum(
+      'BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
+      ('heads', 'head_size', 'embed'), fan_in=c.width, name='out')
+
+
 def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
            *, deterministic: bool, causal: bool = False) -> jax.Array:
   """Returns the heads' weighted values, [B, T, H, K]; inside a compact module.
@@ -42,13 +56,10 @@ def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
     deterministic: no dropout on the attention weights.
     causal: position t attends to positions up to t.
   """
-  shape = (c.width, c.num_heads, c.head_size)
-
   def project(name, source_BTD):
-    return sharding.constrain(layers.Einsum(
-        'BTD,DHK->BTHK', shape, ('embed', 'heads', 'head_size'),
-        fan_in=c.width, bias_axes=2, name=name)(source_BTD),
-                              'batch', 'length', 'heads', 'head_size')
+    return sharding.constrain(
+        projection(c, name)(source_BTD),
+        'batch', 'length', 'heads', 'head_size')
 
   # Queries are scaled before the product, as the release does.
   query_BTHK = project('query', hidden_BTD) * c.head_size ** -0.5
@@ -92,10 +103,7 @@ class Attention(nn.Module):
     c = self.config
     mixed_BTHK = attend(c, hidden_BTD, memory, deterministic=deterministic,
                         causal=causal)
-    return layers.Einsum(
-        'BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
-        ('heads', 'head_size', 'embed'), fan_in=c.width,
-        name='out')(mixed_BTHK)
+    return merge_heads(c)(mixed_BTHK)
 
 
 class Mlp(nn.Module):
