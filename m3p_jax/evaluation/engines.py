@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from m3p_jax import batch as batch_lib
+from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 
@@ -119,6 +120,18 @@ class Engine:
                   logits_P, bar)
     return logits_P
 
+  def attention(self, regions: batch_lib.Regions,
+                texts: Texts) -> np.ndarray:
+    """Returns float32 [B, L, R], see `attention.text_to_regions`.
+
+    Args:
+      regions: of B pictures.
+      texts: B captions, one a picture.
+    """
+    return np.asarray(_functions(self.config).attention(
+        self._params, jax.device_put(_batch(*texts[:2], regions),
+                                     self._whole)))
+
   def _by_length(self, texts: Texts, text_P: np.ndarray
                  ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (length, rows whose captions fit into it)."""
@@ -159,6 +172,11 @@ class _Pairs(NamedTuple):
   text_mask_CL: np.ndarray
 
 
+def _batch(token_ids_BL, text_mask_BL, regions) -> batch_lib.Batch:
+  """Returns rows of the joint pass, which has no language."""
+  return batch_lib.Batch(token_ids_BL, text_mask_BL, None, regions)
+
+
 def _take(rows: Any, index: np.ndarray) -> Any:
   """Returns the chosen rows; of pairs, each with its caption."""
   if isinstance(rows, _Pairs):
@@ -185,6 +203,7 @@ class _Functions(NamedTuple):
   embed_images: Callable[..., jax.Array]
   embed_texts: Callable[..., jax.Array]
   match: Callable[..., jax.Array]
+  attention: Callable[..., jax.Array]
   logit_scale: Callable[..., jax.Array]
 
 
@@ -206,10 +225,11 @@ def _functions(config: model_config_lib.ModelConfig) -> _Functions:
 
   def match(model, pairs, *, regions):
     image_B, token_ids_BL, text_mask_BL = pairs
-    batch = batch_lib.Batch(
-        token_ids_BL, text_mask_BL, None,  # The joint pass has no language.
-        jax.tree.map(lambda x: x[image_B], regions))
+    batch = _batch(token_ids_BL, text_mask_BL,
+                   jax.tree.map(lambda x: x[image_B], regions))
     return model.match_logits(model.encode(batch, deterministic=True))
 
+  attention = jax.jit(functools.partial(
+      attention_lib.text_to_regions, module))
   return _Functions(bind(embed_images), bind(embed_texts), bind(match),
-                    bind(lambda model: model.logit_scale()))
+                    attention, bind(lambda model: model.logit_scale()))

@@ -41,7 +41,7 @@ class M3P(heads.Heads):
     if c.remat == 'full':
       layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False)
     self.encoder = nn.scan(
-        layer, variable_axes={'params': 0},
+        layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
         length=c.num_layers,

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 from m3p_jax.model import config as model_config
 from m3p_jax.model import layers
 
+# Collection of the attention weights; no parameters, so `init` leaves it out.
+ATTENTION = 'intermediates'
+
 
 class Memory(NamedTuple):
   """Encoded rows that a decoder reads.
@@ -25,17 +28,19 @@ class Memory(NamedTuple):
   mask_BS: jax.Array
 
 
-def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
-           *, deterministic: bool, causal: bool = False) -> jax.Array:
-  """Returns the heads' weighted values, [B, T, H, K]; inside a compact module.
+def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
+           deterministic: bool, causal: bool = False) -> jax.Array:
+  """Returns the heads' weighted values, [B, T, H, K].
 
   Args:
-    c: geometry.
+    module: a compact one with a `config`, whose layers these become; it sows
+      the weights, float32 [B, H, T, S], into the collection `ATTENTION`.
     hidden_BTD: where the queries come from.
     memory: where keys and values come from; itself for self-attention.
     deterministic: no dropout on the attention weights.
     causal: position t attends to positions up to t.
   """
+  c = module.config
   shape = (c.width, c.num_heads, c.head_size)
 
   def project(name, source_BTD):
@@ -57,7 +62,10 @@ def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
   # Finite, so that a row of padding alone gives numbers, not NaN.
   logits_BHTS = jnp.where(
       mask_BHTS, logits_BHTS, jnp.finfo(jnp.float32).min)
-  weights_BHTS = jax.nn.softmax(logits_BHTS).astype(hidden_BTD.dtype)
+  weights_BHTS = jax.nn.softmax(logits_BHTS)
+  # Kept only where the caller makes this collection mutable.
+  module.sow(ATTENTION, 'weights', weights_BHTS)
+  weights_BHTS = weights_BHTS.astype(hidden_BTD.dtype)
   weights_BHTS = nn.Dropout(c.attention_dropout)(
       weights_BHTS, deterministic=deterministic)
   return jnp.einsum(
@@ -73,7 +81,7 @@ class Attention(nn.Module):
   def __call__(self, hidden_BTD: jax.Array, memory: Memory, *,
                deterministic: bool, causal: bool = False) -> jax.Array:
     c = self.config
-    mixed_BTHK = attend(c, hidden_BTD, memory, deterministic=deterministic,
+    mixed_BTHK = attend(self, hidden_BTD, memory, deterministic=deterministic,
                         causal=causal)
     return layers.Einsum(
         'BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
