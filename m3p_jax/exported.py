@@ -38,9 +38,7 @@ def export(searcher: searcher_lib.Searcher,
   Raises:
     UserError: it exists, or there is no collection.
   """
-  out = pathlib.Path(out)
-  if out.exists():
-    raise errors.UserError(f'--out={out} exists; allowed: a new folder')
+  check_new(out)
   index = searcher.index
   manifest = _manifest(searcher, index)
   lines = _pictures(searcher, index)
@@ -53,6 +51,12 @@ def export(searcher: searcher_lib.Searcher,
     (draft / MANIFEST).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False), encoding='utf-8')
   return manifest
+
+
+def check_new(out: str | pathlib.Path) -> None:
+  """Raises UserError where there is something already."""
+  if pathlib.Path(out).exists():
+    raise errors.UserError(f'--out={out} exists; allowed: a new folder')
 
 
 def _manifest(searcher: searcher_lib.Searcher,

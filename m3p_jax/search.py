@@ -152,6 +152,28 @@ def main_search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
           f'{path or result.image_id}')
 
 
+def main_export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
+                config: ml_collections.ConfigDict | None = None,
+                given: Collection[str] | None = None) -> None:
+  """Writes the index of a run's collection, see `exported.export`.
+
+  Args:
+    workdir: of the run.
+    out: folder that must not exist.
+    config: of the run; None = the workdir's.
+    given: dotted keys that the command line set.
+
+  Raises:
+    UserError: see `load` and `exported.export`.
+  """
+  exported.check_new(out)  # Before anything is loaded.
+  manifest = exported.export(
+      from_flags(workdir, config=config, given=given), out)
+  print(f'{manifest["num_pictures"]:,} pictures, '
+        f'{manifest["embedding_dim"]} numbers each, captions in '
+        f'{len(manifest["languages"])} languages: written to {out}')
+
+
 def _settings(path: pathlib.Path, config: ml_collections.ConfigDict,
               given: Collection[str]) -> rankings.Settings:
   """Returns how to re-rank: the weight chosen on validation, where one was."""
