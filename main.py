@@ -23,14 +23,30 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run: config.json, metrics.jsonl, '
     'checkpoints/, retrieval.json. Training goes on from what is there.')
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'search'],
+    'mode', 'train', ['train', 'evaluate', 'search', 'serve', 'export'],
     'train: up to config.num_train_steps, with validation losses. evaluate: '
     'retrieval in config.evaluation.languages, into retrieval.json. search: '
-    'the pictures of config.evaluation.dataset nearest to --query.')
+    'the pictures of config.evaluation.dataset nearest to --query. serve: a '
+    'web page that searches them (needs requirements-demo.txt). export: '
+    'writes --what for other tools.')
 _QUERY = flags.DEFINE_string(
     'query', '', 'What to search for, in any language (--mode=search).')
 _K = flags.DEFINE_integer(
     'k', 10, 'How many pictures to show (--mode=search).', lower_bound=1)
+_PORT = flags.DEFINE_integer(
+    'port', 7860, 'Where the page listens; 0 = any free port (--mode=serve).',
+    lower_bound=0, upper_bound=65535)
+_HOST = flags.DEFINE_string(
+    'host', '127.0.0.1', 'Address that the page listens on; 0.0.0.0 = open to '
+    'other machines, without a password (--mode=serve).')
+_WHAT = flags.DEFINE_enum(
+    'what', 'index', ['index'], 'index: the vectors, names and captions of '
+    'config.evaluation.dataset, and a manifest (--mode=export).')
+_OUT = flags.DEFINE_string(
+    'out', '', 'Folder to write, which must not exist (--mode=export).')
+# Flags that belong to one mode.
+_OWN_FLAGS = {'query': 'search', 'k': 'search', 'port': 'serve',
+              'host': 'serve', 'what': 'export', 'out': 'export'}
 
 
 def main(argv):
@@ -42,8 +58,9 @@ def main(argv):
     progress.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
   given = config_flags.get_override_values(flags.FLAGS['config'])
-  if _QUERY.value and _MODE.value != 'search':
-    raise errors.UserError('--query needs --mode=search')
+  for name, mode in _OWN_FLAGS.items():
+    if flags.FLAGS[name].present and _MODE.value != mode:
+      raise errors.UserError(f'--{name} needs --mode={mode}')
   # Imported here, so that --help and a wrong flag answer at once.
   if _MODE.value == 'train':
     from m3p_jax import train
@@ -51,6 +68,15 @@ def main(argv):
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
     retrieval.evaluate(config, workdir, given=given)
+  elif _MODE.value == 'serve':
+    from m3p_jax.serve import server
+    server.serve(workdir, host=_HOST.value, port=_PORT.value, config=config,
+                 given=given)
+  elif _MODE.value == 'export':
+    if not _OUT.value:
+      raise errors.UserError('--mode=export needs --out=DIR')
+    from m3p_jax import search
+    search.main_export(workdir, _OUT.value, config=config, given=given)
   else:
     if not _QUERY.value:
       raise errors.UserError('--mode=search needs --query="..."')

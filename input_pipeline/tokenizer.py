@@ -59,6 +59,10 @@ class Tokenizer:
         num_threads=num_threads)
     return [[i + 1 if i else UNK for i in row] for row in rows]
 
+  def split(self, text: str) -> list[str]:
+    """Returns the words between spaces; the ids of a text are theirs."""
+    return text.replace(_JOINER, ' ').split()
+
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of ids; special ones are left out."""
     return self._processor.decode(

@@ -1,27 +1,26 @@
 """A prepared dataset as a searchable collection: pictures, captions, vectors.
 
-Letters: I pictures, E shared space of the dual encoder.
+Letters: I pictures, C captions, E shared space of the dual encoder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 import functools
-import hashlib
 import json
-import os
 import pathlib
-import zipfile
 
-from absl import logging
 import numpy as np
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import index as index_lib
 from m3p_jax import reading
 from m3p_jax.evaluation import weights as weights_lib
 
 # From regions to unit vectors [I, E].
 Embed = Callable[[batch_lib.Regions], np.ndarray]
+# From captions to unit vectors [C, E].
+EmbedTexts = Callable[[list[str]], np.ndarray]
 ALL = 'all'
 
 
@@ -37,22 +36,6 @@ class Collection:
   image_ids: list[str]
   regions: batch_lib.Regions
   captions: dict[str, dict[str, list[int]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Index:
-  """What a search needs of a collection, small enough to keep in a file.
-
-  Attributes:
-    image_ids: the pictures' names.
-    captions: the pictures' first English captions; '' where there is none.
-    paths: the pictures' small copies; '' where there is none.
-    vectors_IE: float32, unit length.
-  """
-  image_ids: list[str]
-  captions: list[str]
-  paths: list[str]
-  vectors_IE: np.ndarray
 
 
 def splits(data_dir: pathlib.Path, dataset: str, split: str) -> list[str]:
@@ -125,23 +108,44 @@ class Source:
     """
     return _load_once(self._checked(weights), self.dataset, self.split)
 
-  def index(self, weights: weights_lib.Weights, embed: Embed) -> Index:
+  def index(self, weights: weights_lib.Weights,
+            embed: Embed) -> index_lib.Index:
     """Returns pictures and vectors, stored or made by `embed`.
 
     Raises:
       UserError: see `collection`.
     """
     data_dir = self._checked(weights)
-    key = _fingerprint(data_dir / self.dataset, self.split, weights.path)
-    path = self.cache_dir and (
-        self.cache_dir / f'{self.dataset}_{self.split}.npz')
-    made = path and _stored(path, key)
+    path, key = self._file('', weights)
+    made = path and index_lib.read(path, key)
     if not made:
       made = _make_index(data_dir, self.dataset, self.collection(weights),
                          embed)
       if path:
-        _store(path, key, made)
+        index_lib.write(path, key, made)
     return made
+
+  def caption_vectors(self, language: str, weights: weights_lib.Weights,
+                      embed: EmbedTexts) -> np.ndarray:
+    """Returns float32 [C, E] of `captions`, stored or made by `embed`.
+
+    Raises:
+      UserError: see `captions`.
+    """
+    texts = list(self.captions(language, weights))
+    path, key = self._file(f'_{language}', weights)
+    stored = path and index_lib.read_arrays(path, key)
+    if stored and len(stored.get('vectors_CE', ())) == len(texts):
+      return stored['vectors_CE']
+    vectors_CE = embed(texts)
+    if path:
+      index_lib.write_arrays(path, key, {'vectors_CE': vectors_CE})
+    return vectors_CE
+
+  def languages(self, weights: weights_lib.Weights) -> list[str]:
+    """Returns the captions' languages, those with most captions first."""
+    captions = self.collection(weights).captions
+    return sorted(captions, key=lambda code: (-len(captions[code]), code))
 
   def regions_of(self, image_id: str,
                  weights: weights_lib.Weights) -> batch_lib.Regions:
@@ -160,18 +164,31 @@ class Source:
     return reading.row(
         collection.regions, collection.image_ids.index(image_id))
 
-  def texts(self, language: str, weights: weights_lib.Weights) -> list[str]:
-    """Returns the distinct captions of one language.
+  def captions(self, language: str, weights: weights_lib.Weights
+               ) -> dict[str, list[int]]:
+    """Returns {caption: numbers of its pictures} of one language.
 
     Raises:
       UserError: there are none; see also `collection`.
     """
     captions = self.collection(weights).captions
-    if language not in captions:
+    self._check_language(language, captions)
+    return captions[language]
+
+  def _check_language(self, language: str, allowed: Iterable[str]) -> None:
+    if language not in allowed:
       raise errors.UserError(
           f'{self.dataset} has no captions in {language!r}; allowed: '
-          f'{", ".join(sorted(captions))}')
-    return list(captions[language])
+          f'{", ".join(sorted(allowed))}')
+
+  def _file(self, suffix: str, weights: weights_lib.Weights
+            ) -> tuple[pathlib.Path | None, str]:
+    """Returns where vectors are kept (None = nowhere), and their key."""
+    if not self.cache_dir:
+      return None, ''
+    return (self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz',
+            index_lib.fingerprint(pathlib.Path(self.data_dir) / self.dataset,
+                                  self.split, weights.path))
 
   def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:
     """Returns the folder of prepared datasets."""
@@ -186,48 +203,8 @@ class Source:
 _load_once = functools.lru_cache(maxsize=2)(load)
 
 
-def _fingerprint(folder: pathlib.Path, split: str,
-                 checkpoint: pathlib.Path) -> str:
-  """Returns a hash that changes with the weights and the prepared data."""
-  parts = [f'{path.resolve()} {path.stat().st_mtime_ns}' for path in (
-      folder / 'manifest.json', checkpoint / 'config.json')]
-  return hashlib.sha256(
-      '\n'.join([*parts, split]).encode()).hexdigest()[:16]
-
-
-def _stored(path: pathlib.Path, key: str) -> Index | None:
-  """Returns the index in the file, None where it has not this key."""
-  if not path.exists():
-    return None
-  try:
-    with np.load(path) as stored:
-      if str(stored['key']) != key:
-        return None
-      return Index(
-          stored['image_ids'].tolist(), stored['captions'].tolist(),
-          stored['paths'].tolist(), stored['vectors_IE'])
-  except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-    logging.warning('%s cannot be read, made again: %s', path, error)
-    return None
-
-
-def _store(path: pathlib.Path, key: str, made: Index) -> None:
-  draft = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        draft, key=np.array(key), vectors_IE=made.vectors_IE,
-        image_ids=np.array(made.image_ids, np.str_),
-        captions=np.array(made.captions, np.str_),
-        paths=np.array(made.paths, np.str_))
-    os.replace(draft, path)
-  except OSError as error:
-    # A workdir that cannot be written to can still be searched.
-    logging.warning('%s: the index is not stored: %s', path, error)
-
-
 def _make_index(data_dir: pathlib.Path, dataset: str, collection: Collection,
-                embed: Embed) -> Index:
+                embed: Embed) -> index_lib.Index:
   """Returns the index of a collection.
 
   Args:
@@ -244,7 +221,7 @@ def _make_index(data_dir: pathlib.Path, dataset: str, collection: Collection,
   folder = (data_dir / dataset / 'thumbnails').absolute()
   paths = [folder / builder.thumbnail_name(image_id)
            for image_id in collection.image_ids]
-  return Index(
+  return index_lib.Index(
       collection.image_ids, captions,
       [str(path) if path.exists() else '' for path in paths],
       embed(collection.regions))

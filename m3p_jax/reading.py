@@ -6,17 +6,30 @@ box.
 
 from collections.abc import Sequence
 import functools
-from typing import Any
+import textwrap
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import writing
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import weights as weights_lib
 
 _BOS, _PAD, _EOS = 0, 1, 2
+
+
+# Pictures in one call of the network: a search brings one, seldom many.
+_EXTRACTOR_BATCH = 4
+
+
+class Word(NamedTuple):
+  """A word of a text, and which tokens of `tokenise` are its pieces."""
+  text: str
+  start: int
+  end: int
 
 
 class Reader:
@@ -27,13 +40,14 @@ class Reader:
     self._weights = weights
 
   def tokenise(self, texts: Sequence[str], *, language: str | None = None,
-               num_regions: int = 0) -> engines.Texts:
+               num_regions: int = 0, least: int = 0) -> engines.Texts:
     """Returns texts as rows of tokens; what has no position is cut off.
 
     Args:
       texts: in any language.
       language: of all of them; None where it is not known.
       num_regions: regions that take positions before the text.
+      least: positions that a row has at least, padding included.
 
     Raises:
       UserError: an empty text, or a language that the model does not know.
@@ -43,9 +57,10 @@ class Reader:
     for text in texts:
       ids = self._tokenizer.encode(text)[:room - 2]
       if not ids:
-        raise errors.UserError(f'text {text!r} has no words')
+        raise errors.UserError(
+            f'text {textwrap.shorten(repr(text), 60)} has no words')
       rows.append([_BOS, *ids, _EOS])
-    longest = max(map(len, rows))
+    longest = max(least, *map(len, rows))
     # Every width is compiled anew: only a few are used.
     width = min([size for size in engines.LENGTHS if size >= longest] + [room])
     token_ids_CL = np.full((len(rows), width), _PAD, np.int32)
@@ -53,6 +68,24 @@ class Reader:
       token_ids_CL[row, :len(ids)] = ids
     return engines.Texts(token_ids_CL, token_ids_CL != _PAD,
                          self._language_ids(language, len(rows)))
+
+  def words(self, text: str) -> list[Word]:
+    """Returns the words that `tokenise` makes its tokens of.
+
+    Args:
+      text: in any language; where its script puts no spaces between words,
+        the tokenizer's pieces stand for them.
+    """
+    found, start = [], 1  # After `<s>`.
+    for word in self._tokenizer.split(text):
+      ids = self._tokenizer.encode(word)
+      parts = [(word, len(ids))]
+      if not writing.has_spaces(word):
+        parts = _joined([self._tokenizer.decode([one]) for one in ids])
+      for part, length in parts:
+        found.append(Word(part, start, start + length))
+        start += length
+    return [word for word in found if word.end > word.start]
 
   def regions(self, images: Sequence[Any]) -> batch_lib.Regions:
     """Returns the regions of pictures.
@@ -90,7 +123,7 @@ class Reader:
   @functools.cached_property
   def _extractor(self):
     from input_pipeline import regions  # Its weights may have to be fetched.
-    extractor = regions.GridExtractor()
+    extractor = regions.GridExtractor(batch_size=_EXTRACTOR_BATCH)
     expected = self._weights.manifest.get('feature_extractor')
     if expected not in (None, extractor.manifest):
       raise errors.UserError(
@@ -107,6 +140,25 @@ class Reader:
       raise errors.UserError(
           f'language is {language!r}; allowed: {", ".join(known)}')
     return np.full(count, known[language], np.int32)
+
+
+def _joined(pieces: Sequence[str]) -> list[tuple[str, int]]:
+  """Returns (text, number of pieces); one without text joins the next.
+
+  >>> _joined(['', '赤', 'い', ''])
+  [('赤', 2), ('い', 2)]
+  """
+  parts: list[tuple[str, int]] = []
+  waiting = 0
+  for piece in pieces:
+    waiting += 1
+    if piece.strip():
+      parts.append((piece, waiting))
+      waiting = 0
+  if waiting and parts:
+    text, length = parts.pop()
+    parts.append((text, length + waiting))
+  return parts
 
 
 def row(regions: batch_lib.Regions, index: int) -> batch_lib.Regions:

@@ -18,6 +18,7 @@ import numpy as np
 import tqdm
 
 from m3p_jax import batch as batch_lib
+from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import joint_pass
 from m3p_jax.model import m3p
@@ -122,6 +123,19 @@ class Engine:
                   logits_P, bar)
     return logits_P
 
+  def attention(self, regions: batch_lib.Regions,
+                texts: Texts) -> np.ndarray:
+    """Returns float32 [B, L, R], see `attention.text_to_regions`.
+
+    Args:
+      regions: of B pictures.
+      texts: B captions, one a picture.
+    """
+    # The joint pass has no language.
+    batch = batch_lib.Batch(*texts[:2], None, regions)
+    return np.asarray(_functions(self.config).attention(
+        self.params, jax.device_put(batch, self.whole)))
+
   def _by_length(self, texts: Texts, text_P: np.ndarray
                  ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (length, rows whose captions fit into it)."""
@@ -191,6 +205,7 @@ class _Functions(NamedTuple):
   embed_images: Callable[..., jax.Array]
   embed_texts: Callable[..., jax.Array]
   match: Callable[..., jax.Array]
+  attention: Callable[..., jax.Array]
   logit_scale: Callable[..., jax.Array]
 
 
@@ -226,5 +241,7 @@ def _functions(config: model_config_lib.ModelConfig) -> _Functions:
         joint_pass.text_half(model, token_ids_BL, text_mask_BL,
                              start=position_BR.shape[1]))
 
+  attention = jax.jit(functools.partial(
+      attention_lib.text_to_regions, m3p.M3P(config)))
   return _Functions(bind(embed_images), bind(embed_texts), bind(match),
-                    bind(lambda model: model.logit_scale()))
+                    attention, bind(lambda model: model.logit_scale()))

@@ -49,7 +49,7 @@ class M3P(heads.Heads):
       layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False,
                        policy=_CHECKPOINT_POLICIES[c.remat])
     self.encoder = nn.scan(
-        layer, variable_axes={'params': 0},
+        layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
         length=c.num_layers,

@@ -22,7 +22,7 @@ class RefinerAttention(nn.Module):
   def __call__(self, hidden_BRD, mask_BR, *, deterministic):
     c = self.config
     mixed_BRD = transformer.attend(
-        c, hidden_BRD, transformer.Memory(hidden_BRD, mask_BR),
+        self, hidden_BRD, transformer.Memory(hidden_BRD, mask_BR),
         deterministic=deterministic)
     both = jnp.concatenate(
         [mixed_BRD.reshape(hidden_BRD.shape), hidden_BRD], axis=-1)

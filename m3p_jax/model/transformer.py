@@ -19,6 +19,9 @@ from m3p_jax.model import lean
 # Logical axes of hidden states [B, T, D].
 HIDDEN_AXES = ('batch', 'length', 'activation_embed')
 
+# Collection of the attention weights; no parameters, so `init` leaves it out.
+ATTENTION = 'intermediates'
+
 
 class Memory(NamedTuple):
   """Encoded rows that a decoder reads.
@@ -45,17 +48,20 @@ def merge_heads(c: model_config.ModelConfig) -> layers.Einsum:
       ('heads', 'head_size', 'embed'), fan_in=c.width, name='out')
 
 
-def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
-           *, deterministic: bool, causal: bool = False) -> jax.Array:
-  """Returns the heads' weighted values, [B, T, H, K]; inside a compact module.
+def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
+           deterministic: bool, causal: bool = False) -> jax.Array:
+  """Returns the heads' weighted values, [B, T, H, K].
 
   Args:
-    c: geometry.
+    module: a compact one with a `config`, whose layers these become; it sows
+      the weights, float32 [B, H, T, S], into the collection `ATTENTION`.
     hidden_BTD: where the queries come from.
     memory: where keys and values come from; itself for self-attention.
     deterministic: no dropout on the attention weights.
     causal: position t attends to positions up to t.
   """
+  c = module.config
+
   def project(name, source_BTD):
     return sharding.constrain(
         projection(c, name)(source_BTD),
@@ -79,8 +85,10 @@ def attend(c: model_config.ModelConfig, hidden_BTD: jax.Array, memory: Memory,
   # Finite, so that a row of padding alone gives numbers, not NaN.
   logits_BHTS = jnp.where(
       mask_BHTS, logits_BHTS, jnp.finfo(jnp.float32).min)
-  weights_BHTS = jax.nn.softmax(logits_BHTS).astype(hidden_BTD.dtype)
-  weights_BHTS = dropout(weights_BHTS)
+  weights_BHTS = jax.nn.softmax(logits_BHTS)
+  # Kept only where the caller makes this collection mutable.
+  module.sow(ATTENTION, 'weights', weights_BHTS)
+  weights_BHTS = dropout(weights_BHTS.astype(hidden_BTD.dtype))
   return jnp.einsum(
       'BHTS,BSHK->BTHK', weights_BHTS, value_BSHK,
       preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
@@ -101,7 +109,7 @@ class Attention(nn.Module):
   def __call__(self, hidden_BTD: jax.Array, memory: Memory, *,
                deterministic: bool, causal: bool = False) -> jax.Array:
     c = self.config
-    mixed_BTHK = attend(c, hidden_BTD, memory, deterministic=deterministic,
+    mixed_BTHK = attend(self, hidden_BTD, memory, deterministic=deterministic,
                         causal=causal)
     return merge_heads(c)(mixed_BTHK)
 

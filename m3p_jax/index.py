@@ -1,0 +1,88 @@
+"""The vectors of a collection: in memory, in the workdir, and exported.
+
+Letters: I pictures, E shared space of the dual encoder.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import zipfile
+
+from absl import logging
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+  """What a search needs of a collection, small enough to keep in a file.
+
+  Attributes:
+    image_ids: the pictures' names.
+    captions: the pictures' first English captions; '' where there is none.
+    paths: the pictures' small copies; '' where there is none.
+    vectors_IE: float32, unit length.
+  """
+  image_ids: list[str]
+  captions: list[str]
+  paths: list[str]
+  vectors_IE: np.ndarray
+
+
+def fingerprint(folder: pathlib.Path, split: str,
+                checkpoint: pathlib.Path) -> str:
+  """Returns a hash that changes with the weights and the prepared data."""
+  parts = [f'{path.resolve()} {path.stat().st_mtime_ns}' for path in (
+      folder / 'manifest.json', checkpoint / 'config.json')]
+  return hashlib.sha256(
+      '\n'.join([*parts, split]).encode()).hexdigest()[:16]
+
+
+def read(path: pathlib.Path, key: str) -> Index | None:
+  """Returns the index in the file, None where it has not this key."""
+  found = read_arrays(path, key)
+  if found is None:
+    return None
+  try:
+    return Index(
+        found['image_ids'].tolist(), found['captions'].tolist(),
+        found['paths'].tolist(), found['vectors_IE'])
+  except KeyError as error:
+    logging.warning('%s cannot be read, made again: %s', path, error)
+    return None
+
+
+def write(path: pathlib.Path, key: str, made: Index) -> None:
+  """Stores an index; a workdir that cannot be written to is only told of."""
+  write_arrays(path, key, dict(
+      vectors_IE=made.vectors_IE,
+      image_ids=np.array(made.image_ids, np.str_),
+      captions=np.array(made.captions, np.str_),
+      paths=np.array(made.paths, np.str_)))
+
+
+def read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray] | None:
+  """Returns the arrays of a file, None where it has not this key."""
+  if not path.exists():
+    return None
+  try:
+    with np.load(path) as stored:
+      if str(stored['key']) != key:
+        return None
+      return {name: stored[name] for name in stored.files}
+  except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    logging.warning('%s cannot be read, made again: %s', path, error)
+    return None
+
+
+def write_arrays(path: pathlib.Path, key: str,
+                 arrays: dict[str, np.ndarray]) -> None:
+  """Stores arrays under a key, whole or not at all."""
+  draft = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(draft, allow_pickle=False, key=np.array(key), **arrays)
+    os.replace(draft, path)
+  except OSError as error:
+    # A workdir that cannot be written to can still be searched.
+    logging.warning('%s: not stored: %s', path, error)

@@ -1,0 +1,91 @@
+"""Orders a collection's pictures for one query, in stages.
+
+Letters: I pictures.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from m3p_jax.evaluation import rerank
+
+MODES = ('dual', 'rerank', 'joint')
+# Pictures that the joint encoder takes at a time where it looks at all.
+CHUNK = 64
+
+# From numbers of pictures to the joint encoder's match logits.
+Match = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How the joint encoder re-ranks; see `config.evaluation`.
+
+  Attributes:
+    top_k: candidates that are re-ranked.
+    joint_weight: of the match logit; negative = the match logit alone.
+  """
+  top_k: int = 20
+  joint_weight: float = -1.0
+
+
+class Ranking(NamedTuple):
+  """Scores of all pictures; the last of a query's rankings is final.
+
+  Attributes:
+    score_I: float64, what orders the pictures.
+    cosine_I: float32.
+    match_I: float32, the joint encoder's logits; NaN where it has not looked.
+    seen: pictures that the joint encoder has looked at.
+    wanted: pictures that it will have looked at in the end.
+  """
+  score_I: np.ndarray
+  cosine_I: np.ndarray
+  match_I: np.ndarray
+  seen: int
+  wanted: int
+
+  @property
+  def order_I(self) -> np.ndarray:
+    """The pictures' numbers, best first; of equal ones the first."""
+    return np.argsort(-self.score_I, kind='stable')
+
+
+def stages(cosine_I: np.ndarray, match: Match, *, mode: str,
+           logit_scale: float, settings: Settings) -> Iterator[Ranking]:
+  """Yields the dual encoder's ranking, then what the joint encoder makes of it.
+
+  Args:
+    cosine_I: float32, of query and pictures.
+    match: asks the joint encoder.
+    mode: 'dual' ends there; 'rerank' re-ranks the first `settings.top_k` and
+      'joint' every picture, best cosines first, by the match logit alone.
+    logit_scale: the model's factor on cosines.
+    settings: of 'rerank'.
+  """
+  count = len(cosine_I)
+  match_I = np.full(count, np.nan, np.float32)
+  wanted, weight = {
+      'dual': (0, 0.0), 'joint': (count, -1.0),
+      'rerank': (min(settings.top_k, count), settings.joint_weight)}[mode]
+  yield Ranking(cosine_I.astype(np.float64), cosine_I, match_I, 0, wanted)
+  order_I = np.argsort(-cosine_I, kind='stable')
+  step = CHUNK if mode == 'joint' else max(wanted, 1)
+  for seen in range(0, wanted, step):
+    chosen = order_I[seen:min(seen + step, wanted)]
+    match_I = match_I.copy()
+    match_I[chosen] = match(chosen)
+    seen += len(chosen)
+    score_QI = rerank.reorder(
+        logit_scale * cosine_I[None], match_I[None], top_k=seen,
+        joint_weight=weight)
+    yield Ranking(score_QI[0], cosine_I, match_I, seen, wanted)
+
+
+def probability(logit: float) -> float | None:
+  """Returns the logistic function of a match logit, None of NaN."""
+  if np.isnan(logit):
+    return None
+  return float(np.exp(-np.logaddexp(0.0, -np.float64(logit))))

@@ -1,0 +1,1 @@
+"""The web page of `--mode=serve`; needs requirements-demo.txt."""

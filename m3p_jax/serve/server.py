@@ -1,0 +1,86 @@
+"""Starts the page of a run."""
+
+from collections.abc import Collection
+import ipaddress
+import pathlib
+import socket
+import sys
+import time
+
+from absl import logging
+import ml_collections
+
+from input_pipeline import errors
+from m3p_jax import search
+from m3p_jax import start as start_lib
+
+
+def serve(workdir: str | pathlib.Path, *, host: str, port: int,
+          config: ml_collections.ConfigDict | None = None,
+          given: Collection[str] | None = None) -> None:
+  """Serves the page until it is interrupted; prints its address.
+
+  Args:
+    workdir: of the run.
+    host: name or address to listen on; anything but this machine's own opens
+      the collection to others.
+    port: to listen on; 0 = any that is free.
+    config: of the run; None = the workdir's.
+    given: dotted keys that the command line set.
+
+  Raises:
+    UserError: Gradio is not installed, the port is taken, or see
+      `search.load`.
+  """
+  try:
+    import uvicorn
+
+    from m3p_jax.serve import app as app_lib
+    from m3p_jax.serve import finder as finder_lib
+  except ModuleNotFoundError as error:
+    raise errors.UserError(
+        f'--mode=serve needs {error.name}: pip install -r '
+        'requirements-demo.txt --constraint=constraints.txt') from error
+  # Taken first: a mistake here should not cost the time of loading.
+  listener = _listen(host, port)
+  start = time.monotonic()
+  start_lib.use_compilation_cache()
+  searcher = search.from_flags(workdir, config=config, given=given)
+  count = len(searcher.index.image_ids)
+  finder = finder_lib.Finder(searcher)
+  logging.info('compiling, so that the first visitor need not wait')
+  finder.warm_up()
+  own = _is_loopback(host)
+  app = app_lib.create(
+      finder, hosts=('localhost', '127.0.0.1', '[::1]', host) if own
+      else ('*',))
+  name = f'[{host}]' if ':' in host else host
+  print(f'{count:,} pictures of {searcher.source.dataset}, ready after '
+        f'{time.monotonic() - start:.0f} s: '
+        f'http://{name}:{listener.getsockname()[1]}', flush=True)
+  if not own:
+    print(f'{host} is open to other machines: everyone who reaches it sees the '
+          'collection', file=sys.stderr)
+  server = uvicorn.Server(uvicorn.Config(app, log_level='warning', ws='none'))
+  server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+  try:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen()
+  except OSError as error:
+    raise errors.UserError(
+        f'--host={host} --port={port}: {error.strerror}; allowed: an address '
+        'of this machine and a port that nothing else uses') from error
+  return listener
+
+
+def _is_loopback(host: str) -> bool:
+  try:
+    return ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return host == 'localhost'
