@@ -16,6 +16,7 @@ from input_pipeline import errors
 from m3p_jax import command_line
 from m3p_jax import progress
 
+_MODES = ['train', 'evaluate', 'search']
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
     'key is changed by --config.KEY=VALUE. Default: WORKDIR/config.json.')
@@ -23,7 +24,7 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run: config.json, metrics.jsonl, '
     'checkpoints/, retrieval.json. Training goes on from what is there.')
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'search'],
+    'mode', 'train', _MODES,
     'train: up to config.num_train_steps, with validation losses. evaluate: '
     'retrieval in config.evaluation.languages, into retrieval.json. search: '
     'the pictures of config.evaluation.dataset nearest to --query.')
@@ -37,28 +38,35 @@ def main(argv):
   """Checks the flags and hands over to the mode."""
   if len(argv) > 1:
     raise errors.UserError(
-        f'unexpected argument {argv[1]!r}: flags are written --name=value')
+        f'unexpected argument {argv[1]!r}: flags are written --name=value'
+        + (f'; did you mean --mode={argv[1]}?' if argv[1] in _MODES else ''))
   if not flags.FLAGS['verbosity'].present:
     progress.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
   given = config_flags.get_override_values(flags.FLAGS['config'])
   if _QUERY.value and _MODE.value != 'search':
     raise errors.UserError('--query needs --mode=search')
+  if _MODE.value == 'search' and not _QUERY.value:
+    raise errors.UserError('--mode=search needs --query="..."')
   # Imported here, so that --help and a wrong flag answer at once.
+  from m3p_jax import summary
+  summary.show(summary.command_rows(
+      _MODE.value, flags.FLAGS['config'], given))
   if _MODE.value == 'train':
     from m3p_jax import train
     train.train_and_evaluate(config, workdir, given=given)
+    print(summary.after_training(workdir, config))
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
+    summary.show(summary.evaluation_rows(config, workdir))
     retrieval.evaluate(config, workdir, given=given)
+    print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
   else:
-    if not _QUERY.value:
-      raise errors.UserError('--mode=search needs --query="..."')
     from m3p_jax import search
     search.main_search(
         workdir, _QUERY.value, _K.value, config=config, given=given)
 
 
 if __name__ == '__main__':
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(command_line.parse_flags))
+  app.run(errors.one_line(main),
+          flags_parser=errors.one_line(command_line.parse_flags))

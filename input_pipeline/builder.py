@@ -10,13 +10,12 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
+from input_pipeline import bars
 from input_pipeline import captions as captions_lib
 from input_pipeline import efficientnet
 from input_pipeline import errors
@@ -123,9 +122,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder,
 
   def prepare(self) -> None:
     """Writes the records, under a progress bar."""
-    with tqdm.tqdm(
-        desc=self.name, unit='item', file=sys.stderr,
-        mininterval=0.5 if sys.stderr.isatty() else 15) as self._bar:
+    with bars.bar(self.name, unit='items') as self._bar:
       tfds.disable_progress_bar()  # Its bars would know no total.
       self.download_and_prepare()
 

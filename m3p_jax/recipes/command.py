@@ -11,7 +11,6 @@ from ml_collections import config_flags
 
 from configs import base
 from input_pipeline import errors
-from m3p_jax import command_line
 from m3p_jax import config_check
 from m3p_jax import progress
 from m3p_jax import start
@@ -51,8 +50,8 @@ def run(recipe: Callable[[Options], None]) -> None:
       print('\nstopped; the same command goes on from here', file=sys.stderr)
       sys.exit(130)
 
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(_parse))
+  app.run(errors.one_line(main),
+          flags_parser=errors.one_line(_parse))
 
 
 def _define_flags() -> None:
@@ -75,7 +74,7 @@ def _define_flags() -> None:
 def _parse(argv: list[str]) -> list[str]:
   try:
     _define_flags()
-    return flags.FLAGS(argv)
+    return errors.parse_flags(argv)
   except (AttributeError, KeyError) as error:
     # config_flags' answer to an override of a key that is not there.
     for argument in argv:
