@@ -8,8 +8,10 @@ import tqdm
 
 # Work that ends before says nothing where nobody watches.
 SECONDS_PER_LINE = 30.0
-_LINE = ('{desc}: {n_fmt} of {total_fmt}{unit}, {rate_fmt}, {elapsed} gone, '
-         '{remaining} left{postfix}')
+_LINE = ('{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {elapsed} '
+         'gone, {remaining} left{postfix}')
+_BAR = ('{l_bar}{bar}| {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, '
+        '{remaining} left{postfix}')
 
 
 class _Lines(tqdm.tqdm):
@@ -48,5 +50,6 @@ def bar(title: str, total: int | None = None, *, unit: str,
               'file': sys.stderr,
               'disable': options.get('disable', False) or not title}
   if sys.stderr.isatty():
-    return tqdm.tqdm(mininterval=0.5, dynamic_ncols=True, **options)
+    return tqdm.tqdm(mininterval=0.5, dynamic_ncols=True, bar_format=_BAR,
+                     **options)
   return _Lines(**options)

@@ -157,7 +157,8 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
 def _quiet():
   """Leaves TFDS's reports out: stdout is for results, stderr has a bar."""
   verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.WARNING)
+  # It warns of its own deprecated names.
+  logging.set_verbosity(logging.ERROR)
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       yield

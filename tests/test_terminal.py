@@ -47,7 +47,7 @@ def test_a_bar_in_a_terminal_is_drawn():
   os.close(theirs)
   drawn = os.read(ours, 10_000).decode()
   os.close(ours)
-  assert '\r' in drawn and '3/3' in drawn and 'reading' in drawn
+  assert '\r' in drawn and '3 of 3 pictures' in drawn and 'reading' in drawn
 
 
 def test_short_work_says_nothing_in_a_pipe(monkeypatch):
