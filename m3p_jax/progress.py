@@ -150,6 +150,7 @@ def show_own_logs() -> None:
   """Shows this project's INFO lines, and of its libraries only warnings."""
   root = str(pathlib.Path(__file__).parents[1])
   outside = str(pathlib.Path(tqdm.__file__).parents[1])
+  logging.use_absl_handler()  # Notebooks start without it.
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(standard_logging.Formatter(
