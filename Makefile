@@ -7,6 +7,9 @@ SHELL := /bin/bash
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
 DATA_DIR ?= data
+# `make photos`: a folder of pictures, and what to search them for.
+PICTURES ?=
+QUERY ?=
 PY ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
         $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
         2>/dev/null && echo $$p && break; done)
@@ -21,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
-.PHONY: help setup quickstart rerank ablation test lint clean
+.PHONY: help setup photos quickstart rerank ablation test lint clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -31,6 +34,10 @@ help:  ## List the targets.
 	  'PY=$(PY) TORCH=$(TORCH) ARGS=flags V=1 (show every step of pip)'
 
 setup: $(VENV)/.run  ## Make the environment with what the project needs.
+
+photos: setup  ## Search your own pictures in minutes: PICTURES=FOLDER.
+	@$(BIN)/python -m m3p_jax.recipes.photos --pictures='$(PICTURES)' \
+	  --data_dir='$(DATA_DIR)' $(if $(QUERY),--query='$(QUERY)') $(ARGS)
 
 quickstart: setup  ## Data, pre-training, fine-tuning, evaluation, report.
 	@$(BIN)/python -m m3p_jax.recipes.quickstart --workdir='$(WORKDIR)' \

@@ -14,8 +14,10 @@ from ml_collections import config_flags
 
 from input_pipeline import errors
 from m3p_jax import command_line
+from m3p_jax import modes
 from m3p_jax import progress
 
+_MODES = ['train', 'evaluate', 'search', 'serve', 'export']
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
     'key is changed by --config.KEY=VALUE. Default: WORKDIR/config.json.')
@@ -23,7 +25,7 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run: config.json, metrics.jsonl, '
     'checkpoints/, retrieval.json. Training goes on from what is there.')
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'search', 'serve', 'export'],
+    'mode', 'train', _MODES,
     'train: up to config.num_train_steps, with validation losses. evaluate: '
     'retrieval in config.evaluation.languages, into retrieval.json. search: '
     'the pictures of config.evaluation.dataset nearest to --query. serve: a '
@@ -45,15 +47,16 @@ _WHAT = flags.DEFINE_enum(
 _OUT = flags.DEFINE_string(
     'out', '', 'Folder to write, which must not exist (--mode=export).')
 # Flags that belong to one mode.
-_OWN_FLAGS = {'query': 'search', 'k': 'search', 'port': 'serve',
-              'host': 'serve', 'what': 'export', 'out': 'export'}
+_OWN_FLAGS = {flag: name for name in _MODES
+              for flag in modes.MODES[name].flags}
 
 
 def main(argv):
   """Checks the flags and hands over to the mode."""
   if len(argv) > 1:
     raise errors.UserError(
-        f'unexpected argument {argv[1]!r}: flags are written --name=value')
+        f'unexpected argument {argv[1]!r}: flags are written --name=value'
+        + (f'; did you mean --mode={argv[1]}?' if argv[1] in _MODES else ''))
   if not flags.FLAGS['verbosity'].present:
     progress.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
@@ -61,30 +64,36 @@ def main(argv):
   for name, mode in _OWN_FLAGS.items():
     if flags.FLAGS[name].present and _MODE.value != mode:
       raise errors.UserError(f'--{name} needs --mode={mode}')
+  if _MODE.value == 'search' and not _QUERY.value:
+    raise errors.UserError('--mode=search needs --query="..."')
+  if _MODE.value == 'export' and not _OUT.value:
+    raise errors.UserError('--mode=export needs --out=DIR')
   # Imported here, so that --help and a wrong flag answer at once.
+  from m3p_jax import summary
+  summary.show(summary.command_rows(
+      _MODE.value, flags.FLAGS['config'], given))
   if _MODE.value == 'train':
     from m3p_jax import train
     train.train_and_evaluate(config, workdir, given=given)
+    print(summary.after_training(workdir, config))
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
+    summary.show(summary.evaluation_rows(config, workdir))
     retrieval.evaluate(config, workdir, given=given)
+    print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
   elif _MODE.value == 'serve':
     from m3p_jax.serve import server
     server.serve(workdir, host=_HOST.value, port=_PORT.value, config=config,
                  given=given)
   elif _MODE.value == 'export':
-    if not _OUT.value:
-      raise errors.UserError('--mode=export needs --out=DIR')
     from m3p_jax import search
     search.main_export(workdir, _OUT.value, config=config, given=given)
   else:
-    if not _QUERY.value:
-      raise errors.UserError('--mode=search needs --query="..."')
     from m3p_jax import search
     search.main_search(
         workdir, _QUERY.value, _K.value, config=config, given=given)
 
 
 if __name__ == '__main__':
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(command_line.parse_flags))
+  app.run(errors.one_line(main),
+          flags_parser=errors.one_line(command_line.parse_flags))

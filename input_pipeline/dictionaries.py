@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from absl import flags
 import numpy as np
-import tqdm
 
+from input_pipeline import bars
 from input_pipeline import captions
 from input_pipeline import choices
 from input_pipeline import errors
@@ -97,9 +97,10 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str],
       min(len(jobs), os.cpu_count() or 1),
       multiprocessing.get_context('spawn')) as pool:
     done = [pool.submit(_build_one, *job) for job in jobs]
-    for future in tqdm.tqdm(concurrent.futures.as_completed(done),
-                            'dictionaries', len(done), unit='language'):
-      future.result()
+    with bars.bar('dictionaries', len(done), unit='languages') as bar:
+      for future in concurrent.futures.as_completed(done):
+        future.result()
+        bar.update()
   return folder
 
 

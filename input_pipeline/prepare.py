@@ -225,7 +225,8 @@ def _finish(partial: pathlib.Path, builder, manifest: Mapping[str, Any], *,
 def _quiet():
   """Leaves TFDS's reports out: stdout is for results, stderr has a bar."""
   verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.WARNING)
+  # It warns of its own deprecated names.
+  logging.set_verbosity(logging.ERROR)
   tfds.disable_progress_bar()  # Its bars would know no total.
   try:
     with contextlib.redirect_stdout(io.StringIO()):

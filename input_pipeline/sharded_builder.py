@@ -11,13 +11,13 @@ import itertools
 import json
 import os
 import pathlib
-import sys
 from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import hashing
 import tqdm
 
+from input_pipeline import bars
 from input_pipeline import errors
 from input_pipeline import shards
 from input_pipeline import tokenizer as tokenizer_lib
@@ -137,9 +137,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def _write(self, items: Iterable[Any], total: int | None) -> None:
     """Makes the shards one after the other, under a progress bar."""
     folder = self.options.shards
-    with tqdm.tqdm(
-        desc=self.name, unit='item', total=total, file=sys.stderr,
-        mininterval=0.5 if sys.stderr.isatty() else 15) as self.bar:
+    with bars.bar(self.name, total, unit='items') as self.bar:
       for shard in shards.cut(items, self.shard_items):
         if shards.find_report(folder, shard):
           # Not of this run: its rate and time left are those of new shards.

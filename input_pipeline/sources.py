@@ -11,13 +11,13 @@ import hashlib
 import os
 import pathlib
 import shutil
-import sys
 import threading
 
 from absl import flags
 import tqdm
 
 from input_pipeline import archives
+from input_pipeline import bars
 from input_pipeline import clients
 from input_pipeline import errors
 from input_pipeline import packages
@@ -127,9 +127,8 @@ def _progress(name: str, source: packages.Source,
         bar.update(max(0, min(size, total) - bar.n))
 
   # Nothing is shown of what arrives at once.
-  with tqdm.tqdm(desc=f'fetching {name} ({source.licence})', total=total,
-                 unit='B', unit_scale=True, delay=2, leave=False,
-                 mininterval=0.5 if sys.stderr.isatty() else 15) as bar:
+  with bars.bar(f'fetching {name} ({source.licence})', total, unit='B',
+                unit_scale=True, delay=2, leave=False) as bar:
     thread = threading.Thread(target=watch, args=(bar,), daemon=True)
     thread.start()
     try:

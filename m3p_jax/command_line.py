@@ -1,8 +1,7 @@
 """Flags as a user types them: lists by commas, the saved config, typos."""
 
 import ast
-from collections.abc import Callable
-import functools
+import difflib
 import pathlib
 import re
 import sys
@@ -13,8 +12,10 @@ from ml_collections import config_flags
 
 from input_pipeline import errors
 from m3p_jax import config_check
+from m3p_jax import modes
 
-_HELP = re.compile(r'--?(\?|help|helpshort|helpfull|helpxml)$')
+_HELP = re.compile(r'--?(\?|h|help|helpshort)$')
+_LIBRARY_HELP = re.compile(r'--?(helpfull|helpxml|only_check_args)$')
 
 
 class ListParser(flags.ArgumentParser):
@@ -40,20 +41,6 @@ class ListParser(flags.ArgumentParser):
 config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
-def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns the function with a user's mistake as one line, exit status 2."""
-
-  @functools.wraps(function)
-  def wrapped(*args):
-    try:
-      return function(*args)
-    except (errors.UserError, flags.Error) as error:
-      print(f'error: {error}', file=sys.stderr)
-      sys.exit(2)
-
-  return wrapped
-
-
 def parse_flags(argv: list[str]) -> list[str]:
   """Returns the arguments that are no flags; parses the others.
 
@@ -64,7 +51,11 @@ def parse_flags(argv: list[str]) -> list[str]:
   Raises:
     UserError: no config, or a key or value in it that cannot be meant.
   """
-  if not any(_HELP.match(argument) for argument in argv[1:]):
+  if any(_HELP.match(argument) for argument in argv[1:]):
+    print(modes.help_text(argv[0]))
+    sys.exit(0)
+  if not any(_LIBRARY_HELP.match(argument) for argument in argv[1:]):
+    _check_names(argv)
     workdir = _value(argv, 'workdir')
     if not workdir:
       raise errors.UserError('--workdir=DIR is missing; see --help')
@@ -78,13 +69,15 @@ def parse_flags(argv: list[str]) -> list[str]:
       argv.insert(1, f'--config={config}')
     file = pathlib.Path(config.split(':', 1)[0])
     if not file.is_file():
-      near = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
-                    if path.stem != '__init__')
+      there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
+                     if path.stem != '__init__')
+      near = difflib.get_close_matches(str(file), there, n=1)
+      hint = f'did you mean {near[0]}? ' if near else ''
       raise errors.UserError(
-          f'--config={config}: {file} is not there; there are: '
-          f'{", ".join(near)}')
+          f'--config={config}: {file} is not there; {hint}There are: '
+          f'{", ".join(there)}')
   try:
-    return flags.FLAGS(argv)
+    return errors.parse_flags(argv)
   except (AttributeError, KeyError) as error:
     # Raised by config_flags for an override of a key that is not there.
     for argument in argv:
@@ -94,14 +87,17 @@ def parse_flags(argv: list[str]) -> list[str]:
             f'{argument}: {config_check.unknown_key(key[1])}') from error
     told = str(error).strip('"').replace("\\'", "'").replace('\\n', '; ')
     raise errors.UserError(f'--config: there is no key {told}') from error
-  except flags.IllegalFlagValueError as error:
-    # config_flags puts the whole traceback of a config file into the message.
-    first, *rest = str(error).strip().split('\n')
-    if rest:
-      kind, _, told = rest[-1].partition(': ')
-      first = told if kind.endswith('UserError') else (
-          f'{first.split(": Error")[0]}: {told}')
-    raise errors.UserError(first) from error
+
+
+def _check_names(argv: list[str]) -> None:
+  """Raises UserError for a flag that does not exist, before all else."""
+  for argument in argv[1:]:
+    if argument == '--':
+      return
+    flag = re.match(r'--?([a-z]\w*)(?:=|$)', argument)
+    if flag and not {flag[1], flag[1].removeprefix('no')} & set(flags.FLAGS):
+      raise errors.UserError(errors.unknown_flag(
+          flag[1], config_check.keys_that_end(flag[1])))
 
 
 def _is_unknown(key: str) -> bool:

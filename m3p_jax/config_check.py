@@ -106,6 +106,12 @@ def check_keys(config: ConfigDict, source: str) -> None:
       raise errors.UserError(f'{source}: {unknown_key(key)}')
 
 
+def keys_that_end(name: str) -> list[str]:
+  """Returns the flags of the config keys whose last part is `name`."""
+  return [f'config.{key}' for key in known_keys()
+          if key.split('.')[-1] == name]
+
+
 def unknown_key(key: str) -> str:
   """Returns the message for a key that does not exist."""
   known = known_keys()

@@ -5,7 +5,6 @@ import logging as standard_logging
 import math
 import pathlib
 import signal
-import sys
 import threading
 import time
 
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 import tqdm
 
+from input_pipeline import bars
 from input_pipeline import errors
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import train_step
@@ -47,9 +47,8 @@ class Progress:
         for name, pair in unlogged.items()}
     self._seconds: list[float] = []
     self._first_step = start_step + 1
-    self._bar = tqdm.tqdm(
-        total=num_steps, initial=start_step, desc=title, unit='step',
-        file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 15,
+    self._bar = bars.bar(
+        title, num_steps, unit='steps', initial=start_step,
         disable=jax.process_index() != 0)
     self._bar.set_postfix_str('compiling')
     self.restart_clock()
@@ -151,6 +150,7 @@ def show_own_logs() -> None:
   """Shows this project's INFO lines, and of its libraries only warnings."""
   root = str(pathlib.Path(__file__).parents[1])
   outside = str(pathlib.Path(tqdm.__file__).parents[1])
+  logging.use_absl_handler()  # Notebooks start without it.
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(standard_logging.Formatter(

@@ -20,6 +20,7 @@ from m3p_jax import metrics as metrics_lib
 from m3p_jax import progress as progress_lib
 from m3p_jax import sharding
 from m3p_jax import start as start_lib
+from m3p_jax import summary
 from m3p_jax import train_step
 from m3p_jax import training_data
 from m3p_jax.model import m3p
@@ -97,7 +98,9 @@ class _Run:
     config = self.config
     state, step_fn = self._first_state()
     first = int(state.step)
-    self._log_header(state)
+    if jax.process_index() == 0:
+      summary.show(summary.training_rows(
+          config, self.start, state, self.mesh, self.workdir))
     writer = metrics_lib.Writer(self.workdir, start_step=first)
     progress = progress_lib.Progress(
         writer, start_step=first, num_steps=config.num_train_steps,
@@ -190,20 +193,3 @@ class _Run:
               for name, mean in sums.items()}
     writer.write(int(state.step), losses)
     return losses
-
-  def _log_header(self, state) -> None:
-    config = self.config
-    sizes = [sum(x.size for x in jax.tree.leaves(tree))
-             for tree in (state.params, state.frozen)]
-    logging.info('devices: %d x %s, mesh %s', self.mesh.size,
-                 jax.devices()[0].device_kind, dict(self.mesh.shape))
-    logging.info('parameters: %s trained, %s frozen; activations %s',
-                 f'{sizes[0]:,}', f'{sizes[1]:,}',
-                 self.start.config.activation_dtype)
-    for name, task in config.tasks.items():
-      stream = config.data[task.stream]
-      logging.info('task %s: %d rows of %s in %s, weight %g', name,
-                   task.batch_size, '+'.join(stream.datasets),
-                   ','.join(stream.languages), task.weight)
-    logging.info('start: %s; steps %d to %d in %s', self.start.source,
-                 int(state.step), config.num_train_steps, self.workdir)

@@ -14,7 +14,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from input_pipeline import errors
-from m3p_jax import command_line
 from m3p_jax import progress
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
@@ -81,7 +80,7 @@ def _parse(argv: list[str]) -> list[str]:
   flags.DEFINE_bool('overwrite', False, 'Replace what is at --out.')
   config_flags.DEFINE_config_file(
       'config', None, 'Geometry of what the file does not say.')
-  unused = flags.FLAGS([argv[0], *rest])[1:]
+  unused = errors.parse_flags([argv[0], *rest])[1:]
   if unused:
     raise errors.UserError(
         f'unexpected argument {unused[0]!r}: flags are written --name=value')
@@ -98,5 +97,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(_parse))
+  app.run(errors.one_line(main),
+          flags_parser=errors.one_line(_parse))

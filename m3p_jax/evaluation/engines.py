@@ -6,7 +6,6 @@ pass, E shared space of the dual encoder.
 
 from collections.abc import Callable, Iterator
 import functools
-import sys
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -17,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import tqdm
 
+from input_pipeline import bars
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
@@ -78,7 +78,7 @@ class Engine:
     function = _functions(self.config).embed_images
     count = len(regions.mask_BR)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with progress(title, count, 'pictures') as bar:
+    with bars.bar(title, count, unit='pictures') as bar:
       self._run(function, regions, np.arange(count), vectors_IE, bar)
     return vectors_IE
 
@@ -92,7 +92,7 @@ class Engine:
     function = _functions(self.config).embed_texts
     count = len(texts.token_ids_CL)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with progress(title, count, 'captions') as bar:
+    with bars.bar(title, count, unit='captions') as bar:
       for length, index in self._by_length(texts, np.arange(count)):
         rows = Texts(texts.token_ids_CL[:, :length],
                      texts.text_mask_CL[:, :length], texts.language_C)
@@ -115,7 +115,7 @@ class Engine:
     # Pictures are sent once, not once a pair.
     regions = jax.device_put(regions, self.whole)
     logits_P = np.zeros(len(image_P), np.float32)
-    with progress(title, len(image_P), 'pairs') as bar:
+    with bars.bar(title, len(image_P), unit='pairs') as bar:
       for length, index in self._by_length(texts, text_P):
         rows = _Pairs(image_P, text_P, texts.token_ids_CL[:, :length],
                       texts.text_mask_CL[:, :length])
@@ -189,15 +189,6 @@ def _fetch(result: jax.Array, chosen: np.ndarray, out: np.ndarray,
            bar: tqdm.tqdm) -> None:
   out[chosen] = np.asarray(result)[:len(chosen)]
   bar.update(len(chosen))
-
-
-def progress(title: str, total: int, unit: str, *,
-             done: int = 0) -> tqdm.tqdm:
-  """Returns a bar with rate and time left; an empty title shows none."""
-  return tqdm.tqdm(
-      desc=title, total=total, initial=done, unit=f' {unit}',
-      disable=not title,
-      file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 15)
 
 
 class _Functions(NamedTuple):

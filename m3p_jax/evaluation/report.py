@@ -14,7 +14,6 @@ from absl import app
 from absl import flags
 
 from input_pipeline import errors
-from m3p_jax import command_line
 from m3p_jax import metrics
 from m3p_jax.evaluation import details
 from m3p_jax.evaluation import results
@@ -110,9 +109,8 @@ def _main() -> None:
       raise errors.UserError(f'unexpected argument {argv[1]!r}')
     print(write(workdir.value))
 
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(
-              lambda argv: flags.FLAGS(argv)))
+  app.run(errors.one_line(main),
+          flags_parser=errors.one_line(errors.parse_flags))
 
 
 if __name__ == '__main__':

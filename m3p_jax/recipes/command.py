@@ -1,6 +1,7 @@
 """The command line that the recipes share."""
 
 from collections.abc import Callable, Sequence
+import functools
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ from ml_collections import config_flags
 
 from configs import base
 from input_pipeline import errors
-from m3p_jax import command_line
 from m3p_jax import config_check
 from m3p_jax import progress
 from m3p_jax import start
@@ -32,8 +32,14 @@ class Options(NamedTuple):
   overrides: dict[str, Any]
 
 
-def run(recipe: Callable[[Options], None]) -> None:
-  """Parses the flags and runs a recipe; a user's mistake is one line."""
+def run(recipe: Callable[[Options], None], *,
+        workdir: str = 'runs/quickstart') -> None:
+  """Parses the flags and runs a recipe; a user's mistake is one line.
+
+  Args:
+    recipe: does it.
+    workdir: where the results go by default.
+  """
 
   def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
@@ -51,13 +57,14 @@ def run(recipe: Callable[[Options], None]) -> None:
       print('\nstopped; the same command goes on from here', file=sys.stderr)
       sys.exit(130)
 
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(_parse))
+  app.run(errors.one_line(main),
+          flags_parser=errors.one_line(
+              functools.partial(_parse, workdir=workdir)))
 
 
-def _define_flags() -> None:
+def _define_flags(workdir: str) -> None:
   flags.DEFINE_string(
-      'workdir', 'runs/quickstart', 'Folder of the results; a run found there '
+      'workdir', workdir, 'Folder of the results; a run found there '
       'goes on.')
   flags.DEFINE_string(
       'data_dir', 'data', 'Folder of prepared datasets and dictionaries.')
@@ -72,10 +79,10 @@ def _define_flags() -> None:
         sys.argv[0], flags.FLAGS[name])
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], *, workdir: str) -> list[str]:
   try:
-    _define_flags()
-    return flags.FLAGS(argv)
+    _define_flags(workdir)
+    return errors.parse_flags(argv)
   except (AttributeError, KeyError) as error:
     # config_flags' answer to an override of a key that is not there.
     for argument in argv:

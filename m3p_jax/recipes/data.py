@@ -45,19 +45,12 @@ def run(recipe: stages.Stages, data_dir: pathlib.Path, *,
     data_dir: gets the prepared sets and dictionaries.
     limit: most pictures of a set; 0 = all.
   """
-  recipe.run('download', lambda: _download(needed_sources()),
+  recipe.run('download', lambda: download(needed_sources()),
              title='download data and weights into the cache')
   for dataset in DATASETS:
     # Text takes no time, and thinned out it would lack whole languages.
-    most = 0 if dataset == 'udhr' else limit
-    recipe.run(
-        f'prepare_{dataset}',
-        functools.partial(
-            prepare.prepare, dataset, str(data_dir), limit=most,
-            languages=quickstart.LANGUAGES),
-        title=f'prepare {dataset}',
-        settings={'limit': most, 'languages': list(quickstart.LANGUAGES)},
-        after=('download',), output=data_dir / dataset)
+    prepare_one(recipe, dataset, data_dir,
+                limit=0 if dataset == 'udhr' else limit)
   recipe.run(
       'dictionaries',
       lambda: dictionaries.build(quickstart.DICTIONARIES, data_dir),
@@ -66,7 +59,21 @@ def run(recipe: stages.Stages, data_dir: pathlib.Path, *,
       after=('download',), output=data_dir / dictionaries.FOLDER)
 
 
-def _download(names: Sequence[str]) -> None:
+def prepare_one(recipe: stages.Stages, dataset: str, data_dir: pathlib.Path, *,
+                limit: int = 0) -> None:
+  """Runs the stage that prepares a dataset, after 'download'."""
+  recipe.run(
+      f'prepare_{dataset}',
+      functools.partial(
+          prepare.prepare, dataset, str(data_dir), limit=limit,
+          languages=quickstart.LANGUAGES),
+      title=f'prepare {dataset}',
+      settings={'limit': limit, 'languages': list(quickstart.LANGUAGES)},
+      after=('download',), output=data_dir / dataset)
+
+
+def download(names: Sequence[str]) -> None:
+  """Fetches what is not in the cache, with a line each."""
   for number, name in enumerate(names, 1):
     print(f'    {number}/{len(names)} {name}', file=sys.stderr, flush=True)
     sources.fetch(name)

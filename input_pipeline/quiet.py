@@ -1,0 +1,59 @@
+"""Keeps from the terminal what TensorFlow says about GPUs when it is imported.
+
+Its C++ libraries write to stderr before any of its settings is read.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import tempfile
+
+_NAME = 'tensorflow'
+
+
+@contextlib.contextmanager
+def stderr_on_failure() -> Iterator[None]:
+  """Holds back what the process writes to stderr; shows it after an error."""
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with tempfile.TemporaryFile() as held:
+    os.dup2(held.fileno(), 2)
+    try:
+      yield
+    except BaseException:
+      held.seek(0)
+      os.write(kept, held.read())
+      raise
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+  """Finds TensorFlow as ever, and runs its import behind a closed door."""
+
+  def find_spec(self, fullname, path=None, target=None):
+    if fullname != _NAME:
+      return None
+    spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+    if spec and spec.loader:
+      execute = spec.loader.exec_module
+
+      def quietly(module):
+        # Not before: others only ask whether there is a TensorFlow.
+        sys.meta_path.remove(self)
+        with stderr_on_failure():
+          execute(module)
+
+      spec.loader.exec_module = quietly  # type: ignore[method-assign]
+    return spec
+
+
+def install() -> None:
+  """Makes the first import of TensorFlow silent, unless it is over."""
+  if _NAME not in sys.modules and not any(
+      isinstance(finder, _Finder) for finder in sys.meta_path):
+    sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,150 @@
+"""What a user reads: bars, the header, the summary, help, quiet pipes."""
+
+import io
+import os
+import pathlib
+import pty
+import re
+import subprocess
+import sys
+import termios
+
+import jax
+import pytest
+
+from configs import smoke
+from input_pipeline import bars
+from input_pipeline import errors
+from input_pipeline import quiet
+from m3p_jax import metrics
+from m3p_jax import modes
+from m3p_jax import summary
+
+ROOT = pathlib.Path(__file__).parent.parent
+_CONTROL = re.compile(r'[\x00-\x09\x0b-\x1f\x7f]')
+_BAR = ('from input_pipeline import bars\n'
+        'bars.SECONDS_PER_LINE = 0\n'
+        'with bars.bar("reading", 3, unit="pictures") as bar:\n'
+        '  for _ in range(3): bar.update()\n'
+        'print("result")')
+
+
+def test_a_piped_bar_is_whole_lines():
+  result = subprocess.run([sys.executable, '-c', _BAR], cwd=ROOT, text=True,
+                          capture_output=True, check=True)
+  assert result.stdout == 'result\n'
+  assert not _CONTROL.search(result.stderr)
+  lines = result.stderr.splitlines()
+  assert lines[-1].startswith('reading: 3 of 3 pictures, ')
+  assert all('left' in line and 'pictures/s' in line for line in lines)
+
+
+def test_a_bar_in_a_terminal_is_drawn():
+  ours, theirs = pty.openpty()
+  termios.tcsetwinsize(theirs, (24, 80))
+  subprocess.run([sys.executable, '-c', _BAR], cwd=ROOT, stderr=theirs,
+                 stdout=subprocess.DEVNULL, check=True)
+  os.close(theirs)
+  drawn = os.read(ours, 10_000).decode()
+  os.close(ours)
+  assert '\r' in drawn and '3 of 3 pictures' in drawn and 'reading' in drawn
+
+
+def test_short_work_says_nothing_in_a_pipe(monkeypatch):
+  stream = io.StringIO()
+  monkeypatch.setattr(sys, 'stderr', stream)
+  with bars.bar('short', unit='items') as bar:
+    bar.reset(total=2)
+    bar.update()
+    bar.set_postfix_str('loss 1')
+    bar.update()
+  assert not stream.getvalue()
+
+
+def test_stderr_is_held_back_and_shown_after_an_error(capfd):
+  with quiet.stderr_on_failure():
+    os.write(2, b'noise\n')
+  assert not capfd.readouterr().err
+  with pytest.raises(ImportError), quiet.stderr_on_failure():
+    os.write(2, b'cause\n')
+    raise ImportError
+  assert capfd.readouterr().err == 'cause\n'
+
+
+def test_importing_tensorflow_is_silent():
+  code = ('import importlib.util\nimport input_pipeline\n'
+          # Others ask for it before they import it.
+          'importlib.util.find_spec("tensorflow")\n'
+          'import tensorflow as tf\nprint(int(tf.constant(1) + 1))')
+  result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True,
+                          capture_output=True, check=True)
+  assert result.stdout == '2\n'
+  assert not result.stderr
+
+
+def test_every_mode_is_explained_with_a_command_that_parses():
+  text = subprocess.run(
+      [sys.executable, 'main.py', '--help'], cwd=ROOT, text=True,
+      capture_output=True, check=True).stdout
+  named = re.search(r'--mode: (.*?); see below', text)[1].split(', ')
+  assert set(named) <= set(modes.MODES)
+  for mode in named:
+    assert f'\n{mode}: {modes.MODES[mode].does[:40]}' in text
+    for example in modes.MODES[mode].examples:
+      assert mode == 'train' or f'--mode={mode}' in example
+  assert max(map(len, text.splitlines())) <= 90
+  # A command over several lines is one command for a shell.
+  for line in text.splitlines():
+    if line.startswith('        --'):
+      before = text[:text.index(line)].rstrip('\n')
+      assert before.endswith(' \\')
+
+
+def test_a_wrong_flag_of_another_program_names_the_right_one():
+  result = subprocess.run(
+      [sys.executable, '-m', 'input_pipeline.sources', '--lst'], cwd=ROOT,
+      text=True, capture_output=True, check=False)
+  assert result.returncode == 2
+  assert result.stderr == ('error: there is no flag --lst; did you mean '
+                           '--list? --help lists all\n')
+
+
+def test_wrong_choices_name_the_nearest():
+  message = 'flag --mode=Serch: value should be one of <train|search>'
+  assert errors._wrong_value(message).endswith('did you mean --mode=search?')
+  assert errors._wrong_value('flag --k=0: 0 is not positive') == (
+      'flag --k=0: 0 is not positive')
+
+
+def test_summary_shows_first_and_last_and_what_is_next(tmp_path):
+  config = smoke.get_config()
+  config.data.data_dir = str(tmp_path / 'data')
+  writer = metrics.Writer(tmp_path, start_step=0)
+  writer.write(0, {'validation/xmlm/loss': 9.5})
+  writer.write(8, {'train/loss': 1, 'examples_per_second': 1234.5})
+  writer.write(8, {'validation/xmlm/loss': 8.25, 'validation/mlm/new': 1})
+  writer.close()
+  (tmp_path / 'checkpoints' / '8').mkdir(parents=True)
+  text = summary.after_training(tmp_path, config)
+  assert 'step 8 of 8 at 1,23' in text
+  assert re.search(r'xmlm/loss +9\.500 +8\.250\n', text)
+  assert re.search(r'mlm/new +– +1\.000\n', text)
+  # The set to search in is not prepared: that comes first.
+  assert 'input_pipeline.prepare --dataset=tux_paint' in text
+  assert f'--workdir={tmp_path} --mode=evaluate' in text
+  assert f'--workdir={tmp_path} --mode=search --query=' in text
+
+
+def test_header_says_what_data_and_where(tmp_path, capsys):
+  config = smoke.get_config()
+  summary.show({'one': 'text', 'more': ['first', 'second']}
+               | summary.evaluation_rows(config, tmp_path))
+  captured = capsys.readouterr()
+  assert not captured.out
+  lines = captured.err.splitlines()
+  assert lines[:3] == ['one        text', 'more       first',
+                       '           second']
+  assert jax.devices()[0].device_kind in captured.err
+  assert 'tux_paint (test) in data, en, de' in captured.err
+  assert 'rerank, top 3' in captured.err
+  assert f'{tmp_path}/: retrieval.json' in captured.err
