@@ -18,8 +18,8 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from input_pipeline import captions as captions_lib
-from input_pipeline import efficientnet
 from input_pipeline import errors
+from input_pipeline import extracted
 from input_pipeline import pictures
 from input_pipeline import records
 from input_pipeline import regions
@@ -66,12 +66,15 @@ class Options:
     languages: public codes wanted; none = the dataset's default.
     limit: items at most, spread over the dataset; 0 = all.
     strict: an unusable item is an error, not a counted skip.
+    features, features_format: 'grid' and '', or a file and its format.
     thumbnails: folder that small copies of the pictures are written to.
   """
   raw_dir: str = ''
   languages: tuple[str, ...] = ()
   limit: int = 0
   strict: bool = False
+  features: str = 'grid'
+  features_format: str = ''
   thumbnails: pathlib.Path | None = None
 
 
@@ -132,6 +135,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder,
   def _split_generators(self, dl_manager):
     del dl_manager
     items = self.items()
+    if self.options.features_format:
+      self.extractor.match([item.image_id for item in items])
     if self.options.limit:
       step = max(1, len(items) // self.options.limit)
       items = items[::step][:self.options.limit]
@@ -167,15 +172,17 @@ class TextBuilder(_Builder, skip_registration=True):
 
 
 class ImageTextBuilder(_Builder, skip_registration=True):
-  """Builder of `ImageText` records with grid features."""
+  """Builder of `ImageText` records with grid features, or those of a file."""
 
   def _info(self):
     return self.dataset_info_from_configs(
-        features=records.image_text_features(efficientnet.FEATURE_DIM))
+        features=records.image_text_features(self.extractor.feature_dim))
 
-  def __init__(self, **kwargs):
-    self.extractor = regions.GridExtractor(batch_size=_BATCH)
-    super().__init__(**kwargs)
+  def __init__(self, *, options: Options, **kwargs):
+    self.extractor: Any = (
+        extracted.ExtractedRegions(options) if options.features_format
+        else regions.GridExtractor(batch_size=_BATCH))
+    super().__init__(options=options, **kwargs)
     self._encoder = captions_lib.Encoder(self.tokenizer)
 
   def _generate_examples(self, items):
@@ -191,26 +198,34 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         self._open, items, ahead=2 * _BATCH):
       self._bar.update()
       encoded = self._encode(item)
-      if isinstance(outcome, pictures.PictureError):
-        self.skip(outcome.reason, str(item.path))
+      if isinstance(outcome, errors.RowError):
+        self.skip(outcome.reason, f'{item.path} ({outcome.detail})')
       elif not encoded:
         self.skip('no caption', str(item.path))
       else:
         yield item, outcome, encoded
 
   def _open(self, item: ImageItem):
+    """Returns what `extract` takes, or the error that reading ends in."""
     try:
-      is_svg = item.path.suffix.lower() == '.svg'
-      picture = pictures.read(
-          svg.rasterise(item.path) if is_svg else item.path)
-    except pictures.PictureError as error:
+      if not self.options.features_format:
+        return self.extractor.cut(self._picture(item))
+      if item.path.is_file():  # Not needed, but nice to see.
+        self._picture(item)
+      return self.extractor.load(item.image_id, item.path)
+    except errors.RowError as error:
       return error
+
+  def _picture(self, item: ImageItem) -> pictures.Picture:
+    """Returns an item's picture, of which a small copy is kept."""
+    path, is_svg = item.path, item.path.suffix.lower() == '.svg'
+    picture = pictures.read(svg.rasterise(path) if is_svg else path)
     if self.options.thumbnails:
       small = picture.image.copy()
       small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
       small.save(
           self.options.thumbnails / thumbnail_name(item.image_id), quality=80)
-    return self.extractor.cut(picture)
+    return picture
 
   def _encode(self, item: ImageItem):
     kept = []

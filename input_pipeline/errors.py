@@ -11,6 +11,24 @@ class UserError(ValueError):
   """A mistake that its user can mend: names the thing, the value, the rule."""
 
 
+class RowError(UserError):
+  """One item that cannot be used; the others can.
+
+  Attributes:
+    reason: two or three words, to count skipped items by.
+    detail: what was found.
+  """
+
+  def __init__(self, reason: str, detail: str = ''):
+    super().__init__(f'{reason}: {detail}' if detail else reason)
+    self.reason = reason
+    self.detail = detail
+
+  def __reduce__(self):
+    # Worker processes hand the error back by pickling it.
+    return type(self), (self.reason, self.detail)
+
+
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
   """Runs an absl main; a `UserError` becomes one line and exit status 2."""
 

@@ -21,11 +21,12 @@ from input_pipeline import builder as builder_lib
 from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
+from input_pipeline import extracted
 from input_pipeline import languages as languages_lib
 from input_pipeline import tokenizer as tokenizer_lib
 
 MANIFEST = 'manifest.json'
-# More ways to get features come with the importers of extracted regions.
+# Beside these, any file of a format in `formats/`.
 FEATURES = ('grid',)
 STORAGE = ('float16',)
 
@@ -37,6 +38,9 @@ def names() -> list[str]:
 
 def _options(builder_class, raw_dir: str, **options) -> dict[str, Any]:
   """Returns what decides the records' content, as JSON can hold it."""
+  if options['features_format']:
+    options |= extracted.stamp(
+        options['features_format'], options['features'])
   tokenizer = tokenizer_lib.load()
   options |= {'version': str(builder_class.VERSION),
               'tokenizer': tokenizer.sha256}
@@ -67,13 +71,16 @@ def _manifest(builder, dataset: str, options: Mapping[str, Any],
       'skipped': dict(sorted(builder.skipped.items()))}
   if isinstance(builder, builder_lib.ImageTextBuilder):
     manifest['feature_extractor'] = builder.extractor.manifest
+    if isinstance(builder.extractor, extracted.ExtractedRegions):
+      manifest['features'] = builder.extractor.report()
     manifest['normalisation'] = 'none: the model L2-normalises'
   return manifest
 
 
 def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
             languages: Sequence[str] = (), features: str = 'grid',
-            storage: str = 'float16', strict: bool = False) -> pathlib.Path:
+            features_format: str = '', storage: str = 'float16',
+            strict: bool = False) -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
   It appears whole or not at all; one that was there before stays until then.
@@ -84,7 +91,9 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     raw_dir: the user's own pictures, for `captions`.
     limit: items at most; 0 = all.
     languages: public codes; none = the dataset's default.
-    features: 'grid': EfficientNet's grid, pooled.
+    features: 'grid': EfficientNet's grid, pooled; or the file or folder of
+      extracted regions.
+    features_format: how to read that: a file of `formats/`.
     storage: 'float16'.
     strict: an unusable item is an error, not a counted skip.
 
@@ -93,13 +102,17 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       in the dataset, or a folder that cannot be written.
   """
   choices.check('--dataset', dataset, names())
-  choices.check('--features', features, FEATURES)
   choices.check('--storage', storage, STORAGE)
   languages_lib.check(languages)
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
+  if issubclass(module.Builder, builder_lib.ImageTextBuilder):
+    extracted.check_flags(features, features_format, FEATURES)
+  elif features_format or features != 'grid':
+    raise errors.UserError(f'--features: {dataset} has no pictures')
   options = _options(
       module.Builder, raw_dir, limit=limit, languages=sorted(set(languages)),
-      features=features, storage=storage, strict=strict)
+      features=features, features_format=features_format, storage=storage,
+      strict=strict)
   folder = pathlib.Path(data_dir) / dataset
   if _is_complete(folder, options):
     logging.info('%s is already prepared in %s', dataset, folder)
@@ -109,7 +122,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       if not _is_complete(folder, options):
         _write(folder, module.Builder, options, builder_lib.Options(
             raw_dir=raw_dir, languages=tuple(languages), limit=limit,
-            strict=strict))
+            strict=strict, features=features, features_format=features_format))
   except OSError as error:
     raise errors.UserError(
         f'cannot prepare {dataset} in --data_dir={data_dir}: {error}'
@@ -185,7 +198,8 @@ def main(argv: Sequence[str]) -> None:
       raise errors.UserError(f'--{name} is missing')
   folder = prepare(
       args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
-      languages=args.languages, features=args.features, storage=args.storage,
+      languages=args.languages, features=args.features,
+      features_format=args.features_format, storage=args.storage,
       strict=args.strict)
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
@@ -194,12 +208,17 @@ def main(argv: Sequence[str]) -> None:
 def _define_flags() -> None:
   flags.DEFINE_string('dataset', '', f'One of: {", ".join(names())}.')
   flags.DEFINE_string('data_dir', '', 'Folder of prepared datasets.')
-  flags.DEFINE_string('raw_dir', '', 'Folder with captions.jsonl and pictures '
-                      '(--dataset=captions).')
+  flags.DEFINE_string('raw_dir', '', "Folder of the user's own files: for "
+                      '--dataset=captions, captions.jsonl and pictures.')
   flags.DEFINE_integer('limit', 0, 'Items at most; 0 = all.', lower_bound=0)
   flags.DEFINE_list('languages', [], 'Codes, as en,de; none = those that the '
                     'dataset takes by itself.')
-  flags.DEFINE_string('features', 'grid', f'One of: {", ".join(FEATURES)}.')
+  flags.DEFINE_string(
+      'features', 'grid', f'One of: {", ".join(FEATURES)}; or a file or folder '
+      'of extracted regions, with --features_format.')
+  flags.DEFINE_string(
+      'features_format', '', 'What --features holds: '
+      f'{", ".join(extracted.names())}.')
   flags.DEFINE_string('storage', 'float16', f'One of: {", ".join(STORAGE)}.')
   flags.DEFINE_bool('strict', False, 'Unusable items are errors.')
 

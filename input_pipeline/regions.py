@@ -96,6 +96,8 @@ def _extract(
 class GridExtractor:
   """EfficientNet-Lite0's 7×7 grid, pooled to the whole and to 3×3 cells."""
 
+  feature_dim = efficientnet.FEATURE_DIM
+
   def __init__(
       self,
       weights: str | os.PathLike | None = None,

@@ -123,8 +123,18 @@ def read_texts(data_dir: str | os.PathLike[str], dataset: str,
                ids=Ragged(ids.values.numpy(), ids.row_splits.numpy()))
 
 
-def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
-  """Returns all records of a split, each feature one ragged tensor."""
+def open_builder(data_dir: str | os.PathLike[str], dataset: str,
+                 split: str = '') -> tfds.core.DatasetBuilder:
+  """Returns TFDS's reader of a prepared dataset.
+
+  Args:
+    data_dir: folder of prepared datasets.
+    dataset: name of the dataset.
+    split: one that it must have; '' = none in particular.
+
+  Raises:
+    UserError: the dataset is not prepared, or has no such split.
+  """
   folder = pathlib.Path(data_dir)
   prepared = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
   if dataset not in prepared:
@@ -135,7 +145,14 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
         f'{", ".join(prepared) or "none"}. Run: python -m input_pipeline.'
         f'prepare --dataset={dataset} --data_dir={folder}')
   builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
-  choices.check(f'split of {dataset}', split, builder.info.splits)
+  if split:
+    choices.check(f'split of {dataset}', split, builder.info.splits)
+  return builder
+
+
+def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
+  """Returns all records of a split, each feature one ragged tensor."""
+  builder = open_builder(data_dir, dataset, split)
   _check_memory(dataset, builder.info.splits[split].num_bytes)
   wanted: dict[str, Any] = dict.fromkeys(builder.info.features, True)
   if 'captions' in wanted:

@@ -18,8 +18,8 @@ import numpy as np
 from input_pipeline import torch_pickle
 
 # Source: torch/serialization.py, MAGIC_NUMBER and PROTOCOL_VERSION.
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
 _PIECE_BYTES = 2**20
 
 TorchFileError = torch_pickle.TorchFileError
@@ -69,7 +69,7 @@ class _Storages:
       storage_N.byteswap(inplace=True)
 
 
-def _read_zip(file: BinaryIO, size: int) -> Any:
+def _read_zip(file: BinaryIO, size: int, more: torch_pickle.Names) -> Any:
   """Returns the object in the container of PyTorch 1.6 and later."""
   with zipfile.ZipFile(file) as archive:
     entries = {entry.filename: entry for entry in archive.infolist()}
@@ -83,7 +83,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     big_endian = order in entries and archive.read(order) == b'big'
     storages = _Storages(size)
     data = io.BytesIO(archive.read(pickles[0]))
-    value = torch_pickle.load_next(data, size, storages.find)
+    value = torch_pickle.load_next(data, size, storages.find, more=more)
     for key, storage_N in storages.arrays.items():
       name = f'{root}data/{key}'
       if name not in entries or entries[name].file_size != storage_N.nbytes:
@@ -95,11 +95,11 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     return value
 
 
-def _read_legacy(file: BinaryIO, size: int) -> Any:
+def _read_legacy(file: BinaryIO, size: int, more: torch_pickle.Names) -> Any:
   """Returns the object in the container before PyTorch 1.6."""
   storages = _Storages(size)
-  read = lambda: torch_pickle.load_next(file, size, storages.find)
-  if read() != _LEGACY_MAGIC or read() != _LEGACY_PROTOCOL:
+  read = lambda: torch_pickle.load_next(file, size, storages.find, more=more)
+  if read() != LEGACY_MAGIC or read() != LEGACY_PROTOCOL:
     raise TorchFileError('neither container of PyTorch (zip, or pickles)')
   read()  # The writer's machine; its storages are little-endian on every one.
   value = read()
@@ -114,7 +114,8 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
   return value
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(path: str | os.PathLike, *,
+         more: torch_pickle.Names | None = None) -> Any:
   """Returns what `torch.save` wrote: plain containers with NumPy arrays.
 
   The arrays are read-only views; tensors that shared a storage still do.
@@ -122,6 +123,7 @@ def load(path: str | os.PathLike) -> Any:
 
   Args:
     path: a `.pth`, `.pt` or `.bin` file of either container.
+    more: names that the file may use beside those of a state dict.
 
   Raises:
     FileNotFoundError: no such file.
@@ -134,7 +136,7 @@ def load(path: str | os.PathLike) -> Any:
     read = _read_zip if file.read(4) == b'PK\x03\x04' else _read_legacy
     file.seek(0)
     try:
-      return read(file, size)
+      return read(file, size, more or {})
     except TorchFileError as error:
       raise TorchFileError(f'{path}: {error}') from error
     # A hostile or cut pickle makes the unpickler raise almost anything.

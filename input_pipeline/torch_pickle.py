@@ -6,7 +6,7 @@ of `_ALLOWED`, whose stand-ins build arrays and plain containers.
 Letters: N, the numbers of a storage.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import io
 import math
 import pickle
@@ -117,9 +117,10 @@ def _encode(text: str, encoding: str) -> bytes:
   return text.encode('latin1')
 
 
+Names = Mapping[tuple[str, str], Any]
 # Every name that a file may use, and what stands for it here. None of the
 # stand-ins reads, writes or calls anything.
-_ALLOWED: dict[tuple[str, str], Any] = {
+_ALLOWED: Names = {
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
@@ -138,21 +139,23 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-  """An unpickler that knows the names of `_ALLOWED` and no other."""
+  """An unpickler that knows the names of a table and no other."""
 
-  def __init__(self, data: bytes, find_storage: Callable[..., np.ndarray]):
+  def __init__(self, data: bytes, find_storage: Callable[..., Any],
+               names: Names):
     super().__init__(io.BytesIO(data), encoding='utf-8')
     self._find_storage = find_storage
+    self._names = names
 
   def find_class(self, module: str, name: str) -> Any:
-    if (module, name) not in _ALLOWED:
+    if (module, name) not in self._names:
       raise TorchFileError(
           f'the file asks for {module}.{name}, which is not on the list of '
           'safe names; nothing was run. Save a plain state dict instead'
       )
-    return _ALLOWED[module, name]
+    return self._names[module, name]
 
-  def persistent_load(self, pid: Any) -> np.ndarray:
+  def persistent_load(self, pid: Any) -> Any:
     kind, dtype, key, _, size, *view = pid
     if kind != 'storage' or not isinstance(dtype, np.dtype):
       raise TorchFileError(f'unknown persistent id {kind!r}')
@@ -160,7 +163,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_next(
-    file: BinaryIO, limit: int, find_storage: Callable[..., np.ndarray]
+    file: BinaryIO, limit: int, find_storage: Callable[..., Any], *,
+    more: Names | None = None
 ) -> Any:
   """Returns the object whose pickle starts at the file's position.
 
@@ -170,9 +174,10 @@ def load_next(
       Python would allocate a table of that length.
     find_storage: called with the key, dtype and size of a storage, and with
       (key, offset, size) of the part that is meant where it is only a part.
+    more: names that this pickle may use beside `_ALLOWED`, or instead.
 
   Raises:
-    TorchFileError: the pickle names anything beyond `_ALLOWED`.
+    TorchFileError: the pickle names anything beyond `_ALLOWED` and `more`.
   """
   start = file.tell()
   for opcode, argument, _ in pickletools.genops(file):
@@ -181,4 +186,5 @@ def load_next(
       raise TorchFileError(f'a pickle asks for {argument} memo entries')
   end = file.tell()
   file.seek(start)
-  return _Unpickler(file.read(end - start), find_storage).load()
+  names = {**_ALLOWED, **(more or {})}
+  return _Unpickler(file.read(end - start), find_storage, names).load()

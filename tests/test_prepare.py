@@ -28,6 +28,7 @@ BAD = {
 class Extractor:
   """Region features that say how bright the picture is."""
   manifest = {'name': 'toy'}
+  feature_dim = efficientnet.FEATURE_DIM
 
   def __init__(self, **kwargs):
     del kwargs
