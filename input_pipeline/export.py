@@ -5,6 +5,7 @@ python -m input_pipeline.export --dataset=NAME --data_dir=DIR --format=NAME \
 """
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import shutil
 import sys
 
 from absl import flags
+from absl import logging
 import numpy as np
 import tqdm
 
@@ -29,6 +31,18 @@ def names() -> list[str]:
           if hasattr(source.module_of(name), 'Writer')]
 
 
+@contextlib.contextmanager
+def _silence():
+  """Leaves out what TFDS says of its own code and files."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+@_silence()
 def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
            out: str | os.PathLike, overwrite: bool = False) -> int:
   """Returns how many images were written, of all splits in their order.

@@ -138,7 +138,7 @@ def load(path: str | os.PathLike, *,
     try:
       return read(file, size, more or {})
     except TorchFileError as error:
-      raise TorchFileError(f'{path}: {error}') from error
+      raise type(error)(f'{path}: {error}') from error
     # A hostile or cut pickle makes the unpickler raise almost anything.
     except Exception as error:
       raise TorchFileError(

@@ -36,6 +36,10 @@ class TorchFileError(errors.UserError):
   """A file that is damaged, or that asks for more than arrays."""
 
 
+class ForbiddenNameError(TorchFileError):
+  """A pickle that asks for a function or class that is not on the list."""
+
+
 class _Mapping(dict):
   """A dict with room for the attributes that PyTorch hangs on a state dict."""
 
@@ -149,7 +153,7 @@ class _Unpickler(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) not in self._names:
-      raise TorchFileError(
+      raise ForbiddenNameError(
           f'the file asks for {module}.{name}, which is not on the list of '
           'safe names; nothing was run. Save a plain state dict instead'
       )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import torch_pickle
 
 # More than any image has: a larger claim is damage, or an attack on memory.
 MAX_BYTES = 2**28
@@ -122,8 +123,15 @@ def refusing(path: Any, place: str = ''):
   """
   try:
     yield
-  except errors.UserError:
+  except errors.RowError:
     raise
+  except errors.UserError as error:
+    if not place:
+      raise
+    if isinstance(error, torch_pickle.ForbiddenNameError):
+      # Not damage but an attack: no row of such a file is taken.
+      raise errors.UserError(f'{path}, {place}: {error}') from error
+    raise RowError('refused', str(error)) from error
   # A damaged file makes libraries raise almost anything.
   except Exception as error:
     found = f'{type(error).__name__}: {str(error)[:200]}'

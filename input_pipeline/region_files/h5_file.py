@@ -16,7 +16,8 @@ _CACHE_BYTES = 2**26
 def open_file(path: Any) -> Any:
   """Returns the h5py file, open for reading."""
   h5py = optional.load('h5py')
-  return h5py.File(path, 'r', rdcc_nbytes=_CACHE_BYTES)
+  # Nobody writes, and not every file system can lock.
+  return h5py.File(path, 'r', rdcc_nbytes=_CACHE_BYTES, locking=False)
 
 
 def create(path: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from input_pipeline import numpy_pickle
 from input_pipeline.region_files import contract
+from input_pipeline.region_files import optional
 
 
 def npy(data: bytes) -> Any:
@@ -60,9 +61,7 @@ def msgpack(data: bytes) -> Any:
   Source: msgpack_numpy.encode: {nd: True, type: dtype.str, kind: '', shape,
   data}; without `nd` set, a scalar.
   """
-  import msgpack as library  # Named like this function.
-
-  return library.unpackb(data, object_hook=_array, strict_map_key=False)
+  return optional.load('msgpack').unpackb(data, object_hook=_array, strict_map_key=False)
 
 
 def _array(value: dict) -> Any:
