@@ -6,11 +6,13 @@ reading, checking, tokenising and extracting happen here.
 
 from collections.abc import Iterator, Sequence
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from input_pipeline import captions as captions_lib
+from input_pipeline import errors
+from input_pipeline import extracted
 from input_pipeline import pictures
 from input_pipeline import records
 from input_pipeline import regions
@@ -84,8 +86,9 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):
-    self.extractor = regions.make_extractor(
-        options.features, batch_size=_BATCH)
+    self.extractor: Any = (
+        extracted.ExtractedRegions(options) if options.features_format
+        else regions.make_extractor(options.features, batch_size=_BATCH))
     super().__init__(options=options, **kwargs)
     self._encoder = captions_lib.Encoder(self.tokenizer)
 
@@ -93,6 +96,10 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
     return self.dataset_info_from_configs(
         features=records.image_text_features(
             self.extractor.feature_dim, self.options.storage))
+
+  def check_items(self, items):
+    if self.options.features_format:
+      self.extractor.match([item.image_id for item in items])
 
   def restore_item(self, row):
     item = ImageItem(*row)
@@ -114,26 +121,34 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
         self._open, items, ahead=2 * _BATCH):
       self.bar.update()
       encoded = self._encode(item, report)
-      if isinstance(outcome, pictures.PictureError):
-        self.skip(report, str(item.path), outcome.reason)
+      if isinstance(outcome, errors.RowError):
+        self.skip(report, f'{item.path} ({outcome.detail})', outcome.reason)
       elif not encoded:
         self.skip(report, str(item.path), 'no caption')
       else:
         yield item, outcome, encoded
 
   def _open(self, item: ImageItem):
+    """Returns what `extract` takes, or the error that reading ends in."""
     try:
-      is_svg = item.path.suffix.lower() == '.svg'
-      picture = pictures.read(
-          svg.rasterise(item.path) if is_svg else item.path)
-    except pictures.PictureError as error:
+      if not self.options.features_format:
+        return self.extractor.cut(self._picture(item))
+      if item.path.is_file():  # Not needed, but nice to see.
+        self._picture(item)
+      return self.extractor.load(item.image_id, item.path)
+    except errors.RowError as error:
       return error
+
+  def _picture(self, item: ImageItem) -> pictures.Picture:
+    """Returns an item's picture, of which a small copy is kept."""
+    path, is_svg = item.path, item.path.suffix.lower() == '.svg'
+    picture = pictures.read(svg.rasterise(path) if is_svg else path)
     if self.options.thumbnails:
       small = picture.image.copy()
       small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
       small.save(
           self.options.thumbnails / thumbnail_name(item.image_id), quality=80)
-    return self.extractor.cut(picture)
+    return picture
 
   def _encode(self, item: ImageItem, report: shards.Report):
     kept = []

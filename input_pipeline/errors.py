@@ -15,6 +15,24 @@ class UserError(ValueError):
   """A mistake that its user can mend: names the thing, the value, the rule."""
 
 
+class RowError(UserError):
+  """One item that cannot be used; the others can.
+
+  Attributes:
+    reason: two or three words, to count skipped items by.
+    detail: what was found.
+  """
+
+  def __init__(self, reason: str, detail: str = ''):
+    super().__init__(f'{reason}: {detail}' if detail else reason)
+    self.reason = reason
+    self.detail = detail
+
+  def __reduce__(self):
+    # Worker processes hand the error back by pickling it.
+    return type(self), (self.reason, self.detail)
+
+
 def one_line(function: Callable[..., Any]) -> Callable[..., Any]:
   """Returns the function with a user's mistake as one line, exit status 2."""
 

@@ -28,7 +28,8 @@ def get(code: str) -> ml_collections.ConfigDict:
       nearest.
   """
   if code not in codes():
-    ours = [known for known in codes() if code in get(known).sources.values()]
+    ours = [known for known in codes()
+            if code in (*get(known).sources.values(), *get(known).also)]
     if ours:
       raise errors.UserError(
           f'unknown language {code!r}; did you mean {ours[0]!r}?')
@@ -49,6 +50,24 @@ def source_codes(source: str, wanted: Iterable[str] = ()) -> dict[str, str]:
   pairs = ((get(code).sources[source], code)
            for code in (tuple(wanted) or codes()))
   return {theirs: code for theirs, code in pairs if theirs}
+
+
+@functools.cache
+def _aliases() -> dict[str, str]:
+  """Returns {code in lower case: public code} of what data sets write."""
+  found = {code.casefold(): code for code in codes()}
+  for code in codes():
+    found |= {alias.casefold(): code for alias in get(code).also}
+  return found
+
+
+def resolve(theirs: str) -> str:
+  """Returns the public code of a data set's code, '' where none is known.
+
+  Data sets write codes of ISO 639-1 and -3, old ones and their own: `zh`,
+  `zh-Hans`, `ces`, `jp`, `iw`.
+  """
+  return _aliases().get(theirs.replace('-', '_').casefold(), '')
 
 
 def name(code: str) -> str:

@@ -52,20 +52,8 @@ Box = tuple[float, float, float, float]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray
 
 
-class PictureError(errors.UserError):
-  """A picture that cannot be used.
-
-  Attributes:
-    reason: two or three words, to count skipped pictures by.
-  """
-
-  def __init__(self, reason: str, detail: str):
-    super().__init__(f'{reason}: {detail}')
-    self.reason = reason
-
-  def __reduce__(self):
-    # Worker processes hand the error back by pickling it.
-    return PictureError, (self.reason, str(self).split(': ', 1)[1])
+class PictureError(errors.RowError):
+  """A picture that cannot be used."""
 
 
 class Picture(NamedTuple):

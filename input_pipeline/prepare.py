@@ -24,6 +24,7 @@ from input_pipeline import builder as builder_lib
 from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
+from input_pipeline import extracted
 from input_pipeline import languages as languages_lib
 from input_pipeline import records
 from input_pipeline import regions
@@ -42,6 +43,9 @@ def names() -> list[str]:
 
 def _options(builder_class, raw_dir: str, **options) -> dict[str, Any]:
   """Returns what decides the records' content, as JSON can hold it."""
+  if options['features_format']:
+    options |= extracted.stamp(
+        options['features_format'], options['features'])
   tokenizer = tokenizer_lib.load()
   options |= {'version': str(builder_class.VERSION),
               'tokenizer': tokenizer.sha256}
@@ -78,6 +82,8 @@ def _manifest(builder, dataset: str, options: Mapping[str, Any],
   if isinstance(builder, builder_lib.ImageTextBuilder):
     manifest['feature_extractor'] = builder.extractor.manifest
     manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
+    if isinstance(builder.extractor, extracted.ExtractedRegions):
+      manifest['features'] = builder.extractor.report()
     manifest['normalisation'] = 'none: the model L2-normalises'
     manifest['storage'] = builder.options.storage
     manifest['bytes_per_image'] = round(
@@ -90,8 +96,8 @@ def _manifest(builder, dataset: str, options: Mapping[str, Any],
 
 def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
             languages: Sequence[str] = (), features: str = 'grid',
-            storage: str = 'float16', strict: bool = False,
-            beam: str = '') -> pathlib.Path:
+            features_format: str = '', storage: str = 'float16',
+            strict: bool = False, beam: str = '') -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
   It appears whole or not at all; one that was there before stays until then.
@@ -103,7 +109,9 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     raw_dir: the user's own pictures, for `captions`.
     limit: items at most; 0 = all.
     languages: public codes; none = the dataset's default.
-    features: a name in `regions.EXTRACTORS`.
+    features: a name in `regions.EXTRACTORS`; or the file or folder of
+      extracted regions.
+    features_format: how to read that: a file of `formats/`.
     storage: a name in `records.STORAGE`.
     strict: an unusable item is an error, not a counted skip.
     beam: options of Apache Beam, which then makes the shards on any runner,
@@ -114,13 +122,17 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       in the dataset, or a folder that cannot be written.
   """
   choices.check('--dataset', dataset, names())
-  choices.check('--features', features, regions.EXTRACTORS)
   choices.check('--storage', storage, records.STORAGE)
   languages_lib.check(languages)
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
+  if issubclass(module.Builder, builder_lib.ImageTextBuilder):
+    extracted.check_flags(features, features_format, regions.EXTRACTORS)
+  elif features_format or features != 'grid':
+    raise errors.UserError(f'--features: {dataset} has no pictures')
   options = _options(
       module.Builder, raw_dir, limit=limit, languages=sorted(set(languages)),
-      features=features, storage=storage, strict=strict)
+      features=features, features_format=features_format, storage=storage,
+      strict=strict)
   folder = pathlib.Path(data_dir) / dataset
   if _is_complete(folder, options):
     logging.info('%s is already prepared in %s', dataset, folder)
@@ -130,7 +142,8 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       if not _is_complete(folder, options):
         _write(folder, module.Builder, options, builder_lib.Options(
             raw_dir=raw_dir, languages=tuple(languages), limit=limit,
-            strict=strict, features=features, storage=storage), beam)
+            strict=strict, features=features, features_format=features_format,
+            storage=storage), beam)
   except OSError as error:
     raise errors.UserError(
         f'cannot prepare {dataset} in --data_dir={data_dir}: {error}. Shards '
@@ -255,7 +268,8 @@ def main(argv: Sequence[str]) -> None:
       raise errors.UserError(f'--{name} is missing')
   folder = prepare(
       args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
-      languages=args.languages, features=args.features, storage=args.storage,
+      languages=args.languages, features=args.features,
+      features_format=args.features_format, storage=args.storage,
       strict=args.strict, beam=args.beam_pipeline_options)
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
@@ -264,13 +278,17 @@ def main(argv: Sequence[str]) -> None:
 def _define_flags() -> None:
   flags.DEFINE_string('dataset', '', f'One of: {", ".join(names())}.')
   flags.DEFINE_string('data_dir', '', 'Folder of prepared datasets.')
-  flags.DEFINE_string('raw_dir', '', 'Folder with captions.jsonl and pictures '
-                      '(--dataset=captions).')
+  flags.DEFINE_string('raw_dir', '', "Folder of the user's own files: for "
+                      '--dataset=captions, captions.jsonl and pictures.')
   flags.DEFINE_integer('limit', 0, 'Items at most; 0 = all.', lower_bound=0)
   flags.DEFINE_list('languages', [], 'Codes, as en,de; none = those that the '
                     'dataset takes by itself.')
-  flags.DEFINE_string('features', 'grid', 'Where regions come from, one of: '
-                      f'{", ".join(regions.EXTRACTORS)}.')
+  flags.DEFINE_string(
+      'features', 'grid', f'One of: {", ".join(regions.EXTRACTORS)}; or a file '
+      'or folder of extracted regions, with --features_format.')
+  flags.DEFINE_string(
+      'features_format', '', 'What --features holds: '
+      f'{", ".join(extracted.names())}.')
   flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '
                       f'{", ".join(records.STORAGE)}; int8 takes half.')
   flags.DEFINE_string('beam_pipeline_options', '', 'Prepare with Apache Beam: '

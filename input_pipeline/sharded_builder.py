@@ -34,7 +34,9 @@ class Options:
     languages: public codes wanted; none = the dataset's default.
     limit: items at most, spread over the dataset; 0 = all.
     strict: an unusable item is an error, not a counted skip.
-    features: how pictures become regions, see `regions.EXTRACTORS`.
+    features: how pictures become regions, see `regions.EXTRACTORS`; or a file
+      of regions.
+    features_format: how to read that, see `extracted.py`.
     storage: how features are stored, see `records.STORAGE`.
     thumbnails: folder that small copies of the pictures are written to.
     shards: folder of finished shards, kept until all are there.
@@ -44,6 +46,7 @@ class Options:
   limit: int = 0
   strict: bool = False
   features: str = 'grid'
+  features_format: str = ''
   storage: str = 'float16'
   thumbnails: pathlib.Path | None = None
   shards: pathlib.Path | None = None
@@ -85,6 +88,13 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     """
     raise NotImplementedError
 
+  def check_items(self, items: list[Any]) -> None:
+    """Looks at all items before the first shard is made.
+
+    Raises:
+      UserError: they cannot be used.
+    """
+
   def make_records(self, items: Sequence[Any],
                    report: shards.Report) -> Iterator[dict[str, Any]]:
     """Yields the records of items; see `shards.MakeRecords`."""
@@ -114,6 +124,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
         item[0] for item in items).items() if count > 1]:
       raise errors.UserError(f'{self.name}: {repeated[0]!r} stands there '
                              'twice; allowed: one item an id')
+    self.check_items(items)
     if limit:
       items = items[::max(1, len(items) // limit)][:limit]
     hashers = {split: hashing.Hasher(split) for split in SPLITS}

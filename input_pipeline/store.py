@@ -131,8 +131,13 @@ def read_texts(data_dir: str | os.PathLike[str], dataset: str,
 
 
 def open_builder(data_dir: str | os.PathLike[str], dataset: str,
-                 split: str) -> tfds.core.DatasetBuilder:
+                 split: str = '') -> tfds.core.DatasetBuilder:
   """Returns TFDS's reader of a prepared dataset.
+
+  Args:
+    data_dir: folder of prepared datasets.
+    dataset: name of the dataset.
+    split: one that it must have; '' = none in particular.
 
   Raises:
     UserError: the dataset is not prepared, or has no such split.
@@ -147,7 +152,8 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
         f'{", ".join(prepared) or "none"}. Run: python -m input_pipeline.'
         f'prepare --dataset={dataset} --data_dir={folder}')
   builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
-  choices.check(f'split of {dataset}', split, builder.info.splits)
+  if split:
+    choices.check(f'split of {dataset}', split, builder.info.splits)
   return builder
 
 

@@ -53,7 +53,9 @@ class _Storages:
     return torch_pickle.Part(storage, offset, length)
 
 
-def _scan_zip(file: BinaryIO, storages: _Storages) -> Any:
+def _scan_zip(
+    file: BinaryIO, storages: _Storages, more: torch_pickle.Names
+) -> Any:
   """Returns the object in the container of PyTorch 1.6 and later."""
   with zipfile.ZipFile(file) as archive:
     entries = {entry.filename: entry for entry in archive.infolist()}
@@ -70,7 +72,9 @@ def _scan_zip(file: BinaryIO, storages: _Storages) -> Any:
     order = f'{root}byteorder'
     swapped = order in entries and archive.read(order) == b'big'
     data = archive.read(pickles[0])
-    value = torch_pickle.load_next(io.BytesIO(data), len(data), storages.find)
+    value = torch_pickle.load_next(
+        io.BytesIO(data), len(data), storages.find, more=more
+    )
     for key, storage in storages.found.items():
       name = f'{root}data/{key}'
       num_bytes = storage.size * storage.dtype.itemsize
@@ -89,10 +93,12 @@ def _data_offset(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
   return entry.header_offset + 30 + sum(struct.unpack('<HH', file.read(4)))
 
 
-def _scan_legacy(file: BinaryIO, storages: _Storages) -> Any:
+def _scan_legacy(
+    file: BinaryIO, storages: _Storages, more: torch_pickle.Names
+) -> Any:
   """Returns the object in the container before PyTorch 1.6."""
   size = storages.path.stat().st_size
-  read = lambda: torch_pickle.load_next(file, size, storages.find)
+  read = lambda: torch_pickle.load_next(file, size, storages.find, more=more)
   if read() != _LEGACY_MAGIC or read() != _LEGACY_PROTOCOL:
     raise TorchFileError('neither container of PyTorch (zip, or pickles)')
   read()  # The writer's machine; its storages are little-endian on every one.
@@ -114,7 +120,9 @@ def _scan_legacy(file: BinaryIO, storages: _Storages) -> Any:
   return value
 
 
-def scan(path: str | os.PathLike) -> Any:
+def scan(
+    path: str | os.PathLike, *, more: torch_pickle.Names | None = None
+) -> Any:
   """Returns what `torch.save` wrote: plain containers with StoredArrays.
 
   Their numbers stay in the file until they are read. A zip's checksums have
@@ -123,6 +131,7 @@ def scan(path: str | os.PathLike) -> Any:
 
   Args:
     path: a `.pth`, `.pt` or `.bin` file of either container.
+    more: names that the file may use beside those of a state dict.
 
   Raises:
     FileNotFoundError: no such file.
@@ -136,9 +145,9 @@ def scan(path: str | os.PathLike) -> Any:
     )
     file.seek(0)
     try:
-      return scan_container(file, _Storages(path))
+      return scan_container(file, _Storages(path), more or {})
     except TorchFileError as error:
-      raise TorchFileError(f'{path}: {error}') from error
+      raise type(error)(f'{path}: {error}') from error
     # A hostile or cut pickle makes the unpickler raise almost anything.
     except Exception as error:
       raise TorchFileError(
@@ -147,7 +156,9 @@ def scan(path: str | os.PathLike) -> Any:
       ) from error
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(
+    path: str | os.PathLike, *, more: torch_pickle.Names | None = None
+) -> Any:
   """Returns what `torch.save` wrote: plain containers with NumPy arrays.
 
   The arrays are read-only views; tensors that shared a storage still do.
@@ -170,4 +181,4 @@ def load(path: str | os.PathLike) -> Any:
       return type(value)(map(read, value))
     return value
 
-  return read(scan(path))
+  return read(scan(path, more=more))

@@ -4,7 +4,7 @@ A pickle may name any function and have it called. Here it may name only those
 of `_ALLOWED`, whose stand-ins build arrays and plain containers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import io
 import pickle
 import pickletools
@@ -32,6 +32,10 @@ _STORAGE_DTYPES = {
 
 class TorchFileError(errors.UserError):
   """A file that is damaged, or that asks for more than arrays."""
+
+
+class ForbiddenNameError(TorchFileError):
+  """A pickle that asks for a function or class that is not on the list."""
 
 
 class _Mapping(dict):
@@ -125,9 +129,10 @@ def _encode(text: str, encoding: str) -> bytes:
   return text.encode('latin1')
 
 
+Names = Mapping[tuple[str, str], Any]
 # Every name that a file may use, and what stands for it here. None of the
 # stand-ins reads, writes or calls anything.
-_ALLOWED: dict[tuple[str, str], Any] = {
+_ALLOWED: Names = {
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): lambda tensor, *_: tensor,
@@ -146,19 +151,21 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-  """An unpickler that knows the names of `_ALLOWED` and no other."""
+  """An unpickler that knows the names of a table and no other."""
 
-  def __init__(self, data: bytes, find_storage: Callable[..., Part]):
+  def __init__(self, data: bytes, find_storage: Callable[..., Part],
+               names: Names):
     super().__init__(io.BytesIO(data), encoding='utf-8')
     self._find_storage = find_storage
+    self._names = names
 
   def find_class(self, module: str, name: str) -> Any:
-    if (module, name) not in _ALLOWED:
-      raise TorchFileError(
+    if (module, name) not in self._names:
+      raise ForbiddenNameError(
           f'the file asks for {module}.{name}, which is not on the list of '
           'safe names; nothing was run. Save a plain state dict instead'
       )
-    return _ALLOWED[module, name]
+    return self._names[module, name]
 
   def persistent_load(self, pid: Any) -> Part:
     kind, dtype, key, _, size, *view = pid
@@ -168,7 +175,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_next(
-    file: BinaryIO, limit: int, find_storage: Callable[..., Part]
+    file: BinaryIO, limit: int, find_storage: Callable[..., Part], *,
+    more: Names | None = None,
 ) -> Any:
   """Returns the object whose pickle starts at the file's position.
 
@@ -178,9 +186,10 @@ def load_next(
       Python would allocate a table of that length.
     find_storage: called with the key, dtype and size of a storage, and with
       (key, offset, size) of the part that is meant where it is only a part.
+    more: names that this pickle may use beside `_ALLOWED`, or instead.
 
   Raises:
-    TorchFileError: the pickle names anything beyond `_ALLOWED`.
+    TorchFileError: the pickle names anything beyond `_ALLOWED` and `more`.
   """
   start = file.tell()
   for opcode, argument, _ in pickletools.genops(file):
@@ -189,4 +198,5 @@ def load_next(
       raise TorchFileError(f'a pickle asks for {argument} memo entries')
   end = file.tell()
   file.seek(start)
-  return _Unpickler(file.read(end - start), find_storage).load()
+  names = {**_ALLOWED, **(more or {})}
+  return _Unpickler(file.read(end - start), find_storage, names).load()

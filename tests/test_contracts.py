@@ -11,6 +11,8 @@ from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import prepare
+from input_pipeline.region_files import contract
+from input_pipeline.region_files import source
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = {'tux_paint', 'cldr', 'udhr', 'freedict'}
@@ -24,6 +26,7 @@ def _modules(folder: str) -> list[str]:
 def test_folders_are_walked():
   assert prepare.names() == _modules('input_pipeline/datasets')
   assert list(languages.codes()) == _modules('configs/languages')
+  assert source.names() == _modules('input_pipeline/formats')
 
 
 @pytest.mark.parametrize('name', _modules('input_pipeline/datasets'))
@@ -36,10 +39,28 @@ def test_dataset(name):
   assert module.Builder.items is not builder.TextBuilder.items
 
 
+@pytest.mark.parametrize('name', _modules('input_pipeline/formats'))
+def test_format(name):
+  module = importlib.import_module(f'input_pipeline.formats.{name}')
+  assert inspect.getdoc(module)
+  assert issubclass(module.Reader, contract.Reader)
+  assert module.Reader.entries is not contract.Reader.entries
+  assert module.Reader.load is not contract.Reader.load
+  assert isinstance(module.GLOB, str)
+  assert isinstance(module.ISOLATED, bool)
+  assert module.BOXES
+  assert module.CLASSES
+  if hasattr(module, 'Writer'):
+    assert module.Writer.add is not contract.Writer.add
+  manual = (ROOT / 'docs' / 'formats.md').read_text()
+  assert f'`{name}`' in manual
+
+
 @pytest.mark.parametrize('code', _modules('configs/languages'))
 def test_language(code):
   language = importlib.import_module(f'configs.languages.{code}').get_config()
-  assert set(language) == {'code', 'name', 'native_name', 'sources'}
+  assert set(language) == {
+      'code', 'name', 'native_name', 'also', 'sources'}
   assert language.code == code
   assert language.name
   assert language.native_name
@@ -52,6 +73,16 @@ def test_no_two_languages_share_a_source(source):
   theirs = [languages.get(code).sources[source] for code in languages.codes()]
   theirs = [code for code in theirs if code]
   assert len(theirs) == len(set(theirs))
+
+
+def test_no_two_languages_share_an_alias():
+  aliases = [*languages.codes(), *(
+      alias for code in languages.codes() for alias in languages.get(code).also)]
+  assert len(aliases) == len(set(aliases))
+  for theirs, code in {'zh': 'zh_CN', 'zh-Hans': 'zh_CN', 'ces': 'cs',
+                       'jp': 'ja', 'IW': 'he', 'pt-BR': 'pt_BR', 'no': 'nb',
+                       'quz': ''}.items():
+    assert languages.resolve(theirs) == code
 
 
 def test_evaluated_languages_are_in_every_dataset():

@@ -8,5 +8,6 @@ def get_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       code='pt_BR', name='Portuguese (Brazil)',
       native_name='português (Brasil)',
+      also=(),
       sources=dict(tux_paint='pt_BR', cldr='pt', udhr='por_BR',
                    freedict='')))

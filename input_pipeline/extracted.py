@@ -1,0 +1,157 @@
+"""Regions that others extracted, in the place of the project's own.
+
+`--features=PATH --features_format=NAME`: what is read is in `region_files/`.
+"""
+
+from collections.abc import Iterable, Sequence
+import pathlib
+from typing import Any
+
+from PIL import Image
+
+from input_pipeline import choices
+from input_pipeline import errors
+from input_pipeline import regions
+from input_pipeline.region_files import checks
+from input_pipeline.region_files import contract
+from input_pipeline.region_files import source as source_lib
+
+MISSING = 'no features'
+
+names = source_lib.names
+
+
+def check_flags(features: str, features_format: str,
+                own: Sequence[str]) -> None:
+  """Checks --features and --features_format against each other.
+
+  Args:
+    features: one of `own`, or a path.
+    features_format: '' for `own`.
+    own: what the project extracts itself.
+
+  Raises:
+    UserError: an unknown name, no such file, or a file without a format.
+  """
+  if features_format:
+    source_lib.parts(features_format, features)
+  elif features not in own and pathlib.Path(features).exists():
+    raise errors.UserError(
+        f'--features={features} needs --features_format; there are: '
+        f'{", ".join(names())}')
+  else:
+    choices.check('--features', features, own)
+
+
+def stamp(features_format: str, features: str) -> dict[str, Any]:
+  """Returns what tells whether a file is the one that was read before."""
+  path = pathlib.Path(features).resolve()
+  return {'features': str(path),
+          'features_changed': [part.stat().st_mtime_ns for part in
+                               source_lib.parts(features_format, path)]}
+
+
+class ExtractedRegions:
+  """The regions of a dataset's images, out of a file.
+
+  Attributes:
+    feature_dim: F.
+    manifest: what all files that one model reads must have in common.
+  """
+
+  def __init__(self, options: Any):
+    """Opens the file.
+
+    Args:
+      options: `builder.Options`. With `strict`, features without captions, or
+        twice, are errors.
+
+    Raises:
+      UserError: no such format or file, or the file is damaged.
+    """
+    self._source = source_lib.RegionSource(
+        options.features_format, options.features)
+    self._path = options.features
+    self._strict = options.strict
+    self._places: dict[str, Any] = {}
+    self._unused: list[str] | None = None
+    self.manifest = self._source.extractor_manifest()
+    self.feature_dim = self.manifest['feature_dim']
+
+  def match(self, image_ids: Iterable[str]) -> None:
+    """Finds the regions of a dataset's images, before the first `load`.
+
+    Raises:
+      UserError: no image has any; or `strict`, and features have no captions.
+    """
+    image_ids = list(image_ids)
+    self._places = self._source.match(image_ids)
+    self._unused = self._source.unused(self._places.values())
+    if image_ids and not self._places:
+      raise errors.UserError(
+          f'--features={self._path} has none of the images of the dataset: '
+          f'there {self._unused[:1]}, here {image_ids[:1]}')
+    for what, names in (('without captions', self._unused),
+                        ('twice', self._source.duplicates)):
+      if self._strict and names:
+        raise errors.UserError(
+            f'{self._path}: features {what} (--strict): {len(names)}, the '
+            f'first {names[0]!r}')
+
+  def load(self, image_id: str, picture: pathlib.Path) -> regions.RegionSet:
+    """Returns the regions of an image.
+
+    Args:
+      image_id: one that `match` knows.
+      picture: its file, for the size where the format has none; it need not
+        exist.
+
+    Raises:
+      RowError: there are none, or they cannot be used.
+    """
+    # A process that makes some shards of many has not seen all images.
+    place = self._places.get(image_id) or self._source.match(
+        [image_id]).get(image_id)
+    if not place:
+      raise contract.RowError(MISSING, image_id)
+    try:
+      found = self._source.load(place)
+    except contract.RowError as error:
+      raise contract.RowError(
+          error.reason, f'{self._source.where(place)}: {error.detail}'
+      ) from error
+    boxes_R4, height, width = found.boxes_R4, found.height, found.width
+    if (height, width) == checks.UNKNOWN_SIZE and picture.is_file():
+      height, width = _size(picture)
+      boxes_R4 = boxes_R4 * [width, height, width, height]
+    return regions.RegionSet(
+        found.features_RF, boxes_R4, found.class_ids_R, height, width)
+
+  def extract(self, found: list[regions.RegionSet]) -> list[regions.RegionSet]:
+    """Returns its argument: `load` has extracted already."""
+    return found
+
+  def report(self) -> dict[str, Any]:
+    """Returns where the regions came from, and what was left over."""
+    report = self._source.manifest() | {'twice': len(self._source.duplicates)}
+    if self._unused is not None:
+      report['without_captions'] = len(self._unused)
+    return report
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._source.close()
+
+
+def _size(picture: pathlib.Path) -> tuple[int, int]:
+  """Returns (height, width) of a picture file.
+
+  Raises:
+    RowError: it is no picture.
+  """
+  try:
+    with Image.open(picture) as image:
+      return image.height, image.width
+  # Pillow raises much more than OSError at damage.
+  except Exception as error:
+    raise contract.RowError('picture unreadable', f'{picture}') from error

@@ -1,0 +1,1 @@
+"""What the formats of extracted regions share: contract, checks, isolation."""

@@ -1,0 +1,168 @@
+"""Datasets with regions out of files, and back out into files."""
+
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow_datasets as tfds
+
+from input_pipeline import errors
+from input_pipeline import export
+from input_pipeline import prepare
+from input_pipeline import store
+from input_pipeline.region_files import contract
+from input_pipeline.region_files import names
+from tests import region_writers as writers
+
+IMAGES = [writers.image(name, seed=n, feature_dim=4)
+          for n, name in enumerate(['12', '7', '99'])]
+
+
+def _prepare(tmp_path, rows, name, path, **options):
+  (tmp_path / 'raw').mkdir(exist_ok=True)
+  (tmp_path / 'raw' / 'captions.jsonl').write_text('\n'.join(
+      json.dumps({'image': image, 'split': split, 'captions': captions})
+      for image, split, captions in rows))
+  return prepare.prepare(
+      'captions', str(tmp_path / 'data'), raw_dir=str(tmp_path / 'raw'),
+      features=str(path), features_format=name, **options)
+
+
+def _records(data_dir, dataset):
+  made = store.open_builder(data_dir, dataset)
+  return {record['image_id'].decode(): record | {'split': split}
+          for split in made.info.splits for record in made.as_dataset(
+              split=split, read_config=tfds.ReadConfig(try_autocache=False)
+          ).as_numpy_iterator()}
+
+
+def test_captions_meet_their_regions(tmp_path):
+  rows = [('a/COCO_val2014_000000000012.jpg', 'train', {'en': ['A cat.']}),
+          ('7.jpg', 'test', {'de': ['Ein Hund.']}),
+          ('nowhere.jpg', 'train', {'en': ['A ghost.']})]
+  path = writers.lxmert_tsv(tmp_path, IMAGES)
+  folder = _prepare(tmp_path, rows, 'lxmert_tsv', path)
+  records = _records(tmp_path / 'data', 'captions')
+  assert {name: record['split'] for name, record in records.items()} == {
+      rows[0][0]: 'train', '7.jpg': 'test'}
+  for name, image in ((rows[0][0], IMAGES[0]), ('7.jpg', IMAGES[1])):
+    record = records[name]
+    assert (record['height'], record['width']) == (image.height, image.width)
+    np.testing.assert_array_equal(record['boxes'], image.boxes)
+    np.testing.assert_array_equal(
+        record['features'], image.features.astype(np.float16))
+    np.testing.assert_array_equal(record['class_ids'], image.objects + 1)
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  assert manifest['skipped'] == {'no features': 1}
+  assert manifest['feature_extractor']['feature_dim'] == 4
+  features = manifest['features']
+  assert features['without_captions'] == 1
+  assert features['matched_by'] == {'name without ending': 1, 'number': 1}
+  assert features['files'][0]['bytes'] == path.stat().st_size
+  with pytest.raises(errors.UserError, match='nowhere.jpg.*no features'):
+    _prepare(tmp_path, [('99.jpg', 'train', {'en': ['A dog.']}), *rows],
+             'lxmert_tsv', path, strict=True)
+  with pytest.raises(errors.UserError,
+                     match="features without captions .*: 1, the first '99'"):
+    _prepare(tmp_path, rows[:2], 'lxmert_tsv', path, strict=True)
+  assert _records(tmp_path / 'data', 'captions').keys() == records.keys()
+
+
+def test_the_picture_gives_the_size_that_a_format_lacks(tmp_path):
+  (tmp_path / 'raw').mkdir()
+  Image.new('RGB', (64, 48)).save(tmp_path / 'raw' / '12.png')
+  folder = _prepare(tmp_path, [('12.png', 'test', {'en': ['A cat.']}),
+                               ('7.png', 'test', {'en': ['A dog.']})],
+                    'oscar_pt', writers.oscar_pt(tmp_path, IMAGES))
+  records = _records(tmp_path / 'data', 'captions')
+  assert (records['12.png']['height'], records['12.png']['width']) == (48, 64)
+  np.testing.assert_allclose(records['12.png']['boxes'], IMAGES[0].boxes,
+                             rtol=1e-5)
+  assert (records['7.png']['height'], records['7.png']['width']) == (1, 1)
+  assert (folder / 'thumbnails' / '12.png.webp').exists()
+
+
+def test_wrong_flags_are_named(tmp_path):
+  path = writers.butd_tsv(tmp_path, IMAGES)
+  rows = [('12', 'test', {'en': ['A cat.']})]
+  for name, features, message in [
+      ('bdut_tsv', path, "features_format 'bdut_tsv'; did you mean 'butd_tsv'"),
+      ('', path, 'needs --features_format; there are: .*volta_lmdb'),
+      ('butd_tsv', tmp_path / 'x', 'x does not exist'),
+      ('volta_lmdb', tmp_path, r'a folder without \*.lmdb for volta_lmdb')]:
+    with pytest.raises(errors.UserError, match=message):
+      _prepare(tmp_path, rows, name, features)
+  with pytest.raises(errors.UserError, match='udhr has no pictures'):
+    prepare.prepare('udhr', str(tmp_path), features=str(path),
+                    features_format='butd_tsv')
+  with pytest.raises(errors.UserError, match="none of the images.*'12'.*'cat'"):
+    _prepare(tmp_path, [('cat', 'test', {'en': ['A cat.']})], 'butd_tsv', path)
+  assert not (tmp_path / 'data' / 'captions').exists()
+
+
+@pytest.mark.parametrize('format_name', export.names())
+def test_export_and_import_give_the_same_records(tmp_path, format_name):
+  rows = [('a/12.jpg', 'train', {'en': ['A cat.'], 'de': ['Eine Katze.']}),
+          ('7', 'test', {'en': ['A dog.', 'A big dog.']})]
+  _prepare(tmp_path, rows, 'volta_h5', writers.volta_h5(tmp_path, IMAGES))
+  before = _records(tmp_path / 'data', 'captions')
+  out = tmp_path / 'raw2' / 'out'
+  assert export.export('captions', tmp_path / 'data', format_name=format_name,
+                       out=out) == 2
+  (tmp_path / 'raw2' / f'out{export.CAPTIONS}').rename(
+      tmp_path / 'raw2' / 'captions.jsonl')
+  prepare.prepare(
+      'captions', str(tmp_path / 'data2'), raw_dir=str(tmp_path / 'raw2'),
+      features=str(out), features_format=format_name, strict=True)
+  after = _records(tmp_path / 'data2', 'captions')
+  assert set(after) == set(before) == {row[0] for row in rows}
+  for name, record in before.items():
+    if format_name == 'butd_tsv':  # It has no classes.
+      record['class_ids'] = np.zeros_like(record['class_ids'])
+    for field, value in record.items():
+      if field == 'captions':
+        assert value['text'].tolist() == after[name][field]['text'].tolist()
+      else:
+        np.testing.assert_array_equal(value, after[name][field], field)
+
+
+def test_export_replaces_nothing_unasked(tmp_path):
+  rows = [('12', 'train', {'en': ['A cat.']})]
+  _prepare(tmp_path, rows, 'butd_tsv', writers.butd_tsv(tmp_path, IMAGES))
+  data, out = tmp_path / 'data', tmp_path / 'out.tsv'
+  out.write_text('mine')
+  for options, message in [
+      (dict(format_name='butd_tsv'), 'out.tsv exists; --overwrite'),
+      (dict(format_name='mmf_npy'), "--format 'mmf_npy'.*butd_tsv")]:
+    with pytest.raises(errors.UserError, match=message):
+      export.export('captions', data, out=out, **options)
+  assert out.read_text() == 'mine'
+  export.export('captions', data, format_name='butd_tsv', out=out,
+                overwrite=True)
+  assert out.read_bytes().startswith(b'12\t64\t48\t3\t')
+  with pytest.raises(errors.UserError, match="'coco' is not prepared"):
+    export.export('coco', data, format_name='m3p_h5', out=tmp_path / 'b.h5')
+  assert sorted(path.name for path in tmp_path.glob('*out*')) == [
+      'out.tsv', 'out.tsv.captions.jsonl']
+  assert not (tmp_path / 'b.h5').exists()
+
+
+def _match(features, images):
+  index = names.Index(contract.Entry(name, name) for name in features)
+  return index.match(images)
+
+
+def test_names_are_compared_from_equal_to_alike():
+  assert _match(['a.jpg', 'a'], ['a', 'a.jpg']) == {'a': 'a', 'a.jpg': 'a.jpg'}
+  assert _match(['coco_val2014_000042'], ['x/COCO_val2014_000042.JPG']) == {
+      'x/COCO_val2014_000042.JPG': 'coco_val2014_000042'}
+  # UNITER counts Flickr30k's names with zeros before them.
+  assert _match(['flickr30k_000001000092795'], ['1000092795.jpg']) == {
+      '1000092795.jpg': 'flickr30k_000001000092795'}
+  assert _match(['cat_7'], ['dog_7.jpg']) == {}
+  # mmf cuts names at their first dot.
+  assert _match(['a', 'b'], ['a.x.jpg', 'b.x.jpg']) == {
+      'a.x.jpg': 'a', 'b.x.jpg': 'b'}
+  assert _match(['a'], ['a.x.jpg', 'a.y.jpg']) == {}
+  assert _match(['a'], ['x/a.jpg', 'y/a.jpg']) == {}
