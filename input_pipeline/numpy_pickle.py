@@ -93,5 +93,5 @@ def loads(data: bytes) -> Any:
       io.BytesIO(data), len(data), _no_storage, more=NAMES))
 
 
-def _no_storage(*_: Any) -> np.ndarray:
+def _no_storage(*_: Any) -> Any:
   raise torch_pickle.TorchFileError('a PyTorch tensor outside of a .pt file')
