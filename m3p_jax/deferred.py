@@ -15,8 +15,8 @@ import orbax.checkpoint as ocp
 
 # Arrays are written in chunks, and these to files of that size: until a file
 # is full, TensorStore keeps it in memory.
-_CHUNK_BYTES = 2**23
-_FILE_BYTES = 2**25
+_CHUNK_BYTES = 2**22
+_FILE_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +81,16 @@ def _defer(leaf: Any) -> Deferred:
 
 
 class _Handler(ocp.type_handlers.NumpyHandler):
-  """Makes and writes one array before it makes the next."""
+  """Makes and writes one array before it makes the next, largest first."""
 
   def __init__(self):
     super().__init__(deepcopy_host_arrays=False)
 
   async def serialize(self, values, infos, args=None):
-    for value, info, arg in zip(values, infos, args, strict=True):
+    # What writing leaves behind is not yet there when the largest one is made.
+    for value, info, arg in sorted(
+        zip(values, infos, args, strict=True),
+        key=lambda request: request[0].nbytes, reverse=True):
       written = await super().serialize([np.asarray(value)], [info], [arg])
       for future in written:
         future.result()

@@ -11,6 +11,7 @@ import sys
 
 from absl import app
 from absl import flags
+import jax
 from ml_collections import config_flags
 
 from input_pipeline import errors
@@ -92,6 +93,9 @@ def _parse(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
   """Runs one command."""
+  # Nothing here needs an accelerator, which a training may hold; and float32
+  # products are exact to float32 on a CPU alone.
+  jax.config.update('jax_platforms', 'cpu')
   progress.show_own_logs()
   {'import': _import, 'export': _export, 'check': _check}[argv[1]](flags.FLAGS)
 
