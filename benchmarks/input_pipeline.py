@@ -5,8 +5,8 @@ python -m benchmarks.input_pipeline [--pictures=1000 --storage=float16]
 Writes made-up records (100 regions of 2,048 numbers, an English caption of ten
 words; sentences of thirty tokens), then times in turn, several times over:
 a plain sequential read of the records, and the pipeline's batches of the same
-records. Prints the median of each ratio, and the time of all cores together, which
-other programs on the machine disturb less.
+records. Prints the median of each ratio, and the time of all cores together,
+which other programs on the machine disturb less.
 """
 
 from collections.abc import Callable, Iterator, Sequence

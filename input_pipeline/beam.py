@@ -7,7 +7,6 @@ the pictures have to be on storage that all of them see.
 """
 
 from collections.abc import Iterable
-import json
 import pathlib
 from typing import Any
 
@@ -25,7 +24,7 @@ class _MakeShard(beam.DoFn):
     self._builder_class = builder_class
     self._options = options
     self._data_dir = data_dir
-    self._builder = None
+    self._builder: Any = None
 
   def setup(self):
     self._builder = self._builder_class(

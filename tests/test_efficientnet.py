@@ -148,7 +148,7 @@ def test_depthwise_is_a_grouped_convolution(size, kernel, stride):
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
       feature_group_count=6,
   )
-  found_BHWO = efficientnet._depthwise(
+  found_BHWO = efficientnet.convolve_depthwise(
       {'w': weights_HWIO, 'b': bias_111O}, x_BHWF, stride=stride
   )
   np.testing.assert_allclose(
