@@ -5,7 +5,7 @@ reading, checking, tokenising and extracting happen here.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import itertools
 import os
@@ -110,7 +110,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder,
     self.tokenizer = tokenizer_lib.load()
     super().__init__(data_dir=data_dir)
 
-  def items(self) -> list[Any]:
+  def items(self) -> Iterable[Any]:
     """Returns the dataset's items; overridden by each dataset."""
     raise NotImplementedError
 
@@ -134,7 +134,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder,
 
   def _split_generators(self, dl_manager):
     del dl_manager
-    items = self.items()
+    items = list(self.items())
     if self.options.features_format:
       self.extractor.match([item.image_id for item in items])
     if self.options.limit:
