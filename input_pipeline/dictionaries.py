@@ -3,11 +3,12 @@
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
 writes DIR/dictionaries/freedict/<language>.npz from the FreeDict packages
-English→X and X→English. A dictionary maps the 64-bit key of an English phrase
-of at most three words to token ids, so that training needs no strings.
+English→X and X→English; --source=muse, panlex or tsv reads the files of --path
+(see word_lists.py) into DIR/dictionaries/SOURCE. A dictionary maps the 64-bit
+key of an English phrase of at most three words to token ids.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import concurrent.futures
 import itertools
 import multiprocessing
@@ -24,8 +25,8 @@ from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import lexicon
 from input_pipeline import records
-from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline import word_lists
 
 FOLDER = 'dictionaries/freedict'
 # Packages a language's dictionary is built from.
@@ -71,25 +72,30 @@ def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
   return keys_K
 
 
-def build(languages: Sequence[str], data_dir: str | os.PathLike[str],
-          ) -> pathlib.Path:
+def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
+          source: str = 'freedict', path: str = '') -> pathlib.Path:
   """Returns the folder in which every language's dictionary now stands.
 
   Dictionaries that the same tokenizer already built are kept.
 
+  Args:
+    languages: target languages.
+    data_dir: folder of prepared data.
+    source: one of `word_lists.SOURCES`; 'freedict' is fetched.
+    path: where the files of another source are.
+
   Raises:
     UserError: an unknown language, or one without a dictionary.
   """
-  folder = pathlib.Path(data_dir) / FOLDER
-  folder.mkdir(parents=True, exist_ok=True)
-  stamp = f'{_VERSION} {tokenizer_lib.load().sha256}'
-  packages = {name: lexicon.package_names(name) for name in languages}
+  folder = pathlib.Path(data_dir) / pathlib.Path(FOLDER).with_name(source)
   jobs = []
-  for language in languages:
-    if not _is_current(folder / f'{language}.npz', stamp):
-      # Fetched here, one after the other: the clients print progress.
-      folders = {name: sources.fetch(name) for name in packages[language]}
-      jobs.append((language, folders, folder / f'{language}.npz', stamp))
+  for language, prepare, stamp in word_lists.readers(
+      source, path, languages):
+    target = folder / f'{language}.npz'
+    stamp = f'{_VERSION} {tokenizer_lib.load().sha256}{stamp}'
+    if not _is_current(target, stamp):
+      jobs.append((prepare(), target, stamp))
+  folder.mkdir(parents=True, exist_ok=True)
   if not jobs:
     return folder
   # Spawned: a fork would inherit the locks of TensorFlow's threads.
@@ -151,10 +157,11 @@ def _is_current(path: pathlib.Path, stamp: str) -> bool:
     return str(file['stamp']) == stamp
 
 
-def _build_one(language: str, folders: Mapping[str, pathlib.Path],
-               path: pathlib.Path, stamp: str) -> None:
-  ranked = lexicon.rank(lexicon.collect(language, folders),
-                        tokenizer_lib.load())
+def _build_one(read: Callable[[], lexicon.Pairs], path: pathlib.Path,
+               stamp: str) -> None:
+  ranked = lexicon.rank(read(), tokenizer_lib.load())
+  if not ranked:
+    raise errors.UserError(f'nothing usable for {path.stem} in its dictionary')
   lexicon.add_fallbacks(ranked)
   write(ranked, path, stamp=stamp)
 
@@ -212,8 +219,9 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
   data_dir = flags.FLAGS.data_dir
-  languages = flags.FLAGS.languages or lexicon.available_languages()
-  folder = build(languages, data_dir)
+  source, path = flags.FLAGS.source, flags.FLAGS.path
+  languages = flags.FLAGS.languages or word_lists.available(source, path)
+  folder = build(languages, data_dir, source=source, path=path)
   shares = {}
   if (pathlib.Path(data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():
     from input_pipeline import store  # Slow to load: not in every worker.
@@ -231,12 +239,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _define_flags() -> None:
-  flags.DEFINE_string(
-      'data_dir', 'data', 'Folder of prepared data; the dictionaries go into '
-      f'its subfolder {FOLDER}.')
-  flags.DEFINE_list(
-      'languages', [], 'Target languages, separated by commas; default: all '
-      'that have a useful dictionary.')
+  flags.DEFINE_string('data_dir', 'data', 'Gets dictionaries/SOURCE/.')
+  flags.DEFINE_string('source', 'freedict', ', '.join(word_lists.SOURCES))
+  flags.DEFINE_string('path', '', 'Files of muse, panlex or tsv.')
+  flags.DEFINE_list('languages', [], 'Target languages, separated by commas; '
+                    'default: all that have a useful dictionary.')
 
 
 if __name__ == '__main__':

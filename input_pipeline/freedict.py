@@ -37,6 +37,11 @@ _SCRIPTS = {
     '\u1fff', 'hi': '\u0900-\u097f', 'ja': '\u3005-\u30ff\u3400-\u9fffー',
     'ru': '\u0400-\u04ff', 'zh_CN': '\u3400-\u9fff'}
 _LATIN = "A-Za-z\u00aa-\u024f\u1e00-\u1eff"
+# Beside letters and their marks: hyphen, apostrophe, zero-width joiners.
+_JOINERS = "' -\u200c\u200d"
+_LATIN_LANGUAGES = frozenset((
+    'cs', 'de', 'es', 'fi', 'fr', 'hr', 'hu', 'id', 'it', 'nl', 'pl', 'pt',
+    'sv', 'tr'))
 
 
 def read_entries(folder: pathlib.Path, name: str) -> Iterator[str]:
@@ -102,8 +107,16 @@ def clean(text: str, language: str) -> str:
   text = ' '.join(text.split()).strip(" ,-'")
   if not text or text.count(' ') >= MAX_WORDS or _UNFIT.search(text):
     return ''
-  letters = _SCRIPTS.get(language, _LATIN)
-  return text if re.fullmatch(rf"[{letters}' -]+", text) else ''
+  letters = _SCRIPTS.get(
+      language, _LATIN if language in _LATIN_LANGUAGES else '')
+  is_word = (re.fullmatch(rf"[{letters}' -]+", text) if letters
+             else all(_is_letter(character) for character in text))
+  return text if is_word else ''
+
+
+def _is_letter(character: str) -> bool:
+  """Returns whether a word of any script may hold the character."""
+  return character in _JOINERS or unicodedata.category(character)[0] in 'LM'
 
 
 def _decode(number: str) -> int:

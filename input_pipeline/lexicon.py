@@ -138,19 +138,36 @@ def collect(language: str, folders: Mapping[str, pathlib.Path]) -> Pairs:
     is_inverse = name.endswith('-eng') or name == cedict.PACKAGE
     for heads, bodies in _READERS.get(name, freedict.read)(folder, name):
       english, foreign = (bodies, heads) if is_inverse else (heads, bodies)
-      cleaned = [freedict.clean(text, language) for text in foreign]
-      if not any(cleaned):
-        continue
-      for english_place, phrase in enumerate(map(english_phrase, english)):
-        if not phrase:
-          continue
-        found = pairs.setdefault(phrase, {})
-        for text in cleaned:
-          if text:
-            place = english_place if is_inverse else len(found)
-            _add(found.setdefault(text, Evidence()),
-                 0 if language in _UNORDERED else place, is_inverse)
+      add_entry(pairs, language, english, foreign, is_inverse=is_inverse,
+                is_ordered=language not in _UNORDERED)
   return pairs
+
+
+def add_entry(pairs: dict[str, dict[str, Evidence]], language: str,
+              english: Sequence[str], foreign: Sequence[str], *,
+              is_inverse: bool, is_ordered: bool = True) -> None:
+  """Adds an entry of a dictionary to the evidence.
+
+  Args:
+    pairs: what is known so far.
+    language: of the foreign texts.
+    english: phrases of the entry.
+    foreign: texts that mean the same.
+    is_inverse: whether the dictionary is from the foreign language.
+    is_ordered: whether the better translation comes first.
+  """
+  cleaned = [freedict.clean(text, language) for text in foreign]
+  if not any(cleaned):
+    return
+  for english_place, phrase in enumerate(map(english_phrase, english)):
+    if not phrase:
+      continue
+    found = pairs.setdefault(phrase, {})
+    for text in cleaned:
+      if text:
+        place = english_place if is_inverse else len(found)
+        _add(found.setdefault(text, Evidence()),
+             place if is_ordered else 0, is_inverse)
 
 
 def _add(evidence: Evidence, place: int, is_inverse: bool) -> None:

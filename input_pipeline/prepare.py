@@ -34,6 +34,8 @@ MANIFEST = 'manifest.json'
 SKIPPED = 'skipped.jsonl'
 # In the folder of an unfinished dataset: what it is being made of.
 _OPTIONS = 'options.json'
+# Those that a dataset in `raw_dir` is made of, beside the pictures.
+_TEXT_FILES = ('.jsonl', '.json', '.txt', '.gz', '.csv', '.tsv', '.pkl', '')
 
 
 def names() -> list[str]:
@@ -50,9 +52,10 @@ def _options(builder_class, raw_dir: str, **options) -> dict[str, Any]:
   options |= {'version': str(builder_class.VERSION),
               'tokenizer': tokenizer.sha256}
   if raw_dir:
-    file = pathlib.Path(raw_dir) / 'captions.jsonl'
-    options |= {'raw_dir': str(pathlib.Path(raw_dir).resolve()),
-                'changed': file.stat().st_mtime_ns if file.is_file() else 0}
+    folder = pathlib.Path(raw_dir)
+    options |= {'raw_dir': str(folder.resolve()), 'changed': max(
+        (path.stat().st_mtime_ns for path in folder.rglob('*')
+         if path.suffix.lower() in _TEXT_FILES), default=0)}
   return options
 
 

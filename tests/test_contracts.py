@@ -12,7 +12,7 @@ from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import prepare
 from input_pipeline.region_files import contract
-from input_pipeline.region_files import source
+from input_pipeline.region_files import source as region_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = {'tux_paint', 'cldr', 'udhr', 'freedict'}
@@ -26,7 +26,7 @@ def _modules(folder: str) -> list[str]:
 def test_folders_are_walked():
   assert prepare.names() == _modules('input_pipeline/datasets')
   assert list(languages.codes()) == _modules('configs/languages')
-  assert source.names() == _modules('input_pipeline/formats')
+  assert region_files.names() == _modules('input_pipeline/formats')
 
 
 @pytest.mark.parametrize('name', _modules('input_pipeline/datasets'))
@@ -76,8 +76,9 @@ def test_no_two_languages_share_a_source(source):
 
 
 def test_no_two_languages_share_an_alias():
-  aliases = [*languages.codes(), *(
-      alias for code in languages.codes() for alias in languages.get(code).also)]
+  aliases = list(languages.codes())
+  for code in languages.codes():
+    aliases += languages.get(code).also
   assert len(aliases) == len(set(aliases))
   for theirs, code in {'zh': 'zh_CN', 'zh-Hans': 'zh_CN', 'ces': 'cs',
                        'jp': 'ja', 'IW': 'he', 'pt-BR': 'pt_BR', 'no': 'nb',

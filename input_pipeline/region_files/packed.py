@@ -61,7 +61,8 @@ def msgpack(data: bytes) -> Any:
   Source: msgpack_numpy.encode: {nd: True, type: dtype.str, kind: '', shape,
   data}; without `nd` set, a scalar.
   """
-  return optional.load('msgpack').unpackb(data, object_hook=_array, strict_map_key=False)
+  return optional.load('msgpack').unpackb(
+      data, object_hook=_array, strict_map_key=False)
 
 
 def _array(value: dict) -> Any:

@@ -1,0 +1,21 @@
+"""Conceptual Captions as microsoft/M3P has it.
+
+`--raw_dir` holds `google.csv` and, if there is one, `google.valid.csv`: apart
+by tabs, with a column `caption`. A row's number, from 0, is the number in its
+image's id (`valid_` stands before it in the second table).
+"""
+
+from collections.abc import Iterator
+
+from input_pipeline import annotations
+from input_pipeline import builder
+from input_pipeline import caption_tables
+
+
+class Builder(annotations.Builder):
+  """3.3 million images."""
+
+  def items(self) -> Iterator[builder.ImageItem]:
+    return caption_tables.items(self, {
+        'google.csv': ('train', ''),
+        'google.valid.csv': ('validation', 'valid_')})

@@ -1,0 +1,16 @@
+"""Multi30K as microsoft/M3P has it: pickles of captions in en, de, fr and cs.
+
+`--raw_dir` holds `uvl_captions/flicker.<language>.pkl` (sic) and Karpathy's
+`dataset_flickr30k.json`, which says where an image belongs.
+"""
+
+from input_pipeline import annotations
+from input_pipeline import builder
+from input_pipeline import m3p_captions
+
+
+class Builder(annotations.Builder):
+  """The images of both files."""
+
+  def items(self) -> list[builder.ImageItem]:
+    return m3p_captions.items(self, 'flicker', 'dataset_flickr30k.json')

@@ -1,0 +1,18 @@
+"""Multi30K, Task 2: five captions an image, written in English and in German.
+
+`--raw_dir` is the repository multi30k/dataset (or its folder `data/task2`):
+`raw/{train,val,test_2016}.{1…5}.{en,de}.gz`, `image_splits/*.txt` (Task 1's
+serve as well, since the images are the same).
+"""
+
+from input_pipeline import annotations
+from input_pipeline import builder
+from input_pipeline import multi30k
+
+
+class Builder(annotations.Builder):
+  """The images of Task 1."""
+
+  def items(self) -> list[builder.ImageItem]:
+    return [self.item(name, split, captions) for name, (split, captions)
+            in multi30k.captions_of_task(self, 2).items()]

@@ -1,0 +1,18 @@
+"""SBU captions as microsoft/M3P has them.
+
+`--raw_dir` holds `sbu.csv`: apart by tabs, with a column `caption`. A row's
+number, from 0, is the number in its image's id.
+"""
+
+from collections.abc import Iterator
+
+from input_pipeline import annotations
+from input_pipeline import builder
+from input_pipeline import caption_tables
+
+
+class Builder(annotations.Builder):
+  """About a million images, all of them for training."""
+
+  def items(self) -> Iterator[builder.ImageItem]:
+    return caption_tables.items(self, {'sbu.csv': ('train', '')})

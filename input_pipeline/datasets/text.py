@@ -1,0 +1,74 @@
+"""Plain text and Wikipedia, for masked words: one folder or file a language.
+
+`--raw_dir` holds `<language>/` with any number of files below it, or
+`<language>.txt` (or `.txt.gz`). A file is plain text, a paragraph a line, or
+WikiExtractor's JSON lines with `text`. Split by document: 1 % each for
+validation and test; in plain text, a line is a document.
+"""
+
+from collections.abc import Iterator
+import itertools
+import pathlib
+
+from input_pipeline import annotations
+from input_pipeline import builder
+from input_pipeline import errors
+from input_pipeline import hashing
+from input_pipeline import languages
+from input_pipeline.datasets import udhr
+
+
+def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+  """Yields (the folder's or file's code, file)."""
+  for path in sorted(folder.iterdir()):
+    if path.name.startswith('.'):
+      continue
+    if path.is_dir():
+      for file in sorted(path.rglob('*')):
+        if file.is_file():
+          yield path.name, file
+    elif path.name.endswith(('.txt', '.txt.gz')):
+      yield path.name.split('.')[0], path
+
+
+def _documents(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+  """Yields (name, text) of the documents in a file."""
+  lines = annotations.lines(path)
+  first = next(lines, '')
+  is_json = first.startswith('{') and '"text"' in first
+  for number, line in enumerate(itertools.chain([first], lines), start=1):
+    if line.strip() and is_json:
+      where = f'{path}:{number}'
+      row = annotations.check_keys(
+          annotations.parse(line, where), ('text',), where)
+      yield str(row.get('id', number)), str(row['text'])
+    elif line.strip():
+      yield str(number), line
+
+
+class Builder(builder.TextBuilder):
+  """Sentences of the documents."""
+
+  def items(self) -> Iterator[builder.TextItem]:
+    """Yields the sentences of all wanted languages."""
+    folder = pathlib.Path(self.options.raw_dir or '.')
+    if not self.options.raw_dir or not folder.is_dir():
+      raise errors.UserError(
+          f'--raw_dir is {self.options.raw_dir!r}; allowed: a folder with a '
+          'folder or .txt file for each language')
+    for theirs, path in _files(folder):
+      code = languages.resolve(theirs)
+      if not code:
+        raise errors.UserError(f'{path}: unknown language {theirs!r}')
+      if self.options.languages and code not in self.options.languages:
+        continue
+      place = path.relative_to(folder).as_posix()
+      for name, text in _documents(path):
+        document = f'{place}/{name}'
+        split = hashing.split(document, validation=1, test=1)
+        sentences = (sentence for line in text.split('\n')
+                     for sentence in udhr.sentences(line))
+        for number, sentence in enumerate(sentences):
+          yield builder.TextItem(
+              text_id=f'{document}/{number}', split=split, language=code,
+              text=sentence)

@@ -1,0 +1,44 @@
+"""IGLUE's xFlickr&CO: 2,000 test images in eight languages.
+
+`--raw_dir` is `xFlickrCO/` with `<language>/test.jsonl`; the few-shot files
+`<language>/train_<k>.jsonl` are nested, and the largest becomes `train`.
+"""
+
+import re
+
+from input_pipeline import annotations
+from input_pipeline import builder
+from input_pipeline import errors
+
+_KEYS = ('sentences', 'img_path')
+_TRAIN = re.compile(r'train_(\d+)(?:x\d+)?\.jsonl')
+
+
+def _train_size(name: str) -> int:
+  match = _TRAIN.fullmatch(name)
+  return int(match[1]) if match else 0
+
+
+class Builder(annotations.Builder):
+  """1,000 images of Flickr30k and 1,000 of COCO, a caption a language."""
+
+  def items(self) -> list[builder.ImageItem]:
+    """Returns the images with the captions of all languages together."""
+    captions: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for path in sorted(self.folder.glob('*/test.jsonl')):
+      language = self.language(path.parent.name, path)
+      train = max(path.parent.glob('train_*.jsonl'), default=None,
+                  key=lambda found: (_train_size(found.name), found.name))
+      for split, file in (('test', path), ('train', train)):
+        if not language or file is None:
+          continue
+        for where, row in annotations.rows(file, _KEYS):
+          captions.setdefault((split, str(row['img_path'])), []).extend(
+              (language, text)
+              for text in annotations.texts(row['sentences'], where))
+    if not captions:
+      raise errors.UserError(f'{self.folder} has no <language>/test.jsonl')
+    tested = {name for split, name in captions if split == 'test'}
+    return [self.item(name, split, found)
+            for (split, name), found in captions.items()
+            if split == 'test' or name not in tested]

@@ -1,0 +1,237 @@
+"""Captions in the files that their authors publish, as items."""
+
+import csv
+import gzip
+import importlib
+import json
+import pathlib
+import pickle
+
+import pytest
+
+from input_pipeline import builder
+from input_pipeline import errors
+
+
+def _items(name, raw_dir, *wanted, strict=False):
+  """Returns {image id: (split, captions)} of a dataset."""
+  module = importlib.import_module(f'input_pipeline.datasets.{name}')
+  made = module.Builder.__new__(module.Builder)
+  made.options = builder.Options(
+      raw_dir=str(raw_dir), languages=wanted, strict=strict)
+  items = list(made.items())
+  assert len({item[0] for item in items}) == len(items)
+  if issubclass(module.Builder, builder.TextBuilder):
+    return items
+  return {item.image_id: (item.split, item.captions) for item in items}
+
+
+def _write(path: pathlib.Path, *lines: str) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  data = '\n'.join([*lines, '']).encode()
+  path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
+
+
+def _jsonl(path: pathlib.Path, *rows: dict) -> None:
+  _write(path, *(json.dumps(row) for row in rows))
+
+
+@pytest.fixture
+def multi30k(tmp_path):
+  data = tmp_path / 'data'
+  for split, names in (('train', ('1.jpg', '2.jpg')), ('val', ('3.jpg',)),
+                       ('test_2016_flickr', ('4.jpg',)),
+                       ('test_2017_mscoco', ('COCO_9.jpg#12',))):
+    _write(data / 'task1' / 'image_splits' / f'{split}.txt', *names)
+    for code in ('en', 'de', 'fr', 'cs'):
+      _write(data / 'task1' / 'raw' / f'{split}.{code}.gz',
+             *(f'{code} {name}' for name in names))
+  for split, names in (('train', ('1.jpg', '2.jpg')), ('val', ('3.jpg',)),
+                       ('test_2016', ('4.jpg',))):
+    _write(data / 'task2' / 'image_splits' / f'{split}_images.txt', *names)
+    for number in range(1, 6):
+      for code in ('en', 'de'):
+        _write(data / 'task2' / 'raw' / f'{split}.{number}.{code}.gz',
+               *(f'{code} {number} {name}' for name in names))
+  return tmp_path
+
+
+def test_multi30k(multi30k):
+  one = _items('multi30k_task1', multi30k)
+  assert [split for split, _ in one.values()] == [
+      'train', 'train', 'validation', 'test']
+  assert sorted(one['2.jpg'][1]) == [
+      (code, f'{code} 2.jpg') for code in ('cs', 'de', 'en', 'fr')]
+  two = _items('multi30k_task2', multi30k / 'data' / 'task2', 'de')
+  assert two['4.jpg'] == (
+      'test', [('de', f'de {number} 4.jpg') for number in range(1, 6)])
+  both = _items('multi30k', multi30k)
+  assert {code: sum(found == code for found, _ in both['3.jpg'][1])
+          for code in ('en', 'de', 'fr', 'cs')} == {
+              'en': 5, 'de': 5, 'fr': 1, 'cs': 1}
+
+
+def test_multi30k_with_a_line_too_few(multi30k):
+  _write(multi30k / 'data' / 'task1' / 'raw' / 'train.cs.gz', 'one')
+  with pytest.raises(errors.UserError, match=r'train\.cs\.gz has 1 lines; '
+                     'allowed: 2, as images'):
+    _items('multi30k_task1', multi30k)
+
+
+def _karpathy(path, rows):
+  path.write_text(json.dumps({'images': [
+      {'filepath': 'val2014', 'filename': name, 'cocoid': number,
+       'split': split, 'sentences': [{'raw': f'{name} {i}'} for i in range(5)]}
+      for name, number, split in rows]}))
+
+
+def test_karpathy_and_what_follows_its_splits(tmp_path):
+  rows = [('a.jpg', 1, 'train'), ('b.jpg', 2, 'restval'), ('c.jpg', 3, 'val'),
+          ('d.jpg', 4, 'test')]
+  _karpathy(tmp_path / 'dataset_coco.json', rows)
+  _karpathy(tmp_path / 'dataset_flickr30k.json', rows)
+  splits = {'a.jpg': 'train', 'b.jpg': 'train', 'c.jpg': 'validation',
+            'd.jpg': 'test'}
+  for name in ('coco', 'flickr30k'):
+    items = _items(name, tmp_path)
+    assert {image: split for image, (split, _) in items.items()} == splits
+    assert items['b.jpg'][1] == [('en', f'b.jpg {i}') for i in range(5)]
+  for split, numbers in (('train', (3, 4)), ('val', (1, 4, 99))):
+    (tmp_path / f'stair_captions_v1.2_{split}.json').write_text(json.dumps({
+        'annotations': [{'id': n, 'image_id': n, 'caption': f'文 {n} {split}'}
+                        for n in numbers]}))
+  assert _items('stair', tmp_path) == {
+      'a.jpg': ('train', [('ja', '文 1 val')]),
+      'c.jpg': ('validation', [('ja', '文 3 train')]),
+      'd.jpg': ('test', [('ja', '文 4 train'), ('ja', '文 4 val')])}
+  (tmp_path / 'uvl_captions').mkdir()
+  for code, protocol in (('en', 2), ('ja', 4), ('zh', 5)):
+    (tmp_path / 'uvl_captions' / f'coco.{code}.pkl').write_bytes(pickle.dumps(
+        {'c.jpg': [f'{code} 1', f'{code} 2'], 'nowhere.jpg': ['x']}, protocol))
+  assert _items('m3p_coco', tmp_path) == {'c.jpg': ('validation', [
+      (public, f'{code} {i}') for code, public in (
+          ('en', 'en'), ('ja', 'ja'), ('zh', 'zh_CN')) for i in (1, 2)])}
+
+
+def test_captions_in_a_pickle_are_text_only(tmp_path):
+  _karpathy(tmp_path / 'dataset_flickr30k.json', [('a.jpg', 1, 'train')])
+  path = tmp_path / 'flicker.de.pkl'
+  for content, message in [
+      (pickle.dumps({'a.jpg': pathlib.Path('x')}), 'asks for pathlib'),
+      (pickle.dumps({'a.jpg': [3]}), 'captions are'),
+      (pickle.dumps(['a']), 'holds list; allowed: a dict'),
+      (pickle.dumps({'a.jpg': ['x']})[:-4], 'damaged')]:
+    path.write_bytes(content)
+    with pytest.raises(errors.UserError, match=rf'flicker\.de\.pkl.*{message}'):
+      _items('m3p_flickr30k', tmp_path)
+
+
+def test_coco_cn(tmp_path):
+  for split, names in (('train', 'a'), ('val', 'b'), ('test', 'c')):
+    _write(tmp_path / f'coco-cn_{split}.txt', *names)
+  _write(tmp_path / 'data' / 'coco-cn_ext.icap2020.txt',
+         'a#0\t一只猫', 'a#1\t猫', 'c#0\t狗', 'z#0\t鸟')
+  assert _items('coco_cn', tmp_path) == {
+      'a': ('train', [('zh_CN', '一只猫'), ('zh_CN', '猫')]),
+      'c': ('test', [('zh_CN', '狗')]), 'z': ('train', [('zh_CN', '鸟')])}
+  _write(tmp_path / 'more.txt', 'a 0 猫')
+  with pytest.raises(errors.UserError, match=r'more\.txt:1.*imgname#k'):
+    _items('coco_cn', tmp_path)
+
+
+def test_tables_of_web_captions(tmp_path):
+  for name, rows in (('google.csv', ['a "red" cat', 'two\nlines', '']),
+                     ('google.valid.csv', ['x']), ('sbu.csv', ['y'])):
+    with open(tmp_path / name, 'w', newline='', encoding='utf-8') as file:
+      table = csv.writer(file, delimiter='\t')
+      table.writerow(['url', 'caption'])
+      table.writerows(['http://a', row] for row in rows)
+  assert _items('conceptual_captions', tmp_path) == {
+      '0': ('train', [('en', 'a "red" cat')]),
+      '1': ('train', [('en', 'two\nlines')]), '2': ('train', [('en', '')]),
+      'valid_0': ('validation', [('en', 'x')])}
+  assert _items('sbu', tmp_path) == {'0': ('train', [('en', 'y')])}
+  _write(tmp_path / 'sbu.csv', 'url\ttext', 'a\tb')
+  with pytest.raises(errors.UserError, match='one must be "caption"'):
+    _items('sbu', tmp_path)
+
+
+def test_iglue(tmp_path):
+  root = tmp_path / 'xFlickrCO'
+  for code in ('en', 'zh', 'id'):
+    _jsonl(root / code / 'test.jsonl',
+           {'sentences': [f'{code} 7'], 'id': '7', 'img_path': '7.jpg'},
+           {'sentences': [f'{code} 9'], 'id': 9, 'img_path': 'COCO_9.jpg'})
+    for k in (1, 25, 100):
+      _jsonl(root / code / f'train_{k}.jsonl', {
+          'sentences': [f'{code} {k}'], 'id': '1', 'img_path': '1.jpg'})
+  items = _items('xflickrco', root)
+  assert items['COCO_9.jpg'] == (
+      'test', [('en', 'en 9'), ('id', 'id 9'), ('zh_CN', 'zh 9')])
+  assert items['1.jpg'] == (
+      'train', [('en', 'en 100'), ('id', 'id 100'), ('zh_CN', 'zh 100')])
+  root = tmp_path / 'annotations'
+  _jsonl(root / 'test_ann.jsonl', {
+      'sentences': ['a', 'b'], 'id': '7', 'img_path': '7.jpg'})
+  _jsonl(root / 'test-de_gmt.jsonl', {
+      'sentences': ['c'], 'id': '7', 'img_path': '7.jpg'})
+  assert sorted(_items('iglue_flickr30k', root)['7.jpg'][1]) == [
+      ('de', 'c'), ('en', 'a'), ('en', 'b')]
+  root = tmp_path / 'wit'
+  _jsonl(root / 'test_ar.jsonl', *({
+      'wit_ix': f'wit-test_{n}', 'caption_reference_description': 'نص',
+      'language': 'ar', 'image_url': 'u', 'page_url': 'p'} for n in (0, 1, 1)))
+  assert _items('iglue_wit', root) == {
+      'wit-test_0': ('test', [('ar', 'نص')]),
+      'wit-test_1': ('test', [('ar', 'نص')] * 2)}
+
+
+def test_test_sets_of_many_languages(tmp_path):
+  _write(tmp_path / 'test_image_names.txt', 'a.jpg', 'b.jpg')
+  for code in ('en', 'jp'):
+    _write(tmp_path / f'test_1kcaptions_{code}.txt', f'{code} a', f'{code} b')
+  assert _items('xtd10', tmp_path)['b.jpg'] == (
+      'test', [('en', 'en b'), ('ja', 'jp b')])
+  _jsonl(tmp_path / 'captions.jsonl', {
+      'image/key': '00ab', 'image/locale': 'de',
+      'de': {'caption': ['eins', 'zwei'], 'caption/tokenized': ['x']},
+      'quz': {'caption': ['huk']}, 'fil': {'caption': ['isa']}})
+  assert _items('xm3600', tmp_path)['00ab'][1] == [
+      ('de', 'eins'), ('de', 'zwei'), ('fil', 'isa')]
+  with pytest.raises(errors.UserError, match="unknown language 'quz'"):
+    _items('xm3600', tmp_path, strict=True)
+
+
+def test_text(tmp_path):
+  _write(tmp_path / 'de' / 'AA' / 'wiki_00', *(json.dumps(
+      {'id': str(i), 'title': 't', 'text': f'Titel {i}\n\nEin Satz.'})
+                                         for i in range(3)))
+  _write(tmp_path / 'zh.txt.gz', '人人生而自由。', '', '一只猫。')
+  items = _items('text', tmp_path)
+  assert [(item.language, item.text) for item in items] == [
+      *((('de', text)) for i in range(3) for text in (
+          f'Titel {i}', 'Ein Satz.')),
+      ('zh_CN', '人人生而自由。'), ('zh_CN', '一只猫。')]
+  assert {item.language for item in _items('text', tmp_path, 'de')} == {'de'}
+  _write(tmp_path / 'xx.txt', 'what?')
+  with pytest.raises(errors.UserError, match=r"xx\.txt: unknown language 'xx'"):
+    _items('text', tmp_path)
+
+
+@pytest.mark.parametrize('content', [b'\xff\xfe\x00', b'\x1f\x8b\x08 cut'])
+def test_damaged_text_is_named(tmp_path, content):
+  is_gzip = content.startswith(b'\x1f')
+  path = tmp_path / ('de.txt.gz' if is_gzip else 'de.txt')
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match=r'de\.txt.*(damaged|not UTF-8)'):
+    _items('text', tmp_path)
+
+
+@pytest.mark.parametrize('name', [
+    'coco', 'multi30k', 'xtd10', 'text', 'xflickrco', 'm3p_coco', 'sbu'])
+def test_a_missing_folder_or_file_is_named(tmp_path, name):
+  with pytest.raises(errors.UserError, match="raw_dir is ''"):
+    _items(name, '')
+  if name != 'text':
+    with pytest.raises(errors.UserError, match=' has no '):
+      _items(name, tmp_path)

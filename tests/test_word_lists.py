@@ -1,0 +1,134 @@
+"""Dictionaries that users bring, from their files to translations."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from input_pipeline import dictionaries
+from input_pipeline import errors
+from input_pipeline import freedict
+from input_pipeline import records
+from input_pipeline import word_lists
+
+
+def _pairs(source, path, language):
+  files = word_lists.files(source, str(path))[language]
+  return {phrase: set(found) for phrase, found in word_lists.collect(
+      source, language, files).items()}
+
+
+def test_muse(tmp_path, caplog):
+  (tmp_path / 'en-de.txt').write_text(
+      'cat katze\ncat\tKatze\nsports car\tSportwagen\n')
+  (tmp_path / 'de-en.txt').write_text('hund dog\nhund hound\n')
+  (tmp_path / 'en-de.0-5000.txt').write_text('not read\n')
+  (tmp_path / 'en-zh.txt').write_text('cat 猫\n')
+  (tmp_path / 'en-no.txt').write_text('cat katt\n')
+  (tmp_path / 'fr-es.txt').write_text('chat gato\n')
+  assert set(word_lists.files('muse', str(tmp_path))) == {'de', 'zh_CN', 'nb'}
+  assert _pairs('muse', tmp_path, 'de') == {
+      'cat': {'katze', 'Katze'}, 'sports car': {'Sportwagen'},
+      'dog': {'hund'}, 'hound': {'hund'}}
+  assert _pairs('muse', tmp_path, 'zh_CN') == {'cat': {'猫'}}
+  (tmp_path / 'en-no.txt').write_text('cat katt\nhot dog pølse\n')
+  assert _pairs('muse', tmp_path, 'nb') == {'cat': {'katt'}}
+  assert "left out 1 lines that are not two columns, as line 2: 'hot dog" in (
+      caplog.text)
+
+
+def test_table_of_two_columns(tmp_path):
+  (tmp_path / 'ko.tsv').write_text('red apple\t빨간 사과\n\nThe dog\t개\n')
+  assert _pairs('tsv', tmp_path, 'ko') == {
+      'red apple': {'빨간 사과'}, 'dog': {'개'}}
+
+
+def _write_panlex_lite(path):
+  """Three meanings; the best source says Hund, a poor one Köter and Katze."""
+  with sqlite3.connect(path) as database:
+    database.executescript("""
+        CREATE TABLE lv (lv integer, uid text);
+        CREATE TABLE ex (ex integer, lv integer, tt text);
+        CREATE TABLE dnx (mn integer, ex integer, uq integer, ap integer,
+                          ui integer);
+        INSERT INTO lv VALUES (1, 'eng-000'), (2, 'deu-000'), (3, 'cmn-000');
+        INSERT INTO ex VALUES (1, 1, 'dog'), (2, 2, 'Hund'), (3, 2, 'Köter'),
+                              (4, 3, '狗'), (5, 2, 'Katze');
+        INSERT INTO dnx VALUES (1, 1, 2, 0, 0), (1, 3, 2, 0, 0),
+                               (2, 1, 7, 0, 0), (2, 2, 7, 0, 0),
+                               (2, 4, 7, 0, 0), (3, 5, 9, 0, 0);""")
+  database.close()
+
+
+def test_panlex_lite(tmp_path):
+  path = tmp_path / 'panlex_lite.db'
+  _write_panlex_lite(path)
+  files = word_lists.files('panlex', str(path))
+  assert set(files) == {'de', 'zh_CN'}
+  pairs = word_lists.collect('panlex', 'de', files['de'])
+  assert {text: found.forward for text, found in pairs['dog'].items()} == {
+      'Hund': 0, 'Köter': 1}
+  assert _pairs('panlex', path, 'zh_CN') == {'dog': {'狗'}}
+  data = path.read_bytes()
+  for damaged in (data[:5000], data[:100] + bytes(4000) + data[4100:], b'x'):
+    path.write_bytes(damaged)
+    with pytest.raises(errors.UserError, match=r'panlex_lite\.db'):
+      _pairs('panlex', path, 'de')
+
+
+def test_panlex_tables(tmp_path):
+  header = 'id\tlangvar\ttxt\ttxt_degr\tmeaning\n'
+  (tmp_path / 'eng.tsv').write_text(
+      header + '1\teng-000\tdog\tdog\t7\n2\teng-000\t"cat\tcat\t8\n')
+  (tmp_path / 'deu.tsv').write_text(
+      header + '3\tdeu-000\tHund\thund\t7\n4\tdeu-000\tMaus\tmaus\t9\n')
+  assert _pairs('panlex', tmp_path, 'de') == {'dog': {'Hund'}}
+  (tmp_path / 'deu.tsv').write_text('vocab\t639-3\nHund\tdeu\n')
+  with pytest.raises(errors.UserError, match=r'deu\.tsv: columns .vocab'):
+    _pairs('panlex', tmp_path, 'de')
+
+
+def test_words_of_any_script():
+  for language, text, wanted in [
+      ('ko', '사과', '사과'), ('th', 'แอปเปิล', 'แอปเปิล'), ('ta', 'நாய்', 'நாய்'),
+      ('sw', 'mbwa', 'mbwa'), ('uk', 'яблуко 2', ''), ('he', '(כלב)', '')]:
+    assert freedict.clean(text, language) == wanted
+
+
+def test_a_dictionary_of_ones_own_is_built_once(tmp_path, tokenizer):
+  (tmp_path / 'en-de.txt').write_text('apple\tApfel\n')
+  (tmp_path / 'en-ko.txt').write_text('apple 사과\n')
+  folder = dictionaries.build(
+      ('de', 'ko'), tmp_path / 'data', source='muse', path=str(tmp_path))
+  assert folder == tmp_path / 'data' / 'dictionaries' / 'muse'
+  table = dictionaries.load(folder, ('de', 'ko'))
+  key = records.mix_keys(dictionaries.phrase_keys(['apples']), np.int64(2))
+  (found,) = np.flatnonzero(table.keys_K == key)
+  start = table.id_starts_T[table.starts_K[found]]
+  count = table.id_counts_T[table.starts_K[found]]
+  assert tokenizer.decode(table.ids[start:start + count].tolist()) == '사과'
+  made = (folder / 'ko.npz').stat().st_mtime_ns
+  for changes in (False, True):
+    if changes:
+      (tmp_path / 'en-ko.txt').write_text('apple\t사과\ndog\t개\n')
+    dictionaries.build(
+        ('ko',), tmp_path / 'data', source='muse', path=str(tmp_path))
+    assert (made != (folder / 'ko.npz').stat().st_mtime_ns) == changes
+
+
+def test_what_is_not_there_is_named(tmp_path):
+  with pytest.raises(errors.UserError, match="--path='' does not exist"):
+    word_lists.files('muse', '')
+  for source, message in (('muse', 'no folder with en-de.txt'),
+                          ('tsv', 'no folder with de.tsv'),
+                          ('panlex', 'has no English')):
+    with pytest.raises(errors.UserError, match=message):
+      word_lists.files(source, str(tmp_path))
+  (tmp_path / 'en-de.txt').write_text('a b\n')
+  with pytest.raises(errors.UserError, match="'fr'; did you mean 'de'"):
+    dictionaries.build(
+        ('fr',), tmp_path / 'data', source='muse', path=str(tmp_path))
+  with pytest.raises(errors.UserError, match="source 'mus'.*'muse'"):
+    dictionaries.build(
+        ('de',), tmp_path / 'data', source='mus', path=str(tmp_path))
+  assert not (tmp_path / 'data').exists()
