@@ -112,6 +112,8 @@ def get_config() -> ConfigDict:
   config.data.image_text.languages = ('en',)
   config.data.image_text.alpha = 0.7
   config.data.image_text.max_length = 64
+  # Few-shot: training pictures of each dataset in each language; 0 = all.
+  config.data.image_text.shots = 0
   config.data.image_text.code_switch = code_switch_config()
 
   # Tasks by name (see objectives/); their losses are summed by weight.
@@ -157,6 +159,7 @@ def get_config() -> ConfigDict:
   config.keep_checkpoints = 3
 
   config.evaluation = ConfigDict()
+  # What is asked and what is right: see docs/protocols.md.
   config.evaluation.protocol = 'tux-paint'
   config.evaluation.dataset = 'tux_paint'
   # Empty = `data.data_dir`.
@@ -166,7 +169,7 @@ def get_config() -> ConfigDict:
   config.evaluation.languages = ('all',)
   # Empty = `setting`.
   config.evaluation.setting = ''
-  # 'dual', 'joint' or 'rerank'.
+  # 'dual', 'joint' (every pair, exact) or 'rerank' (two stages).
   config.evaluation.mode = 'joint'
   # Candidates of the dual encoder that the joint encoder re-ranks.
   config.evaluation.top_k = 20

@@ -128,7 +128,8 @@ def _makers(data_config, task_configs, languages, *, split: str,
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
-          switch=_switch(data_config) if switches else None)
+          switch=_switch(data_config) if switches else None,
+          shots=stream.shots if split == 'train' else 0)
   return makers
 
 

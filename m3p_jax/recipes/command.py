@@ -32,8 +32,17 @@ class Options(NamedTuple):
   overrides: dict[str, Any]
 
 
-def run(recipe: Callable[[Options], None]) -> None:
-  """Parses the flags and runs a recipe; a user's mistake is one line."""
+def run(recipe: Callable[[Options], None], *,
+        workdir: str = 'runs/quickstart') -> None:
+  """Parses the flags and runs a recipe; a user's mistake is one line.
+
+  Args:
+    recipe: gets what the user asked for.
+    workdir: where its results go unless the user says otherwise.
+  """
+
+  def parse(argv: list[str]) -> list[str]:
+    return _parse(argv, workdir)
 
   def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
@@ -52,12 +61,12 @@ def run(recipe: Callable[[Options], None]) -> None:
       sys.exit(130)
 
   app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(_parse))
+          flags_parser=command_line.one_line_errors(parse))
 
 
-def _define_flags() -> None:
+def _define_flags(workdir: str) -> None:
   flags.DEFINE_string(
-      'workdir', 'runs/quickstart', 'Folder of the results; a run found there '
+      'workdir', workdir, 'Folder of the results; a run found there '
       'goes on.')
   flags.DEFINE_string(
       'data_dir', 'data', 'Folder of prepared datasets and dictionaries.')
@@ -65,16 +74,16 @@ def _define_flags() -> None:
       'limit', 0, 'Most pictures of a dataset; 0 = all.', lower_bound=0)
   config_flags.DEFINE_config_dict(
       'config', base.get_config(), 'Values for every stage, in place of those '
-      'in configs/quickstart.py: --config.KEY=VALUE')
+      'of the recipe: --config.KEY=VALUE')
   for name in ('workdir', 'data_dir', 'limit'):
     # So that --help shows them: it is the recipe's, not this module's.
     flags.FLAGS.register_key_flag_for_module(
         sys.argv[0], flags.FLAGS[name])
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], workdir: str) -> list[str]:
   try:
-    _define_flags()
+    _define_flags(workdir)
     return flags.FLAGS(argv)
   except (AttributeError, KeyError) as error:
     # config_flags' answer to an override of a key that is not there.
