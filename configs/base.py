@@ -115,6 +115,8 @@ def get_config() -> ConfigDict:
   # Of one split's datasets together: what is larger is read from the records
   # row by row instead of being kept in memory. The rows are the same.
   config.data.image_text.memory_bytes = 4_000_000_000
+  # Few-shot: training pictures of each dataset in each language; 0 = all.
+  config.data.image_text.shots = 0
   config.data.image_text.code_switch = code_switch_config()
 
   # Tasks by name (see objectives/); their losses are summed by weight.
@@ -160,6 +162,7 @@ def get_config() -> ConfigDict:
   config.keep_checkpoints = 3
 
   config.evaluation = ConfigDict()
+  # What is asked and what is right: see docs/protocols.md.
   config.evaluation.protocol = 'tux-paint'
   config.evaluation.dataset = 'tux_paint'
   # Empty = `data.data_dir`.
@@ -169,7 +172,7 @@ def get_config() -> ConfigDict:
   config.evaluation.languages = ('all',)
   # Empty = `setting`.
   config.evaluation.setting = ''
-  # 'dual', 'joint' or 'rerank'.
+  # 'dual', 'joint' (every pair, exact) or 'rerank' (two stages).
   config.evaluation.mode = 'joint'
   # Candidates of the dual encoder that the joint encoder re-ranks.
   config.evaluation.top_k = 20

@@ -26,11 +26,15 @@ class CaptionSet:
     text_mask_NL: bool [N, L], False at padding.
     groups: for each caption the numbers of the pictures that are right: those
       it was written for, and all that share a group with one of them.
+    written_M2: int [M, 2], (caption, picture it was written for) of all M
+      captions in the records' order, equal texts included; None where only
+      the distinct captions are known.
   """
   texts: list[str]
   token_ids_NL: np.ndarray
   text_mask_NL: np.ndarray
   groups: list[set[int]]
+  written_M2: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +111,12 @@ def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
   words = examples.gather_words(captions, first_N, max_words=max_length - 2)
   token_ids_NL, text_mask_NL = examples.pad_ids(
       phrases.unswitched(words), max_length)
+  written = sorted((row, caption) for caption, rows in enumerate(
+      rows_of.values()) for row in rows)
   return CaptionSet(
       texts=list(rows_of), token_ids_NL=token_ids_NL.numpy(),
       text_mask_NL=text_mask_NL.numpy(),
+      written_M2=np.array(
+          [(caption, captions.picture_C[row]) for row, caption in written]),
       groups=[set().union(*(members[groups[captions.picture_C[row]]]
                             for row in rows)) for rows in rows_of.values()])

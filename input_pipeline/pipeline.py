@@ -130,7 +130,8 @@ def _makers(data_config, task_configs, languages, *, split: str,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
           switch=_switch(data_config) if switches else None,
-          memory_bytes=stream.memory_bytes)
+          memory_bytes=stream.memory_bytes,
+          shots=stream.shots if split == 'train' else 0)
   return makers
 
 

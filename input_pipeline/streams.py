@@ -92,12 +92,14 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
 def image_text_maker(data_dir: str | os.PathLike[str], split: str,
                      all_languages: Sequence[str], *, datasets: Sequence[str],
                      languages: Sequence[str], alpha: float, max_length: int,
-                     switch: Switch | None, memory_bytes: int) -> MakeBatch:
+                     switch: Switch | None, memory_bytes: int,
+                     shots: int = 0) -> MakeBatch:
   """Returns what makes batches of pictures with captions.
 
   Args: as `text_maker`, and
     switch: how English captions are code-switched; None = not at all.
     memory_bytes: records larger than this are not kept in memory.
+    shots: pictures of each dataset in each language; 0 = all.
 
   Raises:
     UserError: as `text_maker`, or pictures whose features do not fit together.
@@ -105,7 +107,7 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
   source = fetch.find(data_dir, datasets, split, memory_bytes=memory_bytes)
   items = _make_items(
       datasets, languages, all_languages,
-      list(zip(source.languages, source.pictures, strict=True)))
+      list(zip(source.languages, source.pictures, strict=True)), shots=shots)
   is_source_C = tf.constant(
       np.concatenate(source.languages) == SOURCE_LANGUAGE)
   items = fetch.to_tensors(items)
@@ -144,7 +146,22 @@ def _draw(items: _Items, deck: mixing.Deck, rows_B: tf.Tensor, seed: tf.Tensor,
           tf.gather(items.languages_S, stream_B))
 
 
-def _make_items(datasets, languages, all_languages, rows) -> _Items:
+def _is_shot(group_C: np.ndarray, shots: int) -> np.ndarray:
+  """Returns which rows belong to the `shots` items that few-shot training has.
+
+  Drawn once and for all: the same for every seed of training, and for all
+  languages where they have the same items; fewer are among those of more.
+  """
+  if not len(group_C):
+    return np.zeros(0, bool)
+  place_C = np.random.default_rng(0).permutation(2 ** 20)[group_C % 2 ** 20]
+  items, first = np.unique(group_C, return_index=True)
+  chosen = items[np.argsort(place_C[first], kind='stable')[:shots]]
+  return np.isin(group_C, chosen)
+
+
+def _make_items(datasets, languages, all_languages, rows, *,
+                shots: int = 0) -> _Items:
   """Returns the items of the (dataset, language) streams.
 
   Args:
@@ -153,6 +170,7 @@ def _make_items(datasets, languages, all_languages, rows) -> _Items:
     all_languages: where their indices come from.
     rows: for each dataset its rows' languages, and numbers that are equal
       where rows are choices for one item.
+    shots: items of each dataset in each language; 0 = all.
   """
   sizes, language_ids, orders, counts, offset = [], [], [], [], 0
   for dataset, (row_languages, group_C) in zip(datasets, rows, strict=True):
@@ -164,6 +182,8 @@ def _make_items(datasets, languages, all_languages, rows) -> _Items:
           f'{", ".join(has)}')
     for language in languages:
       (order,) = np.nonzero(row_languages == language)
+      if shots:
+        order = order[_is_shot(group_C[order], shots)]
       if len(order):
         _, count = np.unique(group_C[order], return_counts=True)
         orders.append(order + offset)

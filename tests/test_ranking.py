@@ -114,3 +114,53 @@ def test_mean_recall_averages_six():
   one = {'r1': 10., 'r5': 20., 'r10': 30.}
   two = {'r1': 40., 'r5': 50., 'r10': 60.}
   assert ranking.mean_recall(one, two) == pytest.approx(35)
+
+
+def _brute_force(scores_Q, is_right_Q):
+  """Returns the places of one query's right answers, wrong ones before ties."""
+  order = sorted(range(len(scores_Q)),
+                 key=lambda i: (-scores_Q[i], is_right_Q[i]))
+  return [place for place, i in enumerate(order, 1) if is_right_Q[i]]
+
+
+def test_every_right_answers_rank_and_ndcg_by_hand():
+  scores = np.array([[.9, .5, .5, .1], [.2, .4, .3, .1]])
+  right = np.array([[0, 1, 1, 1], [1, 0, 0, 0]], bool)
+  query_P, rank_P = ranking.right_ranks(scores, right)
+  assert query_P.tolist() == [0, 0, 0, 1]
+  assert rank_P.tolist() == [2, 3, 4, 3]
+  first = (1 / np.log2(3) + 1 / np.log2(4) + 1 / np.log2(5)) / (
+      1 + 1 / np.log2(3) + 1 / np.log2(4))
+  assert ranking.ndcg(scores, right) == pytest.approx(
+      (first + 1 / np.log2(4)) / 2)
+  # The third place is out of reach of nDCG@2.
+  assert ranking.ndcg(scores[1:], right[1:], k=2) == 0
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_metrics_equal_brute_force(seed):
+  rng = np.random.default_rng(seed)
+  # Few values: many ties.
+  scores = rng.integers(0, 6, (15, 30)).astype(float)
+  right = rng.random((15, 30)) < 0.1
+  right[np.arange(15), rng.integers(0, 30, 15)] = True
+  ranks = [_brute_force(*row) for row in zip(scores, right, strict=True)]
+  found = ranking.metrics(scores, right)
+  best = np.array([row[0] for row in ranks])
+  for k in (1, 5, 10):
+    assert found[f'r{k}'] == pytest.approx(100 * (best <= k).mean())
+  assert found['median_rank'] == np.median(best)
+  assert found['mean_rank'] == pytest.approx(best.mean())
+  assert found['mrr'] == pytest.approx((1 / best).mean())
+  gains = [sum(1 / np.log2(1 + rank) for rank in row if rank <= 10)
+           / sum(1 / np.log2(2 + i) for i in range(min(len(row), 10)))
+           for row in ranks]
+  assert found['ndcg10'] == pytest.approx(np.mean(gains))
+
+
+def test_ranks_do_not_depend_on_how_much_is_compared_at_once(monkeypatch):
+  rng = np.random.default_rng(9)
+  scores, right = rng.normal(size=(9, 20)), rng.random((9, 20)) < 0.2
+  whole = ranking.right_ranks(scores, right)
+  monkeypatch.setattr(ranking, '_CHUNK', 45)
+  np.testing.assert_array_equal(ranking.right_ranks(scores, right), whole)

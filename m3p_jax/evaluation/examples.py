@@ -50,7 +50,7 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
 
   Args:
     retrieval_set: what was evaluated.
-    text_to_image: {language: [C, I] scores}.
+    text_to_image: {language: [C, I] scores, NaN where nothing was asked}.
     data_dir: of prepared datasets, where the small pictures lie.
     dataset: its name.
     seed: of the draw.
@@ -66,13 +66,14 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
   asked: set[int] = set()
   for language in _spread(list(text_to_image), NUM_QUERIES):
     captions = retrieval_set.captions[language]
-    order = rng.permutation(len(captions.texts))
+    asked_C = ~np.isnan(text_to_image[language]).all(1)
+    order = rng.permutation(np.flatnonzero(asked_C))
     # Another concept in each language, as long as there are enough.
     index = next((i for i in order if not captions.groups[i] & asked),
                  order[0])
     right = captions.groups[index]
     asked |= right
-    scores_I = text_to_image[language][index]
+    scores_I = np.nan_to_num(text_to_image[language][index], nan=-np.inf)
     ranked = np.argsort(-scores_I, kind='stable')
     best = max(scores_I[list(right)])
     wrong = np.setdiff1d(np.arange(len(scores_I)), list(right))

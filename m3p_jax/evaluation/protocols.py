@@ -1,15 +1,20 @@
-"""Retrieval protocols: which queries are asked, of what, and what is right.
+"""Retrieval protocols by name: what is asked, of what, and what is right.
 
-A protocol is a function (num_images, right picture sets) → `Trial`. Letters:
-I pictures, C distinct captions of one language, Q pictures that are queries.
+docs/protocols.md tells each one's source and traps. A protocol turns a
+language's captions into trials, galleries with their queries, whose metrics are
+averaged. Letters: I pictures and C captions of a trial, Q pictures that are
+queries, M captions as written.
 """
 
 from collections.abc import Collection, Sequence
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import evaluation_set
 from m3p_jax.evaluation import ranking
 
 DIRECTIONS = ('text_to_image', 'image_to_text')
@@ -21,9 +26,162 @@ class Trial(NamedTuple):
   Attributes:
     is_right_CI: bool, whether the picture answers the caption (and reverse).
     image_queries_Q: int, the pictures that are asked for their captions.
+    caption_C: int, the set's caption of each row (one may come twice); None =
+      row and caption are the same.
+    picture_I: int, the set's picture of each column; None as above.
   """
   is_right_CI: np.ndarray
   image_queries_Q: np.ndarray
+  caption_C: np.ndarray | None = None
+  picture_I: np.ndarray | None = None
+
+  def cut(self, scores: np.ndarray) -> np.ndarray:
+    """Returns this trial's part [C, I] of the set's matrix."""
+    return scores[np.ix_(self.captions, self.pictures)]
+
+  @property
+  def captions(self) -> np.ndarray:
+    """The set's caption of each row."""
+    return (np.arange(self.is_right_CI.shape[0]) if self.caption_C is None
+            else self.caption_C)
+
+  @property
+  def pictures(self) -> np.ndarray:
+    """The set's picture of each column."""
+    return (np.arange(self.is_right_CI.shape[1]) if self.picture_I is None
+            else self.picture_I)
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How a set is asked.
+
+  Attributes:
+    captions_per_picture: exactly so many, the first ones; 0 = all there are.
+    num_pictures: pictures of the published set; 0 = any number.
+    num_folds: galleries that the pictures are cut into, in their order.
+    languages: of the published set; none = any.
+    is_distinct: equal captions are one candidate and one query, and whole
+      groups are right; otherwise every caption as written stands for itself.
+    shares_texts: pictures with the same caption are right for each other's.
+    own_gallery: a language searches the pictures that it has captions for.
+    pads: pictures with fewer captions get theirs again.
+  """
+  captions_per_picture: int = 0
+  num_pictures: int = 0
+  num_folds: int = 1
+  languages: tuple[str, ...] = ()
+  is_distinct: bool = False
+  shares_texts: bool = False
+  own_gallery: bool = False
+  pads: bool = False
+
+  def deviations(self, num_images: int) -> list[str]:
+    """Returns how the set differs from the published one, in words."""
+    if num_images >= self.num_pictures:
+      return []
+    return [f'{num_images} pictures instead of {self.num_pictures}']
+
+
+_FLICKR_COCO = ('de', 'en', 'es', 'id', 'ja', 'ru', 'tr', 'zh_CN')
+PROTOCOLS = {
+    'tux-paint': Protocol(is_distinct=True),
+    'multi30k-task1': Protocol(1, 1_000, languages=('en', 'de', 'fr', 'cs')),
+    'multi30k-task2x5': Protocol(5, 1_000, languages=('en', 'de')),
+    'coco-1k': Protocol(5, 1_000),
+    'coco-5x1k': Protocol(5, 5_000, num_folds=5),
+    'coco-5k': Protocol(5, 5_000),
+    'coco-cn-1k': Protocol(0, 1_000, languages=('zh_CN',)),
+    'xflickrco': Protocol(1, 2_000, languages=_FLICKR_COCO),
+    'wit': Protocol(shares_texts=True, own_gallery=True),
+    'xtd10': Protocol(1, 1_000),
+    'xm3600': Protocol(0, 3_600),
+    'm3p-pad5': Protocol(5, 1_000, pads=True),
+}
+
+
+def get(name: str) -> Protocol:
+  """Returns the protocol called `name`.
+
+  Raises:
+    UserError: there is none.
+  """
+  if name not in PROTOCOLS:
+    raise errors.UserError(
+        f'config.evaluation.protocol is {name!r}; allowed: '
+        f'{", ".join(PROTOCOLS)}')
+  return PROTOCOLS[name]
+
+
+def trials(name: str, language: str, num_images: int,
+           captions: evaluation_set.CaptionSet) -> list[Trial]:
+  """Returns the trials of one language.
+
+  Args:
+    name: of the protocol.
+    language: of the captions.
+    num_images: pictures of the set; the first ones are used.
+    captions: of the language.
+
+  Raises:
+    UserError: an unknown protocol, a language that it does not have, or
+      pictures with too few captions.
+  """
+  protocol = get(name)
+  if protocol.languages:
+    choices.check(f'language of protocol {name}', language, protocol.languages)
+  if protocol.is_distinct:
+    return [tux_paint(num_images, captions.groups)]
+  num_images = min(num_images, protocol.num_pictures or num_images)
+  if num_images % protocol.num_folds:
+    raise errors.UserError(
+        f'protocol {name} cuts {protocol.num_pictures} pictures into '
+        f'{protocol.num_folds} equal folds, but there are {num_images}')
+  written_M2 = captions.written_M2[captions.written_M2[:, 1] < num_images]
+  pictures_I = np.arange(num_images)
+  if protocol.own_gallery:
+    pictures_I = np.unique(written_M2[:, 1])
+  if protocol.captions_per_picture:
+    written_M2 = _take(name, language, written_M2, pictures_I)
+  return [_trial(protocol, written_M2, part_I)
+          for part_I in np.split(pictures_I, protocol.num_folds)]
+
+
+def _take(name: str, language: str, written_M2: np.ndarray,
+          pictures_I: np.ndarray) -> np.ndarray:
+  """Returns the first captions of each picture, exactly as many as wanted.
+
+  Raises:
+    UserError: a picture has too few, or more where one is wanted.
+  """
+  protocol, rows = get(name), []
+  wanted = protocol.captions_per_picture
+  for picture in pictures_I:
+    own = written_M2[written_M2[:, 1] == picture]
+    too_few = len(own) < (1 if protocol.pads else wanted)
+    # Of five captions or more five are taken; of one or more, none is "the".
+    if too_few or (wanted == 1 and len(own) > 1):
+      raise errors.UserError(
+          f'protocol {name} needs {wanted} caption{"s"[:wanted > 1]} of every '
+          f'picture, but picture {picture} has {len(own)} in {language}')
+    # Padded in turn: a, b → a, b, a, b, a.
+    rows.append(own[np.arange(wanted) % len(own)])
+  return np.concatenate(rows)
+
+
+def _trial(protocol: Protocol, written_M2: np.ndarray,
+           pictures_I: np.ndarray) -> Trial:
+  """Returns the trial of some pictures and the captions written for them."""
+  caption_C, picture_C = written_M2[np.isin(written_M2[:, 1], pictures_I)].T
+  if not len(caption_C):
+    raise errors.UserError('there are no captions to ask for')
+  is_right_CI = picture_C[:, np.newaxis] == pictures_I
+  if protocol.shares_texts:
+    pairs = np.zeros((caption_C.max() + 1, len(pictures_I)), bool)
+    np.logical_or.at(pairs, caption_C, is_right_CI)
+    is_right_CI = pairs[caption_C]
+  return Trial(is_right_CI, np.flatnonzero(is_right_CI.any(0)), caption_C,
+               pictures_I)
 
 
 def tux_paint(num_images: int, groups: Sequence[Collection[int]]) -> Trial:
@@ -49,22 +207,6 @@ def tux_paint(num_images: int, groups: Sequence[Collection[int]]) -> Trial:
     raise ValueError(
         f'caption {int(np.argmin(is_right_CI.any(1)))} has no picture')
   return Trial(is_right_CI, np.flatnonzero(is_right_CI.any(0)))
-
-
-PROTOCOLS = {'tux-paint': tux_paint}
-
-
-def get(name: str):
-  """Returns the protocol called `name`.
-
-  Raises:
-    UserError: there is none.
-  """
-  if name not in PROTOCOLS:
-    raise errors.UserError(
-        f'config.evaluation.protocol is {name!r}; allowed: '
-        f'{", ".join(PROTOCOLS)}')
-  return PROTOCOLS[name]
 
 
 def measure(trial: Trial, text_to_image_CI: np.ndarray,
@@ -98,3 +240,13 @@ def measure(trial: Trial, text_to_image_CI: np.ndarray,
       'num_images': num_images,
       'num_captions': num_captions,
   }
+
+
+def average(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Returns the mean of every number in the cells of a language's trials."""
+  if len(cells) == 1:
+    return cells[0]
+  return {key: average([cell[key] for cell in cells])
+          if isinstance(value, dict)
+          else sum(cell[key] for cell in cells) / len(cells)
+          for key, value in cells[0].items()}

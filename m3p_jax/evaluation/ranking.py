@@ -8,8 +8,11 @@ import math
 
 import numpy as np
 
-# K of the reported recalls R@K.
+# K of the reported recalls R@K, and of nDCG@K.
 RECALLS = (1, 5, 10)
+NDCG_AT = 10
+# Numbers compared at once.
+_CHUNK = 2 ** 24
 
 
 def best_ranks(scores_QN: np.ndarray, is_right_QN: np.ndarray) -> np.ndarray:
@@ -31,6 +34,47 @@ def best_ranks(scores_QN: np.ndarray, is_right_QN: np.ndarray) -> np.ndarray:
   _check(scores_QN, is_right_QN)
   best_Q1 = np.where(is_right_QN, scores_QN, -np.inf).max(1, keepdims=True)
   return 1 + ((scores_QN >= best_Q1) & ~is_right_QN).sum(1)
+
+
+def right_ranks(scores_QN: np.ndarray, is_right_QN: np.ndarray,
+                ) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (query, rank) of every right answer, int64, best first.
+
+  Wrong candidates with the same score rank before it, other right ones with a
+  better score too. Example: scores [.9, .5, .5, .1] with the last three right
+  give ranks [2, 3, 4].
+
+  Args:
+    scores_QN: see `best_ranks`.
+    is_right_QN: bool.
+  """
+  query_P, candidate_P = np.nonzero(is_right_QN)
+  score_P = scores_QN[query_P, candidate_P]
+  order_P = np.lexsort((-score_P, query_P))
+  query_P, score_P = query_P[order_P], score_P[order_P]
+  # The number of right answers of the same query that come before.
+  rank_P = 1 + np.arange(len(query_P)) - np.searchsorted(query_P, query_P)
+  size = max(1, _CHUNK // max(1, scores_QN.shape[1]))
+  for start in range(0, len(query_P), size):
+    part = slice(start, start + size)
+    rank_P[part] += ((scores_QN[query_P[part]] >= score_P[part, np.newaxis])
+                     & ~is_right_QN[query_P[part]]).sum(1)
+  return query_P, rank_P
+
+
+def ndcg(scores_QN: np.ndarray, is_right_QN: np.ndarray, *,
+         k: int = NDCG_AT) -> float:
+  """Returns the mean nDCG@k in [0, 1]; every right answer gains 1.
+
+  Σ 1/log₂(1 + rank) over the right answers in the top k, over the most that
+  their number allows.
+  Source: Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation".
+  """
+  query_P, rank_P = right_ranks(scores_QN, is_right_QN)
+  gain_P = np.where(rank_P <= k, 1.0 / np.log2(1.0 + rank_P), 0.0)
+  gain_Q = np.bincount(query_P, gain_P, len(is_right_QN))
+  best = np.cumsum(1.0 / np.log2(2.0 + np.arange(k)))
+  return float((gain_Q / best[np.minimum(is_right_QN.sum(1), k) - 1]).mean())
 
 
 def _check(scores_QN: np.ndarray, is_right_QN: np.ndarray) -> None:
@@ -79,7 +123,7 @@ def metrics(scores_QN: np.ndarray, is_right_QN: np.ndarray, *,
 
   Returns:
     `r1` … (per cent), `chance_r1` … (per cent), `median_rank`, `mean_rank`
-    (from 1) and `mrr`, the mean reciprocal rank in [0, 1].
+    (from 1), `mrr`, the mean reciprocal rank, and `ndcg10`, both in [0, 1].
 
   Raises:
     ValueError: see `best_ranks`.
@@ -97,6 +141,8 @@ def metrics(scores_QN: np.ndarray, is_right_QN: np.ndarray, *,
   result['median_rank'] = float(np.median(ranks_Q))
   result['mean_rank'] = float(ranks_Q.mean())
   result['mrr'] = float((1.0 / ranks_Q).mean())
+  result[f'ndcg{NDCG_AT}'] = ndcg(
+      np.asarray(scores_QN), np.asarray(is_right_QN, bool))
   return result
 
 

@@ -109,9 +109,9 @@ def reorder(dual_QN: np.ndarray, match_QN: np.ndarray, *, top_k: int,
   return np.where(inside_QN, final_QN, dual_QN - highest_Q1 + lowest_Q1 - 1.0)
 
 
-def measure(scores: Scores, *, top_k: int,
-            joint_weight: float) -> dict[str, Any]:
-  """Returns one language's cell of retrieval.json after re-ranking.
+def final(scores: Scores, *, top_k: int,
+          joint_weight: float) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the scores [C, I] that order the pictures, and the captions.
 
   Args:
     scores: with a match logit for every pair inside the top k.
@@ -122,8 +122,14 @@ def measure(scores: Scores, *, top_k: int,
       reorder(dual, match, top_k=top_k, joint_weight=joint_weight)
       for dual, match in ((scores.dual_CI, scores.match_CI),
                           (scores.dual_CI.T, scores.match_CI.T)))
+  return text_to_image_CI, image_to_text_CI.T
+
+
+def measure(scores: Scores, *, top_k: int,
+            joint_weight: float) -> dict[str, Any]:
+  """Returns one language's cell of retrieval.json; arguments as `final`."""
   return protocols.measure(
-      scores.trial, text_to_image_CI, image_to_text_CI.T)
+      scores.trial, *final(scores, top_k=top_k, joint_weight=joint_weight))
 
 
 def choose(scores: dict[str, Scores], *, top_ks, joint_weights) -> Choice:

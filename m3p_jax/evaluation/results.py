@@ -42,10 +42,15 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
   """Writes a JSON file whole or not at all."""
+  write_text(path, json.dumps(
+      rounded(content), indent=1, ensure_ascii=False) + '\n')
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all."""
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_name(f'.{path.name}.{os.getpid()}')
-  draft.write_text(
-      json.dumps(rounded(content), indent=1, ensure_ascii=False) + '\n')
+  draft.write_text(text, encoding='utf-8')
   os.replace(draft, path)
 
 

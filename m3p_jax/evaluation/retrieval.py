@@ -6,7 +6,7 @@ Letters: I pictures, C captions of one language, P pairs.
 from collections.abc import Collection, Mapping, Sequence
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
@@ -14,33 +14,22 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from m3p_jax.evaluation import cells as cells_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import examples
+from m3p_jax.evaluation import outcome as outcome_lib
 from m3p_jax.evaluation import protocols
-from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import rerank
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import scoring
+from m3p_jax.evaluation import statistics
+from m3p_jax.evaluation import two_stage
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config_lib
 
 MODES = ('dual', 'joint', 'rerank')
-
-
-class Outcome(NamedTuple):
-  """What one evaluation found.
-
-  Attributes:
-    languages: language → cell of retrieval.json.
-    text_to_image: language → [C, I] scores that order the pictures.
-    pairs_scored: pairs that the joint encoder saw.
-    seconds: of computing, compilation included.
-  """
-  languages: dict[str, dict[str, Any]]
-  text_to_image: dict[str, np.ndarray]
-  pairs_scored: int
-  seconds: float
 
 
 def evaluate_params(
@@ -59,7 +48,9 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
         retrieval_set: evaluation_set.RetrievalSet, languages: Sequence[str],
         *, mode: str, top_k: int = 20, joint_weight: float = -1.0,
         batch_size: int = 256, protocol: str = 'tux-paint',
-        language_ids: Mapping[str, int] | None = None) -> Outcome:
+        language_ids: Mapping[str, int] | None = None,
+        folder: pathlib.Path | None = None,
+        origin: Mapping[str, Any] | None = None) -> outcome_lib.Outcome:
   """Returns the retrieval results of a model in several languages.
 
   Args:
@@ -76,9 +67,13 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
     protocol: name of the protocol.
     language_ids: index of each language in the checkpoint's; needed where the
       model has language embeddings.
+    folder: keeps the scores of mode 'joint' while they come; a run that was
+      killed goes on from there.
+    origin: what those scores depend on, as JSON.
 
   Raises:
-    UserError: unknown mode, protocol or language.
+    UserError: unknown mode, protocol or language, no picture, or one without
+      regions.
   """
   if mode not in MODES:
     raise errors.UserError(f'config.evaluation.mode is {mode!r}; allowed: '
@@ -87,26 +82,33 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
   scorer = scoring.Scorer(
       engines.Engine(params, model_config, batch_size=batch_size),
       retrieval_set, languages, protocol, language_ids)
+  dual = scorer.dual()
+  wanted = scorer.wanted(dual, top_k if mode == 'rerank' else 0)
   if mode == 'joint':
-    dual = {name: np.zeros(trial.is_right_CI.shape, np.float32)
-            for name, trial in scorer.trials.items()}
-    top_k, joint_weight = max(dual_CI.size for dual_CI in dual.values()), -1.0
-    wanted = {name: np.ones(one.shape, bool) for name, one in dual.items()}
+    match = scorer.match_all(folder, origin)
+    # Everything is re-ranked by the match logit alone.
+    top_k, joint_weight = max(max(one.shape) for one in dual.values()), -1.0
+    wanted = {name: ~np.isnan(one) for name, one in match.items()}
   else:
-    dual = scorer.dual()
+    match = scorer.match(wanted)
     top_k = top_k if mode == 'rerank' else 0
-    wanted = {name: rerank.wanted_pairs(trial, dual[name], top_k)
-              for name, trial in scorer.trials.items()}
-  match = scorer.match(wanted)
-  cells, text_to_image = {}, {}
-  for name, trial in scorer.trials.items():
-    text_to_image[name] = rerank.reorder(
-        dual[name], match[name], top_k=top_k, joint_weight=joint_weight)
-    cells[name] = rerank.measure(
-        rerank.Scores(trial, dual[name], match[name]), top_k=top_k,
-        joint_weight=joint_weight)
+  scores = scorer.scores(dual, match)
+  cells, text_to_image, queries = {}, {}, {}
+  for name, parts in scores.items():
+    text_to_image[name] = np.full(dual[name].shape, np.nan)
+    found = []
+    for part in parts:
+      final = rerank.final(part, top_k=top_k, joint_weight=joint_weight)
+      text_to_image[name][np.ix_(
+          part.trial.captions, part.trial.pictures)] = final[0]
+      found.append((protocols.measure(part.trial, *final),
+                    statistics.queries(part.trial, *final)))
+    cells[name] = protocols.average([cell for cell, _ in found])
     cells[name]['pairs_scored'] = int(wanted[name].sum())
-  return Outcome(cells, text_to_image,
+    queries[name] = statistics.join([one for _, one in found])
+  curve = [] if mode == 'dual' else two_stage.curve(
+      scores, most=top_k, joint_weight=joint_weight)
+  return outcome_lib.Outcome(cells, text_to_image, queries, curve,
                  sum(cell['pairs_scored'] for cell in cells.values()),
                  time.monotonic() - start)
 
@@ -138,12 +140,11 @@ def choose_rerank(
       engines.Engine(params, model_config, batch_size=batch_size),
       retrieval_set, languages, protocol, language_ids)
   dual = scorer.dual()
-  match = scorer.match({
-      name: rerank.wanted_pairs(trial, dual[name], max(top_ks))
-      for name, trial in scorer.trials.items()})
+  scores = scorer.scores(dual, scorer.match(
+      scorer.wanted(dual, max(top_ks))))
   return rerank.choose(
-      {name: rerank.Scores(trial, dual[name], match[name])
-       for name, trial in scorer.trials.items()},
+      {f'{name}.{fold}': part for name, parts in scores.items()
+       for fold, part in enumerate(parts)},
       top_ks=top_ks, joint_weights=joint_weights)
 
 
@@ -152,7 +153,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   """Evaluates a checkpoint, prints a table and returns the setting's cell.
 
   Weights: see `weights.source`. Writes the result's file (see
-  `results.path_for`), examples.json and report.html.
+  `results.path_for`), the ranks beside it, examples.json and report.html, and
+  in mode 'joint' the scores while they come, below scores/.
 
   Args:
     config: as `configs/base.py`; `config.evaluation` says what.
@@ -173,28 +175,32 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   retrieval_set = evaluation_set.load(
       data_dir, c.dataset, c.split, c.languages, c.max_length)
   languages = list(retrieval_set.captions)
+  setting = c.setting or config.setting
+  folder, origin = None, None
+  if c.mode == 'joint':
+    folder = (workdir / 'scores' / f'{c.dataset}_{c.split}_{c.protocol}'
+              / f'{setting}_{weights.path.name}')
+    origin = cells_lib.origin(config, weights, retrieval_set)
   outcome = run(
       weights.params, weights.config, retrieval_set, languages, mode=c.mode,
       top_k=c.top_k, joint_weight=c.joint_weight, batch_size=c.batch_size,
-      protocol=c.protocol, language_ids=weights.language_ids)
-  cell = {
-      'step': weights.step, 'checkpoint': str(weights.path),
-      'pairs_scored': outcome.pairs_scored, 'seconds': outcome.seconds,
-      'trained_languages': list(config.data.image_text.languages),
-      'seed': config.seed, 'parameters': sum(
-          x.size for x in jax.tree.leaves(weights.params)),
-      'run': provenance.collect(), 'languages': outcome.languages}
-  if c.mode == 'rerank':
-    cell |= {'top_k': c.top_k, 'joint_weight': c.joint_weight}
+      protocol=c.protocol, language_ids=weights.language_ids, folder=folder,
+      origin=origin)
+  cell = cells_lib.make(config, weights, outcome, retrieval_set)
+  if jax.process_index():
+    return cell  # Hosts score together; the first one writes.
   header = {key: c[key] for key in results.HEADER}
-  setting = c.setting or config.setting
   path = results.update(workdir, header, c.mode, setting, cell)
+  query_ranks.update(path, setting, outcome.queries)
   examples.update(workdir, setting, examples.collect(
       retrieval_set, outcome.text_to_image, data_dir=data_dir,
       dataset=c.dataset) | header | {'mode': c.mode})
-  print(f'\n{c.dataset} ({c.split}), setting {setting}, mode {c.mode}, '
-        f'{len(retrieval_set.image_ids)} pictures, recalls in per cent:\n')
+  print(f'\n{c.dataset} ({c.split}), protocol {c.protocol}, setting {setting}, '
+        f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
+        'per cent:\n')
   print(results.table(cell, languages))
+  for deviation in cell.get('deviations', ()):
+    print(f'\nNot comparable with published numbers: {deviation}')
   print(f'\n{outcome.seconds:.0f} s, {outcome.pairs_scored:,} pairs through '
         f'the joint encoder; written to {path}')
   report.write(workdir)

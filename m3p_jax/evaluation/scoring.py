@@ -4,18 +4,26 @@ Letters: I pictures, C captions, P pairs, E shared space of the dual encoder.
 """
 
 from collections.abc import Mapping, Sequence
+import pathlib
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import exact
 from m3p_jax.evaluation import protocols
+from m3p_jax.evaluation import rerank
 from m3p_jax.model import config as model_config_lib
 
 
 class Scorer:
-  """Scores the captions of several languages against the same pictures."""
+  """Scores the captions of several languages against the same pictures.
+
+  Attributes:
+    trials: language → its trials under the protocol.
+  """
 
   def __init__(self, engine: engines.Engine,
                retrieval_set: evaluation_set.RetrievalSet,
@@ -24,13 +32,13 @@ class Scorer:
     """Lays the captions of all languages one below the other.
 
     Raises:
-      UserError: unknown protocol, or a language that is not there.
+      UserError: unknown protocol, a language that is not there, no picture,
+        or a picture without regions.
     """
     self._engine = engine
     self._regions = retrieval_set.regions
-    num_images = len(retrieval_set.image_ids)
-    make_trial = protocols.get(protocol)
-    self.trials: dict[str, protocols.Trial] = {}
+    _check_pictures(retrieval_set)
+    self.trials: dict[str, list[protocols.Trial]] = {}
     self._slices: dict[str, slice] = {}
     sets, total = [], 0
     for name in languages:
@@ -39,7 +47,8 @@ class Scorer:
             f'language {name!r} has no captions here; allowed: '
             f'{", ".join(retrieval_set.captions)}')
       one = retrieval_set.captions[name]
-      self.trials[name] = make_trial(num_images, one.groups)
+      self.trials[name] = protocols.trials(
+          protocol, name, len(retrieval_set.image_ids), one)
       self._slices[name] = slice(total, total + len(one.texts))
       total += len(one.texts)
       sets.append((one, _language_id(engine.config, language_ids, name)))
@@ -57,6 +66,18 @@ class Scorer:
         'CE,IE->CI', texts_CE, images_IE)
     return {name: logits_CI[rows] for name, rows in self._slices.items()}
 
+  def wanted(self, dual: Mapping[str, np.ndarray],
+             top_k: int) -> dict[str, np.ndarray]:
+    """Returns {language: bool [C, I]}: each query's first k candidates."""
+    found = {}
+    for name, trials in self.trials.items():
+      found[name] = np.zeros(dual[name].shape, bool)
+      for trial in trials:
+        text_P, image_P = np.nonzero(
+            rerank.wanted_pairs(trial, trial.cut(dual[name]), top_k))
+        found[name][trial.captions[text_P], trial.pictures[image_P]] = True
+    return found
+
   def match(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns {language: float32 [C, I] match logits}, NaN where not wanted."""
     logits_CI = np.full((len(self._texts.language_C),
@@ -67,6 +88,57 @@ class Scorer:
       logits_CI[text_P, image_P] = self._engine.match(
           self._regions, self._texts, image_P, text_P, title='pairs')
     return {name: logits_CI[rows] for name, rows in self._slices.items()}
+
+  def match_all(self, folder: pathlib.Path | None = None,
+                origin: Mapping[str, Any] | None = None,
+                ) -> dict[str, np.ndarray]:
+    """Returns {language: float32 [C, I]}, every pair of every trial scored.
+
+    Args:
+      folder: keeps the scores while they come, see `exact.scores`.
+      origin: what they depend on, see there.
+    """
+    questions, places = {}, {}
+    for name, trials in self.trials.items():
+      for fold, trial in enumerate(trials, 1):
+        rows_C = np.unique(trial.captions)
+        question = name if len(trials) == 1 else f'{name}.{fold}'
+        chosen_C = rows_C + self._slices[name].start
+        questions[question] = exact.Question(
+            engines.Texts(self._texts.token_ids_CL[chosen_C],
+                          self._texts.text_mask_CL[chosen_C], None),
+            trial.pictures)
+        places[question] = (name, rows_C)
+    shape = len(self._regions.mask_BR)
+    found = {name: np.full((rows.stop - rows.start, shape), np.nan, np.float32)
+             for name, rows in self._slices.items()}
+    for question, part_CI in exact.scores(
+        self._engine, self._regions, questions, folder=folder, origin=origin,
+        title='pairs').items():
+      name, rows_C = places[question]
+      asked_I = questions[question].pictures_I
+      found[name][np.ix_(rows_C, asked_I)] = part_CI[:, asked_I]
+    return found
+
+  def scores(self, dual: Mapping[str, np.ndarray],
+             match: Mapping[str, np.ndarray],
+             ) -> dict[str, list[rerank.Scores]]:
+    """Returns {language: what its trials are measured from}."""
+    return {name: [rerank.Scores(trial, trial.cut(dual[name]),
+                                 trial.cut(match[name])) for trial in trials]
+            for name, trials in self.trials.items()}
+
+
+def _check_pictures(retrieval_set: evaluation_set.RetrievalSet) -> None:
+  """Raises UserError where there is no picture, or one without regions."""
+  if not retrieval_set.image_ids:
+    raise errors.UserError('the gallery is empty: there are no pictures')
+  (empty,) = np.nonzero(~np.asarray(retrieval_set.regions.mask_BR).any(1))
+  if len(empty):
+    raise errors.UserError(
+        f'picture {retrieval_set.image_ids[empty[0]]!r} has no features '
+        f'({len(empty)} of {len(retrieval_set.image_ids)} have none); prepare '
+        'the dataset again with features for them')
 
 
 def _language_id(config: model_config_lib.ModelConfig,

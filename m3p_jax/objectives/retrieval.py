@@ -1,9 +1,12 @@
 """Retrieval fine-tuning of the joint encoder: candidates for each anchor.
 
 Letters: B rows (anchors), N candidates (the first is right).
-Source: reference.md, section 5 ("Fine-tuning"): candidates in both directions,
-binary cross-entropy. Deliberate additions: the softmax over candidates, hard
-negatives, and learning on top of the dual encoder's score.
+Source: reference.md, section 5 ("Fine-tuning"): N candidates a direction, text
+→ image and image → text, binary cross-entropy of each. Both directions count
+alike, so that the right pair, encoded once, counts in both. Deliberate
+additions: the softmax over candidates, hard negatives, and learning on top of
+the dual encoder's score. Negatives come from the whole (global) batch, whatever
+their language.
 """
 
 import jax
@@ -73,21 +76,23 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
       batch, image_index.ravel(), text_index.ravel())))
   logits = logits.reshape(image_index.shape)
 
+  def directions(x):
+    """Returns [2, B, N]: the right pair with wrong texts, and with pictures."""
+    return jnp.stack([x[:, :num_candidates], jnp.concatenate(
+        [x[:, :1], x[:, num_candidates:]], axis=1)])
+
   is_first = jnp.arange(logits.shape[1])[None] == 0
-  binary = negatives_lib.sigmoid_cross_entropy(
-      logits, is_first.astype(jnp.float32))
-  # Averaged over a row's pairs, so the weight of a row is 1.
-  binary_B = (binary * valid).sum(1) / valid.sum(1)
+  binary = directions(negatives_lib.sigmoid_cross_entropy(
+      logits, is_first.astype(jnp.float32)) * valid)
+  # Averaged over a row's candidates, so the weight of a row is 1.
+  binary_B = (binary.sum(-1) / directions(valid).sum(-1)).mean(0)
 
   scores = logits
   if add_dual_score:
     scores = scores + dual_BB[image_index, text_index]
   scores = jnp.where(valid, scores, -jnp.inf)
-  split = num_candidates
-  softmax_B = 0.5 * (
-      jax.nn.logsumexp(scores[:, :split], axis=1)
-      + jax.nn.logsumexp(jnp.concatenate(
-          [scores[:, :1], scores[:, split:]], axis=1), axis=1)) - scores[:, 0]
+  softmax_B = jax.nn.logsumexp(
+      directions(scores), axis=-1).mean(0) - scores[:, 0]
   nats_B = binary_weight * binary_B + softmax_weight * softmax_B
   first_B = scores.argmax(1) == 0
   weight = jnp.float32(size)

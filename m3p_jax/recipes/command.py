@@ -72,7 +72,7 @@ def _define_flags(workdir: str) -> None:
       'limit', 0, 'Most pictures of a dataset; 0 = all.', lower_bound=0)
   config_flags.DEFINE_config_dict(
       'config', base.get_config(), 'Values for every stage, in place of those '
-      'in configs/quickstart.py: --config.KEY=VALUE')
+      'of the recipe: --config.KEY=VALUE')
   for name in ('workdir', 'data_dir', 'limit'):
     # So that --help shows them: it is the recipe's, not this module's.
     flags.FLAGS.register_key_flag_for_module(

@@ -10,7 +10,6 @@ import ml_collections
 from configs import quickstart
 from input_pipeline import evaluation_set
 from m3p_jax.evaluation import engines
-from m3p_jax.evaluation import rerank
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import scoring
@@ -92,9 +91,7 @@ def _seconds_per_pair(engine: engines.Engine,
   """Returns the joint encoder's time for a pair, compilation excluded."""
   scorer = scoring.Scorer(
       engine, retrieval_set, languages, protocol, language_ids)
-  dual = scorer.dual()
-  wanted = {name: rerank.wanted_pairs(trial, dual[name], 1)
-            for name, trial in scorer.trials.items()}
+  wanted = scorer.wanted(scorer.dual(), 1)
   scorer.match(wanted)
   start = time.monotonic()
   scorer.match(wanted)

@@ -1,0 +1,32 @@
+"""Fine-tuning on MSCOCO (en ja zh) from pre-trained weights, base size.
+
+Needs `coco` (English and Japanese: Karpathy's split, STAIR) and `coco_cn`
+(Chinese: COCO-CN) prepared with region features, and weights:
+--config.init_from. Chinese is evaluated on its own pictures:
+--config.evaluation.dataset=coco_cn --config.evaluation.protocol=coco-cn-1k
+--config.evaluation.languages=zh_CN. What a run of this size gives was not
+measured here.
+"""
+
+import ml_collections
+
+from configs import finetuning
+
+LANGUAGES = ('en', 'ja', 'zh_CN')
+
+
+def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
+  """Returns the config of one setting, see `configs/finetuning.py`."""
+  config = finetuning.get_config(setting, LANGUAGES, batch_size=96)
+  chosen = config.data.image_text.languages
+  config.data.image_text.datasets = tuple(
+      name for name, languages in (('coco', ('en', 'ja')),
+                                   ('coco_cn', ('zh_CN',)))
+      if set(languages) & set(chosen))
+  # About five times through the 113,287 pictures.
+  config.num_train_steps = 6_000
+  config.optimizer.warmup_steps = 600
+  config.evaluation.update(dict(
+      protocol='coco-1k', dataset='coco', languages=('en', 'ja'),
+      mode='joint'))
+  return config

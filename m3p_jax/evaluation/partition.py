@@ -1,0 +1,66 @@
+"""How the exact engine cuts its work: blocks of pictures, padded lengths.
+
+Letters: I pictures, N numbers.
+"""
+
+import numpy as np
+
+from m3p_jax import batch as batch_lib
+
+# A run that is killed loses one piece: so many pairs, or one in so many of
+# them all where that is more.
+PAIRS_PER_PIECE, MOST_PIECES = 4_096, 1_000
+# Blocks are as even on 1 device as on 8, so that pieces are the same.
+_BLOCK_MULTIPLE = 8
+
+
+def count_regions(regions: batch_lib.Regions) -> np.ndarray:
+  """Returns how many columns each picture needs, int [I].
+
+  Position 0, which the match head reads, is needed even where it is padding.
+  """
+  mask_IR = np.asarray(regions.mask_BR)
+  return mask_IR.sum(1) + ~mask_IR[:, 0]
+
+
+def blocks(pictures_I: np.ndarray, counts_I: np.ndarray, *,
+           num_captions: int) -> list[np.ndarray]:
+  """Returns the pictures of each piece, those with as many regions together.
+
+  Args:
+    pictures_I: int, the pictures to score.
+    counts_I: `count_regions` of all pictures.
+    num_captions: captions that each is scored with.
+  """
+  pairs = max(PAIRS_PER_PIECE, num_captions * len(pictures_I) // MOST_PIECES)
+  size = max(1, min(pairs // num_captions, len(pictures_I)))
+  size = -(-len(pictures_I) // -(-len(pictures_I) // size))
+  size = -(-size // _BLOCK_MULTIPLE) * _BLOCK_MULTIPLE
+  order_I = pictures_I[np.argsort(-counts_I[pictures_I], kind='stable')]
+  return [order_I[start:start + size]
+          for start in range(0, len(order_I), size)]
+
+
+def choose_lengths(count_N: np.ndarray, most: int) -> list[int]:
+  """Returns at most `most` lengths that leave the least padding.
+
+  Each number is padded to the next length; the largest is one of them.
+  Example: [3, 3, 4, 9] and 2 give [4, 9].
+
+  Args:
+    count_N: int, the lengths that occur; at least one.
+    most: lengths wanted, at least 1.
+  """
+  values, counts = np.unique(count_N, return_counts=True)
+  before = np.concatenate([[0], np.cumsum(counts)])
+  # best[e]: the padded sum of the values before e, and the lengths chosen.
+  best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+  best += [(float('inf'), ())] * len(values)
+  for _ in range(most):
+    best = [best[0]] + [
+        min((best[start][0]
+             + int(values[end - 1] * (before[end] - before[start])),
+             (*best[start][1], int(values[end - 1])))
+            for start in range(end))
+        for end in range(1, len(best))]
+  return list(best[-1][1])

@@ -1,0 +1,181 @@
+"""The paper's four settings with one command: fine-tune, evaluate, table.
+
+python -m m3p_jax.recipes.finetune --name=tux_paint
+    --init_from=runs/quickstart/pretrain --workdir=runs/tux_paint
+
+`no_finetune` evaluates the weights as they are; `en`, `each` and `all` are
+fine-tuned on English, on each language by itself and on all of them. Settings
+that are done are skipped, what was cut off goes on.
+
+--config.KEY=VALUE replaces a value in every run: --config.data.image_text.
+shots=20 trains on 20 pictures a language. configs/finetune_NAME.py has the
+values.
+"""
+
+from collections.abc import Mapping, Sequence
+import importlib
+import pathlib
+import pkgutil
+from typing import Any
+
+from absl import flags
+import ml_collections
+
+import configs
+from configs import finetuning
+from input_pipeline import choices
+from input_pipeline import errors
+from m3p_jax.evaluation import query_ranks
+from m3p_jax.evaluation import report
+from m3p_jax.evaluation import results
+from m3p_jax.evaluation import retrieval
+from m3p_jax.evaluation import statistics
+from m3p_jax.recipes import command
+from m3p_jax.recipes import stages
+
+_PREFIX = 'finetune_'
+
+
+def names() -> list[str]:
+  """Returns the NAMEs of configs/finetune_NAME.py."""
+  return sorted(file.name.removeprefix(_PREFIX)
+                for file in pkgutil.iter_modules(configs.__path__)
+                if file.name.startswith(_PREFIX))
+
+
+class Finetune:
+  """The runs of one config, in the order of the settings."""
+
+  def __init__(self, name: str, workdir: pathlib.Path,
+               data_dir: pathlib.Path, *, init_from: str,
+               overrides: Mapping[str, Any]):
+    """Args: `overrides` are config values by dotted key."""
+    choices.check('--name', name, names())
+    if not init_from:
+      raise errors.UserError(
+          '--init_from=DIR is missing: the pre-trained weights, a checkpoint '
+          'or a workdir')
+    self._module = importlib.import_module(f'configs.{_PREFIX}{name}')
+    self.workdir, self._data_dir = workdir, data_dir
+    self._init_from, self._overrides = init_from, dict(overrides)
+
+  def run(self, settings: Sequence[str]) -> None:
+    """Trains and evaluates the settings, those that are done excepted."""
+    runs = [(setting, language) for setting in settings for language in (
+        self._module.LANGUAGES if setting == 'each' else ('',))]
+    recipe = stages.Stages(self.workdir, 2 * len(runs))
+    for setting, language in runs:
+      self._run(recipe, setting, language)
+    report.write(self.workdir)
+
+  def config(self, setting: str, language: str) -> ml_collections.ConfigDict:
+    """Returns the config of one run; `language` of `each`, else ''."""
+    config = self._module.get_config(
+        f'{setting},{language}' if language else setting)
+    config.update_from_flattened_dict(self._overrides)
+    config.data.data_dir = str(self._data_dir)
+    config.init_from = _checkpoints(self._init_from)
+    return config
+
+  def _run(self, recipe: stages.Stages, setting: str, language: str) -> None:
+    config = self.config(setting, language)
+    name = '_'.join(filter(None, (setting, language)))
+    folder = self.workdir / setting / language
+    if setting != 'no_finetune':
+      stages.run_training(
+          recipe, name, config, folder, after=(),
+          title=f'{name}: fine-tune on '
+          f'{", ".join(config.data.image_text.languages)}')
+    evaluated = config.copy_and_resolve_references()
+    if setting != 'no_finetune':
+      evaluated.init_from = str(folder / 'checkpoints')
+    if language:
+      evaluated.evaluation.languages = (language,)
+    recipe.run(
+        f'evaluate_{name}',
+        lambda: retrieval.evaluate(evaluated, self.workdir),
+        title=f'{name}: evaluate', output=self.workdir / 'retrieval.json',
+        settings=[self._init_from, evaluated.evaluation.to_dict()],
+        after=[] if setting == 'no_finetune' else [name])
+
+  def table(self) -> str:
+    """Returns mean recall with intervals in Markdown, and what was tried."""
+    path = self.workdir / 'retrieval.json'
+    content = results.read(path)
+    return table(
+        path, results.language_groups(content), list(content['settings']),
+        floors=getattr(self._module, 'FLOORS', {}))
+
+
+def _checkpoints(path: str) -> str:
+  """Returns the `checkpoints/` of a workdir; anything else as it is."""
+  inside = pathlib.Path(path) / 'checkpoints'
+  return str(inside) if inside.is_dir() else path
+
+
+def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
+          settings: Sequence[str], *,
+          floors: Mapping[str, Mapping[str, float]] | None = None) -> str:
+  """Returns settings × groups of languages, with 95 % intervals, in Markdown.
+
+  Args:
+    path: of the results.
+    groups: {title: languages}.
+    settings: in the order of the rows.
+    floors: {title: {language: mean recall}} of what is to be beaten.
+  """
+  titles = [title if len(names) == 1 else f'{len(names)} {title}'
+            for title, names in groups.items()]
+  lines = ['| setting | ' + ' | '.join(titles) + ' |',
+           '|---|' + '---:|' * len(titles)]
+  content = results.read(path)
+  for setting in settings:
+    queries, cells = query_ranks.load(path, setting), []
+    for languages in groups.values():
+      if all(name in queries for name in languages):
+        found = statistics.interval([queries[name] for name in languages])
+        cells.append(f'{found.value:.1f} ({found.low:.1f}–{found.high:.1f})')
+      else:
+        cells.append('–')
+    lines.append(f'| {setting} | ' + ' | '.join(cells) + ' |')
+  largest = max(content['settings'].values(),
+                key=lambda cell: len(cell['languages']))
+  lines.append('| chance | ' + ' | '.join(
+      f'{results.mean(largest, names, "chance"):.1f}'
+      for names in groups.values()) + ' |')
+  text = '\n'.join(lines)
+  if floors:
+    languages = list(dict.fromkeys(name for row in floors.values()
+                                   for name in row))
+    text += '\n\n| | ' + ' | '.join(languages) + ' |\n|---|' + (
+        '---:|' * len(languages))
+    for title, row in floors.items():
+      text += f'\n| floor: {title} | ' + ' | '.join(
+          f'{row[name]:.1f}' if name in row else '–'
+          for name in languages) + ' |'
+    for setting in settings:
+      found = content['settings'][setting]['languages']
+      text += f'\n| {setting} | ' + ' | '.join(
+          f'{found[name]["mean_recall"]:.1f}' if name in found else '–'
+          for name in languages) + ' |'
+  return text
+
+
+def main(options: command.Options) -> None:
+  """Runs the recipe and prints its table."""
+  values = flags.FLAGS
+  for setting in values.settings:
+    choices.check('--settings', setting, finetuning.SETTINGS)
+  recipe = Finetune(values.name, options.workdir, options.data_dir,
+                    init_from=values.init_from, overrides=options.overrides)
+  recipe.run(values.settings)
+  print('\nMean recall in per cent, with 95 % bootstrap intervals over '
+        f'pictures:\n\n{recipe.table()}')
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('name', 'tux_paint', 'Of configs/finetune_NAME.py.')
+  flags.DEFINE_string(
+      'init_from', '', 'Pre-trained weights: a checkpoint or a workdir.')
+  flags.DEFINE_list('settings', list(finetuning.SETTINGS), 'Which, in order.')
+  command.run(main, workdir='runs/finetune')

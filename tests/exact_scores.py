@@ -1,0 +1,103 @@
+"""The exact engine on made-up pictures; in a process of its own, on purpose.
+
+python -m tests.exact_scores FOLDER KILL_AFTER [PROCESS PORT]
+
+Scores into FOLDER. KILL_AFTER > 0: dies by SIGKILL in the middle of writing
+that piece. PROCESS and PORT: one of two hosts.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import signal
+import sys
+
+from flax import linen as nn
+import jax
+import numpy as np
+
+from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import exact
+from m3p_jax.evaluation import partition
+from m3p_jax.model import initial
+from tests import models
+
+CONFIG = dataclasses.replace(
+    models.TINY, vocab_size=500, num_layers=3, num_languages=1)
+NUM_PICTURES, NUM_REGIONS = 21, 5
+ORIGIN = {'weights': 'of seed 2'}
+
+
+@functools.cache
+def params():
+  """Returns weights that tell pairs apart."""
+  return jax.jit(lambda key: nn.unbox(initial.init_params(CONFIG, key)))(
+      jax.random.key(2))
+
+
+def engine(batch_size: int = 32) -> engines.Engine:
+  return engines.Engine(params(), CONFIG, batch_size=batch_size)
+
+
+def regions() -> batch_lib.Regions:
+  """Returns pictures with 1 to 5 regions, some missing in the middle."""
+  found = jax.tree.map(np.asarray, models.batch(
+      rows=NUM_PICTURES, num_regions=NUM_REGIONS, seed=3).regions)
+  rng = np.random.default_rng(4)
+  mask_IR = np.arange(NUM_REGIONS) < rng.integers(
+      1, NUM_REGIONS + 1, (NUM_PICTURES, 1))
+  mask_IR[7] = [True, False, True, False, True]
+  # Even the first may be missing: the match head reads an empty position.
+  mask_IR[9] = [False, True, True, False, False]
+  return found._replace(mask_BR=mask_IR)
+
+
+def questions() -> dict[str, exact.Question]:
+  """Returns captions of two languages; the second searches fewer pictures."""
+  rng = np.random.default_rng(5)
+  found = {}
+  for name, count, pictures_I in (
+      ('en', 11, np.arange(NUM_PICTURES)), ('de', 7, np.arange(0, 21, 2))):
+    length_C = rng.integers(3, 20, count)
+    mask_CL = np.arange(24) < length_C[:, np.newaxis]
+    ids_CL = np.where(mask_CL, rng.integers(4, 499, (count, 24)), 1)
+    found[name] = exact.Question(engines.Texts(
+        ids_CL.astype(np.int32), mask_CL, None), pictures_I)
+  return found
+
+
+def score(folder: pathlib.Path | None = None) -> dict[str, np.ndarray]:
+  """Returns the scores, in small pieces."""
+  before = partition.PAIRS_PER_PIECE
+  partition.PAIRS_PER_PIECE = 40
+  try:
+    return exact.scores(
+        engine(), regions(), questions(), folder=folder, origin=ORIGIN)
+  finally:
+    partition.PAIRS_PER_PIECE = before
+
+
+def _kill_after(count: int) -> None:
+  """Kills this process in the middle of writing its `count`-th piece."""
+  replace, written = os.replace, []
+
+  def kill_or_replace(source, target):
+    written.extend([target] if str(target).endswith('.npy') else [])
+    if len(written) == count:
+      os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+  os.replace = kill_or_replace
+
+
+if __name__ == '__main__':
+  if len(sys.argv) > 3:
+    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    jax.distributed.initialize(
+        f'localhost:{sys.argv[4]}', 2, int(sys.argv[3]))
+    assert jax.local_device_count() == 4
+  if int(sys.argv[2]):
+    _kill_after(int(sys.argv[2]))
+  score(pathlib.Path(sys.argv[1]))

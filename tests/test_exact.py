@@ -1,0 +1,193 @@
+"""The exact engine: naive scores, whatever is skipped, split or killed."""
+
+import dataclasses
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from input_pipeline import errors
+from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import exact
+from m3p_jax.evaluation import partition
+from m3p_jax.model import initial
+from m3p_jax.model import joint_pass
+from tests import exact_scores
+from tests import models
+
+
+def naive(params, config, regions, texts):
+  """Returns [C, I] by one plain forward pass a pair."""
+
+  def match(model, picture, token_ids_1L, text_mask_1L):
+    return model.match_logits(model.encode(batch_lib.Batch(
+        token_ids_1L, text_mask_1L, None, picture), deterministic=True))
+
+  step = jax.jit(engines.bound(config, match))
+  return np.array([[
+      step(params, jax.tree.map(lambda x, i=i: x[i:i + 1], regions),
+           texts.token_ids_CL[c:c + 1], texts.text_mask_CL[c:c + 1])[0]
+      for i in range(len(regions.mask_BR))]
+                   for c in range(len(texts.token_ids_CL))])
+
+
+@pytest.fixture(scope='module')
+def alone():
+  """Returns the scores of one device, kept in memory."""
+  return exact_scores.score()
+
+
+def test_scores_equal_naive_passes_one_pair_at_a_time(alone):
+  for name, question in exact_scores.questions().items():
+    expected_CI = naive(exact_scores.params(), exact_scores.CONFIG,
+                        exact_scores.regions(), question.texts)
+    found_CI = alone[name][:, question.pictures_I]
+    assert expected_CI.std() > 0.01
+    np.testing.assert_allclose(
+        found_CI, expected_CI[:, question.pictures_I], atol=1e-5)
+    not_asked = np.setdiff1d(np.arange(21), question.pictures_I)
+    assert np.isnan(alone[name][:, not_asked]).all()
+
+
+@pytest.mark.parametrize('num_layers, match_head, refiner_layers', [
+    (1, 'first', 0), (2, 'first', 1), (1, 'first+product', 0),
+    (2, 'first+product', 0)])
+def test_every_geometry_equals_the_plain_pass(
+    num_layers, match_head, refiner_layers):
+  config = dataclasses.replace(
+      exact_scores.CONFIG, num_layers=num_layers, match_head=match_head,
+      refiner_layers=refiner_layers)
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
+      jax.random.key(1))
+  batch = models.batch(rows=4)
+  mask_BR = np.ones((4, 5), bool)
+  mask_BR[1, 3:] = mask_BR[2, 1] = False
+  batch = batch._replace(
+      token_ids_BL=batch.token_ids_BL % 500,
+      regions=batch.regions._replace(mask_BR=mask_BR))
+  position_BR = jnp.broadcast_to(jnp.arange(5), (4, 5))
+
+  def both(model, batch):
+    pictures = joint_pass.picture_half(model, batch.regions, position_BR)
+    texts = joint_pass.text_half(
+        model, batch.token_ids_BL, batch.text_mask_BL, start=5)
+    return (joint_pass.match_grid(model, pictures, texts),
+            joint_pass.match_pairs(model, pictures, texts))
+
+  grid_BB, pairs_B = jax.jit(engines.bound(config, both))(params, batch)
+  expected_BB = naive(params, config, batch.regions, engines.Texts(
+      batch.token_ids_BL, batch.text_mask_BL, None)).T
+  np.testing.assert_allclose(grid_BB, expected_BB, atol=1e-5)
+  np.testing.assert_allclose(pairs_B, expected_BB.diagonal(), atol=1e-5)
+
+
+def run(folder, *arguments, devices=1):
+  """Returns a process that scores into the folder."""
+  environment = os.environ | {
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      'JAX_PLATFORMS': 'cpu'}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'tests.exact_scores', str(folder),
+       *map(str, arguments)], env=environment, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def pieces(folder):
+  return {str(path.relative_to(folder)): path.stat().st_mtime_ns
+          for path in folder.rglob('piece_*.npy')}
+
+
+def test_killed_and_resumed_equals_uninterrupted(alone, tmp_path):
+  process = run(tmp_path, 3)
+  output, _ = process.communicate()
+  assert process.returncode == -signal.SIGKILL, output
+  # Two pieces are whole, the third is a draft that nothing reads.
+  before = pieces(tmp_path)
+  assert len(before) == 2
+  resumed = exact_scores.score(tmp_path)
+  after = pieces(tmp_path)
+  assert len(after) == 5
+  assert before.items() <= after.items()
+  for name, scores_CI in alone.items():
+    np.testing.assert_array_equal(resumed[name], scores_CI)
+  # Nothing is left to do, and the matrix is there without a model.
+  assert exact_scores.score(tmp_path)['en'].shape == (11, 21)
+  assert pieces(tmp_path) == after
+
+
+def test_two_hosts_of_four_devices_equal_one_device(alone, tmp_path):
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  processes = [run(tmp_path, 0, host, port, devices=4) for host in range(2)]
+  for process in processes:
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+  found = exact_scores.score(tmp_path)
+  for name, scores_CI in alone.items():
+    np.testing.assert_allclose(found[name], scores_CI, atol=1e-5)
+
+
+def test_scores_of_something_else_are_not_mixed_in(tmp_path):
+  exact_scores.score(tmp_path)
+  before = pieces(tmp_path)
+  with pytest.raises(errors.UserError, match=(
+      r'manifest\.json.*another weights \("of seed 2", now "of seed 3"\)')):
+    exact.scores(exact_scores.engine(), exact_scores.regions(),
+                 exact_scores.questions(), folder=tmp_path,
+                 origin={'weights': 'of seed 3'})
+  (tmp_path / 'de' / 'piece_0000.npy').write_bytes(b'cut off')
+  with pytest.raises(errors.UserError, match=r'piece_0000\.npy.*delete it'):
+    exact_scores.score(tmp_path)
+  assert pieces(tmp_path).keys() == before.keys()
+
+
+def test_nothing_to_search_and_broken_weights_are_told():
+  engine, regions = exact_scores.engine(), exact_scores.regions()
+  questions = exact_scores.questions()
+  with pytest.raises(errors.UserError, match='de: 7 captions and 0 pictures'):
+    exact.scores(engine, regions, {
+        'de': questions['de']._replace(pictures_I=np.arange(0))})
+  with pytest.raises(errors.UserError, match='gallery is empty'):
+    exact.scores(engine, jax.tree.map(lambda x: x[:0], regions), questions)
+  features_BRF = np.array(regions.features_BRF)
+  features_BRF[3] = np.nan
+  with pytest.raises(errors.UserError, match='picture 3 is NaN'):
+    exact.scores(engine, regions._replace(features_BRF=features_BRF),
+                 questions)
+
+
+def test_lengths_leave_the_least_padding():
+  assert partition.choose_lengths(np.array([3, 3, 4, 9]), 2) == [4, 9]
+  rng = np.random.default_rng(0)
+  for most in (1, 2, 3, 9):
+    count_N = rng.integers(1, 9, 12)
+    found = partition.choose_lengths(count_N, most)
+
+    def padded(lengths, count_N=count_N):
+      return sum(min(x for x in lengths if x >= n) for n in count_N)
+
+    values = sorted(set(count_N.tolist()))
+    assert padded(found) == min(
+        padded(lengths) for size in range(1, most + 1)
+        for lengths in itertools.combinations(values, min(size, len(values)))
+        if lengths[-1] == values[-1])
+
+
+def test_blocks_cover_every_picture_once():
+  counts_I = np.array([3, 5, 5, 1] * 25)
+  pictures_I = np.arange(1, 100)
+  blocks = partition.blocks(pictures_I, counts_I, num_captions=300)
+  assert len(blocks) > 3
+  np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), pictures_I)
+  # Pictures with as many regions go together.
+  assert (np.diff(counts_I[np.concatenate(blocks)]) <= 0).all()
