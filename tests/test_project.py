@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 CODE = sorted(path for folder in ('configs', 'input_pipeline', 'm3p_jax')
               for path in (ROOT / folder).rglob('*.py'))
-TARGETS = {'help', 'setup', 'quickstart', 'rerank', 'ablation', 'test', 'lint',
-           'clean'}
+TARGETS = {'help', 'setup', 'quickstart', 'rerank', 'ablation', 'serve', 'test',
+           'lint', 'clean'}
 
 
 def _requirements(name: str) -> list[requirements.Requirement]:
@@ -43,7 +43,8 @@ def test_one_version_everywhere():
   assert f'\n## [{version}]' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-dev.txt'])
+@pytest.mark.parametrize('name', [
+    'requirements.txt', 'requirements-demo.txt', 'requirements-dev.txt'])
 def test_constraints_lie_in_the_requirements(name):
   pinned = {utils.canonicalize_name(line.name): line.specifier
             for line in _requirements('constraints.txt')}
@@ -58,7 +59,9 @@ def test_every_third_party_import_is_required():
              'ml_dtypes': 'ml-dtypes', 'orbax': 'orbax-checkpoint',
              'PIL': 'pillow', 'resvg_py': 'resvg-py',
              'tensorflow_datasets': 'tensorflow-datasets'}
-  optional = {'tensorboard': 'requirements-dev.txt'}
+  optional = {'tensorboard': 'requirements-dev.txt'} | {
+      line.name: 'requirements-demo.txt'
+      for line in _requirements('requirements-demo.txt')}
   required = {line.name for line in _requirements('requirements.txt')}
   standard = set(sys.stdlib_module_names)
   ours = {'configs', 'input_pipeline', 'm3p_jax', 'main'}
