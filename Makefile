@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
-.PHONY: help setup photos quickstart rerank ablation test lint clean
+.PHONY: help setup photos quickstart rerank ablation serve test lint clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -51,7 +51,10 @@ ablation: setup  ## Code-switching on, off and shuffled, over several seeds.
 	@$(BIN)/python -m m3p_jax.recipes.ablation --workdir='$(WORKDIR)' \
 	  --data_dir='$(DATA_DIR)' $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
+serve: setup $(VENV)/.demo  ## Search the quickstart's pictures in the browser.
+	@$(BIN)/python main.py --mode=serve --workdir='$(WORKDIR)' $(ARGS)
+
+test: $(VENV)/.demo $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
 
 lint: $(VENV)/.dev  ## Check the style and the types.
@@ -75,6 +78,11 @@ $(BIN)/python:
 $(VENV)/.run: requirements.txt constraints.txt | $(BIN)/python
 	@echo 'Installing requirements.txt (about 550 MB to download, once)' >&2
 	@$(PIP) --requirement=requirements.txt
+	@touch $@
+
+$(VENV)/.demo: requirements-demo.txt constraints.txt $(VENV)/.run
+	@echo 'Installing requirements-demo.txt' >&2
+	@$(PIP) --requirement=requirements-demo.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt constraints.txt $(VENV)/.run

@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 CODE = sorted(path for folder in ('configs', 'input_pipeline', 'm3p_jax')
               for path in (ROOT / folder).rglob('*.py'))
 TARGETS = {'help', 'setup', 'photos', 'quickstart', 'rerank', 'ablation',
-           'test', 'lint', 'clean'}
+           'serve', 'test', 'lint', 'clean'}
 
 
 def _requirements(name: str) -> list[requirements.Requirement]:
@@ -44,7 +44,8 @@ def test_one_version_everywhere():
 
 
 @pytest.mark.parametrize('name', [
-    'requirements.txt', 'requirements-dev.txt', 'requirements-formats.txt'])
+    'requirements.txt', 'requirements-demo.txt', 'requirements-dev.txt',
+    'requirements-formats.txt'])
 def test_constraints_lie_in_the_requirements(name):
   pinned = {utils.canonicalize_name(line.name): line.specifier
             for line in _requirements('constraints.txt')}
@@ -59,7 +60,9 @@ def test_every_third_party_import_is_required():
              'ml_dtypes': 'ml-dtypes', 'orbax': 'orbax-checkpoint',
              'PIL': 'pillow', 'resvg_py': 'resvg-py',
              'tensorflow_datasets': 'tensorflow-datasets'}
-  optional = {'tensorboard': 'requirements-dev.txt'}
+  optional = {'tensorboard': 'requirements-dev.txt'} | {
+      line.name: 'requirements-demo.txt'
+      for line in _requirements('requirements-demo.txt')}
   required = {line.name for line in _requirements('requirements.txt')}
   standard = set(sys.stdlib_module_names)
   ours = {'configs', 'input_pipeline', 'm3p_jax', 'main'}

@@ -6,8 +6,8 @@ import pathlib
 import fastapi
 from fastapi import concurrency
 from fastapi import responses
+from fastapi.middleware import trustedhost
 import gradio
-from starlette.middleware import trustedhost
 
 from m3p_jax.serve import finder as finder_lib
 from m3p_jax.serve import guard
