@@ -33,8 +33,9 @@ def test_badge_and_checkout_name_the_repository(name):
   assert (f'(https://colab.research.google.com/github/{path}/blob/main/'
           f'notebooks/{name}.ipynb)') in cells[0].source.split('\n')[0]
   assert 'nly a CPU was tried' in cells[0].source
-  clones = re.findall(r'git clone .*', '\n'.join(c.source for c in cells))
-  assert len(clones) == 1 and f' {URL}.git ' in clones[0]
+  source = '\n'.join(cell.source for cell in cells)
+  assert source.count(URL) == 1
+  assert f"\nREPOSITORY = '{URL}'\n" in source
 
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
