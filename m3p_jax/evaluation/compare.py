@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any, NamedTuple
 
-from absl import app
 from absl import flags
 
 from input_pipeline import choices
 from input_pipeline import errors
-from m3p_jax import command_line
 from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import statistics
@@ -145,9 +143,7 @@ def _main() -> None:
           'paired bootstrap over pictures with their captions; p: two-sided '
           'permutation test that swaps the runs in each.')
 
-  app.run(command_line.one_line_errors(main),
-          flags_parser=command_line.one_line_errors(
-              lambda argv: flags.FLAGS(argv)))
+  errors.run_main(main)
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import tqdm
 
+from input_pipeline import bars
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
@@ -87,8 +88,8 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
                          np.float32) for name, one in questions.items()}
   total, left = (sum(job.num_pairs(*piece) for piece in pieces)
                  for pieces in (mine, todo))
-  with engines.progress(title if host == 0 else '', total, 'pairs',
-                        done=total - left) as bar:
+  with bars.bar(title if host == 0 else '', total, unit='pairs',
+                initial=total - left) as bar:
     for name, number in todo:
       piece_CI = job.score(name, number, bar)
       found[name][:, blocks[name][number]] = piece_CI
