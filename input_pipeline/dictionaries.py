@@ -2,10 +2,9 @@
 
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
-writes DIR/dictionaries/freedict/<language>.npz from the FreeDict packages
-English→X and X→English; --source=muse, panlex or tsv reads the files of --path
-(see word_lists.py) into DIR/dictionaries/SOURCE. A dictionary maps the 64-bit
-key of an English phrase of at most three words to token ids.
+writes DIR/dictionaries/SOURCE/<language>.npz, by default from FreeDict's
+packages; --source=muse, panlex or tsv reads --path (see word_lists.py). Keys of
+64 bits stand for English phrases of up to three words, token ids for the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,8 +78,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   Dictionaries that the same tokenizer already built are kept.
 
   Args:
-    languages: target languages.
-    data_dir: folder of prepared data.
+    languages, data_dir: target languages, folder of prepared data.
     source: one of `word_lists.SOURCES`; 'freedict' is fetched.
     path: where the files of another source are.
 
@@ -96,7 +94,9 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
     if not _is_current(target, stamp):
       jobs.append((prepare(), target, stamp))
   folder.mkdir(parents=True, exist_ok=True)
-  if not jobs:
+  if len(jobs) < 2:
+    for job in jobs:
+      _build_one(*job)
     return folder
   # Spawned: a fork would inherit the locks of TensorFlow's threads.
   with concurrent.futures.ProcessPoolExecutor(
@@ -218,14 +218,14 @@ def main(argv: Sequence[str]) -> None:
   """Builds dictionaries and prints what they hold."""
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
-  data_dir = flags.FLAGS.data_dir
-  source, path = flags.FLAGS.source, flags.FLAGS.path
-  languages = flags.FLAGS.languages or word_lists.available(source, path)
-  folder = build(languages, data_dir, source=source, path=path)
+  args = flags.FLAGS
+  languages = args.languages or word_lists.available(args.source, args.path)
+  folder = build(languages, args.data_dir, source=args.source, path=args.path)
   shares = {}
-  if (pathlib.Path(data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():
+  if (pathlib.Path(args.data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():
     from input_pipeline import store  # Slow to load: not in every worker.
-    _, rows = store.read_image_text(data_dir, _COVERAGE_DATASET, 'train')
+    _, rows = store.read_image_text(
+        args.data_dir, _COVERAGE_DATASET, 'train')
     is_english_C = np.array(rows.languages) == 'en'
     keys_W = rows.keys_W[np.repeat(is_english_C, np.diff(rows.word_splits))]
     shares = dict(zip(languages, coverage(load(folder, languages), keys_W),
