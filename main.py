@@ -23,9 +23,10 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run: config.json, metrics.jsonl, '
     'checkpoints/, retrieval.json. Training goes on from what is there.')
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'search'],
+    'mode', 'train', ['train', 'evaluate', 'plan', 'search'],
     'train: up to config.num_train_steps, with validation losses. evaluate: '
-    'retrieval in config.evaluation.languages, into retrieval.json. search: '
+    'retrieval in config.evaluation.languages, into retrieval.json. plan: '
+    'what a step takes on config.plan.topology, into plan.json. search: '
     'the pictures of config.evaluation.dataset nearest to --query.')
 _QUERY = flags.DEFINE_string(
     'query', '', 'What to search for, in any language (--mode=search).')
@@ -51,6 +52,9 @@ def main(argv):
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
     retrieval.evaluate(config, workdir, given=given)
+  elif _MODE.value == 'plan':
+    from m3p_jax import plan
+    plan.plan(config, workdir, given=given)
   else:
     if not _QUERY.value:
       raise errors.UserError('--mode=search needs --query="..."')
