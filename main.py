@@ -17,7 +17,6 @@ from m3p_jax import command_line
 from m3p_jax import modes
 from m3p_jax import progress
 
-_MODES = ['train', 'evaluate', 'search', 'serve', 'export']
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
     'key is changed by --config.KEY=VALUE. Default: WORKDIR/config.json.')
@@ -25,12 +24,7 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run: config.json, metrics.jsonl, '
     'checkpoints/, retrieval.json. Training goes on from what is there.')
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', _MODES,
-    'train: up to config.num_train_steps, with validation losses. evaluate: '
-    'retrieval in config.evaluation.languages, into retrieval.json. search: '
-    'the pictures of config.evaluation.dataset nearest to --query. serve: a '
-    'web page that searches them (needs requirements-demo.txt). export: '
-    'writes --what for other tools.')
+    'mode', 'train', list(modes.MODES), 'What to do.')
 _QUERY = flags.DEFINE_string(
     'query', '', 'What to search for, in any language (--mode=search).')
 _K = flags.DEFINE_integer(
@@ -47,8 +41,8 @@ _WHAT = flags.DEFINE_enum(
 _OUT = flags.DEFINE_string(
     'out', '', 'Folder to write, which must not exist (--mode=export).')
 # Flags that belong to one mode.
-_OWN_FLAGS = {flag: name for name in _MODES
-              for flag in modes.MODES[name].flags}
+_OWN_FLAGS = {flag: name for name, mode in modes.MODES.items()
+              for flag in mode.flags}
 
 
 def main(argv):
@@ -56,7 +50,7 @@ def main(argv):
   if len(argv) > 1:
     raise errors.UserError(
         f'unexpected argument {argv[1]!r}: flags are written --name=value'
-        + (f'; did you mean --mode={argv[1]}?' if argv[1] in _MODES else ''))
+        + (f'; did you mean --mode={argv[1]}?' if argv[1] in modes.MODES else ''))
   if not flags.FLAGS['verbosity'].present:
     progress.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
@@ -81,6 +75,9 @@ def main(argv):
     summary.show(summary.evaluation_rows(config, workdir))
     retrieval.evaluate(config, workdir, given=given)
     print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
+  elif _MODE.value == 'plan':
+    from m3p_jax import plan
+    plan.plan(config, workdir, given=given)
   elif _MODE.value == 'serve':
     from m3p_jax.serve import server
     server.serve(workdir, host=_HOST.value, port=_PORT.value, config=config,

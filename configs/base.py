@@ -48,8 +48,12 @@ def model_config() -> ConfigDict:
   # Activations: 'float32', 'bfloat16', or 'auto' (bfloat16 where the machine
   # multiplies it natively: TPU, GPU, CPUs with AMX; else float32).
   model.dtype = 'auto'
-  # Rematerialise each layer in the backward pass: 'none' or 'full'.
+  # What a layer keeps for its backward pass: 'none' = everything; 'lean' = its
+  # matrix products, with backward passes of our own for what is between them
+  # (right for a TPU); 'dots' = the same by jax.checkpoint; 'full' = its input.
   model.remat = 'none'
+  # What steps are compiled for; 'auto' = the devices of this process.
+  model.platform = 'auto'
   return model
 
 
@@ -143,6 +147,20 @@ def get_config() -> ConfigDict:
   # learning rate times the factor of the first that matches; 0 = frozen (no
   # gradient, no moments).
   config.optimizer.rate_factors = ()
+
+  # Parts that a step's rows are worked on in, one after the other: the memory
+  # of one part, the gradients of all. Negatives of `contrastive` and of hard
+  # `matching` are those of a part.
+  config.accumulation_steps = 1
+
+  config.plan = ConfigDict()
+  # What --mode=plan compiles for: 'v5e:2x4', 'v5p:4x4x4', 'v6e:4x4', …; '' =
+  # this machine's devices.
+  config.plan.topology = ''
+  # Find the largest batch that fits, instead of planning the one given.
+  config.plan.search = False
+  # Regions of a picture: what is planned reads no data.
+  config.plan.num_regions = 100
 
   # Before the first update, fit the heads to the training data: how often its
   # tokens and classes occur, where the match head's inputs lie; see

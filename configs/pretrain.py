@@ -24,7 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.text.max_length = 128
   config.data.image_text.datasets = ('captions',)
   config.data.image_text.languages = ('en',)
-  config.data.image_text.max_length = 64
+  # With 100 regions, rows as long as those of text.
+  config.data.image_text.max_length = 28
   # Every word is replaced with probability β (paper); languages drawn per word.
   config.data.image_text.code_switch.update(dict(
       rate=0.5, language_per='word',
@@ -32,11 +33,12 @@ def get_config() -> ml_collections.ConfigDict:
                  'hu')))
   # Rows a step over all devices: a start, to be fitted to the slice.
   config.tasks = dict(
-      xmlm=base.task_config('masked_lm', 'text', 1024),
+      xmlm=base.task_config('masked_lm', 'text', 512),
       mc_mlm=base.task_config('masked_lm', 'image_text', 512),
       mc_mrm=base.task_config('masked_region', 'image_text', 512),
-      mc_vlm=base.task_config('matching', 'image_text', 512))
-  config.model.remat = 'full'
+      # Each with a wrong pair: 2,048 rows in all.
+      mc_vlm=base.task_config('matching', 'image_text', 256))
+  config.model.remat = 'lean'
   config.optimizer.learning_rate = 1e-4
   config.num_train_steps = 400_000
   config.eval_every_steps = 5_000

@@ -1,5 +1,5 @@
-"""Bytes that a compiled step moves, with every loop counted as often as it
-runs.
+"""What a compiled step computes and moves, with every loop counted as often as
+it runs.
 
 `compiled.cost_analysis()` counts the body of a loop once. This reads the
 compiled program's text instead, by the same rules: an operation reads its
@@ -12,15 +12,9 @@ from collections.abc import Mapping
 import re
 from typing import NamedTuple
 
-from absl import logging
+from m3p_jax import compiled_flops
+from m3p_jax import compiled_program as program
 
-_BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'f16': 2,
-          'bf16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8,
-          'f64': 8, 'c64': 8}
-_ARRAY = re.compile(r'(\w+)\[([\d,]*)\](\{[^}]*\})?')
-_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$')
-_INSTRUCTION = re.compile(
-    r'^\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$')
 _FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
          'after-all', 'partition-id', 'replica-id', 'iota', 'opt-barrier',
          'optimization-barrier', 'add-dependency', 'domain')
@@ -32,68 +26,33 @@ _COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all',
 _ENDS_COLLECTIVE = 'async-collective-done'
 
 
-class _Instruction(NamedTuple):
-  """One line of a program."""
-  name: str
-  shape: str
-  opcode: str
-  operands: tuple[str, ...]
-  text: str
-  is_root: bool
-
-
 class Cost(NamedTuple):
   """What one run of the program moves on one device.
 
   Attributes:
     hbm_bytes: between the chip's memory and its cores.
+    flops: of its matrix products.
     bytes: by the rules of the compiler's own analysis: core memory counts.
   """
   hbm_bytes: float
   bytes: float
+  flops: float
 
 
 def count(text: str) -> Cost:
   """Returns the cost of a compiled program, `compiled.as_text()`."""
-  computations, entry = _parse(text)
-  return Cost(*(_Counter(computations, counts_core).of(entry)
-                for counts_core in (False, True)))
-
-
-def _parse(text):
-  """Returns ({name: {instruction name: instruction}}, name of the entry)."""
-  computations: dict[str, dict[str, _Instruction]] = {}
-  entry, current = '', {}
-  for line in text.splitlines():
-    header = _COMPUTATION.match(line)
-    if header:
-      current = computations[header[2]] = {}
-      entry = header[2] if header[1] else entry
-      continue
-    found = _INSTRUCTION.match(line)
-    if found:
-      root, name, shape, opcode, rest = found.groups()
-      operands = tuple(re.findall(r'%([\w.\-]+)', _arguments(rest)))
-      current[name] = _Instruction(
-          name, shape, opcode, operands, rest, bool(root))
-  return computations, entry
-
-
-def _arguments(rest: str) -> str:
-  """Returns the part of an instruction before its closing parenthesis."""
-  depth = 1
-  for index, character in enumerate(rest):
-    depth += (character == '(') - (character == ')')
-    if not depth:
-      return rest[:index]
-  return rest
+  computations, entry = program.parse(text)
+  hbm_bytes, all_bytes = (_Counter(computations, counts_core).of(entry)
+                          for counts_core in (False, True))
+  return Cost(hbm_bytes, all_bytes, compiled_flops.count(computations, entry))
 
 
 class _Counter:
   """Adds up one kind of bytes over a program."""
 
-  def __init__(self, computations: Mapping[str, Mapping[str, _Instruction]],
-               counts_core: bool):
+  def __init__(
+      self, computations: Mapping[str, Mapping[str, program.Instruction]],
+      counts_core: bool):
     self._computations, self._counts_core = computations, counts_core
     self._known: dict[str, float] = {}
 
@@ -108,9 +67,9 @@ class _Counter:
 
   def _size(self, shape: str) -> float:
     total = 0
-    for dtype, dims, layout in _ARRAY.findall(shape):
+    for dtype, dims, layout in program.ARRAY.findall(shape):
       if self._counts_core or not re.search(r'S\([1-9]', layout):
-        size = _BYTES.get(dtype, 0)
+        size = program.BYTES.get(dtype, 0)
         for dim in filter(None, dims.split(',')):
           size *= int(dim)
         total += size
@@ -121,21 +80,18 @@ class _Counter:
     if opcode in _FREE or opcode.endswith('-done'):
       return 0
     if opcode == 'while':
-      turns = re.search(r'"known_trip_count":\{"n":"(\d+)"', text)
-      if not turns:
-        logging.warning('a loop of the compiled step has no known number of '
-                        'turns and is counted once: %s', instruction.name)
-      return (int(turns[1]) if turns else 1) * self.of(_called(text, 'body'))
+      return program.turns(instruction) * self.of(
+          program.called(text, 'body'))
     if opcode == 'conditional':
       branches = re.search(r'branch_computations=\{([^}]*)\}', text)
       names = (re.findall(r'%([\w.\-]+)', branches[1]) if branches else
-               [_called(text, f'{kind}_computation')
+               [program.called(text, f'{kind}_computation')
                 for kind in ('true', 'false')])
       return max(map(self.of, names))
     if opcode == 'call':
-      return self.of(_called(text, 'to_apply'))
+      return self.of(program.called(text, 'to_apply'))
     if opcode == 'async-start':
-      return self.of(_called(text, 'calls'))
+      return self.of(program.called(text, 'calls'))
     operands = [computation[name] for name in instruction.operands
                 if name in computation]
     if opcode == 'fusion':
@@ -146,7 +102,8 @@ class _Counter:
       return 2 * self._size(operands[1].shape)
     if opcode in ('copy-start', 'slice-start'):
       # The result holds destination, source and a semaphore.
-      arrays = [match[0] for match in _ARRAY.finditer(instruction.shape)]
+      arrays = [match[0]
+                for match in program.ARRAY.finditer(instruction.shape)]
       moved = _Counter({}, True)._size(arrays[0])
       ends = (arrays[0], operands[0].shape)
       return sum(moved for end in ends if self._size(end))
@@ -157,8 +114,8 @@ class _Counter:
     return read + self._size(instruction.shape)
 
   def _fusion(self, instruction, operands) -> float:
-    body = self._computations[_called(instruction.text, 'calls')]
-    parameters = {int(_arguments(inner.text)): inner
+    body = self._computations[program.called(instruction.text, 'calls')]
+    parameters = {int(program.arguments(inner.text)): inner
                   for inner in body.values() if inner.opcode == 'parameter'}
     total = 0.0
     if instruction.name.startswith(_ENDS_COLLECTIVE):
@@ -193,7 +150,7 @@ class _Counter:
   def _written(self, root, body, shape) -> float:
     """Returns the bytes of a fusion's result: of an update, its slice."""
     if root.opcode == 'tuple':
-      parts = [match[0] for match in _ARRAY.finditer(shape)]
+      parts = [match[0] for match in program.ARRAY.finditer(shape)]
       return sum(self._written(body[name], body, part) for name, part in zip(
           root.operands, parts, strict=True))
     if root.opcode == 'parameter' or root.opcode in _COLLECTIVES:
@@ -205,10 +162,3 @@ class _Counter:
       update = body[root.operands[1]]
       return min(size, _Counter({}, True)._size(update.shape))
     return size
-
-
-def _called(text: str, kind: str) -> str:
-  found = re.search(rf'{kind}=%?([\w.\-]+)', text)
-  if not found:
-    raise ValueError(f'no {kind} in the compiled program: {text[:200]}')
-  return found[1]

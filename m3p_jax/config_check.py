@@ -23,7 +23,8 @@ STREAMS = ('text', 'image_text')
 RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
-    'setting', 'data.data_dir', 'model.dtype', 'model.remat')
+    'setting', 'data.data_dir', 'model.dtype', 'model.remat',
+    'model.platform', 'plan')
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
 _TASK_KEYS = tuple(base.task_config('', '', 1))
@@ -79,7 +80,7 @@ def check(config: ConfigDict) -> None:
       raise errors.UserError(
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
-              'keep_checkpoints'):
+              'keep_checkpoints', 'accumulation_steps', 'plan.num_regions'):
     _check_least(key, config[key], 1)
   for key in ('eval_every_steps', 'eval_batches'):
     _check_least(key, config[key], 0)

@@ -161,9 +161,24 @@ def of_rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(RULES['batch']))
 
 
-def check_batch_size(mesh: Mesh, name: str, batch_size: int) -> None:
-  """Raises UserError where a task's rows do not divide over the devices."""
-  spec(mesh, ('batch',), (batch_size,), f'tasks.{name}.batch_size')
+def check_batch_size(mesh: Mesh, name: str, batch_size: int,
+                     accumulation_steps: int = 1) -> None:
+  """Raises UserError where a task's rows do not divide over the devices.
+
+  Args:
+    mesh: of `make_mesh`.
+    name: the task's.
+    batch_size: its rows.
+    accumulation_steps: parts that they are worked on in.
+  """
+  key = f'tasks.{name}.batch_size'
+  if batch_size % accumulation_steps:
+    raise errors.UserError(
+        f'{key}: size {batch_size} does not divide by accumulation_steps='
+        f'{accumulation_steps}')
+  if accumulation_steps > 1:
+    key += f' / accumulation_steps={accumulation_steps}'
+  spec(mesh, ('batch',), (batch_size // accumulation_steps,), key)
 
 
 def put_rows(mesh: Mesh, rows: Any) -> Any:

@@ -3,8 +3,10 @@
 from collections.abc import Collection, Mapping
 import dataclasses
 import functools
+import inspect
 import json
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -49,6 +51,18 @@ class Start(NamedTuple):
   source: str
 
 
+def model_config(config: ConfigDict) -> ModelConfig:
+  """Returns the geometry that a config asks for.
+
+  Raises:
+    UserError: there can be no such model.
+  """
+  try:
+    return ModelConfig(**config.model)
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+
+
 def resolve(config: ConfigDict, workdir: pathlib.Path, *,
             given: Collection[str] = ()) -> Start:
   """Returns the start: the workdir's newest checkpoint, init_from, or fresh.
@@ -62,10 +76,7 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   Raises:
     UserError: geometry, languages or data contradict the checkpoint.
   """
-  try:
-    model_config = ModelConfig(**config.model)
-  except ValueError as error:
-    raise errors.UserError(str(error)) from error
+  asked = model_config(config)
   languages = tuple(config.data.languages)
   manifest = data_manifest(config)
   steps = checkpoint.steps(workdir / 'checkpoints')
@@ -80,11 +91,11 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
     source = str(path)
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
-    model_config = _geometry(model_config, saved_config, path, given)
+    asked = _geometry(asked, saved_config, path, given)
     _check_manifest(manifest, saved, path)
-    if model_config.num_languages > 1:
+    if asked.num_languages > 1:
       languages = _saved_languages(languages, saved, path)
-  return Start(model_config, languages,
+  return Start(asked, languages,
                manifest | {'languages': list(languages)}, source)
 
 
@@ -133,19 +144,32 @@ def make_tasks(task_configs: ConfigDict, *,
     options = dict(task.options)
     if frequencies and config_check.takes_baseline(loss):
       options['baseline'] = frequencies[task.stream]
+    module = sys.modules[loss.__module__]
+    parts = [_with_options(getattr(module, part, None), options)
+             for part in ('prepare', 'prepared_loss')]
     tasks.append(train_step.Task(
-        name, functools.partial(loss, **options), task.weight))
+        name, functools.partial(loss, **options), task.weight, *parts))
   return tuple(tasks)
 
 
-def abstract_state(model_config: ModelConfig, *, mesh: Mesh,
+def _with_options(function, options: Mapping[str, Any]):
+  """Returns the function with those of the options that it takes."""
+  if function is None:
+    return None
+  taken = inspect.signature(function).parameters
+  return functools.partial(
+      function, **{key: value for key, value in options.items()
+                   if key in taken})
+
+
+def abstract_state(config: ModelConfig, *, mesh: Mesh,
                    tx: optax.GradientTransformation,
                    rate_factors: optimizer.RateFactors):
   """Returns (state of shapes and shardings, function from params to it)."""
   create = functools.partial(
       train_step.create_state, tx=tx, rate_factors=rate_factors)
   boxed = jax.eval_shape(
-      lambda: initial.init_params(model_config, jax.random.key(0)))
+      lambda: initial.init_params(config, jax.random.key(0)))
   optimizer.check_rate_factors(nn.unbox(boxed), rate_factors)
   state = jax.eval_shape(create, nn.unbox(boxed))
   trainable, frozen = optimizer.split(

@@ -77,7 +77,8 @@ class _Run:
     self.config, self.workdir, self.start = config, workdir, start
     self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
     for name, task in config.tasks.items():
-      sharding.check_batch_size(self.mesh, name, task.batch_size)
+      sharding.check_batch_size(self.mesh, name, task.batch_size,
+                                config.accumulation_steps)
     self.tasks = start_lib.make_tasks(config.tasks)
     self.schedule, self.tx = start_lib.make_optimizer(config)
     self.model = m3p.M3P(start.config)
@@ -156,12 +157,9 @@ class _Run:
         params = self._fit_first_values(params)
       state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
           params)
-    whole = sharding.replicated(self.mesh)
-    step_fn = jax.jit(
-        functools.partial(train_step.train_step, model=self.model,
-                          tasks=self.tasks, tx=self.tx),
-        in_shardings=(shardings, sharding.of_rows(self.mesh), whole),
-        out_shardings=(shardings, whole), donate_argnums=0)
+    step_fn = train_step.jit(
+        abstract, self.mesh, model=self.model, tasks=self.tasks, tx=self.tx,
+        accumulation_steps=self.config.accumulation_steps)
     return jax.device_put(state, shardings), step_fn
 
   def _fit_first_values(self, params):

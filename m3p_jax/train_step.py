@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -9,11 +10,14 @@ from flax import struct
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import optax
 
+from m3p_jax import accumulation
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import optimizer
+from m3p_jax import sharding
 
 Mean = metrics_lib.Mean
 Metrics = dict[str, Mean]
@@ -57,11 +61,16 @@ class Task:
     name: key of its batch, and first part of its metrics' names.
     loss: loss(model, batch, key) -> (Mean, dict[str, Mean]).
     weight: factor of its mean in the sum of the losses.
+    prepare: prepare(batch, key) -> rows with all that the loss draws, which
+      may then be split; None, or a result of None = it cannot be told apart.
+    prepared_loss: prepared_loss(model, rows) -> as `loss`.
   """
   name: str
   loss: Callable[[nn.Module, batch_lib.Batch, jax.Array],
                  tuple[Mean, Metrics]]
   weight: float = 1.0
+  prepare: Callable[[batch_lib.Batch, jax.Array], Any] | None = None
+  prepared_loss: Callable[[nn.Module, Any], tuple[Mean, Metrics]] | None = None
 
 
 def create_state(params: Any, *, tx: optax.GradientTransformation,
@@ -74,7 +83,7 @@ def create_state(params: Any, *, tx: optax.GradientTransformation,
 
 def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
                key: jax.Array, *, model: nn.Module, tasks: Sequence[Task],
-               tx: optax.GradientTransformation
+               tx: optax.GradientTransformation, accumulation_steps: int = 1
                ) -> tuple[TrainState, Metrics]:
   """Returns the state after one update, and 'task/metric' -> Mean.
 
@@ -86,6 +95,8 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     model: unbound M3P.
     tasks: their order decides their random keys.
     tx: the optimizer of `state.params`.
+    accumulation_steps: parts that the rows are worked on in, one after the
+      other; see `accumulation.py`.
   """
   key = jax.random.fold_in(key, state.step)
 
@@ -94,8 +105,13 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
         optimizer.merge(trainable, state.frozen), batches, key, model=model,
         tasks=tasks, with_dropout=True)
 
-  (loss, metrics), gradients = jax.value_and_grad(
-      weighted_loss, has_aux=True)(state.params)
+  if accumulation_steps > 1:
+    (loss, metrics), gradients = accumulation.value_and_grad(
+        state.params, state.frozen, batches, key, model=model, tasks=tasks,
+        steps=accumulation_steps)
+  else:
+    (loss, metrics), gradients = jax.value_and_grad(
+        weighted_loss, has_aux=True)(state.params)
   updates, opt_state = tx.update(gradients, state.opt_state, state.params)
   one = jnp.ones(())
   metrics['train/loss'] = Mean(loss, one)
@@ -103,6 +119,22 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
   return TrainState(
       step=state.step + 1, params=optax.apply_updates(state.params, updates),
       frozen=state.frozen, opt_state=opt_state), metrics
+
+
+def jit(state: TrainState, mesh: Mesh, **step):
+  """Returns the jitted train step, its state donated.
+
+  Args:
+    state: abstract, with shardings.
+    mesh: of the rows.
+    **step: keywords of `train_step`.
+  """
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  whole = sharding.replicated(mesh)
+  return jax.jit(
+      functools.partial(train_step, **step),
+      in_shardings=(shardings, sharding.of_rows(mesh), whole),
+      out_shardings=(shardings, whole), donate_argnums=0)
 
 
 def eval_step(params: Any, batches: Mapping[str, batch_lib.Batch],

@@ -4,6 +4,8 @@ Letters: B rows, R regions, P predictions a row, F feature, C classes.
 Source: paper, section 3.2; reference.md, sections 1 and 4.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +13,24 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import frequencies
 from m3p_jax import metrics
 from m3p_jax.objectives import masking
+
+
+class Prepared(NamedTuple):
+  """Rows with regions hidden, and what was there."""
+  masked: masking.Masked
+  class_BP: jax.Array
+  target_BPF: jax.Array
+
+
+def prepare(batch: batch_lib.Batch, key: jax.Array, *,
+            mask_rate: float = 0.15) -> Prepared:
+  """Returns all that `loss` draws, for rows that may be split afterwards."""
+  masked = masking.mask_regions(batch, key, rate=mask_rate)
+  regions = batch.regions
+  return Prepared(
+      masked,
+      jnp.take_along_axis(regions.class_ids_BR, masked.positions_BP, axis=1),
+      masking.gather(regions.features_BRF, masked.positions_BP))
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
@@ -30,17 +50,21 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Returns:
     `Mean` over hidden regions, and {'class_loss', 'feature_loss', 'accuracy'}.
   """
-  masked = masking.mask_regions(batch, key, rate=mask_rate)
+  return prepared_loss(
+      model, prepare(batch, key, mask_rate=mask_rate),
+      feature_weight=feature_weight, baseline=baseline)
+
+
+def prepared_loss(model, prepared: Prepared, *, feature_weight: float = 1.0,
+                  baseline: frequencies.Frequencies | None = None):
+  """Returns what `loss` does, of prepared rows."""
+  masked, class_BP, target_BPF = prepared
+  target_BPF = target_BPF.astype(jnp.float32)
   encoded = model.encode(masked.batch)
   hidden_BPD = masking.gather(encoded.regions_BRD, masked.positions_BP)
-  regions = batch.regions
-  class_BP = jnp.take_along_axis(
-      regions.class_ids_BR, masked.positions_BP, axis=1)
   logits_BPC = model.region_class_logits(hidden_BPD)
   nats_BP = -jnp.take_along_axis(
       jax.nn.log_softmax(logits_BPC), class_BP[..., None], axis=-1)[..., 0]
-  target_BPF = masking.gather(
-      regions.features_BRF, masked.positions_BP).astype(jnp.float32)
   weight = masked.weights_BP.sum()
 
   def mean(values_BP):
