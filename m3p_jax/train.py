@@ -13,6 +13,7 @@ from absl import logging
 import jax
 import ml_collections
 
+from m3p_jax import allocator
 from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import first_values
@@ -60,6 +61,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
                  steps[-1], config.num_train_steps)
     return {}
   start_lib.use_compilation_cache()
+  if jax.default_backend() == 'cpu':
+    allocator.keep_freed_memory()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
   draft = path.with_suffix('.tmp')
