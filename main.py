@@ -48,9 +48,10 @@ _OWN_FLAGS = {flag: name for name, mode in modes.MODES.items()
 def main(argv):
   """Checks the flags and hands over to the mode."""
   if len(argv) > 1:
-    raise errors.UserError(
-        f'unexpected argument {argv[1]!r}: flags are written --name=value'
-        + (f'; did you mean --mode={argv[1]}?' if argv[1] in modes.MODES else ''))
+    hint = (f'; did you mean --mode={argv[1]}?' if argv[1] in modes.MODES
+            else '')
+    raise errors.UserError(f'unexpected argument {argv[1]!r}: flags are '
+                           f'written --name=value{hint}')
   if not flags.FLAGS['verbosity'].present:
     progress.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
