@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 CODE = sorted(path for folder in ('configs', 'input_pipeline', 'm3p_jax')
               for path in (ROOT / folder).rglob('*.py'))
-TARGETS = {'help', 'setup', 'quickstart', 'rerank', 'ablation', 'test', 'lint',
-           'clean'}
+TARGETS = {'help', 'setup', 'quickstart', 'rerank', 'ablation', 'test', 'fuzz',
+           'lint', 'clean'}
 
 
 def _requirements(name: str) -> list[requirements.Requirement]:
