@@ -24,7 +24,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
-.PHONY: help setup photos quickstart rerank ablation serve test lint clean
+.PHONY: help setup photos quickstart rerank ablation serve test fuzz lint \
+        clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -56,6 +57,10 @@ serve: setup $(VENV)/.demo  ## Search the quickstart's pictures in the browser.
 
 test: $(VENV)/.demo $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
+
+fuzz: $(VENV)/.dev  ## Read 10,000 damaged files of every format (an hour).
+	@M3P_JAX_FUZZ=10000 $(BIN)/python -m pytest -n auto --maxprocesses=4 \
+	  tests/test_fuzz.py $(ARGS)
 
 lint: $(VENV)/.dev  ## Check the style and the types.
 	@$(BIN)/ruff check .

@@ -222,7 +222,7 @@ def main(argv: Sequence[str]) -> None:
   languages = args.languages or word_lists.available(args.source, args.path)
   folder = build(languages, args.data_dir, source=args.source, path=args.path)
   shares = {}
-  if (pathlib.Path(args.data_dir) / _COVERAGE_DATASET / 'manifest.json').exists():
+  if os.path.exists(f'{args.data_dir}/{_COVERAGE_DATASET}/manifest.json'):
     from input_pipeline import store  # Slow to load: not in every worker.
     _, rows = store.read_image_text(
         args.data_dir, _COVERAGE_DATASET, 'train')

@@ -34,15 +34,16 @@ class Image:
 
 
 def image(name: str, *, seed: int, count: int = 3, height: int = 48,
-          width: int = 64, feature_dim: int = 5) -> Image:
+          width: int = 64, feature_dim: int = 5,
+          num_classes: int = CLASSES) -> Image:
   """Returns a made-up image; some box reaches its right and bottom edges."""
   draw = np.random.default_rng(seed)
   corners = draw.random((count, 2, 2)).astype(np.float32)
   corners.sort(axis=1)
   corners[0, 1] = 1
   boxes = corners.reshape(count, 4) * np.float32([width, height] * 2)
-  scores = draw.random((count, CLASSES)).astype(np.float32)
-  objects = draw.integers(0, CLASSES, count)
+  scores = draw.random((count, num_classes)).astype(np.float32)
+  objects = draw.integers(0, num_classes, count)
   scores[np.arange(count), objects] = 2
   return Image(
       name, height, width, boxes,
