@@ -84,8 +84,7 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):
-    self.extractor = regions.make_extractor(
-        options.features, batch_size=_BATCH)
+    self.extractor = regions.make_extractor(options.features)
     super().__init__(options=options, **kwargs)
     self._encoder = captions_lib.Encoder(self.tokenizer)
 
