@@ -88,7 +88,7 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
   def __init__(self, *, options: Options, **kwargs):
     self.extractor: Any = (
         extracted.ExtractedRegions(options) if options.features_format
-        else regions.make_extractor(options.features, batch_size=_BATCH))
+        else regions.make_extractor(options.features))
     super().__init__(options=options, **kwargs)
     self._encoder = captions_lib.Encoder(self.tokenizer)
 

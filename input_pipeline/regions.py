@@ -199,7 +199,7 @@ def _assemble(
   return RegionSet(features_RF, boxes_R4, class_ids_R, tile.height, tile.width)
 
 
-def make_extractor(name: str, *, batch_size: int = 32) -> Any:
+def make_extractor(name: str) -> Any:
   """Returns the extractor of a name in `EXTRACTORS`.
 
   It has `manifest` and `feature_dim`, cuts pictures (`cut`) and turns a batch
@@ -209,7 +209,7 @@ def make_extractor(name: str, *, batch_size: int = 32) -> Any:
   if name == 'detector':
     from input_pipeline import detector  # It returns this module's types.
     return detector.DetectorExtractor()
-  return GridExtractor(batch_size=batch_size)
+  return GridExtractor()
 
 
 def find_weights() -> pathlib.Path:

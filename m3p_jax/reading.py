@@ -97,17 +97,25 @@ class Reader:
       PictureError: one cannot be used.
     """
     sets = self._extractor.extract(images)
-    boxes_BR4 = np.stack([one.boxes_R4 for one in sets]).astype(np.float32)
+    # Every number of regions is compiled anew: one is used where it is known.
+    num_regions = max(self._extractor.manifest.get('num_regions', 0),
+                      *(len(one.boxes_R4) for one in sets))
+
+    def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+      return np.stack([
+          np.pad(array, [(0, num_regions - len(array))]
+                 + [(0, 0)] * (array.ndim - 1)) for array in arrays])
+
+    boxes_BR4 = stack([one.boxes_R4 for one in sets]).astype(np.float32)
     size_B14 = np.array([[[one.width, one.height] * 2] for one in sets],
                         np.float32)
     x1, y1, x2, y2 = np.moveaxis(boxes_BR4 / size_B14, -1, 0)
-    features_BRF = np.stack([one.features_RF for one in sets])
     return batch_lib.Regions(
         image_id_B=np.arange(len(sets), dtype=np.int32),
-        features_BRF=features_BRF,
+        features_BRF=stack([one.features_RF for one in sets]),
         boxes_BRG=np.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], -1),
-        class_ids_BR=np.stack([one.class_ids_R for one in sets]),
-        mask_BR=np.ones(features_BRF.shape[:2], bool))
+        class_ids_BR=stack([one.class_ids_R for one in sets]),
+        mask_BR=stack([np.ones(len(one.boxes_R4), bool) for one in sets]))
 
   @functools.cached_property
   def _tokenizer(self):
@@ -123,9 +131,11 @@ class Reader:
   @functools.cached_property
   def _extractor(self):
     from input_pipeline import regions  # Its weights may have to be fetched.
-    extractor = regions.GridExtractor(batch_size=_EXTRACTOR_BATCH)
-    expected = self._weights.manifest.get('feature_extractor')
-    if expected not in (None, extractor.manifest):
+    expected = self._weights.manifest.get('feature_extractor') or {}
+    name = expected.get('name')
+    extractor = regions.make_extractor(
+        name if name in regions.EXTRACTORS else 'grid')
+    if expected not in ({}, extractor.manifest):
       raise errors.UserError(
           f'{self._weights.path} was trained on features of {expected}; new '
           f'pictures are read by {extractor.manifest}')
