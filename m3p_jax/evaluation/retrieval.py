@@ -14,6 +14,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from m3p_jax.evaluation import attention
 from m3p_jax.evaluation import cells as cells_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import examples
@@ -195,6 +196,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   examples.update(workdir, setting, examples.collect(
       retrieval_set, outcome.text_to_image, data_dir=data_dir,
       dataset=c.dataset) | header | {'mode': c.mode})
+  results.write(workdir / 'attention.json', attention.collect(
+      engines.Engine(weights.params, weights.config), retrieval_set, languages,
+      data_dir=data_dir, dataset=c.dataset))
   print(f'\n{c.dataset} ({c.split}), protocol {c.protocol}, setting {setting}, '
         f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
         'per cent:\n')
