@@ -33,18 +33,6 @@ from m3p_jax.model import config as model_config_lib
 MODES = ('dual', 'joint', 'rerank')
 
 
-def evaluate_params(
-    params: Any, model_config: model_config_lib.ModelConfig,
-    retrieval_set: evaluation_set.RetrievalSet, languages: Sequence[str], *,
-    mode: str = 'dual', top_k: int = 20, joint_weight: float = -1.0,
-    batch_size: int = 256, protocol: str = 'tux-paint',
-    language_ids: Mapping[str, int] | None = None) -> dict[str, dict[str, Any]]:
-  """Returns {language: cell of retrieval.json}; see `run`."""
-  return run(params, model_config, retrieval_set, languages, mode=mode,
-             top_k=top_k, joint_weight=joint_weight, batch_size=batch_size,
-             protocol=protocol, language_ids=language_ids).languages
-
-
 def run(params: Any, model_config: model_config_lib.ModelConfig,
         retrieval_set: evaluation_set.RetrievalSet, languages: Sequence[str],
         *, mode: str, top_k: int = 20, joint_weight: float = -1.0,
