@@ -29,12 +29,15 @@ class CaptionSet:
     written_M2: int [M, 2], (caption, picture it was written for) of all M
       captions in the records' order, equal texts included; None where only
       the distinct captions are known.
+    word_lengths_N: for each caption how many ids each of its words has; None
+      as above.
   """
   texts: list[str]
   token_ids_NL: np.ndarray
   text_mask_NL: np.ndarray
   groups: list[set[int]]
   written_M2: np.ndarray | None = None
+  word_lengths_N: list[list[int]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +114,15 @@ def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
   words = examples.gather_words(captions, first_N, max_words=max_length - 2)
   token_ids_NL, text_mask_NL = examples.pad_ids(
       phrases.unswitched(words), max_length)
+  id_counts_W = np.diff(captions.ids.splits)
   written = sorted((row, caption) for caption, rows in enumerate(
       rows_of.values()) for row in rows)
+  word_lengths_N = [
+      id_counts_W[captions.word_splits[row]:captions.word_splits[row + 1]]
+      .tolist() for row in first_N.numpy()]
   return CaptionSet(
-      texts=list(rows_of), token_ids_NL=token_ids_NL.numpy(),
+      texts=list(rows_of), word_lengths_N=word_lengths_N,
+      token_ids_NL=token_ids_NL.numpy(),
       text_mask_NL=text_mask_NL.numpy(),
       written_M2=np.array(
           [(caption, captions.picture_C[row]) for row, caption in written]),

@@ -6,6 +6,7 @@ Scores into FOLDER. KILL_AFTER > 0: dies by SIGKILL in the middle of writing
 that piece. PROCESS and PORT: one of two hosts.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -68,15 +69,23 @@ def questions() -> dict[str, exact.Question]:
   return found
 
 
-def score(folder: pathlib.Path | None = None) -> dict[str, np.ndarray]:
-  """Returns the scores, in small pieces."""
-  before = partition.PAIRS_PER_PIECE
-  partition.PAIRS_PER_PIECE = 40
+@contextlib.contextmanager
+def small_pieces():
+  """Makes the few pairs here as many pieces and shapes as millions would be."""
+  before = partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE
+  partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE = 40, 70
   try:
-    return exact.scores(
-        engine(), regions(), questions(), folder=folder, origin=ORIGIN)
+    yield
   finally:
-    partition.PAIRS_PER_PIECE = before
+    partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE = before
+
+
+def score(folder: pathlib.Path | None = None, origin=ORIGIN,
+          ) -> dict[str, np.ndarray]:
+  """Returns the scores, in small pieces."""
+  with small_pieces():
+    return exact.scores(
+        engine(), regions(), questions(), folder=folder, origin=origin)
 
 
 def _kill_after(count: int) -> None:

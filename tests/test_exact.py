@@ -142,9 +142,7 @@ def test_scores_of_something_else_are_not_mixed_in(tmp_path):
   before = pieces(tmp_path)
   with pytest.raises(errors.UserError, match=(
       r'manifest\.json.*another weights \("of seed 2", now "of seed 3"\)')):
-    exact.scores(exact_scores.engine(), exact_scores.regions(),
-                 exact_scores.questions(), folder=tmp_path,
-                 origin={'weights': 'of seed 3'})
+    exact_scores.score(tmp_path, {'weights': 'of seed 3'})
   (tmp_path / 'de' / 'piece_0000.npy').write_bytes(b'cut off')
   with pytest.raises(errors.UserError, match=r'piece_0000\.npy.*delete it'):
     exact_scores.score(tmp_path)

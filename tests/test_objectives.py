@@ -143,6 +143,35 @@ def test_hard_negatives_are_drawn_more_often():
   assert draws.count(1) > 30
 
 
+def test_the_references_loss_by_hand():
+  """Each direction is the mean of its candidates' binary cross-entropy."""
+  batch = models.batch(rows=3)
+
+  def run(model, batch):
+    mean, _ = retrieval.loss(model, batch, KEY, num_candidates=3)
+    # Three candidates of three rows are all there are, whatever is drawn.
+    index = jnp.arange(3)
+    logits_33 = model.match_logits(model.encode(negatives.pair(
+        batch, jnp.repeat(index, 3), jnp.tile(index, 3)))).reshape(3, 3)
+    return mean, logits_33
+
+  mean, logits_33 = models.call(run, batch)
+  nats_33 = np.log1p(np.exp(np.where(np.eye(3), -logits_33, logits_33)))
+  by_hand = 0.5 * (nats_33.mean(0) + nats_33.mean(1))
+  np.testing.assert_allclose(mean.total, by_hand.sum(), rtol=1e-5)
+
+
+def test_hard_negatives_cross_languages_but_not_groups():
+  # Rows 0 and 1 are one picture in two languages, rows 2 and 3 another.
+  image_id_B = jnp.asarray([7, 7, 8, 8])
+  scores_BB = jnp.asarray([[9., 9., 0., 8.]] * 4)
+  index_BN, valid_BN = negatives.draw(
+      jax.random.key(0), scores_BB, image_id_B, count=2)
+  assert np.asarray(valid_BN).all()
+  assert sorted(index_BN[0].tolist()) == [2, 3]
+  assert sorted(index_BN[2].tolist()) == [0, 1]
+
+
 def _regions_of_one_group(batch):
   return batch._replace(regions=batch.regions._replace(
       image_id_B=jnp.zeros_like(batch.regions.image_id_B)))

@@ -188,3 +188,25 @@ def test_rows_read_from_records_are_those_from_memory():
           _config(**{'image_text.memory_bytes': size}), TASKS, seed=1)), 5)
       for size in (10**9, 0))
   _assert_equal(from_memory, from_records)
+
+
+def _pictures_by_language(shots):
+  stream = iter(pipeline.build(
+      _config(**{'image_text.shots': shots, 'image_text.datasets': ('pairs',)}),
+      FEW, seed=1))
+  found = {}
+  for batch in _take(stream, 40):
+    rows = batch['mc_mlm']
+    for language, features_RF in zip(
+        rows.language_B, rows.regions.features_BRF, strict=True):
+      found.setdefault(int(language), set()).add(float(features_RF[0, 0]))
+  return found
+
+
+def test_few_shots_are_the_same_pictures_in_every_language():
+  few, more = _pictures_by_language(3), _pictures_by_language(6)
+  assert {len(pictures) for pictures in few.values()} == {3}
+  assert {len(pictures) for pictures in more.values()} == {6}
+  # German and French captions are of the same pictures here.
+  assert few[1] == few[2] < more[1] == more[2]
+  assert few[0] < more[0]

@@ -16,6 +16,7 @@ from m3p_jax.recipes import data
 from m3p_jax.recipes import quickstart
 from m3p_jax.recipes import reranking
 from m3p_jax.recipes import stages
+from tests import test_statistics
 
 
 def test_interval_is_student():
@@ -70,9 +71,12 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
       ablation.weights_lib, 'load', lambda path: types.SimpleNamespace(
           params=None, config=None, language_ids=None))
   monkeypatch.setattr(ablation.evaluation_set, 'load', lambda *args: None)
+  names = ('en', 'de', 'zu')
+  queries = test_statistics.language([1, 99, 99, 99])
   monkeypatch.setattr(
-      ablation.retrieval, 'evaluate_params', lambda *args, **kwargs: {
-          name: {'mean_recall': 10.0} for name in ('en', 'de', 'zu')})
+      ablation.retrieval, 'run', lambda *args, **kwargs: types.SimpleNamespace(
+          languages={name: {'mean_recall': 25.0} for name in names},
+          queries={name: queries for name in names}))
   arguments = dict(num_seeds=2, overrides={'optimizer.clip_norm': 2.0})
   fakes.fails_at = 'ablation_en'
   with pytest.raises(KeyboardInterrupt):
@@ -89,8 +93,10 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
   again = ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
   assert again == content
   assert len(fakes.log) == done
-  text = ablation.text(content)
-  assert '| on − off | +0.00 ± 0.00 |' in text
+  text = ablation.text(content, tmp_path / 'run')
+  # One of four pictures is found: 25 %, and 0 to 75 in 95 % of the draws.
+  assert '| off | 25.0 (0.0–75.0) |' in text
+  assert '| on − off | +0.00 ± 0.00, p 1 |' in text
   assert '2 seeds' in text
   assert 'steps (rows a step: contrastive ' in text
   arguments['overrides'] = {'optimizer.clip_norm': 3.0}

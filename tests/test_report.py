@@ -9,9 +9,11 @@ import pytest
 from input_pipeline import errors
 from m3p_jax.evaluation import charts
 from m3p_jax.evaluation import details
+from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from tests import test_results
+from tests import test_statistics
 
 # Elements without an end.
 VOID = {'meta', 'img', 'br'}
@@ -154,3 +156,41 @@ def test_report_says_when_re_ranking_changes_nothing():
   assert 'changes nothing' in page
   assert 'gives 30.0 at top 8' in page
   assert 'changes nothing' not in details.reranking(choice | {'top_k': 8})
+
+
+def test_curves_mistakes_and_attention_are_shown(workdir):
+  write_the_rest(workdir)
+  query_ranks.update(workdir / 'retrieval.json', 'all', {
+      'en': test_statistics.language([1, 4, 40, 40]),
+      'de': test_statistics.language([1, 1, 40, 40])})
+  curve = [
+      {'top_k': k, 'pairs': 10 * k, 'pairs_share': 12.34 * k,
+       'mean_recall': 40. + k, 'agreement': {'first': 77.7, 'first10': 66.6}}
+      for k in (0, 1, 8)]
+  exact = test_results.cell(trained=('en', 'de'), en=48., de=44., he=30.)
+  exact['languages']['de']['gap_to_english'] = 4.0
+  results.update(workdir, test_results.HEADER, 'joint', 'all', exact | {
+      'curve': curve, 'mean_rank_variance': {
+          'text_to_image': 123.4, 'image_to_text': 56.7}})
+  examples = results.read(workdir / 'examples.json')
+  query = examples['all']['queries'][0]
+  examples['all']['mistakes'] = [query | {
+      'rank': 99, 'text': 'schlimm', 'wanted': query['found'][0]}]
+  results.write(workdir / 'examples.json', examples)
+  results.write(workdir / 'attention.json', {'pairs': [{
+      'language': 'ar', 'text': 'قط أحمر', 'image_id': 'a/b',
+      'picture': PIXEL, 'boxes': [[0., 0., .5, 1.], [.5, 0., 1., 1.]],
+      'words': [{'word': 'قط', 'weights': [.1, .4]},
+                {'word': 'أحمر', 'weights': [0., 0.]}]}]})
+  content = report.build(workdir)
+  page = check(content)
+  text = ' '.join(page.text)
+  for expected in (
+      'Recall at k', 'Two stages', '98.7', '77.7 %', 'Worst mistakes',
+      'schlimm', 'rank 99', 'Where words look', 'أحمر', 'Across languages',
+      '123', '+4.0'):
+    assert expected in text, expected
+  # The strongest region of a word is darkest; the other by its share.
+  assert 'opacity="0.65"' in content
+  assert 'opacity="0.16"' in content
+  assert set(page.addresses) == {PIXEL}

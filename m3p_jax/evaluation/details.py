@@ -1,6 +1,6 @@
 """The lower sections of report.html: examples, re-ranking, ablation, facts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import html
 from typing import Any
 
@@ -18,31 +18,64 @@ def examples(content: Mapping[str, Content], setting: str) -> str:
     content: of examples.json.
     setting: whose are shown; those evaluated last where it has none.
   """
-  if not content:
+  last = _of(content, setting)
+  if not last:
     return ''
-  if setting not in content:
-    setting = list(content)[-1]
-  last = content[setting]
-  parts = []
-  for query in last['queries']:
-    code = query['language']
-    english = '' if code == 'en' else (
-        f'<span class="soft"> · {html.escape(query["english"])}</span>')
-    found = ''.join(_figure(one, last['pictures']) for one in query['found'])
-    parts.append(
-        f'<div class="query"><h3><span class="chip">'
-        f'{html.escape(language_names.name(code))}</span><bdi class="text" '
-        f'lang="{code.replace("_", "-")}" dir="auto">'
-        f'{html.escape(query["text"])}</bdi>{english}<span class="soft"> · '
-        f'rank {query["rank"]}</span></h3><div class="found">{found}</div>'
-        '</div>')
   return sections.section(
       'Examples',
       'Captions of the test pictures, drawn at random before any result was '
-      'known, and the first pictures that setting '
-      f'“{html.escape(setting)}” ({sections.MODES[last["mode"]]}) found among '
+      f'known, and the first pictures that {_name(last)} found among '
       'all. ✓ marks right answers; “rank” is that of the first.',
-      f'<div class="queries">{"".join(parts)}</div>')
+      _queries(last['queries'], last['pictures']))
+
+
+def mistakes(content: Mapping[str, Content], setting: str) -> str:
+  """Returns the queries with the worst ranks; arguments as `examples`."""
+  last = _of(content, setting)
+  if not last.get('mistakes'):
+    return ''
+  return sections.section(
+      'Worst mistakes', f'In some languages the caption that {_name(last)} '
+      'ranks worst: the pictures it found instead, and the one that was '
+      'wanted (framed).',
+      _queries(last['mistakes'], last['pictures'], wanted=True))
+
+
+def _of(content: Mapping[str, Content], setting: str) -> Content:
+  """Returns a setting's examples, else those evaluated last; {} for none."""
+  if not content:
+    return {}
+  setting = setting if setting in content else list(content)[-1]
+  return dict(content[setting]) | {'setting': setting}
+
+
+def _name(last: Content) -> str:
+  return (f'setting “{html.escape(last["setting"])}” '
+          f'({sections.MODES[last["mode"]]})')
+
+
+def _queries(queries: Sequence[Content], pictures: Mapping[str, str], *,
+             wanted: bool = False) -> str:
+  parts = []
+  for query in queries:
+    code = query['language']
+    english = '' if code == 'en' else (
+        f'<span class="soft"> · {html.escape(query["english"])}</span>')
+    shown = query['found']
+    if wanted:
+      shown = [*shown[:-1], query['wanted']]
+    found = ''.join(_figure(one, pictures) for one in shown)
+    parts.append(
+        f'<div class="query"><h3>{_caption(code, query["text"])}{english}'
+        f'<span class="soft"> · rank {query["rank"]}</span></h3>'
+        f'<div class="found">{found}</div></div>')
+  return f'<div class="queries">{"".join(parts)}</div>'
+
+
+def _caption(code: str, text: str) -> str:
+  return (f'<span class="chip">{html.escape(language_names.name(code))}</span>'
+          f'<bdi class="text" lang="{code.replace("_", "-")}" dir="auto">'
+          f'{html.escape(text)}</bdi>')
 
 
 def _figure(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
@@ -53,6 +86,42 @@ def _figure(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
   state = ' class="right"' if found['is_right'] else ''
   return (f'<figure{state}><div class="picture">{picture}</div>'
           f'<figcaption title="{name}">{name}</figcaption></figure>')
+
+
+def attention(content: Content) -> str:
+  """Returns where words look in their pictures.
+
+  Args:
+    content: of attention.json, see `attention.collect`.
+  """
+  parts = []
+  for pair in content.get('pairs', ()):
+    figures = []
+    for word in pair['words']:
+      top = max(word['weights']) or 1.0
+      boxes = ''.join(
+          f'<rect x="{x1:.3f}" y="{y1:.3f}" width="{x2 - x1:.3f}" '
+          f'height="{y2 - y1:.3f}" opacity="{0.65 * weight / top:.2f}"/>'
+          for (x1, y1, x2, y2), weight in zip(
+              pair['boxes'], word['weights'], strict=True))
+      name = html.escape(word['word'])
+      figures.append(
+          f'<figure><div class="looked"><img src="{pair["picture"]}" '
+          f'alt="{html.escape(pair["image_id"])}" loading="lazy"><svg '
+          'viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">'
+          f'{boxes}</svg></div><figcaption><bdi>{name}</bdi></figcaption>'
+          '</figure>')
+    parts.append(
+        f'<div class="query"><h3>{_caption(pair["language"], pair["text"])}'
+        f'</h3><div class="found">{"".join(figures)}</div></div>')
+  if not parts:
+    return ''
+  return sections.section(
+      'Where words look', 'Attention from each word to the picture’s regions '
+      'in the last layer of the joint encoder, mean over heads; the darker, '
+      'the more, relative to the word’s strongest region. It shows where the '
+      'model reads, which is not always why it decides.',
+      f'<div class="queries">{"".join(parts)}</div>')
 
 
 def reranking(choice: Content) -> str:

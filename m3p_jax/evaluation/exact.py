@@ -27,7 +27,9 @@ from m3p_jax.evaluation import score_files
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import joint_pass
 
-# Every length of captions, and number of regions, is compiled.
+# Every length of captions with every number of regions is compiled: worth it
+# for so many pairs of each.
+PAIRS_PER_SHAPE = 10_000
 _MOST_LENGTHS, _MOST_REGIONS = 6, 3
 
 
@@ -126,10 +128,14 @@ class _Job:
     self._order = {name: np.argsort(
         -one.texts.text_mask_CL.sum(1), kind='stable')
                    for name, one in questions.items()}
+    num_pairs = sum(len(self._order[name]) * len(one.pictures_I)
+                    for name, one in questions.items())
     self._region_counts = partition.choose_lengths(
-        partition.count_regions(regions), _MOST_REGIONS)
-    self._lengths = partition.choose_lengths(np.concatenate([
-        self._tile_lengths(name) for name in questions]), _MOST_LENGTHS)
+        partition.count_regions(regions),
+        min(_MOST_REGIONS, 1 + num_pairs // (4 * PAIRS_PER_SHAPE)))
+    self._lengths = partition.choose_lengths(
+        np.concatenate([self._tile_lengths(name) for name in questions]),
+        min(_MOST_LENGTHS, 1 + num_pairs // PAIRS_PER_SHAPE))
 
   def num_pairs(self, name: str, number: int) -> int:
     """Returns how many pairs a piece has."""

@@ -1,7 +1,7 @@
 """Example queries with the pictures found, small enough to live in a report."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import pathlib
 from typing import Any
 
@@ -11,8 +11,9 @@ from input_pipeline import builder
 from input_pipeline import evaluation_set
 from m3p_jax.evaluation import results
 
-# Queries in one report, and pictures shown for each.
+# Queries in one report, mistakes among them, and pictures shown for each.
 NUM_QUERIES = 12
+NUM_MISTAKES = 6
 NUM_SHOWN = 5
 
 
@@ -46,7 +47,7 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
             text_to_image: Mapping[str, np.ndarray], *,
             data_dir: str | pathlib.Path, dataset: str,
             seed: int = 0) -> dict[str, Any]:
-  """Returns queries drawn at random, none chosen by its result.
+  """Returns queries drawn at random, and the worst mistakes.
 
   Args:
     retrieval_set: what was evaluated.
@@ -56,42 +57,70 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
     seed: of the draw.
 
   Returns:
-    `queries`: a list of {language, text, english, rank, found: [{image_id,
-    english, is_right}]}, and `pictures`: {image id: data address}.
+    `queries`, none chosen by its result, and `mistakes`, in some languages the
+    one with the worst rank: lists of {language, text, english, rank, found:
+    [{image_id, english, is_right}], wanted: the same of a right picture}, and
+    `pictures`: {image id: data address}.
   """
   rng = np.random.default_rng(seed)
-  english = english_captions(retrieval_set)
+  show = _Shower(retrieval_set, text_to_image)
   queries: list[dict[str, Any]] = []
-  shown: set[int] = set()
   asked: set[int] = set()
-  for language in _spread(list(text_to_image), NUM_QUERIES):
+  for language in spread(list(text_to_image), NUM_QUERIES):
     captions = retrieval_set.captions[language]
-    asked_C = ~np.isnan(text_to_image[language]).all(1)
-    order = rng.permutation(np.flatnonzero(asked_C))
+    order = rng.permutation(show.asked(language))
     # Another concept in each language, as long as there are enough.
     index = next((i for i in order if not captions.groups[i] & asked),
                  order[0])
-    right = captions.groups[index]
-    asked |= right
-    scores_I = np.nan_to_num(text_to_image[language][index], nan=-np.inf)
-    ranked = np.argsort(-scores_I, kind='stable')
-    best = max(scores_I[list(right)])
-    wrong = np.setdiff1d(np.arange(len(scores_I)), list(right))
-    queries.append({
-        'language': language, 'text': captions.texts[index],
-        'english': english.get(min(right), ''),
-        'rank': int((scores_I[wrong] >= best).sum()) + 1,
-        'found': [{'image_id': retrieval_set.image_ids[i],
-                   'english': english.get(int(i), ''),
-                   'is_right': int(i) in right}
-                  for i in ranked[:NUM_SHOWN]]})
-    shown.update(map(int, ranked[:NUM_SHOWN]))
+    asked |= captions.groups[index]
+    queries.append(show.query(language, index))
+  mistakes = []
+  for language in spread(list(text_to_image), NUM_MISTAKES):
+    worst = max((show.query(language, i) for i in show.asked(language)),
+                key=lambda query: query['rank'])
+    if worst['rank'] > 1:
+      mistakes.append(worst)
   pictures = {}
-  for image_id in (retrieval_set.image_ids[i] for i in sorted(shown)):
+  for image_id in sorted({
+      one['image_id'] for query in queries + mistakes
+      for one in (*query['found'], query['wanted'])}):
     path = thumbnail(data_dir, dataset, image_id)
     if path:
       pictures[image_id] = data_uri(path)
-  return {'queries': queries, 'pictures': pictures}
+  return {'queries': queries, 'mistakes': mistakes, 'pictures': pictures}
+
+
+class _Shower:
+  """Says what a query found."""
+
+  def __init__(self, retrieval_set: evaluation_set.RetrievalSet,
+               text_to_image: Mapping[str, np.ndarray]):
+    self._set, self._scores = retrieval_set, text_to_image
+    self._english = english_captions(retrieval_set)
+
+  def asked(self, language: str) -> np.ndarray:
+    """Returns the captions that were asked."""
+    return np.flatnonzero(~np.isnan(self._scores[language]).all(1))
+
+  def query(self, language: str, index: int) -> dict[str, Any]:
+    """Returns one query as `collect` describes it."""
+    captions = self._set.captions[language]
+    right = captions.groups[index]
+    scores_I = np.nan_to_num(self._scores[language][index], nan=-np.inf)
+    best = max(right, key=lambda i: scores_I[i])
+    wrong = np.setdiff1d(np.arange(len(scores_I)), list(right))
+    ranked = np.argsort(-scores_I, kind='stable')
+    return {
+        'language': language, 'text': captions.texts[index],
+        'english': self._english.get(min(right), ''),
+        'rank': int((scores_I[wrong] >= scores_I[best]).sum()) + 1,
+        'found': [self._picture(int(i), right) for i in ranked[:NUM_SHOWN]],
+        'wanted': self._picture(int(best), right)}
+
+  def _picture(self, number: int, right: Collection[int]) -> dict[str, Any]:
+    return {'image_id': self._set.image_ids[number],
+            'english': self._english.get(number, ''),
+            'is_right': number in right}
 
 
 def update(workdir: pathlib.Path, setting: str,
@@ -104,7 +133,7 @@ def update(workdir: pathlib.Path, setting: str,
   results.write(path, kept | {setting: content})
 
 
-def _spread(names: Sequence[str], count: int) -> list[str]:
+def spread(names: Sequence[str], count: int) -> list[str]:
   """Returns up to `count` of the names, evenly spread, the first included."""
   if len(names) <= count:
     return list(names)

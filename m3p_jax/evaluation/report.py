@@ -1,21 +1,24 @@
 """report.html of a workdir, in one file that needs no network.
 
 python -m m3p_jax.evaluation.report --workdir=DIR rebuilds it from
-retrieval*.json, examples.json, metrics.jsonl, rerank_choice.json,
-ablation.md and timings.json, those that there are.
+retrieval*.json, ranks/, examples.json, attention.json, metrics.jsonl,
+rerank_choice.json, ablation.md and timings.json, those that there are.
 """
 
 import html
 import os
 import pathlib
 import string
+from typing import Any
 
 from absl import app
 from absl import flags
 
 from input_pipeline import errors
 from m3p_jax import metrics
+from m3p_jax.evaluation import curves
 from m3p_jax.evaluation import details
+from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import sections
 
@@ -40,13 +43,24 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
 
 def build(workdir: pathlib.Path) -> str:
   """Returns the report as HTML."""
-  files = _result_files(workdir)
+  named = _result_files(workdir)
+  files = list(named.values())
+  ranks = {row: query_ranks.load(path, setting) for row, (path, setting)
+           in zip(sections.rows_of(files), (
+               (path, setting) for path, content in named.items()
+               for setting in content['settings']), strict=True)}
+  examples = results.read(workdir / 'examples.json')
+  setting = list(files[0]['settings'])[-1]
   ablation = workdir / 'ablation.md'
   parts = (
       sections.overview(files),
       sections.by_language(files),
-      details.examples(results.read(workdir / 'examples.json'),
-                       list(files[0]['settings'])[-1]),
+      curves.recall(ranks),
+      curves.consistency(sections.rows_of(files)),
+      details.examples(examples, setting),
+      details.mistakes(examples, setting),
+      details.attention(results.read(workdir / 'attention.json')),
+      curves.two_stage(files),
       details.reranking(results.read(workdir / 'rerank_choice.json')),
       sections.losses(_runs(workdir)),
       details.ablation(ablation.read_text() if ablation.exists() else ''),
@@ -67,22 +81,24 @@ def _num_languages(files) -> int:
               for name in cell['languages']})
 
 
-def _result_files(workdir: pathlib.Path):
-  """Returns the contents of retrieval.json and of other modes on its set.
+def _result_files(workdir: pathlib.Path,
+                  ) -> dict[pathlib.Path, dict[str, Any]]:
+  """Returns retrieval.json and other modes on its set, by path.
 
   Raises:
     UserError: there are none.
   """
-  main = results.read(workdir / 'retrieval.json')
-  others = [results.read(path)
-            for path in sorted(workdir.glob('retrieval_*.json'))]
-  files = [content for content in (main, *others) if content]
-  if not files:
+  paths = [workdir / 'retrieval.json',
+           *sorted(workdir.glob('retrieval_*.json'))]
+  found = {path: results.read(path) for path in paths}
+  found = {path: content for path, content in found.items() if content}
+  if not found:
     raise errors.UserError(
         f'{workdir}: no retrieval.json; evaluate first (python main.py '
         f'--mode=evaluate --workdir={workdir})')
-  return [content for content in files if all(
-      content[key] == files[0][key] for key in results.HEADER)]
+  first = next(iter(found.values()))
+  return {path: content for path, content in found.items() if all(
+      content[key] == first[key] for key in results.HEADER)}
 
 
 def _runs(workdir: pathlib.Path) -> dict[str, list[dict[str, float]]]:

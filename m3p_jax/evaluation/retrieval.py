@@ -14,6 +14,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from m3p_jax.evaluation import attention
 from m3p_jax.evaluation import cells as cells_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import examples
@@ -30,18 +31,6 @@ from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config_lib
 
 MODES = ('dual', 'joint', 'rerank')
-
-
-def evaluate_params(
-    params: Any, model_config: model_config_lib.ModelConfig,
-    retrieval_set: evaluation_set.RetrievalSet, languages: Sequence[str], *,
-    mode: str = 'dual', top_k: int = 20, joint_weight: float = -1.0,
-    batch_size: int = 256, protocol: str = 'tux-paint',
-    language_ids: Mapping[str, int] | None = None) -> dict[str, dict[str, Any]]:
-  """Returns {language: cell of retrieval.json}; see `run`."""
-  return run(params, model_config, retrieval_set, languages, mode=mode,
-             top_k=top_k, joint_weight=joint_weight, batch_size=batch_size,
-             protocol=protocol, language_ids=language_ids).languages
 
 
 def run(params: Any, model_config: model_config_lib.ModelConfig,
@@ -195,6 +184,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   examples.update(workdir, setting, examples.collect(
       retrieval_set, outcome.text_to_image, data_dir=data_dir,
       dataset=c.dataset) | header | {'mode': c.mode})
+  results.write(workdir / 'attention.json', attention.collect(
+      engines.Engine(weights.params, weights.config), retrieval_set, languages,
+      data_dir=data_dir, dataset=c.dataset))
   print(f'\n{c.dataset} ({c.split}), protocol {c.protocol}, setting {setting}, '
         f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
         'per cent:\n')

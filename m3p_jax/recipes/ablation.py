@@ -25,6 +25,7 @@ from input_pipeline import evaluation_set
 from m3p_jax import config_check
 from m3p_jax import train
 from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -82,14 +83,16 @@ def _run_cell(cell: Cell, workdir: pathlib.Path,
   c = configs[-1].evaluation
   retrieval_set = evaluation_set.load(
       configs[-1].data.data_dir, c.dataset, c.split, c.languages, c.max_length)
-  languages = retrieval.evaluate_params(
+  outcome = retrieval.run(
       weights.params, weights.config, retrieval_set, c.languages, mode='dual',
       batch_size=c.batch_size, protocol=c.protocol,
       language_ids=weights.language_ids)
+  query_ranks.update(cell.result(workdir), configs[-1].setting,
+                     outcome.queries)
   results.write(cell.result(workdir), {
       'seconds': time.monotonic() - start, 'run': provenance.collect(),
       'mean_recall': {name: one['mean_recall']
-                      for name, one in languages.items()}})
+                      for name, one in outcome.languages.items()}})
   # A cell's checkpoints are half a gigabyte each, and are done with.
   shutil.rmtree(folder)
 
@@ -160,8 +163,19 @@ def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
   return content
 
 
-def text(content: Mapping[str, Any]) -> str:
+def _ranks(content: Mapping[str, Any], workdir: pathlib.Path):
+  """Returns {arm: {seed: ranks}}; None where a cell was run without them."""
+  setting = arm_config(STAGES[-1], comparison.ARMS[0], 0).setting
+  found = {arm: {seed: query_ranks.load(
+      Cell(arm, int(seed)).result(workdir), setting) for seed in cells}
+           for arm, cells in content['cells'].items()}
+  is_whole = all(one for cells in found.values() for one in cells.values())
+  return found if is_whole else None
+
+
+def text(content: Mapping[str, Any], workdir: pathlib.Path) -> str:
   """Returns the table with what it shows, the schedule and the machine."""
+  ranks = _ranks(content, workdir)
   cells = content['cells']
   first = next(iter(cells[comparison.ARMS[0]].values()))
   run_ = first['run']
@@ -170,8 +184,10 @@ def text(content: Mapping[str, Any]) -> str:
       'Code-switching off, on, and with a shuffled dictionary: mean recall on '
       'the Tux Paint test split, setting en, dual encoder, '
       f'{len(cells[comparison.ARMS[0]])} seeds. Differences are paired by '
-      'seed; ± is the half-width of Student\'s 95 % interval.', '',
-      comparison.table(cells, quickstart.DICTIONARIES), '',
+      'seed; ± is the half-width of Student\'s 95 % interval over seeds.' + (
+          ' In brackets: 95 % bootstrap interval over pictures; p: permutation '
+          'test over pictures, seeds together.' if ranks else ''), '',
+      comparison.table(cells, quickstart.DICTIONARIES, ranks=ranks), '',
       f'Shortened schedule of a cell: {content["schedule"]}; '
       f'{minutes:.0f} minutes. {run_["machine"]}, commit {run_["commit"]}, '
       f'{run_["date"]}.'])
@@ -182,7 +198,7 @@ def main(options: command.Options) -> None:
   content = run(
       options.workdir, options.data_dir, num_seeds=flags.FLAGS.seeds,
       limit=options.limit, overrides=options.overrides)
-  table = text(content)
+  table = text(content, options.workdir)
   (options.workdir / 'ablation.md').write_text(table + '\n')
   if (options.workdir / 'retrieval.json').exists():
     report.write(options.workdir)

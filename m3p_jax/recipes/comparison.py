@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from m3p_jax.evaluation import statistics
+
 ARMS = ('off', 'on', 'shuffled')
 COMPARISONS = (('on', 'off'), ('shuffled', 'off'), ('on', 'shuffled'))
 
@@ -44,13 +46,18 @@ def interval(differences_S: np.ndarray) -> tuple[float, float]:
 
 
 def table(cells: Mapping[str, Mapping[str, Any]],
-          dictionaries: Collection[str]) -> str:
+          dictionaries: Collection[str], *,
+          ranks: Mapping[str, Mapping[str, Mapping[str, statistics.Language]]]
+          | None = None) -> str:
   """Returns the table: arms, then paired differences with intervals.
 
   Args:
     cells: by arm and seed (a string), each with `mean_recall` by language;
       two seeds or more, the same of every arm.
     dictionaries: languages that captions were switched into.
+    ranks: {arm: {seed: {language: queries}}}, of the same cells; adds each
+      arm's bootstrap interval over pictures, and the p of the paired test over
+      pictures, all seeds together. None = without.
   """
   seeds = sorted(cells[ARMS[0]])
   shown = group(list(cells[ARMS[0]][seeds[0]]['mean_recall']), dictionaries)
@@ -59,14 +66,32 @@ def table(cells: Mapping[str, Mapping[str, Any]],
           np.mean([cells[arm][seed]['mean_recall'][name] for name in names])
           for seed in seeds])
       for arm in ARMS for title, names in shown.items()}
+
+  def queries(arm, title):
+    return [ranks[arm][seed][name]
+            for seed in seeds for name in shown[title]]
+
+  def arm_cell(arm, title):
+    told = f'{np.mean(values[arm, title]):.1f}'
+    if not ranks:
+      return told
+    found = statistics.interval(queries(arm, title))
+    return f'{told} ({found.low:.1f}–{found.high:.1f})'
+
+  def difference_cell(one, other, title):
+    told = '{:+.2f} ± {:.2f}'.format(
+        *interval(values[one, title] - values[other, title]))
+    if not ranks:
+      return told
+    _, p = statistics.paired(queries(one, title), queries(other, title))
+    return f'{told}, p {p:.2g}'
+
   lines = ['| code-switching | ' + ' | '.join(shown) + ' |',
            '|---|' + '---:|' * len(shown)]
   for arm in ARMS:
     lines.append(f'| {arm} | ' + ' | '.join(
-        f'{np.mean(values[arm, title]):.1f}' for title in shown) + ' |')
+        arm_cell(arm, title) for title in shown) + ' |')
   for one, other in COMPARISONS:
     lines.append(f'| {one} − {other} | ' + ' | '.join(
-        '{:+.2f} ± {:.2f}'.format(
-            *interval(values[one, title] - values[other, title]))
-        for title in shown) + ' |')
+        difference_cell(one, other, title) for title in shown) + ' |')
   return '\n'.join(lines)

@@ -1,0 +1,121 @@
+"""The four settings: what each config trains on, and their one command."""
+
+import importlib
+import json
+
+import pytest
+
+from configs import finetune_coco
+from configs import finetune_multi30k
+from configs import finetuning
+from input_pipeline import errors
+from m3p_jax import config_check
+from m3p_jax.evaluation import protocols
+from m3p_jax.evaluation import query_ranks
+from m3p_jax.evaluation import results
+from m3p_jax.recipes import finetune
+from tests import retrieval_data
+from tests import test_statistics
+
+
+@pytest.mark.parametrize('name', finetune.names())
+@pytest.mark.parametrize('setting', finetuning.SETTINGS)
+def test_configs_say_which_languages_a_setting_sees(name, setting):
+  module = importlib.import_module(f'configs.finetune_{name}')
+  config = module.get_config(setting)
+  config_check.check(config)
+  protocols.get(config.evaluation.protocol)
+  assert config.setting == setting
+  seen = config.data.image_text.languages
+  if setting in ('each', 'all'):
+    assert seen == module.LANGUAGES
+  else:
+    assert seen == ('en',)
+
+
+def test_each_is_one_language_at_a_time():
+  config = finetune_coco.get_config('each,zh_CN')
+  assert config.data.image_text.languages == ('zh_CN',)
+  assert config.data.image_text.datasets == ('coco_cn',)
+  assert finetune_coco.get_config('each,ja').data.image_text.datasets == (
+      'coco',)
+  for wrong in ('each,xx', 'en,de', 'most', 'all,references'):
+    with pytest.raises(ValueError, match='allowed'):
+      finetune_coco.get_config(wrong)
+
+
+def test_the_reference_recipe_is_the_releases():
+  config = finetune_multi30k.get_config('all,reference')
+  (task,) = config.tasks.values()
+  # reference.md, section 5: four candidates, random negatives, binary
+  # cross-entropy only, clipped at 5, 5e-5.
+  assert task.objective == 'retrieval'
+  assert task.options.to_dict() == {'num_candidates': 4}
+  assert (config.optimizer.clip_norm, config.optimizer.learning_rate) == (
+      5.0, 5e-5)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """Returns (recipe, workdir) after all settings on the toy pictures."""
+  folder = tmp_path_factory.mktemp('finetune')
+  pretrained = retrieval_data.make_workdir(folder)
+  overrides = {
+      'model.dtype': 'float32', 'data.languages': ('en', 'de'),
+      'data.image_text.datasets': ('pairs',), 'data.image_text.shots': 6,
+      'data.image_text.max_length': 24, 'num_train_steps': 1,
+      'eval_batches': 0, 'evaluation.dataset': 'pairs',
+      'evaluation.protocol': 'tux-paint', 'evaluation.mode': 'dual',
+      'evaluation.languages': ('en', 'de'), 'evaluation.max_length': 24,
+      'tasks.contrastive.batch_size': 4, 'tasks.retrieval.batch_size': 4,
+      'optimizer.learning_rate': 1e-2, 'optimizer.warmup_steps': 0}
+  recipe = finetune.Finetune(
+      'multi30k', folder / 'out', folder / 'data', init_from=str(pretrained),
+      overrides=overrides)
+  recipe._module = type('Two', (), {  # Two of the four languages.
+      'LANGUAGES': ('en', 'de'),
+      'get_config': staticmethod(recipe._module.get_config)})
+  recipe.run(finetuning.SETTINGS)
+  return recipe, folder / 'out'
+
+
+def test_one_command_trains_and_evaluates_every_setting(finished):
+  recipe, workdir = finished
+  content = json.loads((workdir / 'retrieval.json').read_text())
+  assert list(content['settings']) == list(finetuning.SETTINGS)
+  for setting, cell in content['settings'].items():
+    assert set(cell['languages']) == {'en', 'de'}
+    assert set(query_ranks.load(workdir / 'retrieval.json', setting)) == {
+        'en', 'de'}
+  # The languages of `each` come from two runs.
+  assert (workdir / 'each' / 'en' / 'checkpoints').is_dir()
+  assert (workdir / 'each' / 'de' / 'checkpoints').is_dir()
+  text = recipe.table()
+  for setting in finetuning.SETTINGS:
+    assert f'| {setting} | ' in text
+  assert '| chance | ' in text
+  before = {path: path.stat().st_mtime_ns
+            for path in workdir.rglob('checkpoints/*')}
+  recipe.run(finetuning.SETTINGS)
+  assert before == {path: path.stat().st_mtime_ns
+                    for path in workdir.rglob('checkpoints/*')}
+
+
+def test_the_table_has_intervals_and_floors(tmp_path):
+  path = tmp_path / 'retrieval.json'
+  results.write(path, {'settings': {'all': {'languages': {
+      'en': {'mean_recall': 25.0, 'chance': 4.0}}}}})
+  query_ranks.update(path, 'all', {
+      'en': test_statistics.language([1, 99, 99, 99])})
+  text = finetune.table(path, {'en': ['en'], 'held out': ['ko', 'th']},
+                        ['all'], floors={'before': {'en': 41.9, 'ka': 12.2}})
+  assert '| all | 25.0 (0.0–75.0) | – |' in text
+  assert '| floor: before | 41.9 | 12.2 |' in text
+  assert text.endswith('| all | 25.0 | – |')
+
+
+def test_mistakes_are_named(tmp_path):
+  with pytest.raises(errors.UserError, match="'multi'.*multi30k"):
+    finetune.Finetune('multi', tmp_path, tmp_path, init_from='x', overrides={})
+  with pytest.raises(errors.UserError, match='--init_from=DIR is missing'):
+    finetune.Finetune('coco', tmp_path, tmp_path, init_from='', overrides={})
