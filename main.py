@@ -32,6 +32,13 @@ _QUERY = flags.DEFINE_string(
     'query', '', 'What to search for, in any language (--mode=search).')
 _K = flags.DEFINE_integer(
     'k', 10, 'How many pictures to show (--mode=search).', lower_bound=1)
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'HOST:PORT of process 0, where several processes train '
+    'as one (--mode=train). A TPU pod needs none of these three flags.')
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'How many processes there are (--coordinator).')
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Which of them this one is, from 0 (--coordinator).')
 
 
 def main(argv):
@@ -47,7 +54,9 @@ def main(argv):
     raise errors.UserError('--query needs --mode=search')
   # Imported here, so that --help and a wrong flag answer at once.
   if _MODE.value == 'train':
+    from m3p_jax import hosts
     from m3p_jax import train
+    hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     train.train_and_evaluate(config, workdir, given=given)
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
