@@ -29,6 +29,13 @@ _QUERY = flags.DEFINE_string(
     'query', '', 'What to search for, in any language (--mode=search).')
 _K = flags.DEFINE_integer(
     'k', 10, 'How many pictures to show (--mode=search).', lower_bound=1)
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'HOST:PORT of process 0, where several processes train '
+    'as one (--mode=train). A TPU pod needs none of these three flags.')
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'How many processes there are (--coordinator).')
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Which of them this one is, from 0 (--coordinator).')
 _PORT = flags.DEFINE_integer(
     'port', 7860, 'Where the page listens; 0 = any free port (--mode=serve).',
     lower_bound=0, upper_bound=65535)
@@ -68,9 +75,12 @@ def main(argv):
   summary.show(summary.command_rows(
       _MODE.value, flags.FLAGS['config'], given))
   if _MODE.value == 'train':
+    from m3p_jax import hosts
     from m3p_jax import train
+    hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     train.train_and_evaluate(config, workdir, given=given)
-    print(summary.after_training(workdir, config))
+    if hosts.is_first():
+      print(summary.after_training(workdir, config))
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
     summary.show(summary.evaluation_rows(config, workdir))

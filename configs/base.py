@@ -139,6 +139,9 @@ def get_config() -> ConfigDict:
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.98
   config.optimizer.eps = 1e-8
+  # The first moment is half of the optimizer's memory: 'float32', or
+  # 'bfloat16', which halves it.
+  config.optimizer.first_moment_dtype = 'float32'
   # Decoupled; not applied to biases, LayerNorm and embeddings.
   config.optimizer.weight_decay = 0.0
   # Gradients are scaled down to this global norm; 0 = off. Release: 5.
@@ -178,6 +181,14 @@ def get_config() -> ConfigDict:
   config.checkpoint_every_steps = 1_000
   # Newest checkpoints kept.
   config.keep_checkpoints = 3
+  # Kept beside them: the checkpoint with the lowest (an accuracy: the highest)
+  # of this, like 'mc_mlm/loss'; '' = the tasks' weighted validation losses.
+  config.best_metric = ''
+  # An update whose loss or gradient is not finite is left out; so many of them
+  # in a row end the run.
+  config.max_bad_steps = 3
+  # Steps to trace into WORKDIR/trace, after the tenth; 0 = none.
+  config.profile_steps = 0
 
   config.evaluation = ConfigDict()
   # What is asked and what is right: see docs/protocols.md.

@@ -5,6 +5,7 @@ A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
 needs to go on; absent where a checkpoint holds weights alone), `config.json`
 (the model's geometry), `manifest.json` (tokenizer, region features, languages)
 and, between two lines of metrics.jsonl, `unlogged.json` (their sums so far).
+`validation.json` has the validation loss, where there is one.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 from input_pipeline import errors
 from m3p_jax import data_handler
 from m3p_jax import deferred
+from m3p_jax import saved_storage
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import initial
@@ -46,7 +48,8 @@ class Checkpointer:
 
   def save(self, state: train_step.TrainState, iterator: Any, *,
            config: ModelConfig, manifest: Mapping[str, Any],
-           unlogged: Mapping[str, Any] | None = None) -> None:
+           unlogged: Mapping[str, Any] | None = None,
+           loss: float | None = None) -> None:
     """Starts to save; returns when the state may be changed again.
 
     Args:
@@ -55,11 +58,17 @@ class Checkpointer:
       config: geometry.
       manifest: what the model was trained to read.
       unlogged: of `progress.Progress`.
+      loss: on the validation split; the checkpoint with the lowest stays.
+
+    Raises:
+      UserError: the disk is full.
     """
     files = {'config.json': dataclasses.asdict(config),
              'manifest.json': dict(manifest)}
     if unlogged:
       files['unlogged.json'] = dict(unlogged)
+    if loss is not None:
+      files[saved_storage.VALIDATION] = {'loss': loss}
     items = {
         'params': ocp.args.StandardSave(state.all_params()),
         'data': data_handler.DataSave(iterator, files)}
@@ -69,8 +78,12 @@ class Checkpointer:
       policy = checkpoint_managers.preservation_policy
       self._manager = ocp.CheckpointManager(
           self.folder, options=ocp.CheckpointManagerOptions(
-              preservation_policy=policy.LatestN(self._keep)))
-    self._manager.save(int(state.step), args=ocp.args.Composite(**items))
+              cleanup_tmp_directories=True,
+              preservation_policy=policy.AnyPreservationPolicy([
+                  policy.LatestN(self._keep),
+                  saved_storage.KeepBest(self.folder)])))
+    with saved_storage.told_when_full(self.folder):
+      self._manager.save(int(state.step), args=ocp.args.Composite(**items))
 
   def restore(self, state: train_step.TrainState,
               iterator: Any) -> train_step.TrainState | None:
@@ -112,7 +125,8 @@ class Checkpointer:
   def wait(self) -> None:
     """Returns when everything is on disk."""
     if self._manager:
-      self._manager.wait_until_finished()
+      with saved_storage.told_when_full(self.folder):
+        self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and stops the threads that write."""
@@ -223,7 +237,7 @@ def _newest_good(folder, read):
     except errors.UserError:
       raise
     # Whatever is broken in it, an older one may be whole; the user is told.
-    except Exception as error:  # pylint: disable=broad-exception-caught
+    except Exception as error:
       logging.warning('checkpoint %s is damaged, trying the one before it: %s',
                       path, str(error).strip().split('\n')[0])
   raise errors.UserError(f'{folder}: none of its checkpoints can be read')

@@ -80,7 +80,7 @@ class _Counter:
     if opcode in _FREE or opcode.endswith('-done'):
       return 0
     if opcode == 'while':
-      return program.turns(instruction) * self.of(
+      return program.turns(instruction, self._computations) * self.of(
           program.called(text, 'body'))
     if opcode == 'conditional':
       branches = re.search(r'branch_computations=\{([^}]*)\}', text)
@@ -101,11 +101,12 @@ class _Counter:
     if opcode == 'dynamic-update-slice':
       return 2 * self._size(operands[1].shape)
     if opcode in ('copy-start', 'slice-start'):
-      # The result holds destination, source and a semaphore.
-      arrays = [match[0]
-                for match in program.ARRAY.finditer(instruction.shape)]
-      moved = _Counter({}, True)._size(arrays[0])
-      ends = (arrays[0], operands[0].shape)
+      # A copy's result begins with the destination, a slice's with the source.
+      arrays = [match[0] for match in program.ARRAY.finditer(
+          instruction.shape)]
+      target = arrays[opcode == 'slice-start']
+      moved = _Counter({}, True)._size(target)
+      ends = (target, operands[0].shape)
       return sum(moved for end in ends if self._size(end))
     read = sum(self._size(operand.shape) for operand in operands)
     if opcode.endswith('-start'):
@@ -115,8 +116,7 @@ class _Counter:
 
   def _fusion(self, instruction, operands) -> float:
     body = self._computations[program.called(instruction.text, 'calls')]
-    parameters = {int(program.arguments(inner.text)): inner
-                  for inner in body.values() if inner.opcode == 'parameter'}
+    parameters = _parameters(body)
     total = 0.0
     if instruction.name.startswith(_ENDS_COLLECTIVE):
       return self._size(instruction.shape) + sum(
@@ -140,6 +140,11 @@ class _Counter:
         total += self._read(user, body)
       elif user.opcode in _SLICES and user.operands[0] == array.name:
         total += _Counter({}, True)._size(user.shape)
+      elif user.opcode == 'fusion':
+        inner = self._computations[program.called(user.text, 'calls')]
+        for index, name in enumerate(user.operands):
+          if name == array.name:
+            total += self._read(_parameters(inner)[index], inner)
       elif user.opcode == 'tuple' or user.opcode in _COLLECTIVES:
         continue
       elif not (user.opcode == 'dynamic-update-slice'
@@ -162,3 +167,9 @@ class _Counter:
       update = body[root.operands[1]]
       return min(size, _Counter({}, True)._size(update.shape))
     return size
+
+
+def _parameters(body):
+  """Returns {index: instruction} of a computation's parameters."""
+  return {int(program.arguments(inner.text)): inner
+          for inner in body.values() if inner.opcode == 'parameter'}

@@ -33,7 +33,8 @@ def count(computations: Mapping[str, Computation], entry: str) -> float:
       if opcode in ('convolution', 'dot'):
         total += _product(instruction, computations[name])
       elif opcode in _CALLS:
-        times = program.turns(instruction) if opcode == 'while' else 1
+        times = (program.turns(instruction, computations)
+                 if opcode == 'while' else 1)
         total += times * of(program.called(text, _CALLS[opcode]))
     return total
 

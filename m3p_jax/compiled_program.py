@@ -70,11 +70,51 @@ def called(text: str, kind: str) -> str:
   return found[1]
 
 
-def turns(loop: Instruction) -> int:
-  """Returns how often the body of a `while` runs."""
+def turns(loop: Instruction, program: dict[str, dict[str, Instruction]]
+          ) -> int:
+  """Returns how often the body of a `while` runs.
+
+  Told by the compiler, or by the one number that the loop's condition
+  compares its counter with; counters start at 0.
+
+  Args:
+    loop: the instruction.
+    program: all computations, of `parse`.
+  """
   found = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text)
-  if not found:
+  if found:
+    return int(found[1])
+  limits = _integers(called(loop.text, 'condition'), program)
+  if len(limits) != 1:
     logging.warning('a loop of the compiled step has no known number of turns '
                     'and is counted once: %s', loop.name)
     return 1
-  return int(found[1])
+  return -(-limits.pop() // _rise(loop, program))
+
+
+def _rise(loop, program) -> int:
+  """Returns by how much the counter of a loop rises in a turn."""
+  condition = program[called(loop.text, 'condition')]
+  body = program[called(loop.text, 'body')]
+  indices = [re.search(r'index=(\d+)', instruction.text)
+             for instruction in condition.values()
+             if instruction.opcode == 'get-tuple-element']
+  root = next(inner for inner in body.values() if inner.is_root)
+  if len(indices) == 1 and indices[0] and root.opcode == 'tuple':
+    counter = body[root.operands[int(indices[0][1])]]
+    for name in counter.operands if counter.opcode == 'add' else ():
+      found = re.match(r'(\d+)\)', body[name].text)
+      if body[name].opcode == 'constant' and found:
+        return int(found[1])
+  return 1
+
+
+def _integers(name, program) -> set[int]:
+  """Returns the whole numbers in a computation and what it calls."""
+  numbers = set()
+  for instruction in program[name].values():
+    if instruction.opcode == 'constant':
+      numbers |= {int(n) for n in re.findall(r'^(\d+)\)', instruction.text)}
+    elif instruction.opcode == 'fusion':
+      numbers |= _integers(called(instruction.text, 'calls'), program)
+  return numbers

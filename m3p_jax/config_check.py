@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -19,12 +20,14 @@ from m3p_jax import objectives
 
 ConfigDict = ml_collections.ConfigDict
 STREAMS = ('text', 'image_text')
+MOMENT_DTYPES = ('float32', 'bfloat16')
 # Keys (or sections) that a run may be resumed with changed.
 RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
     'setting', 'data.data_dir', 'model.dtype', 'model.remat',
-    'model.platform', 'plan')
+    'model.platform', 'plan', 'best_metric', 'max_bad_steps',
+    'profile_steps')
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
 _TASK_KEYS = tuple(base.task_config('', '', 1))
@@ -80,11 +83,14 @@ def check(config: ConfigDict) -> None:
       raise errors.UserError(
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
-              'keep_checkpoints', 'accumulation_steps', 'plan.num_regions'):
+              'keep_checkpoints', 'accumulation_steps', 'plan.num_regions',
+              'max_bad_steps'):
     _check_least(key, config[key], 1)
-  for key in ('eval_every_steps', 'eval_batches'):
+  for key in ('eval_every_steps', 'eval_batches', 'profile_steps'):
     _check_least(key, config[key], 0)
   _check_least('optimizer.warmup_steps', config.optimizer.warmup_steps, 0)
+  choices.check('optimizer.first_moment_dtype',
+                config.optimizer.first_moment_dtype, MOMENT_DTYPES)
   _check_languages(config)
 
 
@@ -149,6 +155,17 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
 def takes_baseline(loss: Callable[..., Any]) -> bool:
   """Returns whether the loss measures a baseline from frequencies.py."""
   return _BASELINE in inspect.signature(loss).parameters
+
+
+def with_options(function: Callable[..., Any] | None,
+                 options: Mapping[str, Any]) -> Callable[..., Any] | None:
+  """Returns the function with those of the options that it takes."""
+  if function is None:
+    return None
+  taken = inspect.signature(function).parameters
+  return functools.partial(
+      function, **{key: value for key, value in options.items()
+                   if key in taken})
 
 
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,

@@ -46,21 +46,25 @@ class Writer:
       start_step: the step this run starts from; later lines are dropped, for
         they will be written again.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
     self.path = workdir / 'metrics.jsonl'
+    self._file = self._tensorboard = None
+    if jax.process_index():
+      return  # The first process writes for all: metrics are global.
+    workdir.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(line) for line in read(self.path)
              if line['step'] <= start_step]
     draft = self.path.with_suffix('.tmp')
     draft.write_text(''.join(f'{line}\n' for line in lines))
     os.replace(draft, self.path)
     self._file = self.path.open('a')
-    self._tensorboard = None
     if importlib.util.find_spec('tensorboard'):
       from tensorboard import summary  # Optional; TF no longer brings it.
       self._tensorboard = summary.Writer(str(workdir / 'tensorboard'))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes one line: `step` first, then the values by name."""
+    if self._file is None:
+      return
     values = {name: float(value) for name, value in values.items()}
     self._file.write(json.dumps({'step': step} | values) + '\n')
     self._file.flush()
@@ -70,7 +74,8 @@ class Writer:
       self._tensorboard.flush()
 
   def close(self) -> None:
-    self._file.close()
+    if self._file:
+      self._file.close()
     if self._tensorboard:
       self._tensorboard.close()
 

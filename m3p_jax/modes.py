@@ -27,7 +27,7 @@ MODES = {
     'train': Mode(
         'trains up to config.num_train_steps, with validation losses; goes on '
         'from the newest checkpoint in the workdir, else starts from '
-        'config.init_from.', (),
+        'config.init_from.', ('coordinator', 'num_processes', 'process_id'),
         ('python main.py --config=configs/quickstart.py:warm_start '
          '--workdir=runs/mine',
          'python main.py --workdir=runs/mine --config.num_train_steps=600')),

@@ -97,9 +97,10 @@ def make_schedule(*, learning_rate: float, schedule: str, warmup_steps: int,
 
 def make_optimizer(schedule: Callable[[Any], jax.Array], *, b1: float,
                    b2: float, eps: float, weight_decay: float,
-                   clip_norm: float, rate_factors: RateFactors = ()
+                   clip_norm: float, rate_factors: RateFactors = (),
+                   first_moment_dtype: str = 'float32',
                    ) -> optax.GradientTransformation:
-  """Returns clipping, AdamW with float32 moments, and the rates.
+  """Returns clipping, AdamW, and the rates.
 
   Args:
     schedule: learning rate by the number of past updates.
@@ -110,11 +111,12 @@ def make_optimizer(schedule: Callable[[Any], jax.Array], *, b1: float,
       embeddings or scalars.
     clip_norm: gradients of larger global norm are scaled down; 0 = off.
     rate_factors: see `rate_factor`.
+    first_moment_dtype: 'float32' or 'bfloat16'; the second is float32.
   """
   parts = []
   if clip_norm:
     parts.append(optax.clip_by_global_norm(clip_norm))
-  parts.append(optax.scale_by_adam(b1, b2, eps, mu_dtype=jnp.float32))
+  parts.append(optax.scale_by_adam(b1, b2, eps, mu_dtype=first_moment_dtype))
   if weight_decay:
     parts.append(optax.add_decayed_weights(weight_decay, mask=_is_kernel))
   parts.append(optax.scale_by_learning_rate(schedule))

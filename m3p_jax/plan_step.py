@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 import ml_collections
 
 from m3p_jax import batch as batch_lib
+from m3p_jax import chips
 from m3p_jax import matmul_flops
 from m3p_jax import sharding
 from m3p_jax import start as start_lib
@@ -103,19 +104,37 @@ class PlannedStep:
         forward, sizes={config.padded_vocab_size: config.vocab_size})
 
 
+def peak_seconds(config: ConfigDict, mesh: Mesh) -> float | None:
+  """Returns the seconds of a step's model operations at the mesh's peak.
+
+  None where the devices' peak is not known.
+  """
+  device = mesh.devices.flat[0]
+  chip = chips.of_device(device.device_kind)
+  if chip is None:
+    return None
+  step = PlannedStep(config, mesh, device.platform)
+  return step.model_flops() / chip.peak_flops
+
+
 def count_rows(config: ConfigDict) -> int:
   """Returns the rows that the encoder reads in a step, candidates expanded."""
   # The encoder's depth and width change nothing in their number.
   model_config = dataclasses.replace(
       start_lib.model_config(config), num_layers=1)
-  rows = 0
+  rows, is_inside = 0, False
 
   def listen(call, args, kwargs, context):
-    nonlocal rows
-    if (context.module.name == 'encoder'
-        and context.method_name == '__call__'):
-      rows += args[0].shape[0]
-    return call(*args, **kwargs)
+    nonlocal rows, is_inside
+    # The scan over layers is one module inside another of the same name.
+    if (context.module.name != 'encoder' or is_inside
+        or context.method_name != '__call__'):
+      return call(*args, **kwargs)
+    rows, is_inside = rows + args[0].shape[0], True
+    try:
+      return call(*args, **kwargs)
+    finally:
+      is_inside = False
 
   params = jax.eval_shape(lambda: nn.unbox(initial.init_params(
       model_config, jax.random.key(0))))

@@ -9,6 +9,7 @@ from typing import Any
 
 from flax import linen as nn
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
@@ -65,8 +66,18 @@ def make_mesh(data: int = -1, model: int = 1,
         'and one of them may be -1')
   shape = tuple(count // rest if size == -1 else size
                 for size in sizes.values())
-  return jax.make_mesh(shape, MESH_AXES, (AxisType.Auto,) * 2,
-                       devices=devices)
+  axis_types = (AxisType.Auto,) * 2
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return jax.make_mesh(shape, MESH_AXES, axis_types, devices=devices)
+  if shape[0] % slices:
+    raise errors.UserError(
+        f'mesh.data={shape[0]} does not divide by the {slices} slices: the '
+        'model axis must lie within one')
+  # Between slices the network is slow: only rows are split over them.
+  return Mesh(mesh_utils.create_hybrid_device_mesh(
+      (shape[0] // slices, shape[1]), (slices, 1), devices), MESH_AXES,
+              axis_types)
 
 
 def spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int],

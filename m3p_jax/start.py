@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 import dataclasses
 import functools
-import inspect
 import json
 import pathlib
 import sys
@@ -145,21 +144,11 @@ def make_tasks(task_configs: ConfigDict, *,
     if frequencies and config_check.takes_baseline(loss):
       options['baseline'] = frequencies[task.stream]
     module = sys.modules[loss.__module__]
-    parts = [_with_options(getattr(module, part, None), options)
+    parts = [config_check.with_options(getattr(module, part, None), options)
              for part in ('prepare', 'prepared_loss')]
     tasks.append(train_step.Task(
         name, functools.partial(loss, **options), task.weight, *parts))
   return tuple(tasks)
-
-
-def _with_options(function, options: Mapping[str, Any]):
-  """Returns the function with those of the options that it takes."""
-  if function is None:
-    return None
-  taken = inspect.signature(function).parameters
-  return functools.partial(
-      function, **{key: value for key, value in options.items()
-                   if key in taken})
 
 
 def abstract_state(config: ModelConfig, *, mesh: Mesh,

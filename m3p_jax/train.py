@@ -13,15 +13,20 @@ from absl import logging
 import jax
 import ml_collections
 
+from input_pipeline import errors
 from m3p_jax import allocator
 from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import first_values
+from m3p_jax import hosts
 from m3p_jax import metrics as metrics_lib
+from m3p_jax import plan_step
 from m3p_jax import progress as progress_lib
+from m3p_jax import saved_storage
 from m3p_jax import sharding
 from m3p_jax import start as start_lib
 from m3p_jax import summary
+from m3p_jax import tracing
 from m3p_jax import train_step
 from m3p_jax import training_data
 from m3p_jax.model import m3p
@@ -65,9 +70,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
     allocator.keep_freed_memory()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
-  draft = path.with_suffix('.tmp')
-  draft.write_text(json.dumps(config_check.to_json(config), indent=2) + '\n')
-  draft.replace(path)
+  if hosts.is_first():
+    draft = path.with_suffix('.tmp')
+    draft.write_text(json.dumps(config_check.to_json(config), indent=2) + '\n')
+    draft.replace(path)
   with jax.set_mesh(run.mesh), contextlib.closing(run.checkpointer):
     return run.go()
 
@@ -111,15 +117,21 @@ class _Run:
         log_every=config.log_every_steps, schedule=self.schedule,
         rows_per_step=sum(t.batch_size for t in config.tasks.values()),
         title=self.workdir.name,
-        unlogged=self.checkpointer.unlogged(first))
+        unlogged=self.checkpointer.unlogged(first),
+        max_bad_steps=config.max_bad_steps,
+        peak_share=plan_step.peak_seconds(config, self.mesh))
     with contextlib.closing(progress), progress_lib.Termination() as terminate:
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
       for step in range(first + 1, config.num_train_steps + 1):
-        rows = training_data.take(self.iterator)
-        state, metrics = step_fn(
-            state, sharding.put_rows(self.mesh, rows), self.step_key)
-        progress.submit(step, metrics)
+        with tracing.step(self.workdir, step - first, config.profile_steps):
+          with tracing.part('read'):
+            rows = training_data.take(self.iterator)
+            batches = sharding.put_rows(self.mesh, rows)
+          # What the step reads is on the devices: nothing moves by accident.
+          with jax.transfer_guard('disallow'):
+            state, metrics = step_fn(state, batches, self.step_key)
+          progress.submit(step, metrics, rows)
         is_last = step == config.num_train_steps
         # Asked once a step: the signal may come at any moment.
         stops = terminate.is_asked and not is_last
@@ -127,15 +139,21 @@ class _Run:
                  or step % config.checkpoint_every_steps == 0)
         validates = is_last or (config.eval_every_steps
                                 and step % config.eval_every_steps == 0)
+        loss = None
         if saves or validates:
           progress.flush()
         if validates:
           losses = self._validate(state, writer)
+          loss = self._deciding_loss(losses)
+          # The best is kept, whether or not its turn has come.
+          saves = saves or (loss is not None and saved_storage.is_best(
+              self.checkpointer.folder, loss))
         if saves:
           # Before the next batch is drawn: the iterator is saved as it is.
           self.checkpointer.save(
               state, self.iterator, config=self.start.config,
-              manifest=self.start.manifest, unlogged=progress.unlogged())
+              manifest=self.start.manifest, unlogged=progress.unlogged(),
+              loss=loss)
         if stops:
           self.checkpointer.wait()
           logging.info('asked to stop: step %d is saved in %s; the same '
@@ -194,3 +212,18 @@ class _Run:
               for name, mean in sums.items()}
     writer.write(int(state.step), losses)
     return losses
+
+  def _deciding_loss(self, losses: dict[str, float]) -> float | None:
+    """Returns what the best checkpoint has the lowest of; None = unknown."""
+    if not losses:
+      return None
+    name = self.config.best_metric
+    if not name:
+      return sum(task.weight * losses[f'validation/{name}/loss']
+                 for name, task in self.config.tasks.items())
+    if f'validation/{name}' not in losses:
+      raise errors.UserError(
+          f'best_metric is {name!r}; there are: '
+          f'{", ".join(key.partition("/")[2] for key in sorted(losses))}')
+    sign = -1 if name.endswith('accuracy') else 1
+    return sign * losses[f'validation/{name}']
