@@ -30,7 +30,7 @@ def run(*arguments):
     (('--workdir={}', '--config=configs/quickstart.py:finetune'),
      'allowed: warm_start, pretrain, en, all'),
     (('--workdir={}', QUICKSTART, '--mode=plan'),
-     '<train|evaluate|search>'),
+     '<train|evaluate|search|serve|export>'),
     (('--workdir={}', QUICKSTART, '--wrokdir=x'), "'wrokdir'"),
     (('--workdir={}', QUICKSTART, 'evaluate'), "argument 'evaluate'"),
     (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rat=1'),
@@ -45,6 +45,10 @@ def run(*arguments):
      'input_pipeline.prepare --dataset=tux_paint'),
     (('--workdir={}', QUICKSTART, '--mode=search'), '--query'),
     (('--workdir={}', QUICKSTART, '--query=cat'), '--mode=search'),
+    (('--workdir={}', QUICKSTART, '--port=80'), '--port needs --mode=serve'),
+    (('--workdir={}', QUICKSTART, '--mode=export'), '--out=DIR'),
+    (('--workdir={}', QUICKSTART, '--mode=export', '--out=configs'),
+     '--out=configs exists'),
 ])
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
   result = run(*(argument.format(tmp_path) for argument in arguments))

@@ -129,7 +129,7 @@ def test_a_visit(page):
   assert ''.join(words) == '灰色の象' and len(words) > 1
   assert page.locator('.m3p-word svg rect').count() == 9 * len(words)
   SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-  page.screenshot(path=SCREENSHOTS / 'attention.png')
+  page.screenshot(path=SCREENSHOTS / 'attention.png', full_page=True)
   assert not serious_violations(page)
 
   page.keyboard.press('Escape')
