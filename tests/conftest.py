@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import fcntl
 import hashlib
 import pathlib
 
@@ -8,6 +9,7 @@ import pytest
 from input_pipeline import packages
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
+from tests import small_search
 from tests import toy_packages
 
 
@@ -15,6 +17,21 @@ from tests import toy_packages
 def tokenizer() -> tokenizer_lib.Tokenizer:
   """Returns XLM-R's tokenizer."""
   return tokenizer_lib.load()
+
+
+@pytest.fixture(scope='session')
+def small_run(tmp_path_factory, worker_id, testrun_uid) -> pathlib.Path:
+  """Returns the workdir of `small_search`, made once for all processes."""
+  if worker_id == 'master':
+    return small_search.make_run(tmp_path_factory.mktemp('small'))
+  folder = tmp_path_factory.getbasetemp().parent / f'small-{testrun_uid}'
+  folder.mkdir(exist_ok=True)
+  with open(folder / 'lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (folder / 'done').exists():
+      small_search.make_run(folder)
+      (folder / 'done').touch()
+  return folder / 'run'
 
 
 @pytest.fixture

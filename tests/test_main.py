@@ -29,8 +29,8 @@ def run(*arguments):
      'did you mean configs/quickstart.py?'),
     (('--workdir={}', '--config=configs/quickstart.py:finetune'),
      'allowed: warm_start, pretrain, en, all'),
-    (('--workdir={}', QUICKSTART, '--mode=plan'),
-     '<train|evaluate|search>'),
+    (('--workdir={}', QUICKSTART, '--mode=plans'),
+     '<train|evaluate|plan|search|serve|export>'),
     (('--workdir={}', QUICKSTART, '--mode=serch'),
      'did you mean --mode=search'),
     (('--workdir={}', QUICKSTART, '--learning_rate=1'),
@@ -49,6 +49,10 @@ def run(*arguments):
      'input_pipeline.prepare --dataset=tux_paint'),
     (('--workdir={}', QUICKSTART, '--mode=search'), '--query'),
     (('--workdir={}', QUICKSTART, '--query=cat'), '--mode=search'),
+    (('--workdir={}', QUICKSTART, '--port=80'), '--port needs --mode=serve'),
+    (('--workdir={}', QUICKSTART, '--mode=export'), '--out=DIR'),
+    (('--workdir={}', QUICKSTART, '--mode=export', '--out=configs'),
+     '--out=configs exists'),
 ])
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
   result = run(*(argument.format(tmp_path) for argument in arguments))

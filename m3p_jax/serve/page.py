@@ -120,5 +120,4 @@ def _connect(finder: finder_lib.Finder, *, query, go, mode, languages, drop,
                  api_visibility='private', **quiet)
   drop.upload(look, languages, [results, detail, asked],
               api_visibility='private', **quiet)
-  detail.clear(lambda: '', None, detail, api_visibility='private',
-               queue=False, **quiet)
+  detail.clear(lambda: '', None, detail, api_visibility='private', **quiet)

@@ -27,11 +27,10 @@ element.addEventListener('keydown', event => {
   }
 });
 
-// What is typed may run from right to left; "/" goes to the query.
-const query = document.querySelector('#m3p-query textarea, #m3p-query input');
-if (query) query.dir = 'auto';
+// "/" goes to the query.
 document.addEventListener('keydown', event => {
   const typing = event.target.closest('input, textarea, [contenteditable]');
+  const query = document.querySelector('#m3p-query :is(textarea, input)');
   if (event.key === '/' && query && !typing) {
     event.preventDefault();
     query.focus();

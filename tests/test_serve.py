@@ -1,0 +1,248 @@
+"""The web page: driven by a browser, by many at once, and by the hostile."""
+
+import concurrent.futures
+import http.client
+import io
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import urllib.parse
+import zlib
+
+from PIL import Image
+import pytest
+
+from input_pipeline import sources
+from tests import small_search
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCREENSHOTS = ROOT / 'build' / 'screenshots'
+BROWSER_FLAGS = [
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
+    '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync']
+QUERY = '#m3p-query textarea, #m3p-query input'
+
+
+@pytest.fixture(scope='module')
+def server(small_run):
+  """Returns (host, port) of the page, started as a user starts it."""
+  pytest.importorskip('gradio')
+  process = subprocess.Popen(
+      [sys.executable, 'main.py', '--mode=serve', f'--workdir={small_run}',
+       '--port=0'], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'})
+  line = process.stdout.readline()
+  assert 'http://127.0.0.1:' in line, line
+  address = urllib.parse.urlparse(line.split()[-1])
+  yield address.hostname, address.port
+  assert process.poll() is None, 'the server died'
+  process.terminate()
+  process.wait()
+
+
+@pytest.fixture(scope='module')
+def browser():
+  """Returns Chromium; without it the test is skipped, but not in CI."""
+  path = shutil.which('chromium')
+  if not path and not os.environ.get('CI'):
+    pytest.skip('chromium is not installed (Debian: apt-get install chromium)')
+  from playwright import sync_api
+  with sync_api.sync_playwright() as playwright:
+    chromium = playwright.chromium.launch(
+        executable_path=path, args=BROWSER_FLAGS)
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture
+def page(server, browser):
+  """Returns the opened page; it may ask nobody else, and must not fail."""
+  origin = f'http://{server[0]}:{server[1]}/'
+  context = browser.new_context(viewport={'width': 1280, 'height': 900})
+  page = context.new_page()
+  page.set_default_timeout(30_000)
+  strangers, failures = [], []
+  page.on('request', lambda request: None if request.url.startswith(
+      (origin, 'data:', 'blob:')) else strangers.append(request.url))
+  page.on('pageerror', lambda error: failures.append(error))
+  page.on('response', lambda response: failures.append(response.url)
+          if response.status >= 400 and not response.url.endswith('/look')
+          else None)
+  page.goto(origin)
+  page.wait_for_selector('.m3p-header')
+  yield page
+  assert not strangers and not failures
+  context.close()
+
+
+def ask(page, query):
+  """Returns the names of the first five pictures found."""
+  page.fill(QUERY, query)
+  page.press(QUERY, 'Enter')
+  page.wait_for_function(
+      'query => document.querySelector(".m3p-line q")?.textContent === query',
+      arg=query)
+  return page.eval_on_selector_all(
+      '.m3p-card', 'cards => cards.slice(0, 5).map(card => card.dataset.id)')
+
+
+def serious_violations(page):
+  """Returns what axe-core finds to be serious or critical."""
+  (axe,) = sources.fetch('axe-core').rglob('axe.min.js')
+  page.evaluate(axe.read_text())
+  found = page.evaluate('axe.run()')['violations']
+  return [(one['id'], [node['html'] for node in one['nodes']])
+          for one in found if one['impact'] in ('serious', 'critical')]
+
+
+def request(server, method, path, body=None, headers=None):
+  """Returns (status, content); the path goes out as it is."""
+  connection = http.client.HTTPConnection(*server, timeout=120)
+  connection.request(method, path, body, headers or {})
+  response = connection.getresponse()
+  result = response.status, response.read()
+  connection.close()
+  return result
+
+
+def png(width=64, height=64):
+  """Returns a PNG file."""
+  content = io.BytesIO()
+  Image.new('RGB', (width, height), 'teal').save(content, 'PNG')
+  return content.getvalue()
+
+
+def test_a_visit(page):
+  assert '1f34e.webp' in ask(page, 'ein roter Apfel')
+  assert page.inner_text('.m3p-tag') == 'looks like German'
+  assert '1f418.webp' in ask(page, '灰色の象')
+  assert page.inner_text('.m3p-tag') == 'looks like Japanese'
+
+  page.click('[data-id="1f418.webp"]')
+  page.wait_for_selector('.m3p-captions')
+  words = page.locator('.m3p-word figcaption').all_inner_texts()
+  assert ''.join(words) == '灰色の象' and len(words) > 1
+  assert page.locator('.m3p-word svg rect').count() == 9 * len(words)
+  SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+  page.screenshot(path=SCREENSHOTS / 'attention.png', full_page=True)
+  assert not serious_violations(page)
+
+  page.keyboard.press('Escape')
+  page.wait_for_selector('.m3p-detail', state='hidden')
+  page.click('#m3p-mode label:has-text("Re-ranked")')
+  page.wait_for_selector('text=first 5 ordered again')
+  assert page.locator('.m3p-decided').count() == 5
+
+
+def test_a_dropped_picture_finds_itself(page, small_run):
+  page.set_input_files(
+      '#m3p-file', small_run.parent / 'raw' / '1f427.webp')
+  page.wait_for_selector('text=Pictures like yours')
+  page.wait_for_selector('h3:has-text("German")')
+  assert page.get_attribute('.m3p-card', 'data-id') == '1f427.webp'
+  assert page.inner_text('h3:has-text("German") + ul li span') == (
+      'ein kleiner Pinguin')
+  page.screenshot(path=SCREENSHOTS / 'picture.png')
+
+  page.set_input_files('#m3p-file', {
+      'name': 'picture.png', 'mimeType': 'image/png', 'buffer': b'no picture'})
+  page.wait_for_selector('.m3p-error:has-text("no picture")')
+
+
+def test_a_narrow_screen(page):
+  page.set_viewport_size({'width': 360, 'height': 740})
+  assert '1f697.webp' in ask(page, 'a fast car')
+  page.click('[data-id="1f697.webp"]')
+  page.wait_for_selector('.m3p-word')
+  assert page.evaluate('document.documentElement.scrollWidth') == 360
+  assert page.is_visible('.m3p-word')
+  assert not serious_violations(page)
+  page.screenshot(path=SCREENSHOTS / 'narrow.png')
+
+
+@pytest.mark.parametrize('query', [
+    '🍎', 'تفاحة حمراء', 'קטן', 'word ' * 1000,
+    '<img src=x onerror=alert(1)>', '${1+1} {{value}} `x`'])
+def test_any_query_is_text(page, query):
+  query = query.strip()
+  page.fill(QUERY, query)
+  page.press(QUERY, 'Enter')
+  page.wait_for_selector('.m3p-grid')
+  shown = page.inner_text('.m3p-line q')
+  assert shown == query or query.startswith(shown.rstrip('…'))
+  assert page.eval_on_selector(
+      QUERY, 'box => getComputedStyle(box).unicodeBidi') == 'plaintext'
+
+
+def test_an_empty_query_is_told_what_to_do(page):
+  page.fill(QUERY, '   ')
+  page.press(QUERY, 'Enter')
+  page.wait_for_selector('text=What are you looking for?')
+  page.click('.m3p-chip >> nth=0')
+  page.wait_for_selector('.m3p-grid')
+
+
+def test_twenty_visitors_at_once(server):
+  def visit(item):
+    name, captions = item
+    status, content = request(
+        server, 'POST', '/gradio_api/call/search',
+        json.dumps({'data': [captions[1], 'rerank']}),
+        {'content-type': 'application/json'})
+    assert status == 200, content
+    status, events = request(
+        server, 'GET',
+        f'/gradio_api/call/search/{json.loads(content)["event_id"]}')
+    assert status == 200 and b'event: complete' in events
+    return name, events.decode()
+
+  assert len(small_search.PICTURES) == 20
+  with concurrent.futures.ThreadPoolExecutor(20) as pool:
+    for name, events in pool.map(visit, small_search.PICTURES.items()):
+      assert f'{name}.webp' in events
+
+
+@pytest.mark.parametrize('path', [
+    '/picture/../../main.py', '/picture/%2e%2e/%2e%2e/main.py',
+    '/picture/99', '/picture/-1', '/assets/../../../../etc/passwd',
+    '/static/..%2f..%2f..%2fetc/passwd', '/gradio_api/file=/etc/passwd',
+    '/gradio_api/file=main.py', '/gradio_api/file=../../etc/passwd',
+    '/gradio_api/file=http://127.0.0.1:1/x', '/gradio_api/proxy=http://x.org/',
+    '/file=/etc/passwd', '/gradio_api/vibe-code/', '/openapi.json'])
+def test_no_other_file_is_served(server, path):
+  status, content = request(server, 'GET', path)
+  assert status in (403, 404, 422), content
+  assert b'root:' not in content and b'import' not in content
+
+
+def test_files_that_are_no_pictures_are_refused(server):
+  bomb = bytearray(png())
+  bomb[16:24] = struct.pack('>II', 60_000, 60_000)
+  bomb[29:33] = struct.pack('>I', zlib.crc32(bomb[12:29]))
+  svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script>'
+  for content, status, message in (
+      (bytes(bomb), 413, 'million pixels'),
+      (svg, 415, 'SVG'),
+      (b'This is text.', 415, 'no picture'),
+      (png()[:-30], 415, 'damaged'),
+      (b'', 415, 'empty'),
+      (bytes(100 * 2**20), 413, 'larger than 12 MB')):
+    found, answer = request(server, 'POST', '/look', content)
+    assert (found, message in json.loads(answer)['error']) == (status, True)
+  assert request(server, 'POST', '/look', png())[0] == 200
+
+
+def test_gradio_takes_no_files_and_no_endless_requests(server):
+  for path, size in (('/gradio_api/upload', 2**20),
+                     ('/gradio_api/upload', 100 * 2**20),
+                     ('/gradio_api/queue/join', 2**20)):
+    status, _ = request(server, 'POST', path, bytes(size), {
+        'content-type': 'multipart/form-data; boundary=x'})
+    assert status in (404, 413)
+  assert request(server, 'GET', '/', headers={'host': 'evil.example'})[0] == 400
+  assert request(server, 'GET', '/')[0] == 200

@@ -1,0 +1,165 @@
+"""A real small run: searched in all modes, explained, exported, documented."""
+
+import doctest
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from input_pipeline import errors
+from m3p_jax import exported
+from m3p_jax import reading
+from m3p_jax import search
+from m3p_jax import writing
+from m3p_jax.serve import heat
+from m3p_jax.serve import languages
+from m3p_jax.serve import markup
+from m3p_jax.serve import server
+from tests import small_search
+
+TEXTS = ('a red apple.', '赤いりんご、バナナ', 'แมวสีส้ม', '한국어 단어',
+         'تفاحة حمراء 🍎', 'Wörter mit „Zeichen“', 'x' * 300)
+
+
+@pytest.fixture(scope='module')
+def searcher(small_run):
+  return search.load(small_run)
+
+
+def test_each_mode_finds_what_it_scores_highest(searcher):
+  query = 'ein roter Apfel'
+  names = searcher.index.image_ids
+  joint = searcher.score(names, [query], mode='joint')[:, 0]
+  found = searcher.search(query, k=20, mode='joint')
+  assert found[0].image_id == names[joint.argmax()]
+  np.testing.assert_allclose(
+      [one.score for one in found], np.sort(joint)[::-1], atol=1e-4)
+  dual = searcher.search(query, k=20)
+  assert dual[0].image_id == '1f34e.webp' and dual[0].match is None
+  ranked = searcher.search(query, k=20, mode='rerank')
+  assert {one.image_id for one in ranked[:5]} == {
+      one.image_id for one in dual[:5]}
+  assert [one.match is None for one in ranked] == [False] * 5 + [True] * 15
+  with pytest.raises(errors.UserError, match='dual, rerank, joint'):
+    searcher.search(query, mode='both')
+
+
+def test_a_picture_is_most_like_itself(searcher, small_run):
+  path = str(small_run.parent / 'raw' / '1f451.webp')
+  read = searcher.read(path)
+  best = searcher.similar(read, k=3)[0]
+  assert best.image_id == '1f451.webp' and best.cosine > 0.999
+  assert searcher.describe(read, ('de',))['de'][0].text == (
+      'eine königliche Krone')
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_attention_is_shared_out_among_the_regions(searcher, text):
+  explained = searcher.explain('1f34e.webp', text)
+  weights_WR = explained.weights_WR
+  assert weights_WR.shape == (
+      len(explained.words), len(explained.boxes_R4))
+  np.testing.assert_allclose(weights_WR.sum(1), 1, atol=1e-5)
+  assert (weights_WR >= 0).all() and weights_WR.std() > 0
+  boxes = explained.boxes_R4
+  assert (boxes >= 0).all() and (boxes <= 1).all()
+  assert 0 <= explained.match <= 1
+  with pytest.raises(errors.UserError, match='no words'):
+    searcher.explain('1f34e.webp', ' ')
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_words_are_made_of_the_tokens_of_the_text(searcher, tokenizer, text):
+  words = reading.Reader(searcher.weights).words(text)
+  ends = [word.end for word in words]
+  assert [word.start for word in words] == [1, *ends[:-1]]
+  assert ends[-1] - 1 == len(tokenizer.encode(text))
+  joined = ''.join(word.text for word in words)
+  if all(map(writing.has_spaces, text.split())):
+    assert joined == text.replace(' ', '')
+  else:
+    assert len(words) > len(text.split())
+
+
+def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
+  manifest = exported.export(searcher, tmp_path / 'index')
+  vectors = np.load(tmp_path / 'index' / 'vectors.npy')
+  assert vectors.shape == (
+      manifest['num_pictures'], manifest['embedding_dim'])
+  np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+  lines = (tmp_path / 'index' / 'pictures.jsonl').read_text().splitlines()
+  captions = {line['image_id']: line['captions']
+              for line in map(json.loads, lines)}
+  assert captions['1f415.webp'] == {
+      'en': ['a brown dog'], 'de': ['ein brauner Hund'], 'ja': ['茶色い犬']}
+
+  again = search.load(tmp_path / 'index')
+  for mode in ('dual', 'rerank'):
+    assert again.search('茶色い犬', 4, mode=mode) == searcher.search(
+        '茶色い犬', 4, mode=mode)
+  assert again.describe('1f415.webp', ('en',)) == searcher.describe(
+      '1f415.webp', ('en',))
+  with pytest.raises(errors.UserError, match='exists; allowed: a new folder'):
+    exported.export(searcher, tmp_path / 'index')
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['index']
+
+
+@pytest.mark.parametrize('file, content, message', [
+    ('manifest.json', '{"format": "other"}', "'m3p_jax index 1'"),
+    ('manifest.json', None, 'load.path, checkpoint=DIR'),
+    ('pictures.jsonl', '', 'has 20 rows, pictures.jsonl 0')])
+def test_what_does_not_fit_is_named(
+    searcher, tmp_path, file, content, message):
+  folder = tmp_path / 'index'
+  manifest = exported.export(searcher, folder)
+  if content is None:  # The run is not where it was.
+    content = json.dumps(manifest | {'checkpoint': str(tmp_path / 'gone')})
+  (folder / file).write_text(content)
+  with pytest.raises(errors.UserError, match=message):
+    search.load(folder).search('a')
+
+
+def test_moved_weights_are_said(searcher, tmp_path):
+  manifest = exported.export(searcher, tmp_path / 'index')
+  path = tmp_path / 'index' / 'manifest.json'
+  path.write_text(json.dumps(manifest | {'checkpoint': '/nowhere'}))
+  found = search.load(tmp_path / 'index', checkpoint=searcher.weights.path)
+  assert found.search('a red apple', 1) == searcher.search('a red apple', 1)
+
+
+def test_the_commands_print_and_write(small_run, tmp_path, capsys):
+  search.main_search(small_run, '速い車', 2)
+  lines = capsys.readouterr().out.strip().split('\n')
+  assert lines[0] == "20 pictures, nearest to '速い車' (dual):"
+  assert 'a fast car' in lines[2] and lines[2].split()[0] == '1'
+  search.main_export(small_run, tmp_path / 'out')
+  assert '20 pictures, 32 numbers each, captions in 3 languages' in (
+      capsys.readouterr().out)
+
+
+def test_an_address_that_cannot_be_had_is_said_before_anything_is_loaded():
+  with pytest.raises(errors.UserError, match='--host=192.0.2.1 --port=0'):
+    server.serve('not a workdir', host='192.0.2.1', port=0)
+
+
+@pytest.mark.parametrize('query, words', [
+    ('ein roter Apfel', 'looks like German'), ('猫', 'looks like Japanese'),
+    ('りんごを食べる', 'looks like Japanese'),
+    ('orange', 'looks like English or German'),
+    ('xyz', 'Latin script'), ('кошка', 'Cyrillic script'), ('🍎!', '')])
+def test_a_language_is_guessed_no_further_than_known(query, words):
+  guesser = languages.Guesser({
+      language: [captions[i] for captions in small_search.PICTURES.values()]
+      for i, language in enumerate(small_search.LANGUAGES)})
+  assert str(guesser.guess(query)) == words
+
+
+def test_the_documented_examples_run(small_run, tmp_path, monkeypatch):
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'quickstart').symlink_to(small_run)
+  shutil.copy(small_run.parent / 'raw' / '1f408.webp', tmp_path / 'my_cat.jpg')
+  monkeypatch.chdir(tmp_path)
+  for module in (search, reading, writing, heat, markup):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed, module.__name__
