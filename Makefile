@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
-.PHONY: help setup photos quickstart rerank ablation test lint clean
+.PHONY: help setup photos quickstart rerank ablation test lint docs clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -58,6 +58,9 @@ lint: $(VENV)/.dev  ## Check the style and the types.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+docs: $(VENV)/.dev  ## Build the documentation into build/docs.
+	@$(BIN)/python -m docs.build
+
 clean:  ## Delete the environment and the tools' caches; data and runs stay.
 	rm -rf '$(VENV)' .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -77,9 +80,11 @@ $(VENV)/.run: requirements.txt constraints.txt | $(BIN)/python
 	@$(PIP) --requirement=requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt constraints.txt $(VENV)/.run
-	@echo 'Installing requirements-dev.txt' >&2
-	@$(PIP) --requirement=requirements-dev.txt
+$(VENV)/.dev: requirements-dev.txt requirements-docs.txt constraints.txt \
+  $(VENV)/.run
+	@echo 'Installing requirements-dev.txt and requirements-docs.txt' >&2
+	@$(PIP) --requirement=requirements-dev.txt \
+	  --requirement=requirements-docs.txt
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/.run

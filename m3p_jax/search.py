@@ -234,15 +234,7 @@ def main_search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
   split = collection_lib.ALL
   if config is not None and 'evaluation.split' in (given or ()):
     split = config.evaluation.split
-  show(load(workdir, config=config, split=split, given=given), query, k)
-
-
-def show(searcher: Searcher, query: str, k: int = 10) -> None:
-  """Prints the k pictures nearest to the query, best first.
-
-  Raises:
-    UserError: see `Searcher.search`.
-  """
+  searcher = load(workdir, config=config, split=split, given=given)
   results = searcher.search(query, k)
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to {query!r}:\n')
   for rank, result in enumerate(results, 1):

@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 CODE = sorted(path for folder in ('configs', 'input_pipeline', 'm3p_jax')
               for path in (ROOT / folder).rglob('*.py'))
 TARGETS = {'help', 'setup', 'photos', 'quickstart', 'rerank', 'ablation',
-           'test', 'lint', 'clean'}
+           'test', 'lint', 'docs', 'clean'}
 
 
 def _requirements(name: str) -> list[requirements.Requirement]:
@@ -43,7 +43,8 @@ def test_one_version_everywhere():
   assert f'\n## [{version}]' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-dev.txt'])
+@pytest.mark.parametrize('name', [
+    'requirements.txt', 'requirements-dev.txt', 'requirements-docs.txt'])
 def test_constraints_lie_in_the_requirements(name):
   pinned = {utils.canonicalize_name(line.name): line.specifier
             for line in _requirements('constraints.txt')}
