@@ -25,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
 .PHONY: help setup photos quickstart rerank ablation serve test fuzz lint \
-        clean
+        docs clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -66,6 +66,9 @@ lint: $(VENV)/.dev  ## Check the style and the types.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+docs: $(VENV)/.dev  ## Build the documentation into build/docs.
+	@$(BIN)/python -m docs.build
+
 clean:  ## Delete the environment and the tools' caches; data and runs stay.
 	rm -rf '$(VENV)' .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -90,9 +93,11 @@ $(VENV)/.demo: requirements-demo.txt constraints.txt $(VENV)/.run
 	@$(PIP) --requirement=requirements-demo.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt constraints.txt $(VENV)/.run
-	@echo 'Installing requirements-dev.txt' >&2
-	@$(PIP) --requirement=requirements-dev.txt
+$(VENV)/.dev: requirements-dev.txt requirements-docs.txt constraints.txt \
+  $(VENV)/.run
+	@echo 'Installing requirements-dev.txt and requirements-docs.txt' >&2
+	@$(PIP) --requirement=requirements-dev.txt \
+	  --requirement=requirements-docs.txt
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/.run

@@ -14,9 +14,13 @@ def model_config() -> ConfigDict:
   model = ConfigDict()
   # Rows of the word table; padded to a multiple of 128 so that it shards.
   model.vocab_size = 250_002
+  # Numbers in a hidden state; a multiple of num_heads.
   model.width = 768
+  # Heads of an attention; each has width / num_heads numbers.
   model.num_heads = 12
+  # Hidden units of a layer's MLP.
   model.mlp_width = 3072
+  # Transformer layers, shared by text and pictures.
   model.num_layers = 12
   # Learned positions; in the joint pass text starts at position R.
   model.max_positions = 514
@@ -32,6 +36,7 @@ def model_config() -> ConfigDict:
   model.dropout = 0.1
   # Share of attention weights dropped.
   model.attention_dropout = 0.1
+  # Added to the variance in every LayerNorm.
   model.layer_norm_epsilon = 1e-12
   # Layers of the optional region refiner; 0 = off, as in the published recipe.
   model.refiner_layers = 0
@@ -105,16 +110,22 @@ def get_config() -> ConfigDict:
   # All languages the model knows; a language's id is its index here.
   config.data.languages = ('en',)
   config.data.text = ConfigDict()
+  # Prepared text datasets, mixed by their sizes.
   config.data.text.datasets = ()
+  # Languages of the text stream, of those above.
   config.data.text.languages = ('en',)
   # Languages are drawn with p ∝ n^alpha.
   config.data.text.alpha = 0.7
   # Ids in a row, `<s>` and `</s>` included; longer rows are cut.
   config.data.text.max_length = 128
   config.data.image_text = ConfigDict()
+  # Prepared datasets of captioned pictures, mixed by their sizes.
   config.data.image_text.datasets = ()
+  # Languages of the captions that are read; what is switched is below.
   config.data.image_text.languages = ('en',)
+  # As of text.
   config.data.image_text.alpha = 0.7
+  # Ids in a caption, `<s>` and `</s>` included; longer ones are cut.
   config.data.image_text.max_length = 64
   # Of one split's datasets together: what is larger is read from the records
   # row by row instead of being kept in memory. The rows are the same.
@@ -129,15 +140,21 @@ def get_config() -> ConfigDict:
   config.mesh = ConfigDict()
   # Devices along each axis; -1 = all that are left.
   config.mesh.data = -1
+  # Devices that share one copy of the weights.
   config.mesh.model = 1
 
   config.optimizer = ConfigDict()
+  # Adam's, at the end of the warm-up.
   config.optimizer.learning_rate = 1e-4
   # 'inverse_sqrt' (the release), 'cosine' or 'constant', after warm-up.
   config.optimizer.schedule = 'inverse_sqrt'
+  # Steps in which the rate rises from (almost) 0.
   config.optimizer.warmup_steps = 4_000
+  # Decay of Adam's mean of gradients.
   config.optimizer.b1 = 0.9
+  # Decay of Adam's mean of squared gradients.
   config.optimizer.b2 = 0.98
+  # Added to the root of the second mean.
   config.optimizer.eps = 1e-8
   # The first moment is half of the optimizer's memory: 'float32', or
   # 'bfloat16', which halves it.
@@ -178,6 +195,7 @@ def get_config() -> ConfigDict:
   config.eval_every_steps = 0
   # Validation batches per task.
   config.eval_batches = 8
+  # A checkpoint is saved every so many steps, and at the last.
   config.checkpoint_every_steps = 1_000
   # Newest checkpoints kept.
   config.keep_checkpoints = 3
@@ -191,11 +209,13 @@ def get_config() -> ConfigDict:
   config.profile_steps = 0
 
   config.evaluation = ConfigDict()
-  # What is asked and what is right: see docs/protocols.md.
+  # How queries and right answers are chosen; see docs/protocols.md.
   config.evaluation.protocol = 'tux-paint'
+  # Prepared set that is evaluated, searched and served.
   config.evaluation.dataset = 'tux_paint'
   # Empty = `data.data_dir`.
   config.evaluation.data_dir = ''
+  # 'train', 'validation' or 'test'.
   config.evaluation.split = 'test'
   # Languages to evaluate; ('all',) = every language the set has.
   config.evaluation.languages = ('all',)

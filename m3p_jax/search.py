@@ -140,22 +140,7 @@ def main_search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
   mode = 'dual'
   if config is not None and 'evaluation.mode' in (given or ()):
     mode = config.evaluation.mode
-  show(from_flags(workdir, config=config, given=given), query, k, mode=mode)
-
-
-def show(found: Searcher, query: str, k: int = 10, *,
-         mode: str = 'dual') -> None:
-  """Prints the k pictures nearest to the query, best first.
-
-  Args:
-    found: what `load` returned.
-    query: in any language.
-    k: pictures wanted.
-    mode: see `Searcher.search`.
-
-  Raises:
-    UserError: see `Searcher.search`.
-  """
+  found = from_flags(workdir, config=config, given=given)
   results = found.search(query, k, mode=mode)
   print(f'{len(found.index.image_ids):,} pictures, nearest to '
         f'{textwrap.shorten(repr(query), 60)} ({mode}):\n')

@@ -14,7 +14,7 @@ import nbformat
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDER = ROOT / 'notebooks'
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob('*.ipynb')))
-_SECONDS = 900
+_SECONDS = 1_800
 _MIMES = ('text/plain', 'image/png')
 
 
@@ -68,14 +68,16 @@ def tidy(notebook: nbformat.NotebookNode, folder: pathlib.Path) -> None:
 
 def _without_paths(text: str, folder: pathlib.Path) -> str:
   text = text.replace(f'{folder}/', '').replace(f'{ROOT}/', '')
-  # A time of day, and a warning that concerns this machine alone.
+  # The time of day, and what absl says where nobody parses flags.
   text = re.sub(r'^([IW]) \d\d:\d\d:\d\d ', r'\1 ', text, flags=re.M)
+  text = re.sub(r'^WARNING: Logging before flag parsing.*\n', '', text,
+                flags=re.M)
   return text.replace(str(pathlib.Path.home()), '~')
 
 
 def main() -> None:
   """Executes the notebooks of the command line and writes them back."""
-  folder = ROOT / 'build' / 'notebooks'
+  folder = ROOT / 'build' / 'executed'
   folder.mkdir(parents=True, exist_ok=True)
   for name in sys.argv[1:] or NAMES:
     notebook = execute(name, folder, small=False)

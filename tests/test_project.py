@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 CODE = sorted(path for folder in ('configs', 'input_pipeline', 'm3p_jax')
               for path in (ROOT / folder).rglob('*.py'))
 TARGETS = {'help', 'setup', 'photos', 'quickstart', 'rerank', 'ablation',
-           'serve', 'test', 'fuzz', 'lint', 'clean'}
+           'serve', 'test', 'fuzz', 'lint', 'docs', 'clean'}
 
 
 def _requirements(name: str) -> list[requirements.Requirement]:
@@ -45,7 +45,7 @@ def test_one_version_everywhere():
 
 @pytest.mark.parametrize('name', [
     'requirements.txt', 'requirements-demo.txt', 'requirements-dev.txt',
-    'requirements-formats.txt'])
+    'requirements-docs.txt', 'requirements-formats.txt'])
 def test_constraints_lie_in_the_requirements(name):
   pinned = {utils.canonicalize_name(line.name): line.specifier
             for line in _requirements('constraints.txt')}

@@ -182,13 +182,17 @@ def main(options: command.Options) -> None:
   if not values.pictures:
     raise errors.UserError(
         'which pictures? make photos PICTURES=/path/to/a/folder')
+  folder = pathlib.Path(values.pictures).expanduser().absolute()
   searcher = Photos(
-      options.workdir, options.data_dir,
-      pathlib.Path(values.pictures).expanduser().absolute(),
+      options.workdir, options.data_dir, folder,
       weights=pathlib.Path(values.weights).absolute()
       if values.weights else None, limit=options.limit,
       overrides=options.overrides).run()
-  search.show(searcher, values.query, values.k)
+  print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
+        f'{values.query!r}:\n')
+  for rank, result in enumerate(searcher.search(values.query, values.k), 1):
+    name = result.image_id.removeprefix(f'{_LINK}/')
+    print(f'{rank:3}  {result.score:6.3f}  {folder / name}')
   where = options.workdir
   if where.is_relative_to(pathlib.Path.cwd()):
     where = where.relative_to(pathlib.Path.cwd())
