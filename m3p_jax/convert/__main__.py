@@ -7,6 +7,7 @@ export --to=m3p|volta|safetensors|stablehlo --checkpoint=DIR --out=PATH
 check  --from=m3p|xlmr --checkpoint=FILE --vectors=DIR
 """
 
+import signal
 import sys
 
 from absl import app
@@ -96,6 +97,8 @@ def main(argv: list[str]) -> None:
   # Nothing here needs an accelerator, which a training may hold; and float32
   # products are exact to float32 on a CPU alone.
   jax.config.update('jax_platforms', 'cpu')
+  # What asks the process to end raises, so that drafts are removed.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   progress.show_own_logs()
   {'import': _import, 'export': _export, 'check': _check}[argv[1]](flags.FLAGS)
 

@@ -1,6 +1,7 @@
 """From a file's tensors to the parameters of a whole model."""
 
 from collections.abc import Mapping, Sequence
+import functools
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -86,21 +87,28 @@ def assemble(names: Sequence[names_lib.Name],
     key: random key of fresh parameters.
     given: more parameters, by path.
   """
-
-  def init(key):
-    return layout.flatten(nn.unbox(initial.init_params(config, key)))
-
   shapes = shapes_of(config)
   read_params = layout.stack(names, tensors, shapes) | dict(given or {})
-  # What is read is not drawn as well: the word table alone takes seconds.
-  fresh = jax.jit(lambda key: {
-      path: value for path, value in init(key).items()
-      if path not in read_params})(key)
+  fresh = _draw(config, frozenset(read_params))(key)
   lines = [report.Line('used', name.key, tensors[name.key].shape)
            for name in names if name.key in tensors]
   lines += [report.Line('fresh', path, value.shape)
             for path, value in sorted(fresh.items())]
   return nested({**read_params, **fresh}), lines
+
+
+@functools.lru_cache(maxsize=4)
+def _draw(config: ModelConfig, read: frozenset[str]):
+  """Returns the jitted function from a key to the parameters not in `read`.
+
+  What is read is not drawn as well: the word table alone takes seconds.
+  """
+
+  def draw(key):
+    params = layout.flatten(nn.unbox(initial.init_params(config, key)))
+    return {path: value for path, value in params.items() if path not in read}
+
+  return jax.jit(draw)
 
 
 def warn_of_odd_numbers(tensors: Tensors, path: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
 from typing import Any, NamedTuple
+import zipfile
 
 from flax import linen as nn
 import jax
@@ -70,7 +71,7 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     with np.load(path, allow_pickle=False) as archive:
       return dict(archive)
-  except ValueError as error:
+  except (ValueError, EOFError, zipfile.BadZipFile) as error:
     raise errors.UserError(f'{path}: {error}') from error
 
 
@@ -119,7 +120,8 @@ def _rows(inputs: Arrays) -> _Inputs:
       mask_BR=np.ones((rows, num_regions), bool))
   mask_BL = np.arange(ids_BL.shape[1])[None] < inputs['text_lengths'][:, None]
   return _Inputs(
-      batch_lib.Batch(ids_BL, mask_BL, np.zeros(rows, np.int32), regions),
+      # As the release runs without language ids: no row of the table is added.
+      batch_lib.Batch(ids_BL, mask_BL, None, regions),
       inputs['token_ids'].astype(np.int32), inputs['region_features'],
       inputs['mlm_labels'], inputs['object_labels'], inputs['match_labels'])
 
@@ -130,11 +132,10 @@ def _m3p(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
   plain = dataclasses.replace(config, refiner_layers=0)
   call = _caller(plain, imported.params)
 
-  def joint(module):
-    encoded = module.encode(rows.masked, deterministic=True)
+  def joint(encoded):
     return jnp.concatenate([encoded.regions_BRD, encoded.text_BLD], axis=1)
 
-  def others(module):
+  def plain_passes(module):
     encoded = module.encode(rows.masked, deterministic=True)
     text_BLD = module.encode(rows.masked._replace(regions=None),
                              deterministic=True).text_BLD
@@ -142,6 +143,7 @@ def _m3p(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
     # Time-major: the position outside, the row inside.
     time_L, row_L = np.nonzero(rows.token_labels_BL.T != -1)
     found = {
+        'joint_hidden': joint(encoded),
         'mlm_logits': module.token_logits(
             encoded.text_BLD[row_L, time_L][None])[0, :, :config.vocab_size],
         'match_logits': module.match_logits(encoded),
@@ -154,9 +156,10 @@ def _m3p(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
           deterministic=True)
     return found | _losses(module, encoded, rows)
 
-  outputs = {'joint_hidden': call(joint), **call(others)}
+  outputs = call(plain_passes)
   if config.refiner_layers:
-    outputs['joint_hidden_refined'] = _caller(config, imported.params)(joint)
+    outputs['joint_hidden_refined'] = _caller(config, imported.params)(
+        lambda module: joint(module.encode(rows.masked, deterministic=True)))
   return outputs | _gradients(imported._replace(config=plain), rows)
 
 

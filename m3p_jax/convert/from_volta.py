@@ -17,9 +17,11 @@ from m3p_jax.convert import report
 from m3p_jax.convert import tensors as tensors_lib
 from m3p_jax.model import config as model_config
 
-# Task heads, its own poolers, and second names of shared weights.
+# Task heads, its own poolers, M3P's dead map of class distributions, and
+# second names of shared weights.
 _UNUSED = re.compile(
     r'(clfs_dict|cls|cls_dict|fusion|dropout)\.|bert\.(v_pooler|pooler)\.|'
+    r'bert\.embeddings\.image_distbution_embeddings\.|'
     r'bert\.encoder\..*\.v_(query|key|value|dense|LayerNorm)\.|'
     r'.*\.position_ids$')
 

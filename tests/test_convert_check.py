@@ -1,0 +1,220 @@
+"""Outputs equal the reference implementations', at any geometry."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+from scipy import special
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import deferred
+from m3p_jax.convert import assembly
+from m3p_jax.convert import check
+from m3p_jax.convert import importing
+from m3p_jax.convert import layout
+from m3p_jax.convert import names
+from m3p_jax.convert import torch_writer
+from m3p_jax.model import config as model_config
+from m3p_jax.model import m3p
+from tests import m3p_reference
+from tests import weight_files
+
+
+@pytest.mark.parametrize(('kind', 'name', 'file'), [
+    ('m3p', 'm3p_small', 'checkpoint.pth'),
+    ('m3p', 'm3p_small_legacy', 'checkpoint.pth'),
+    ('xlmr', 'xlmr_small', 'model.safetensors'),
+    ('xlmr', 'xlmr_small', 'pytorch_model.bin')])
+def test_outputs_equal_the_reference_implementations(kind, name, file):
+  folder = weight_files.GOLDEN / name
+  lines = check.run(kind, folder / file, folder)
+  assert lines
+  assert not [str(line) for line in lines if not line.passes]
+
+
+def test_check_sees_a_difference_and_an_array_without_counterpart(tmp_path):
+  source = weight_files.GOLDEN / 'xlmr_small'
+  shutil.copy(source / 'inputs.npz', tmp_path)
+  with np.load(source / 'outputs.npz') as archive:
+    outputs = dict(archive)
+  outputs['last_hidden_state'][0, 0, 0] += 1e-3
+  outputs['another'] = np.zeros(3, np.float32)
+  np.savez(tmp_path / 'outputs.npz', **outputs)
+  lines = {line.name: line for line in check.run(
+      'xlmr', source / 'model.safetensors', tmp_path)}
+  assert lines['embedding_output'].passes
+  assert not lines['last_hidden_state'].passes
+  assert not lines['another'].passes
+  assert 'no counterpart' in str(lines['another'])
+
+
+def _m3p_inputs(config, *, rows=3, length=6, regions=4):
+  """Returns inputs as golden/'s, normalised, at a geometry."""
+  rng = np.random.default_rng(3)
+
+  def unit(*shape):
+    x = rng.normal(size=shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+  features = unit(rows, regions, config.region_feature_dim)
+  ids = rng.integers(4, config.vocab_size, (rows, length))
+  labels = np.where(rng.random((rows, length)) < 0.4, ids, -1)
+  labels[:, 0] = ids[:, 0]
+  labels[:, -1] = -1
+  classes = rng.integers(-1, config.num_region_classes, (rows, regions))
+  classes[0] = 2
+  return {
+      'token_ids': ids, 'masked_token_ids': np.where(labels == -1, ids, 5),
+      'text_lengths': np.arange(rows) + length - rows + 1,
+      'region_features': rng.normal(size=features.shape).astype(np.float32),
+      'masked_region_features': features * (classes == -1)[..., None],
+      'region_locations': unit(rows, regions, 5), 'mlm_labels': labels,
+      'object_labels': classes,
+      'match_labels': np.arange(rows).astype(np.float32) % 2}
+
+
+def test_another_m3p_geometry_equals_a_second_implementation(tmp_path):
+  config = weight_files.OTHER
+  weights = weight_files.random_m3p(config)
+  inputs = _m3p_inputs(config)
+  del weights['pred_layer.proj.weight']  # The same numbers as `embeddings`.
+  expected = m3p_reference.outputs(weights, inputs, num_heads=3)
+  torch_writer.write(tmp_path / 'a.pth', weights, {'n_heads': 3})
+  np.savez(tmp_path / 'inputs.npz', **inputs)
+  np.savez(tmp_path / 'outputs.npz', **expected)
+  lines = check.run('m3p', tmp_path / 'a.pth', tmp_path)
+  assert {line.name for line in lines} > {
+      'joint_hidden', 'joint_hidden_refined', 'decoder_hidden', 'loss_xmlm',
+      'grad_global_norm', 'grad/embeddings.weight'}
+  assert not [str(line) for line in lines if not line.passes]
+
+
+def test_languages_enter_the_text_and_the_image_path_alone(tmp_path):
+  config = weight_files.OTHER
+  weights = weight_files.random_m3p(config)
+  torch_writer.write(tmp_path / 'a.pth', weights, {'n_heads': 3})
+  imported = importing.read('m3p', tmp_path / 'a.pth')
+  inputs = _m3p_inputs(config)
+  ids, languages = inputs['token_ids'], np.array([4, 0, 2], np.int32)
+  mask = np.ones(ids.shape, bool)
+  features, boxes = inputs['region_features'], inputs['region_locations']
+  regions = batch_lib.Regions(
+      np.arange(3), features, boxes, np.ones((3, 4), np.int32),
+      np.ones((3, 4), bool))
+  batch = batch_lib.Batch(ids, mask, languages, regions)
+
+  def passes(module):
+    joint = module.encode(batch, deterministic=True)
+    return {
+        'joint': jnp.concatenate([joint.regions_BRD, joint.text_BLD], axis=1),
+        'text': module.encode(batch._replace(regions=None),
+                              deterministic=True).text_BLD,
+        'image': module.encode_images(regions, languages, deterministic=True)}
+
+  ours = jax.jit(lambda params: nn.apply(passes, m3p.M3P(dataclasses.replace(
+      imported.config, dtype='float32', normalise_regions=False)))(
+          {'params': params}))(deferred.make(imported.params))
+  reference = m3p_reference.M3P(weights, 3)
+  embedded = reference.regions(features, boxes)
+  for name, expected in {
+      'joint': reference.joint(ids, mask, embedded),
+      'text': reference.text(ids, mask, languages=languages),
+      'image': reference.image(embedded, languages=languages)}.items():
+    np.testing.assert_allclose(ours[name], expected, atol=1e-5, err_msg=name)
+  assert np.abs(reference.image(embedded) - ours['image']).max() > 0.01
+
+
+def _xlmr(tensors, ids, mask, *, heads, layers):
+  """Returns (embedded words, last states) of Hugging Face's XLM-RoBERTa."""
+  f = tensors
+
+  def linear(key, x):
+    return x @ f[f'{key}.weight'].T + f[f'{key}.bias']
+
+  def norm(key, x):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+    return x * f[f'{key}.weight'] + f[f'{key}.bias']
+
+  # Its positions count words from 2 on and give padding the row of padding.
+  positions = np.where(mask, 1 + np.cumsum(mask, 1), 1)
+  h = embedded = norm('embeddings.LayerNorm', (
+      f['embeddings.word_embeddings.weight'][ids]
+      + f['embeddings.position_embeddings.weight'][positions]
+      + f['embeddings.token_type_embeddings.weight'][0]))
+  size = h.shape[-1] // heads
+  split = lambda x: x.reshape(*x.shape[:2], heads, size).swapaxes(1, 2)
+  for i in range(layers):
+    key = f'encoder.layer.{i}'
+    q, k, v = (split(linear(f'{key}.attention.self.{part}', h))
+               for part in ('query', 'key', 'value'))
+    scores = q @ k.swapaxes(2, 3) / size ** 0.5
+    scores = np.where(mask[:, None, None], scores, -1e30)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = (weights / weights.sum(-1, keepdims=True)) @ v
+    mixed = mixed.swapaxes(1, 2).reshape(h.shape)
+    h = norm(f'{key}.attention.output.LayerNorm',
+             h + linear(f'{key}.attention.output.dense', mixed))
+    inner = linear(f'{key}.intermediate.dense', h)
+    inner = inner * (1 + special.erf(inner / 2 ** 0.5)) / 2
+    h = norm(f'{key}.output.LayerNorm',
+             h + linear(f'{key}.output.dense', inner))
+  return embedded, h
+
+
+# The heads of XLM-R large, and an odd geometry.
+@pytest.mark.parametrize(('layers', 'heads', 'width', 'prefix'), [
+    (3, 16, 64, 'roberta.'), (1, 3, 33, '')])
+def test_another_xlmr_geometry_equals_a_second_implementation(
+    tmp_path, layers, heads, width, prefix):
+  rng = np.random.default_rng(layers)
+  config = dataclasses.replace(
+      weight_files.OTHER, width=width, mlp_width=2 * width, num_heads=heads,
+      num_layers=layers, num_languages=1)
+  shapes = layout.their_shapes(
+      names.xlmr(config), assembly.shapes_of(config),
+      vocab_size=config.vocab_size)
+  shapes['embeddings.position_embeddings.weight'] = (20, width)
+  shapes['embeddings.token_type_embeddings.weight'] = (1, width)
+  tensors = {key: rng.normal(0, 0.2, shape).astype(np.float32)
+             for key, shape in shapes.items()}
+  ids = rng.integers(4, 211, (2, 9))
+  mask = np.arange(9) < np.array([[9], [5]])
+  embedded, last = _xlmr(
+      {key: value.astype(np.float64) for key, value in tensors.items()},
+      ids, mask, heads=heads, layers=layers)
+  tensors = {prefix + key: value for key, value in tensors.items()}
+  tensors['lm_head.bias'] = np.zeros(211, np.float32)
+  torch_writer.write_flat(tmp_path / 'pytorch_model.bin', tensors)
+  safetensors_numpy.save_file(tensors, tmp_path / 'model.safetensors')
+  (tmp_path / 'config.json').write_text(json.dumps({
+      'num_attention_heads': heads, 'layer_norm_eps': 1e-5}))
+  np.savez(tmp_path / 'inputs.npz', token_ids=ids,
+           text_mask=mask.astype(np.int64))
+  np.savez(tmp_path / 'outputs.npz', embedding_output=embedded,
+           last_hidden_state=last)
+  for file in ('pytorch_model.bin', 'model.safetensors'):
+    lines = check.run('xlmr', tmp_path / file, tmp_path)
+    assert len(lines) == 2
+    assert not [str(line) for line in lines if not line.passes]
+
+
+def test_xlmr_large_by_shape():
+  config = dataclasses.replace(
+      model_config.ModelConfig(num_languages=1), width=1024, mlp_width=4096,
+      num_heads=16, num_layers=24)
+  ours = assembly.shapes_of(config)
+  shapes = layout.their_shapes(
+      names.xlmr(config), ours, vocab_size=config.vocab_size)
+  positions_and_type = (514 + 1) * 1024
+  # Hugging Face's XLM-R large has 559,890,432 with its pooler.
+  assert (sum(map(math.prod, shapes.values())) + positions_and_type
+          + 1024 * 1025 == 559_890_432)
+  assert ours['encoder/attention/query/kernel'] == (24, 1024, 16, 64)
