@@ -102,7 +102,7 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
         report.num_bytes += len(content)
   except tf.errors.OpError as error:
     draft.unlink(missing_ok=True)
-    raise OSError(f'{draft}: {error.message}') from error
+    raise OSError(error.message) from error
   except BaseException:
     draft.unlink(missing_ok=True)
     raise
