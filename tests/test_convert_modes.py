@@ -61,7 +61,7 @@ def test_train_evaluate_search(kind, tmp_path, monkeypatch):
   config = retrieval_data.make_config(tmp_path / 'data')
   config.init_from = str(imported)
   config.data.image_text.update(dict(
-      datasets=('pairs',), languages=('en', 'de'), code_switch_languages=()))
+      datasets=('pairs',), languages=('en', 'de'), max_length=24))
   config.tasks = dict(mc_vlm=base.task_config('matching', 'image_text', 4))
   config.optimizer.learning_rate = 0.0
   config.optimizer.schedule = 'constant'
@@ -76,7 +76,8 @@ def test_train_evaluate_search(kind, tmp_path, monkeypatch):
   assert cell['checkpoint'] == str(imported)
   assert set(cell['languages']) == {'en', 'de'}
 
-  monkeypatch.setattr('input_pipeline.tokenizer.load', test_search.FakeTokenizer)
+  monkeypatch.setattr('input_pipeline.tokenizer.load',
+                      test_search.FakeTokenizer)
   monkeypatch.setattr('input_pipeline.regions.GridExtractor',
                       test_search.FakeExtractor)
   found = search.load(imported, data_dir=tmp_path / 'data',
