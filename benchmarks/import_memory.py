@@ -11,7 +11,6 @@ all libraries included.
 from collections.abc import Callable, Mapping
 import functools
 import json
-import math
 import multiprocessing
 import os
 import pathlib
@@ -73,16 +72,7 @@ def _write_zip(folder: pathlib.Path, tensors: Tensors) -> pathlib.Path:
 
 
 def _write_legacy(folder: pathlib.Path, tensors: Tensors) -> pathlib.Path:
-  keys = {id(tensor): str(number)
-          for number, tensor in enumerate(tensors.values())}
-  value = {name: torch_files.tensor(
-      torch_files.Storage('FloatStorage', keys[id(tensor)], tensor.size), 0,
-      tensor.shape, tuple(math.prod(tensor.shape[axis + 1:])
-                          for axis in range(tensor.ndim)))
-           for name, tensor in tensors.items()}
-  return torch_files.write_legacy(
-      folder / 'checkpoint.pth', {'model': value},
-      {keys[id(tensor)]: tensor for tensor in tensors.values()})
+  return torch_files.write_state_dict(folder / 'checkpoint.pth', tensors)
 
 
 def _write_safetensors(folder: pathlib.Path, tensors: Tensors, *,

@@ -1,10 +1,13 @@
 """What an import takes, refuses and tells, and the commands."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -138,3 +141,47 @@ def test_commands(tmp_path):
   wrong = run('export', '--to=onnx', f'--checkpoint={out}', '--out=x')
   assert wrong.returncode == 2
   assert 'safetensors' in wrong.stderr
+
+
+def test_told_to_stop_it_leaves_nothing(tmp_path):
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'm3p_jax.convert', 'import', '--from=m3p',
+       f'--path={weight_files.M3P}', f'--out={tmp_path / "out"}'],
+      stdout=subprocess.DEVNULL)
+  while not list(tmp_path.iterdir()):
+    assert process.poll() is None
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait() == 128 + signal.SIGTERM
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_report_and_the_checksum_are_in_import_json(tmp_path):
+  importing.write(importing.read('m3p', weight_files.M3P), tmp_path / 'out',
+                  asked_languages=None)
+  found = json.loads((tmp_path / 'out' / 'import.json').read_text())
+  assert found['sha256'] == {'checkpoint.pth': hashlib.sha256(
+      weight_files.M3P.read_bytes()).hexdigest()}
+  assert found['prefix'] == 'module.'
+  kinds = {line['name']: (line['kind'], line['shape'])
+           for line in found['tensors']}
+  assert kinds['embeddings.weight'] == ('used', [300, 32])
+  assert kinds['cross_alignment.align_output.bias'] == ('unused', [32])
+  assert kinds['log_scale'][0] == 'fresh'
+
+
+def test_check_s_exit_status(tmp_path):
+  folder = weight_files.XLMR.parent
+  for file in ('inputs.npz', 'outputs.npz'):
+    shutil.copy(folder / file, tmp_path)
+  run = lambda: subprocess.run(
+      [sys.executable, '-m', 'm3p_jax.convert', 'check', '--from=xlmr',
+       f'--checkpoint={weight_files.XLMR}', f'--vectors={tmp_path}'],
+      capture_output=True, text=True, check=False)
+  assert run().returncode == 0
+  np.savez(tmp_path / 'outputs.npz', pooled=np.zeros(2))
+  missing = run()
+  assert missing.returncode == 1
+  assert 'FAIL pooled: no counterpart' in missing.stdout
+  (tmp_path / 'outputs.npz').write_bytes(b'PK')
+  assert run().returncode == 2

@@ -1,12 +1,21 @@
 """Damaged and hostile weight files: told in one line, nothing left behind."""
 
+import dataclasses
+import json
 import pickle
 
+import numpy as np
 import pytest
 
 from input_pipeline import errors
+from m3p_jax import deferred
+from m3p_jax.convert import assembly
 from m3p_jax.convert import importing
+from m3p_jax.convert import layout
 from m3p_jax.convert import output
+from m3p_jax.convert import safetensors_file
+from m3p_jax.convert import torch_writer
+from tests import torch_files
 from tests import weight_files
 
 

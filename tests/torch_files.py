@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import io
 import json
+import math
 import pathlib
 import pickle
 from typing import Any
@@ -115,3 +116,22 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         entry['shape']
     )
   return arrays
+
+
+def write_state_dict(
+    path: pathlib.Path, tensors: Mapping[str, Any]
+) -> pathlib.Path:
+  """Writes {'model': tensors} in the container before PyTorch 1.6.
+
+  Equal objects share one storage, as tied weights do.
+  """
+  keys = {id(t): str(n) for n, t in enumerate(tensors.values())}
+  value = {}
+  for name, t in tensors.items():
+    strides = tuple(
+        math.prod(t.shape[axis + 1 :]) for axis in range(len(t.shape))
+    )
+    storage = Storage('FloatStorage', keys[id(t)], t.size)
+    value[name] = tensor(storage, 0, t.shape, strides)
+  storages = {keys[id(t)]: t for t in tensors.values()}
+  return write_legacy(path, {'model': value}, storages)

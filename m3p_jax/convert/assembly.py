@@ -127,5 +127,10 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
   """Returns the shapes of our parameters by path."""
+  return dict(_shapes_of(config))
+
+
+@functools.lru_cache(maxsize=4)
+def _shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
   return {path: x.shape for path, x in layout.flatten(nn.unbox(jax.eval_shape(
       lambda: initial.init_params(config, jax.random.key(0))))).items()}

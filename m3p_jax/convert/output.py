@@ -26,9 +26,11 @@ def draft(out: str | os.PathLike[str], *,
     raise errors.UserError(
         f'--out={out} exists; --overwrite replaces it')
   out.parent.mkdir(parents=True, exist_ok=True)
-  path = out.with_name(f'.{out.name}.{os.getpid()}.draft')
-  old = out.with_name(f'.{out.name}.{os.getpid()}.old')
+  # One folder for all that may be left half done, Orbax's own drafts included.
+  folder = out.with_name(f'.{out.name}.{os.getpid()}.draft')
+  path, old = folder / 'new', folder / 'old'
   try:
+    folder.mkdir()
     yield path
     # A folder cannot be replaced in one move: the old one steps aside.
     if out.is_dir():
@@ -37,8 +39,4 @@ def draft(out: str | os.PathLike[str], *,
   finally:
     if old.exists() and not out.exists():
       old.rename(out)
-    for rest in (path, old):
-      if rest.is_dir():
-        shutil.rmtree(rest)
-      else:
-        rest.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
