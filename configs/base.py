@@ -118,6 +118,9 @@ def get_config() -> ConfigDict:
   config.data.text.alpha = 0.7
   # Ids in a row, `<s>` and `</s>` included; longer rows are cut.
   config.data.text.max_length = 128
+  # Fill rows with one text after the other, `</s>` between (the release);
+  # False: a text a row, cut or padded, which is enough for short ones.
+  config.data.text.concatenate = False
   config.data.image_text = ConfigDict()
   # Prepared datasets of captioned pictures, mixed by their sizes.
   config.data.image_text.datasets = ()

@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.text.languages = tuple(
       languages.source_codes('udhr').values())
   config.data.text.max_length = 128
+  config.data.text.concatenate = True
   config.data.image_text.datasets = ('captions',)
   config.data.image_text.languages = ('en',)
   # With 100 regions, rows as long as those of text.

@@ -6,6 +6,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import store
+from input_pipeline import tokenizer
 
 
 def rows(parts: Sequence[store.Ragged]) -> store.Ragged:
@@ -15,6 +16,30 @@ def rows(parts: Sequence[store.Ragged]) -> store.Ragged:
       np.concatenate([part.values for part in parts]),
       np.concatenate([[0]] + [part.splits[1:] + offset for part, offset
                               in zip(parts, offsets[:-1], strict=True)]))
+
+
+def full_rows(texts: store.Texts, width: int) -> store.Texts:
+  """Returns the texts of each language as one, `</s>` between, cut into rows.
+
+  All rows are full but each language's last: no padding, and every token of a
+  long text is read.
+
+  Args:
+    texts: in the records' order, which is no order of content.
+    width: ids in a row.
+  """
+  ends = texts.ids.splits[1:]
+  values = np.insert(texts.ids.values, ends, tokenizer.EOS)
+  lengths = np.diff(texts.ids.splits) + 1
+  names, language_C = np.unique(texts.languages, return_inverse=True)
+  language_of_id = np.repeat(language_C, lengths)
+  languages, parts = [], []
+  for number, name in enumerate(names):
+    flat = values[language_of_id == number]
+    splits = np.append(np.arange(0, len(flat), width), len(flat))
+    languages += [str(name)] * (len(splits) - 1)
+    parts.append(store.Ragged(flat, splits))
+  return store.Texts(languages, rows(parts))
 
 
 def pictures(datasets: Sequence[str],

@@ -97,9 +97,9 @@ def permute(index_B: tf.Tensor, size_B: tf.Tensor, seed_B: tf.Tensor,
   """
   index_B, size_B, seed_B = (
       tf.cast(x, tf.int64) for x in (index_B, size_B, seed_B))
-  bits_B = tf.reduce_sum(tf.cast(
-      size_B[:, tf.newaxis] > 2 ** np.arange(62, dtype=np.int64), tf.int64),
-                         axis=1)
+  # How many powers of two are smaller.
+  bits_B = tf.searchsorted(
+      2 ** np.arange(62, dtype=np.int64), size_B, out_type=tf.int64)
   bits_B = tf.maximum(bits_B, _MIN_BITS)
   mask_B = tf.bitwise.left_shift(tf.ones_like(bits_B), bits_B) - 1
   shift_B = (bits_B + 1) // 2

@@ -123,7 +123,8 @@ def _makers(data_config, task_configs, languages, *, split: str,
       makers['text'] = streams.text_maker(
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
-          alpha=stream.alpha, max_length=stream.max_length)
+          alpha=stream.alpha, max_length=stream.max_length,
+          concatenate=stream.concatenate)
     else:
       makers['image_text'] = streams.image_text_maker(
           data_config.data_dir, split, languages,

@@ -56,7 +56,7 @@ class _Items(NamedTuple):
 def text_maker(data_dir: str | os.PathLike[str], split: str,
                all_languages: Sequence[str], *, datasets: Sequence[str],
                languages: Sequence[str], alpha: float, max_length: int,
-               ) -> MakeBatch:
+               concatenate: bool = False) -> MakeBatch:
   """Returns what makes batches of text.
 
   Args:
@@ -67,12 +67,16 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
     languages: languages to read, all of them in `all_languages`.
     alpha: languages and datasets are drawn with p ∝ n^alpha.
     max_length: ids in a row.
+    concatenate: rows are cut from the texts of a language, one after the
+      other; else each text is a row, cut or padded.
 
   Raises:
     UserError: a dataset is not prepared or has none of the languages, or a
       language is in no dataset.
   """
   parts = [store.read_texts(data_dir, name, split) for name in datasets]
+  if concatenate:
+    parts = [join.full_rows(part, max_length - 2) for part in parts]
   items = _make_items(
       datasets, languages, all_languages,
       [(part.languages, np.arange(len(part.languages))) for part in parts])
