@@ -25,7 +25,7 @@ TARGETS = {'help', 'setup', 'quickstart', 'rerank', 'ablation', 'test', 'lint',
 def _requirements(name: str) -> list[requirements.Requirement]:
   lines = (ROOT / name).read_text().splitlines()
   return [requirements.Requirement(line) for line in lines
-          if line and not line.startswith('#')]
+          if line and not line.startswith(('#', '--'))]
 
 
 def _make(*arguments: str) -> subprocess.CompletedProcess:
@@ -43,7 +43,8 @@ def test_one_version_everywhere():
   assert f'\n## [{version}]' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-dev.txt'])
+@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-dev.txt',
+                                  'requirements-faiss.txt'])
 def test_constraints_lie_in_the_requirements(name):
   pinned = {utils.canonicalize_name(line.name): line.specifier
             for line in _requirements('constraints.txt')}
@@ -58,7 +59,8 @@ def test_every_third_party_import_is_required():
              'ml_dtypes': 'ml-dtypes', 'orbax': 'orbax-checkpoint',
              'PIL': 'pillow', 'resvg_py': 'resvg-py',
              'tensorflow_datasets': 'tensorflow-datasets'}
-  optional = {'tensorboard': 'requirements-dev.txt'}
+  optional = {'tensorboard': 'requirements-dev.txt',
+              'faiss': 'requirements-faiss.txt'}
   required = {line.name for line in _requirements('requirements.txt')}
   standard = set(sys.stdlib_module_names)
   ours = {'configs', 'input_pipeline', 'm3p_jax', 'main'}
