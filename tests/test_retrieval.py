@@ -1,5 +1,6 @@
 """The engines agree with the model, and the modes with each other."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,10 @@ import pytest
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import nearest
+from m3p_jax.evaluation import rerank
 from m3p_jax.evaluation import retrieval
+from m3p_jax.evaluation import scoring
 from tests import models
 from tests import retrieval_data
 
@@ -124,6 +128,47 @@ def test_a_language_without_captions_or_embedding_is_named():
                   language_ids={'en': 0})
 
 
+@pytest.mark.parametrize('block', [1, 40, 2 ** 20])
+def test_first_candidates_are_exact_in_any_blocks(block, monkeypatch):
+  monkeypatch.setattr(nearest, '_BLOCK', block)
+  rng = np.random.default_rng(0)
+  queries_QE, gallery_NE = rng.normal(size=(7, 4)), rng.normal(size=(20, 4))
+  gallery_NE[5] = gallery_NE[3]  # A tie: the first of equals comes first.
+  found_QK, scores_QK = nearest.top_k_of(queries_QE, gallery_NE, 6)
+  scores_QN = np.einsum('QE,NE->QN', queries_QE, gallery_NE)
+  expected_QK = np.argsort(-scores_QN, axis=1, kind='stable')[:, :6]
+  np.testing.assert_array_equal(found_QK, expected_QK)
+  np.testing.assert_allclose(
+      scores_QK, np.take_along_axis(scores_QN, expected_QK, 1), rtol=1e-5)
+  assert nearest.top_k_of(queries_QE, gallery_NE, 99)[0].shape == (7, 20)
+  with pytest.raises(ValueError, match='0 candidates'):
+    nearest.top_k_of(queries_QE, gallery_NE[:0], 3)
+
+
+def test_faiss_finds_the_same():
+  pytest.importorskip('faiss', reason='optional: requirements-faiss.txt')
+  rng = np.random.default_rng(1)
+  queries_QE, gallery_NE = rng.normal(size=(5, 8)), rng.normal(size=(50, 8))
+  for own, other in zip(
+      nearest.top_k_of(queries_QE, gallery_NE, 9, use_faiss=False),
+      nearest.top_k_of(queries_QE, gallery_NE, 9, use_faiss=True),
+      strict=True):
+    np.testing.assert_allclose(own, other, rtol=1e-5)
+
+
+def test_searching_without_matrices_gives_the_two_stages_order():
+  texts = make_texts()
+  engine = make_engine(64)
+  found = nearest.search(engine, DATA.regions, texts, top_k=3,
+                         joint_weight=0.5)
+  scorer = scoring.Scorer(engine, DATA, ('en',), 'tux-paint', IDS)
+  dual = scorer.dual()
+  match = scorer.match(scorer.wanted(dual, 3))
+  final_CI = rerank.reorder(dual['en'], match['en'], top_k=3, joint_weight=0.5)
+  np.testing.assert_array_equal(
+      found.picture_QK, np.argsort(-final_CI, axis=1)[:, :3])
+
+
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
   """A finished run, to be evaluated as `main.py --mode=evaluate` does."""
@@ -187,6 +232,48 @@ def test_a_typed_model_key_must_agree(workdir, config):
   config.model.width = 99
   with pytest.raises(errors.UserError, match='width is 99, but 16'):
     retrieval.evaluate(config, workdir, given=('model.width',))
+
+
+def test_joint_keeps_its_scores_and_the_curve(workdir, config):
+  config.evaluation.mode = 'joint'
+  cell = retrieval.evaluate(config, workdir)
+  content = json.loads((workdir / 'retrieval_joint.json').read_text())
+  assert content['protocol'] == 'tux-paint'
+  stored = content['settings']['all']
+  # 9 pictures; every pair through the joint encoder.
+  pairs = sum(9 * one['num_captions'] for one in cell['languages'].values())
+  assert stored['pairs_scored'] == pairs
+  assert stored['curve'][0]['pairs'] == 0
+  last = stored['curve'][-1]
+  assert (last['pairs'], last['pairs_share']) == (pairs, 100)
+  assert last['agreement'] == {'first': 100, 'first10': 100}
+  mean = np.mean([one['mean_recall'] for one in cell['languages'].values()])
+  assert last['mean_recall'] == pytest.approx(mean, abs=1e-3)
+  for one in stored['languages'].values():
+    low, high = one['interval']
+    assert low <= one['mean_recall'] <= high
+  assert stored['languages']['en']['gap_to_english'] == 0
+  assert set(stored['mean_rank_variance']) == {
+      'text_to_image', 'image_to_text'}
+  folder = workdir / 'scores' / 'pairs_test_tux-paint' / 'all_7'
+  piece = np.load(folder / 'de' / 'piece_0000.npy')
+  assert piece.shape == (cell['languages']['de']['num_captions'], 9)
+  # Nothing is scored twice: the pieces decide.
+  np.save(folder / 'de' / 'piece_0000.npy', 0 * piece)
+  again = retrieval.evaluate(config, workdir)['languages']
+  assert again['de']['text_to_image']['r1'] == 0
+  assert again['en'] == cell['languages']['en']
+
+
+def test_a_picture_without_features_is_named():
+  mask_BR = np.array(DATA.regions.mask_BR)
+  mask_BR[2] = False
+  broken = dataclasses.replace(
+      DATA, regions=DATA.regions._replace(mask_BR=mask_BR))
+  with pytest.raises(errors.UserError,
+                     match=r"'animals/2' has no features \(1 of 7"):
+    retrieval.run(models.tiny()[1], models.TINY, broken, ('en',), mode='dual',
+                  language_ids=IDS)
 
 
 def test_data_of_another_tokenizer_is_refused(workdir, config):
