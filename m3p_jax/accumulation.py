@@ -9,6 +9,7 @@ part.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -38,45 +39,35 @@ def value_and_grad(trainable: Any, frozen: Any,
   """
   keys = [jax.random.split(jax.random.fold_in(key, index))
           for index in range(len(tasks))]
-  parts = {}
-  for task, (loss_key, _) in zip(tasks, keys, strict=True):
+  rows, losses = {}, {}
+  for task, (loss_key, dropout_key) in zip(tasks, keys, strict=True):
     prepared = task.prepare and task.prepare(batches[task.name], loss_key)
-    parts[task.name] = (
-        prepared is not None,
-        _split(batches[task.name] if prepared is None else prepared, steps))
-  is_prepared = {name: flag for name, (flag, _) in parts.items()}
-  rows = {name: part for name, (_, part) in parts.items()}
+    rows[task.name] = _split(
+        batches[task.name] if prepared is None else prepared, steps)
+    losses[task.name] = functools.partial(
+        _part_loss, task=task, is_prepared=prepared is not None,
+        loss_key=loss_key, dropout_key=dropout_key, model=model)
 
   def part_metrics(trainable, index, rows):
-    metrics = {}
-    for task, (loss_key, dropout_key) in zip(tasks, keys, strict=True):
-
-      def bound_loss(module, task=task, loss_key=loss_key):
-        if is_prepared[task.name]:
-          return task.prepared_loss(module, rows[task.name])
-        return task.loss(module, rows[task.name],
-                         jax.random.fold_in(loss_key, index))
-
-      mean, others = nn.apply(bound_loss, model)(
-          {'params': optimizer.merge(trainable, frozen)},
-          rngs={'dropout': jax.random.fold_in(dropout_key, index)})
-      metrics[f'{task.name}/loss'] = mean
-      metrics |= {f'{task.name}/{name}': value
-                  for name, value in others.items()}
+    params, metrics = optimizer.merge(trainable, frozen), {}
+    for name, loss in losses.items():
+      mean, others = loss(params, index, rows[name])
+      metrics[f'{name}/loss'] = mean
+      metrics |= {f'{name}/{key}': value for key, value in others.items()}
     return metrics
 
   indices = jnp.arange(steps)
   # Masks alone decide the weights: the compiler drops the rest of this pass.
   weights = jax.tree.map(jnp.sum, jax.lax.map(
-      lambda xs: {task.name: part_metrics(trainable, *xs)[
-          f'{task.name}/loss'].weight for task in tasks}, (indices, rows)))
+      lambda xs: {name: metrics.weight for name, metrics
+                  in part_metrics(trainable, *xs).items()}, (indices, rows)))
 
   def part_loss(trainable, index, rows):
     metrics = part_metrics(trainable, index, rows)
-    total = sum(
-        task.weight * Mean(metrics[f'{task.name}/loss'].total,
-                           weights[task.name]).compute() for task in tasks)
-    return total, metrics
+    means = [task.weight * Mean(metrics[f'{task.name}/loss'].total,
+                                weights[f'{task.name}/loss']).compute()
+             for task in tasks]
+    return sum(means), metrics
 
   def add(sums, xs):
     return jax.tree.map(jnp.add, sums, jax.value_and_grad(
@@ -87,6 +78,20 @@ def value_and_grad(trainable: Any, frozen: Any,
       jax.eval_shape(jax.value_and_grad(part_loss, has_aux=True), trainable,
                      indices[0], jax.tree.map(lambda x: x[0], rows)))
   return jax.lax.scan(add, zeros, (indices, rows))[0]
+
+
+def _part_loss(params, index, rows, *, task, is_prepared, loss_key,
+               dropout_key, model):
+  """Returns (Mean, metrics) of one task on one part."""
+
+  def bound_loss(module):
+    if is_prepared:
+      return task.prepared_loss(module, rows)
+    return task.loss(module, rows, jax.random.fold_in(loss_key, index))
+
+  return nn.apply(bound_loss, model)(
+      {'params': params},
+      rngs={'dropout': jax.random.fold_in(dropout_key, index)})
 
 
 def _split(rows: Any, steps: int) -> Any:

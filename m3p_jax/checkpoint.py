@@ -36,12 +36,8 @@ class Checkpointer:
   """Saves to the `checkpoints/` of a run, and restores from it."""
 
   def __init__(self, folder: pathlib.Path, *, keep: int = 3):
-    """Opens nothing yet.
-
-    Args:
-      folder: made at the first save.
-      keep: the newest checkpoints that stay.
-    """
+    """Opens nothing yet; `folder` is made at the first save, which keeps the
+    newest `keep` checkpoints."""
     self.folder = folder.absolute()
     self._keep = keep
     self._manager: ocp.CheckpointManager | None = None
@@ -118,7 +114,7 @@ class Checkpointer:
         opt_state=items['optimizer']).with_params(items['params'])
 
   def unlogged(self, step: int) -> dict[str, Any]:
-    """Returns what `save` was given as such at this step; {} if nothing."""
+    """Returns what `save` was given as such at this step, or {}."""
     path = self.folder / str(step) / 'unlogged.json'
     return json.loads(path.read_text()) if path.exists() else {}
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import math
 from typing import Any
 
-import jax
+from jax.extend import core
 
 
 def count(jaxpr: Any, *, devices: int = 1,
@@ -37,8 +37,7 @@ def count(jaxpr: Any, *, devices: int = 1,
           'a loop without a fixed number of turns has no fixed cost')
     else:
       for value in params.values():
-        if isinstance(value, jax.extend.core.Jaxpr | (
-            jax.extend.core.ClosedJaxpr)):
+        if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
           inner += count(value, devices=devices, sizes=sizes)
     if name == 'scan':
       inner *= params['length']

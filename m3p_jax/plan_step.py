@@ -122,19 +122,14 @@ def count_rows(config: ConfigDict) -> int:
   # The encoder's depth and width change nothing in their number.
   model_config = dataclasses.replace(
       start_lib.model_config(config), num_layers=1)
-  rows, is_inside = 0, False
+  rows = 0
 
   def listen(call, args, kwargs, context):
-    nonlocal rows, is_inside
-    # The scan over layers is one module inside another of the same name.
-    if (context.module.name != 'encoder' or is_inside
-        or context.method_name != '__call__'):
-      return call(*args, **kwargs)
-    rows, is_inside = rows + args[0].shape[0], True
-    try:
-      return call(*args, **kwargs)
-    finally:
-      is_inside = False
+    nonlocal rows
+    # The two ways into the encoder; JAX traces the encoder itself twice.
+    if context.method_name in ('_run_with_positions', 'encode_images'):
+      rows += jax.tree.leaves(args)[0].shape[0]
+    return call(*args, **kwargs)
 
   params = jax.eval_shape(lambda: nn.unbox(initial.init_params(
       model_config, jax.random.key(0))))

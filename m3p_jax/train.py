@@ -124,14 +124,7 @@ class _Run:
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
       for step in range(first + 1, config.num_train_steps + 1):
-        with tracing.step(self.workdir, step - first, config.profile_steps):
-          with tracing.part('read'):
-            rows = training_data.take(self.iterator)
-            batches = sharding.put_rows(self.mesh, rows)
-          # What the step reads is on the devices: nothing moves by accident.
-          with jax.transfer_guard('disallow'):
-            state, metrics = step_fn(state, batches, self.step_key)
-          progress.submit(step, metrics, rows)
+        state = self._update(state, step_fn, progress, step, first)
         is_last = step == config.num_train_steps
         # Asked once a step: the signal may come at any moment.
         stops = terminate.is_asked and not is_last
@@ -163,6 +156,18 @@ class _Run:
           progress.restart_clock()
     self.checkpointer.wait()
     return losses
+
+  def _update(self, state, step_fn, progress, step: int, first: int):
+    """Returns the state after one step, which the device may still work on."""
+    with tracing.step(self.workdir, step - first, self.config.profile_steps):
+      with tracing.part('read'):
+        rows = training_data.take(self.iterator)
+        batches = sharding.put_rows(self.mesh, rows)
+      # What the step reads is on the devices: nothing moves by accident.
+      with jax.transfer_guard('disallow'):
+        state, metrics = step_fn(state, batches, self.step_key)
+      progress.submit(step, metrics, rows)
+    return state
 
   def _first_state(self):
     """Returns (state on the mesh, compiled train step)."""

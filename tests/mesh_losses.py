@@ -1,14 +1,17 @@
-"""Prints, a line of JSON each, what a few steps give on meshes 1x1 and 4x2.
+"""Prints, a line of JSON each, what training steps give on several meshes.
 
-Run by test_sharding.py with 8 CPU devices: python -m tests.mesh_losses
+Run by test_sharding.py with 8 CPU devices: python -m tests.mesh_losses DATA
+MODEL [DATA MODEL ...]; as one of two processes: --coordinator=HOST:PORT ID.
 """
 
 import functools
 import json
+import sys
 
 from flax import linen as nn
 import jax
 
+from m3p_jax import hosts
 from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import start
@@ -20,44 +23,64 @@ from m3p_jax.objectives import masked_lm
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))
+STEPS = 20
+ROWS = 8
 
 
-def run(data: int, model: int, steps: int = 3) -> None:
+def first_rows(batch, first, count):
+  """Returns some of a batch's rows."""
+  return jax.tree.map(lambda x: x[first:first + count], batch)
+
+
+def run(data: int, model: int) -> None:
   mesh = sharding.make_mesh(data, model, jax.devices()[:data * model])
   schedule = optimizer.make_schedule(
-      learning_rate=1e-2, schedule='constant', warmup_steps=2,
-      num_train_steps=steps)
+      learning_rate=1e-3, schedule='constant', warmup_steps=2,
+      num_train_steps=STEPS)
   tx = optimizer.make_optimizer(
       schedule, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0,
       rate_factors=FACTORS)
   abstract, create = start.abstract_state(
       models.TINY, mesh=mesh, tx=tx, rate_factors=FACTORS)
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   tasks = (train_step.Task('contrastive', contrastive.loss),
            train_step.Task('mc_mlm', masked_lm.loss, 0.5))
-  whole = sharding.replicated(mesh)
-  step_fn = jax.jit(
-      functools.partial(train_step.train_step, model=m3p.M3P(models.TINY),
-                        tasks=tasks, tx=tx),
-      in_shardings=(shardings, sharding.of_rows(mesh), whole),
-      out_shardings=(shardings, whole), donate_argnums=0)
+  step_fn = train_step.jit(
+      abstract, mesh, model=m3p.M3P(models.TINY), tasks=tasks, tx=tx)
   losses = []
+  share = ROWS // jax.process_count()
   with jax.set_mesh(mesh):
     state = jax.jit(
         lambda key: create(nn.unbox(initial.init_params(models.TINY, key))),
-        out_shardings=shardings)(jax.random.key(0))
-    for step in range(steps):
-      batches = sharding.put_rows(mesh, {
-          task.name: models.batch(rows=8, seed=step) for task in tasks})
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
+            jax.random.key(0))
+    held, whole = (sum(functools.reduce(lambda a, b: a * b, shape, 1)
+                       * leaf.dtype.itemsize
+                       for leaf, shape in zip(leaves, shapes, strict=True))
+                   for leaves, shapes in _shapes(state))
+    for step in range(STEPS):
+      rows = first_rows(models.batch(rows=ROWS, seed=step),
+                        jax.process_index() * share, share)
+      batches = sharding.put_rows(mesh, {task.name: rows for task in tasks})
       state, metrics = step_fn(state, batches, jax.random.key(1))
       losses.append({name: float(mean.compute())
                      for name, mean in metrics.items()})
   kernel = state.params['encoder']['mlp']['inner']['kernel']
   print(json.dumps({
       'losses': losses, 'shard': kernel.addressable_shards[0].data.shape,
-      'shape': kernel.shape}))
+      'shape': kernel.shape, 'held': held, 'whole': whole}))
+
+
+def _shapes(state):
+  leaves = jax.tree.leaves(state)
+  return ((leaves, [x.sharding.shard_shape(x.shape) for x in leaves]),
+          (leaves, [x.shape for x in leaves]))
 
 
 if __name__ == '__main__':
-  run(1, 1)
-  run(4, 2)
+  if sys.argv[1].startswith('--coordinator='):
+    hosts.connect(sys.argv[1].partition('=')[2], 2, int(sys.argv[2]))
+    run(4, 1)
+  else:
+    sizes = list(map(int, sys.argv[1:]))
+    for pair in zip(sizes[::2], sizes[1::2], strict=True):
+      run(*pair)

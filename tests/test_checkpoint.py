@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ import tensorflow as tf
 from input_pipeline import errors
 from m3p_jax import checkpoint
 from m3p_jax import optimizer
+from m3p_jax import saved_storage
 from m3p_jax import sharding
 from m3p_jax import start
 from m3p_jax import train_step
@@ -28,12 +32,13 @@ CONFIG = dataclasses.replace(models.TINY, vocab_size=500)
 MANIFEST = {'languages': ['en', 'de'], 'tokenizer': {'sha256': 'ab'}}
 
 
-def make_state():
+def make_state(data=1, model=1):
   tx = optimizer.make_optimizer(
       lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0,
       clip_norm=0.0, rate_factors=FACTORS)
   abstract, _ = start.abstract_state(
-      CONFIG, mesh=sharding.make_mesh(1, 1, jax.devices()[:1]), tx=tx,
+      CONFIG, mesh=sharding.make_mesh(
+          data, model, jax.devices()[:data * model]), tx=tx,
       rate_factors=FACTORS)
   rng = np.random.default_rng(0)
   state = jax.tree.map(
@@ -143,3 +148,77 @@ def test_weights_alone_can_be_loaded_but_not_resumed(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, params, state.all_params())
   with pytest.raises(errors.UserError, match='weights alone'):
     checkpoint.Checkpointer(tmp_path).restore(abstract, make_iterator())
+
+
+def test_best_is_kept_beside_the_newest(tmp_path):
+  _, state = make_state()
+  iterator = make_iterator()
+  checkpointer = checkpoint.Checkpointer(tmp_path, keep=1)
+  for step, loss in ((1, 3.0), (2, 1.0), (3, None), (4, 2.0)):
+    checkpointer.save(
+        state.replace(step=jnp.int32(step)), iterator, config=CONFIG,
+        manifest=MANIFEST, loss=loss)
+    checkpointer.wait()
+  checkpointer.close()
+  assert checkpoint.steps(tmp_path) == [2, 4]
+  assert saved_storage.best(tmp_path) == (2, 1.0)
+  assert saved_storage.is_best(tmp_path, 0.5)
+  assert not saved_storage.is_best(tmp_path, 1.0)
+  # A resumed run reads it from the disk, and loads the newest.
+  checkpointer = checkpoint.Checkpointer(tmp_path, keep=1)
+  checkpointer.save(state.replace(step=jnp.int32(5)), iterator, config=CONFIG,
+                    manifest=MANIFEST, loss=0.5)
+  checkpointer.close()
+  assert checkpoint.steps(tmp_path) == [5]
+
+
+# A process may write no file longer than this: what a full disk does, without
+# a file system to mount.
+FULL = """
+import resource, signal, sys
+from tests import test_checkpoint as t
+folder = t.pathlib.Path(sys.argv[1])
+t.save(folder, 1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+try:
+  t.save(folder, 2)
+except t.errors.UserError as error:
+  print(error)
+"""
+
+
+def test_full_disk_is_told_and_the_older_checkpoint_is_whole(tmp_path):
+  result = subprocess.run(
+      [sys.executable, '-c', FULL, str(tmp_path)], capture_output=True,
+      text=True, check=False)
+  assert 'the disk is full' in result.stdout, result.stderr[-2000:]
+  assert f'{tmp_path}: ' in result.stdout
+  assert 'steps 1 are whole' in result.stdout
+  assert checkpoint.steps(tmp_path) == [1]
+  checkpoint.load(tmp_path)
+
+
+def test_restores_onto_another_number_of_devices(tmp_path):
+  save(tmp_path, 3)
+  program = """
+import sys
+from tests import test_checkpoint as t
+abstract, _ = t.make_state(4, 2)
+state = t.checkpoint.Checkpointer(t.pathlib.Path(sys.argv[1])).restore(
+    abstract, t.make_iterator())
+kernel = state.params['encoder']['mlp']['inner']['kernel']
+print(int(state.step), kernel.shape, kernel.addressable_shards[0].data.shape,
+      float(abs(kernel).sum()))
+"""
+  result = subprocess.run(
+      [sys.executable, '-c', program, str(tmp_path)], capture_output=True,
+      text=True, check=False, env=os.environ | {
+          'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+  kernel = make_state()[1].params['encoder']['mlp']['inner']['kernel']
+  layers, embed, mlp = kernel.shape
+  told = result.stdout.strip().split(') ')
+  assert told[0] == f'3 {kernel.shape}'[:-1], result.stderr[-2000:]
+  assert told[1] == f'({layers}, {embed // 4}, {mlp // 2}'
+  np.testing.assert_allclose(float(told[2]), float(abs(kernel).sum()),
+                             rtol=1e-6)

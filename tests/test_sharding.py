@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -45,8 +46,13 @@ def test_unknown_axis_and_indivisible_size_are_refused():
     sharding.spec(FakeMesh, ('embd',), (8,), 'x')
   with pytest.raises(errors.UserError, match=r'x: size 250002.*4 devices'):
     sharding.spec(FakeMesh, ('embed',), (250_002,), 'x')
-  with pytest.raises(errors.UserError, match=r'tasks\.xmlm\.batch_size'):
+  with pytest.raises(errors.UserError,
+                     match=r'tasks\.xmlm\.batch_size: size 30.*4 devices'):
     sharding.check_batch_size(FakeMesh, 'xmlm', 30)
+  with pytest.raises(errors.UserError, match='30 does not divide by accum'):
+    sharding.check_batch_size(FakeMesh, 'xmlm', 30, 4)
+  with pytest.raises(errors.UserError, match=r'steps=3: size 10 .*4 devices'):
+    sharding.check_batch_size(FakeMesh, 'xmlm', 30, 3)
 
 
 def test_every_parameter_of_the_base_size_has_a_rule():
@@ -64,19 +70,52 @@ def test_every_parameter_of_the_base_size_has_a_rule():
     sharding.spec(FakeMesh, leaf.names, leaf.value.shape, 'x')
 
 
-def test_mesh_4x2_gives_the_losses_of_1x1():
+def losses_on(devices: int, *arguments) -> subprocess.Popen:
   environment = os.environ | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
       'JAX_PLATFORMS': 'cpu'}
-  result = subprocess.run(
-      [sys.executable, '-m', 'tests.mesh_losses'], env=environment,
-      capture_output=True, text=True, check=False)
-  assert result.returncode == 0, result.stderr
-  one, eight = map(json.loads, result.stdout.splitlines()[-2:])
-  for left, right in zip(one['losses'], eight['losses'], strict=True):
+  return subprocess.Popen(
+      [sys.executable, '-m', 'tests.mesh_losses', *map(str, arguments)],
+      env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      text=True)
+
+
+def results(process: subprocess.Popen) -> list[dict]:
+  out, err = process.communicate()
+  assert process.returncode == 0, err
+  return [json.loads(line) for line in out.splitlines() if line[:1] == '{']
+
+
+def assert_equal_losses(one, other):
+  for step, (left, right) in enumerate(
+      zip(one['losses'], other['losses'], strict=True)):
     for name, value in left.items():
       # Dropout and masks are equal; sums over devices differ in rounding.
-      np.testing.assert_allclose(right[name], value, rtol=2e-5, err_msg=name)
-  layers, embed, mlp = eight['shape']
-  assert eight['shard'] == [layers, embed // 4, mlp // 2]
+      np.testing.assert_allclose(
+          right[name], value, rtol=1e-4 if step else 1e-5,
+          err_msg=f'{name} at step {step + 1}')
+
+
+def test_meshes_give_the_losses_of_one_device():
+  one, eight, mixed, wide = results(
+      losses_on(8, 1, 1, 8, 1, 4, 2, 2, 4))
+  for other in (eight, mixed, wide):
+    assert_equal_losses(one, other)
+  layers, embed, mlp = mixed['shape']
+  assert mixed['shard'] == [layers, embed // 4, mlp // 2]
   assert one['shard'] == one['shape']
+  # FSDP: each device holds its share of parameters and moments.
+  assert one['held'] == one['whole']
+  assert eight['held'] <= 1.1 / 8 * eight['whole']
+
+
+def test_two_processes_give_the_losses_of_one():
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  pair = [losses_on(2, f'--coordinator={address}', index)
+          for index in range(2)]
+  (first,), (second,) = map(results, pair)
+  assert first['losses'] == second['losses']
+  (alone,) = results(losses_on(4, 4, 1))
+  assert_equal_losses(alone, first)

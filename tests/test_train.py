@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -231,9 +232,18 @@ def test_other_tokenizer_than_the_weights_is_refused(whole, tmp_path):
 
 
 def test_broken_loss_stops_with_its_step_and_keeps_the_save(tmp_path):
-  config = make_config(tmp_path, checkpoint_every_steps=1, eval_batches=0)
+  config = make_config(tmp_path, checkpoint_every_steps=1, eval_batches=0,
+                       max_bad_steps=2)
   config.optimizer.learning_rate = 1e30
   config.optimizer.warmup_steps = 0
-  with pytest.raises(errors.UserError, match=r'step [34]:.*xmlm/loss = nan'):
+  with pytest.raises(errors.UserError) as error:
     train.train_and_evaluate(config, tmp_path / 'run')
+  told = str(error.value)
+  assert re.search(r'step [34]: .*xmlm/loss = nan', told)
+  assert 'after 2 such steps in a row' in told
+  # The four rows of the batch, by their checksums.
+  assert re.search(r'in the batch xmlm: [0-9a-f]{8}( [0-9a-f]{8}){3};', told)
   assert checkpoint.steps(tmp_path / 'run' / 'checkpoints')[0] == 1
+  # Updates that are not finite were left out of what was saved.
+  newest = checkpoint.load(tmp_path / 'run')[0]
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(newest))

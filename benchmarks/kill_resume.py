@@ -1,0 +1,126 @@
+"""Kills a training run at random moments until it is done; is it the same run?
+
+python -m benchmarks.kill_resume --workdir=DIR --data_dir=DIR
+  [--config=configs/quickstart.py:pretrain] [--kills=20] [--seed=0]
+  [--config.KEY=VALUE ...]
+
+Trains once undisturbed, then again with `kill -9` after random times (seeded;
+they fall into compiling, training and saving alike), and compares the final
+parameters bit for bit. Exit status 1 where they differ.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from m3p_jax import checkpoint
+
+
+def start(arguments, workdir: pathlib.Path) -> subprocess.Popen:
+  """Returns the training process of a workdir."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / 'log').open('a') as log:
+    return subprocess.Popen(
+        [sys.executable, 'main.py', f'--config={arguments.config}',
+         f'--workdir={workdir}',
+         f'--config.data.data_dir={arguments.data_dir}', *arguments.flags],
+        stderr=log, stdout=log)
+
+
+def finish(process: subprocess.Popen, workdir: pathlib.Path) -> None:
+  """Waits for a process that nobody kills.
+
+  Raises:
+    RuntimeError: it failed.
+  """
+  if process.wait():
+    raise RuntimeError(f'training failed; see {workdir / "log"}')
+
+
+def undisturbed(arguments, workdir: pathlib.Path) -> float:
+  """Returns the seconds of a whole run."""
+  begin = time.monotonic()
+  finish(start(arguments, workdir), workdir)
+  return time.monotonic() - begin
+
+
+def killed(arguments, workdir: pathlib.Path, seconds: float) -> list[dict]:
+  """Runs to the end through the kills; returns what each of them met.
+
+  Args:
+    arguments: of the command line.
+    workdir: of the run.
+    seconds: that an undisturbed run takes.
+  """
+  draw, met = random.Random(arguments.seed), []
+  while len(met) < arguments.kills:
+    wait = draw.uniform(0.05, 0.5) * seconds
+    process = start(arguments, workdir)
+    try:
+      process.wait(timeout=wait)
+    except subprocess.TimeoutExpired:
+      process.send_signal(signal.SIGKILL)
+      process.wait()
+    else:
+      if process.returncode:
+        raise RuntimeError(f'training failed; see {workdir / "log"}')
+      # Done before its time: the kills that are left start it anew, from the
+      # checkpoint before the last.
+      steps = checkpoint.steps(workdir / 'checkpoints')
+      if len(steps) < 2:
+        raise RuntimeError(
+            'the run ended before it was killed often enough; set '
+            '--config.checkpoint_every_steps lower and keep_checkpoints to 2')
+      _drop(workdir / 'checkpoints' / str(steps[-1]))
+      continue
+    folder = workdir / 'checkpoints'
+    drafts = len(list(folder.glob('*orbax-checkpoint-tmp*')))
+    met.append({'seconds': round(wait, 1), 'saving': bool(drafts),
+                'newest': max(checkpoint.steps(folder), default=0)})
+    print(f'kill {len(met)} after {wait:.1f} s: checkpoint of step '
+          f'{met[-1]["newest"]}{", while saving" if drafts else ""}',
+          file=sys.stderr)
+  finish(start(arguments, workdir), workdir)
+  return met
+
+
+def _drop(path: pathlib.Path) -> None:
+  path.rename(path.parent / f'dropped_{path.name}_{time.time_ns()}')
+
+
+def main() -> int:
+  """Returns the exit status: 0 = the same bits."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--workdir', type=pathlib.Path, required=True)
+  parser.add_argument('--data_dir', required=True)
+  parser.add_argument('--config', default='configs/quickstart.py:pretrain')
+  parser.add_argument('--kills', type=int, default=20)
+  parser.add_argument('--seed', type=int, default=0)
+  arguments, arguments.flags = parser.parse_known_args()
+  whole, cut = arguments.workdir / 'whole', arguments.workdir / 'killed'
+  for workdir in (whole, cut):
+    if workdir.exists():
+      parser.error(f'{workdir} is there already; take another --workdir')
+  seconds = undisturbed(arguments, whole)
+  met = killed(arguments, cut, seconds)
+  final = [checkpoint.load(workdir)[0] for workdir in (whole, cut)]
+  same = jax.tree.map(np.array_equal, *final)
+  different = [jax.tree_util.keystr(path) for path, equal
+               in jax.tree_util.tree_leaves_with_path(same) if not equal]
+  print(json.dumps({
+      'kills': len(met), 'while_saving': sum(kill['saving'] for kill in met),
+      'undisturbed_seconds': round(seconds, 1), 'kills_met': met,
+      'identical': not different, 'different': different}, indent=2))
+  return int(bool(different))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
