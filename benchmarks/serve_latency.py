@@ -1,6 +1,6 @@
 """How long a visitor of the web page waits for first results.
 
-python -m benchmarks.serve_latency --workdir=DIR [--config.evaluation.… ]
+python -m benchmarks.serve_latency --workdir=DIR [--dataset=NAME]
 
 Starts the page as a user does and asks it over HTTP, one query after another:
 from sending the query to the first results, and to re-ranked ones. The page
@@ -27,8 +27,9 @@ _DATASET = flags.DEFINE_string(
 _QUERIES = flags.DEFINE_integer('queries', 40, 'Queries of each mode.')
 
 _ROOT = pathlib.Path(__file__).parent.parent
-_WORDS = ('ein roter Apfel', 'a grinning cat', '赤いりんご', 'un chien qui court',
-          'سيارة سريعة', 'зелёное дерево', 'घर', 'a very long walk on the beach')
+_WORDS = (
+    'ein roter Apfel', 'a grinning cat', '赤いりんご', 'un chien qui court',
+    'سيارة سريعة', 'зелёное дерево', 'घर', 'a very long walk on the beach')
 
 
 def main(argv):

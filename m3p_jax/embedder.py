@@ -18,9 +18,6 @@ from m3p_jax import reading
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import weights as weights_lib
 
-# A single text is padded to this, so that short ones share a compiled function.
-_LEAST_LENGTH = 16
-
 
 class Explanation(NamedTuple):
   """Where the joint encoder looks while it reads a text beside a picture.
@@ -87,8 +84,8 @@ class Embedder:
       texts: in any language.
       language: of them; only models with language embeddings use it.
     """
-    return self._engine.embed_texts(self._reader.tokenise(
-        texts, language=language, least=_LEAST_LENGTH))
+    return self._engine.embed_texts(
+        self._reader.tokenise(texts, language=language))
 
   def read(self, image: Any) -> batch_lib.Regions:
     """Returns a picture's regions, to be used in place of it several times.
@@ -134,7 +131,7 @@ class Embedder:
   def _tokens_beside(self, texts: Sequence[str],
                      regions: batch_lib.Regions) -> engines.Texts:
     return self._reader.tokenise(
-        texts, num_regions=regions.mask_BR.shape[1], least=_LEAST_LENGTH)
+        texts, num_regions=regions.mask_BR.shape[1])
 
   def _regions(self, images: Sequence[Any]) -> batch_lib.Regions:
     """Returns the regions of pictures in all the forms that `score` takes."""

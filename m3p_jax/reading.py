@@ -19,10 +19,10 @@ from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import weights as weights_lib
 
 _BOS, _PAD, _EOS = 0, 1, 2
-
-
 # Pictures in one call of the network: a search brings one, seldom many.
 _EXTRACTOR_BATCH = 4
+# Of a text that comes alone.
+_QUERY_LENGTHS = (16, 64)
 
 
 class Word(NamedTuple):
@@ -40,14 +40,13 @@ class Reader:
     self._weights = weights
 
   def tokenise(self, texts: Sequence[str], *, language: str | None = None,
-               num_regions: int = 0, least: int = 0) -> engines.Texts:
+               num_regions: int = 0) -> engines.Texts:
     """Returns texts as rows of tokens; what has no position is cut off.
 
     Args:
       texts: in any language.
       language: of all of them; None where it is not known.
       num_regions: regions that take positions before the text.
-      least: positions that a row has at least, padding included.
 
     Raises:
       UserError: an empty text, or a language that the model does not know.
@@ -60,9 +59,11 @@ class Reader:
         raise errors.UserError(
             f'text {textwrap.shorten(repr(text), 60)} has no words')
       rows.append([_BOS, *ids, _EOS])
-    longest = max(least, *map(len, rows))
-    # Every width is compiled anew: only a few are used.
-    width = min([size for size in engines.LENGTHS if size >= longest] + [room])
+    longest = max(map(len, rows))
+    # Every width is compiled anew: only a few are used, and fewer still for a
+    # visitor's query, whose padding costs next to nothing.
+    lengths = engines.LENGTHS if len(rows) > 1 else _QUERY_LENGTHS
+    width = min([size for size in lengths if size >= longest] + [room])
     token_ids_CL = np.full((len(rows), width), _PAD, np.int32)
     for row, ids in enumerate(rows):
       token_ids_CL[row, :len(ids)] = ids

@@ -140,6 +140,10 @@ class Engine:
                  ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (length, rows whose captions fit into it)."""
     longest = texts.text_mask_CL.shape[1]
+    if len(texts.text_mask_CL) == 1:
+      # Who brings one text has chosen its length.
+      yield longest, np.arange(len(text_P))
+      return
     length_P = texts.text_mask_CL.sum(1)[text_P]
     rest = np.arange(len(text_P))
     for length in (*[x for x in LENGTHS if x < longest], longest):

@@ -153,6 +153,7 @@ class Finder:
   def warm_up(self) -> None:
     """Compiles what the first visitors will ask for."""
     query = self.examples[0][1] if self.examples else 'a'
+    self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
     for mode in ('dual', 'rerank'):
       self.searcher.search(query, 1, mode=mode)
     first: batch_lib.Regions = self.searcher.read(
