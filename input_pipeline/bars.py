@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal, a line now and then elsewhere."""
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -50,6 +51,8 @@ def bar(title: str, total: int | None = None, *, unit: str,
               'file': sys.stderr,
               'disable': options.get('disable', False) or not title}
   if sys.stderr.isatty():
-    return tqdm.tqdm(mininterval=0.5, dynamic_ncols=True, bar_format=_BAR,
-                     **options)
+    # A terminal that tells no size is taken for one of 80 by 24.
+    size = shutil.get_terminal_size()
+    return tqdm.tqdm(mininterval=0.5, bar_format=_BAR, ncols=size.columns,
+                     nrows=size.lines, **options)
   return _Lines(**options)

@@ -68,7 +68,7 @@ def training_rows(config: ConfigDict, start: start_lib.Start, state,
   switch = config.data.image_text.code_switch
   if switch.rate and 'image_text' in streams:
     data.append(f'image_text: {switch.rate:.0%} of words switched into '
-                f'{len(switch.languages)} languages')
+                f'{_languages(switch.languages)}')
   return {
       'devices': f'{mesh.size} × {jax.devices()[0].device_kind}, mesh '
                  f'{dict(mesh.shape)}, activations '

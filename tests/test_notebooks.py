@@ -32,7 +32,7 @@ def test_badge_and_checkout_name_the_repository(name):
   path = URL.removeprefix('https://github.com/')
   assert (f'(https://colab.research.google.com/github/{path}/blob/main/'
           f'notebooks/{name}.ipynb)') in cells[0].source.split('\n')[0]
-  assert 'nly a CPU was tried' in cells[0].source
+  assert 'nly a CPU was tried' in ' '.join(cells[0].source.split())
   source = '\n'.join(cell.source for cell in cells)
   assert source.count(URL) == 1
   assert f"\nREPOSITORY = '{URL}'\n" in source
