@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
-.PHONY: help setup quickstart rerank ablation test lint clean
+.PHONY: help setup quickstart rerank ablation test bench lint clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -46,6 +46,9 @@ ablation: setup  ## Code-switching on, off and shuffled, over several seeds.
 
 test: $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
+
+bench: $(VENV)/.bench  ## Measure against PyTorch: one table, under an hour.
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 lint: $(VENV)/.dev  ## Check the style and the types.
 	@$(BIN)/ruff check .
@@ -73,6 +76,11 @@ $(VENV)/.run: requirements.txt constraints.txt | $(BIN)/python
 $(VENV)/.dev: requirements-dev.txt constraints.txt $(VENV)/.run
 	@echo 'Installing requirements-dev.txt' >&2
 	@$(PIP) --requirement=requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.txt constraints.txt $(VENV)/.torch
+	@echo 'Installing requirements-bench.txt' >&2
+	@$(PIP) --requirement=requirements-bench.txt
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/.run

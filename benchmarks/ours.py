@@ -3,13 +3,13 @@
 import functools
 import importlib
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from benchmarks import contest
-from benchmarks import exact_retrieval
 from benchmarks import problems
 from configs import base
 from m3p_jax import allocator
@@ -102,8 +102,9 @@ def scoring(size: str) -> dict[str, contest.Run]:
   regions = as_batch(problems.make_rows(
       problem, problem.score_pictures, seed=1)).regions
   regions = jax.tree.map(np.asarray, regions)
-  question = exact.Question(exact_retrieval.make_texts(problem.score_rows),
-                            np.arange(problem.score_pictures))
+  question = exact.Question(
+      engines.Texts(*problems.make_captions(problem.score_rows), None),
+      np.arange(problem.score_pictures))
 
   def score():
     found = exact.scores(engine, regions, {'': question})['']
@@ -115,8 +116,8 @@ def scoring(size: str) -> dict[str, contest.Run]:
 def make_engine(problem: problems.Problem) -> engines.Engine:
   """Returns an engine with fresh parameters."""
   geometry = model_config.ModelConfig(**problem.model)
-  params = jax.jit(lambda key: nn.unbox(
-      initial.init_params(geometry, key)))(jax.random.key(0))
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(
+      geometry, key)))(jax.random.key(0))
   return engines.Engine(params, geometry, batch_size=problem.score_rows)
 
 

@@ -3,12 +3,18 @@
 Letters: B rows, L text length, R regions, F region feature, G=5 box.
 """
 
+import json
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 # Paper: masked tokens of text and of captions, masked regions, matching.
 TASKS = ('mc_mlm', 'mc_mrm', 'mc_vlm', 'xmlm')
+# The release cuts captions at this length, and pads to it.
+RELEASE_LENGTH = 64
+# Tells its source.
+_LENGTHS = pathlib.Path(__file__).with_name('caption_lengths.json')
 
 
 class Problem(NamedTuple):
@@ -55,8 +61,8 @@ PROBLEMS = {
         dict(_COMMON, width=16, num_heads=2, mlp_width=32, num_layers=2,
              max_positions=40, region_feature_dim=12, num_region_classes=7,
              embedding_dim=8),
-        num_regions=5, text_length=9, task_rows=4, score_rows=4, score_pictures=3,
-        rounds=2),
+        num_regions=5, text_length=9, task_rows=4, score_rows=4,
+        score_pictures=3, rounds=2),
 }
 
 
@@ -103,6 +109,18 @@ def make_rows(problem: Problem, count: int, *, seed: int) -> Rows:
       boxes_BRG.astype(np.float32),
       rng.integers(1, problem.model['num_region_classes'], shape).astype(
           np.int32))
+
+
+def make_captions(count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns ids and mask [B, 64] of captions as long as Multi30k's."""
+  counts = json.loads(_LENGTHS.read_text())['counts']
+  rng = np.random.default_rng(0)
+  lengths_B = rng.choice(
+      np.array(list(counts), int), count,
+      p=np.array(list(counts.values())) / sum(counts.values()))
+  mask_BL = np.arange(RELEASE_LENGTH) < lengths_B[:, np.newaxis]
+  ids_BL = np.where(mask_BL, rng.integers(1000, 250_000, mask_BL.shape), 1)
+  return ids_BL.astype(np.int32), mask_BL
 
 
 def encoder_flops(problem: Problem, length: int) -> float:

@@ -11,9 +11,12 @@ import subprocess
 from typing import Any, NamedTuple
 
 from benchmarks import contest
+from input_pipeline import errors
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'tensorflow-cpu', 'torch',
              'transformers', 'h5py')
+# Between these lines of a page stands the newest table.
+_MARKS = ('<!-- table -->', '<!-- end of table -->')
 
 
 class Row(NamedTuple):
@@ -110,6 +113,24 @@ def write(rows: Sequence[Row], folder: pathlib.Path) -> None:
     draft = folder / f'.{name}'
     draft.write_text(text)
     draft.replace(folder / name)
+
+
+def insert(table: str, page: pathlib.Path) -> None:
+  """Puts the table into a page, between the page's two marks.
+
+  Raises:
+    UserError: the page has not both marks.
+  """
+  text = page.read_text()
+  head, first, rest = text.partition(_MARKS[0])
+  _, last, tail = rest.partition(_MARKS[1])
+  if not (first and last):
+    raise errors.UserError(
+        f'{page} has no place for the table; it needs a line {_MARKS[0]!r} and '
+        f'after it {_MARKS[1]!r}')
+  draft = page.with_suffix('.tmp')
+  draft.write_text(f'{head}{first}\n{table}{last}{tail}')
+  draft.replace(page)
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
 """All benchmarks, one table: `make bench`.
 
 python -m benchmarks.run [--only=training_step,…] [--size=small] [--out=DIR]
+                         [--page=docs/performance.md]
 
 A benchmark is a module named below with `measure(sizes) -> rows`, and `growth
 (rows)` where its cost is drawn over the size. The table is written anew after
@@ -48,11 +49,15 @@ def main(argv: Sequence[str]) -> None:
       (out / f'{name}.svg').write_text(growth.draw(
           module.growth(found), x_label='pictures in the gallery',
           y_label='milliseconds a query'))
-  print((out / 'table.md').read_text())
+  table = (out / 'table.md').read_text()
+  if args.page:
+    report.insert(table, pathlib.Path(args.page))
+  print(table)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_list('only', BENCHMARKS, 'Benchmarks to run.')
-  flags.DEFINE_list('size', SIZES, 'Sizes to measure.')
+  flags.DEFINE_list('only', list(BENCHMARKS), 'Benchmarks to run.')
+  flags.DEFINE_list('size', list(SIZES), 'Sizes to measure.')
   flags.DEFINE_string('out', 'runs/bench', 'Folder of the table.')
+  flags.DEFINE_string('page', '', 'Page to put the table into; empty = none.')
   errors.run_main(main)

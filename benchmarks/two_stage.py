@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from benchmarks import contest
-from benchmarks import exact_retrieval
 from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
@@ -64,7 +63,7 @@ def variants() -> dict[str, contest.Run]:
   engine = ours.make_engine(problem)
   regions = jax.tree.map(np.asarray, ours.as_batch(problems.make_rows(
       problem, _EXACT, seed=1)).regions)
-  texts = exact_retrieval.make_texts(_QUERIES)
+  texts = engines.Texts(*problems.make_captions(_QUERIES), None)
   vectors_IE = engine.embed_images(regions)
   rng = np.random.default_rng(0)
   repeats = -(-max(GALLERIES) // _EXACT)

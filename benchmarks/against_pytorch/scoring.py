@@ -5,7 +5,6 @@ import functools
 import torch
 
 from benchmarks import contest
-from benchmarks import exact_retrieval
 from benchmarks import problems
 from benchmarks.against_pytorch import model as model_lib
 from benchmarks.against_pytorch import training
@@ -20,11 +19,11 @@ def variants(size: str) -> dict[str, contest.Run]:
   problem = problems.PROBLEMS[size]
   torch.manual_seed(0)
   model = model_lib.M3P(problem).eval()
-  texts = exact_retrieval.make_texts(problem.score_rows)
+  ids_CL, mask_CL = map(
+      torch.from_numpy, problems.make_captions(problem.score_rows))
+  ids_CL = ids_CL.long()
   regions = training.as_tensors(problems.make_rows(
       problem, problem.score_pictures, seed=1))
-  ids_CL = torch.from_numpy(texts.token_ids_CL).long()
-  mask_CL = torch.from_numpy(texts.text_mask_CL)
   longest = int(mask_CL.sum(1).max())
 
   @torch.inference_mode()
@@ -37,6 +36,6 @@ def variants(size: str) -> dict[str, contest.Run]:
             for name in ('features_BRF', 'boxes_BRG'))))
 
   return {
-      f'padded to {exact_retrieval.RELEASE_LENGTH}': functools.partial(
-          score, exact_retrieval.RELEASE_LENGTH),
+      f'padded to {problems.RELEASE_LENGTH}': functools.partial(
+          score, problems.RELEASE_LENGTH),
       'padded to the longest': functools.partial(score, longest)}
