@@ -24,8 +24,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
        $(if $(V),,--quiet) --constraint=constraints.txt
 
-.PHONY: help setup photos quickstart rerank ablation serve test fuzz lint \
-        docs clean
+.PHONY: help setup photos quickstart rerank ablation serve test fuzz bench \
+        lint docs clean
 
 help:  ## List the targets.
 	@echo 'Targets:'
@@ -61,6 +61,9 @@ test: $(VENV)/.demo $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
 fuzz: $(VENV)/.dev  ## Read 10,000 damaged files of every format (an hour).
 	@M3P_JAX_FUZZ=10000 $(BIN)/python -m pytest -n auto --maxprocesses=4 \
 	  tests/test_fuzz.py $(ARGS)
+
+bench: $(VENV)/.bench  ## Measure against PyTorch: one table, under an hour.
+	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 lint: $(VENV)/.dev  ## Check the style and the types.
 	@$(BIN)/ruff check .
@@ -98,6 +101,11 @@ $(VENV)/.dev: requirements-dev.txt requirements-docs.txt constraints.txt \
 	@echo 'Installing requirements-dev.txt and requirements-docs.txt' >&2
 	@$(PIP) --requirement=requirements-dev.txt \
 	  --requirement=requirements-docs.txt
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.txt constraints.txt $(VENV)/.torch
+	@echo 'Installing requirements-bench.txt' >&2
+	@$(PIP) --requirement=requirements-bench.txt
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/.run

@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 CODE = sorted(path for folder in ('configs', 'input_pipeline', 'm3p_jax')
               for path in (ROOT / folder).rglob('*.py'))
 TARGETS = {'help', 'setup', 'photos', 'quickstart', 'rerank', 'ablation',
-           'serve', 'test', 'fuzz', 'lint', 'docs', 'clean'}
+           'serve', 'test', 'fuzz', 'bench', 'lint', 'docs', 'clean'}
 
 
 def _requirements(name: str) -> list[requirements.Requirement]:

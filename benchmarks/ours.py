@@ -1,0 +1,144 @@
+"""Our side of the contests: the functions that training and search run."""
+
+import functools
+import importlib
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from benchmarks import contest
+from benchmarks import problems
+from configs import base
+from m3p_jax import allocator
+from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
+from m3p_jax import start as start_lib
+from m3p_jax import train_step
+from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import exact
+from m3p_jax.model import config as model_config
+from m3p_jax.model import initial
+from m3p_jax.model import m3p
+
+
+def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
+  """Returns {'training step': one step of `main.py`'s loop}.
+
+  Args:
+    size: key of `problems.PROBLEMS`.
+    dtype: of activations.
+  """
+  allocator.keep_freed_memory()
+  problem = problems.PROBLEMS[size]
+  config = base.get_config()
+  config.model.update(problem.model, dtype=dtype)
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.schedule = 'constant'
+  config.tasks = {
+      name: base.task_config(objective, 'image_text', problem.task_rows)
+      for name, objective in (
+          ('mc_mlm', 'masked_lm'), ('mc_mrm', 'masked_region'),
+          ('mc_vlm', 'matching'), ('xmlm', 'masked_lm'))}
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  batches = {
+      name: as_batch(problems.make_rows(problem, problem.task_rows, seed=i),
+                     with_regions=name != 'xmlm')
+      for i, name in enumerate(problems.TASKS)}
+  state, step_fn = _compile(config, mesh)
+  key = jax.random.key(0)
+
+  def step():
+    nonlocal state
+    state, metrics = step_fn(state, sharding.put_rows(mesh, batches), key)
+    return {'loss': float(metrics['train/loss'].compute())}
+
+  return {'training step': step}
+
+
+def _compile(config: ml_collections.ConfigDict, mesh):
+  """Returns (first state, train step), as `m3p_jax.train` makes them."""
+  geometry = model_config.ModelConfig(**config.model)
+  _, tx = start_lib.make_optimizer(config)
+  abstract, create = start_lib.abstract_state(
+      geometry, mesh=mesh, tx=tx, rate_factors=())
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  start = start_lib.Start(geometry, ('en',), {}, 'fresh')
+  with jax.set_mesh(mesh):
+    state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
+        start_lib.initial_params(start, config, mesh, jax.random.key(0)))
+  step_fn = jax.jit(
+      functools.partial(
+          train_step.train_step, model=m3p.M3P(geometry),
+          tasks=start_lib.make_tasks(config.tasks), tx=tx),
+      donate_argnums=0)
+  return state, step_fn
+
+
+def as_batch(rows: problems.Rows, *, with_regions: bool = True,
+             ) -> batch_lib.Batch:
+  """Returns rows as the batch of a task."""
+  count = len(rows.token_ids_BL)
+  regions = batch_lib.Regions(
+      image_id_B=jnp.arange(count, dtype=jnp.int32),
+      features_BRF=rows.features_BRF, boxes_BRG=rows.boxes_BRG,
+      class_ids_BR=rows.class_ids_BR,
+      mask_BR=jnp.ones(rows.class_ids_BR.shape, bool))
+  return batch_lib.Batch(
+      rows.token_ids_BL, rows.text_mask_BL, jnp.zeros(count, jnp.int32),
+      regions if with_regions else None)
+
+
+def scoring(size: str) -> dict[str, contest.Run]:
+  """Returns {'exact scoring': the exact engine on all pairs}.
+
+  Args:
+    size: key of `problems.PROBLEMS`.
+  """
+  problem = problems.PROBLEMS[size]
+  engine = make_engine(problem)
+  regions = as_batch(problems.make_rows(
+      problem, problem.score_pictures, seed=1)).regions
+  regions = jax.tree.map(np.asarray, regions)
+  question = exact.Question(
+      engines.Texts(*problems.make_captions(problem.score_rows), None),
+      np.arange(problem.score_pictures))
+
+  def score():
+    found = exact.scores(engine, regions, {'': question})['']
+    return {'pairs': float(found.size)}
+
+  return {'exact scoring': score}
+
+
+def make_engine(problem: problems.Problem) -> engines.Engine:
+  """Returns an engine with fresh parameters."""
+  geometry = model_config.ModelConfig(**problem.model)
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(
+      geometry, key)))(jax.random.key(0))
+  return engines.Engine(params, geometry, batch_size=problem.score_rows)
+
+
+def matmul(size: int = 4096) -> dict[str, contest.Run]:
+  """Returns {name: a large matrix product in each number format}."""
+
+  def run(multiply, x):
+    multiply(x, x).block_until_ready()
+    return {'flops': 2.0 * size ** 3}
+
+  runs = {}
+  for dtype in ('float32', 'bfloat16'):
+    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    multiply = jax.jit(functools.partial(
+        jnp.matmul, preferred_element_type=jnp.float32))
+    runs[f'peak of {dtype} products'] = functools.partial(run, multiply, x)
+  return runs
+
+
+def first_step(size: str) -> dict[str, contest.Run]:
+  """Returns {'first step': what training imports, compiles and runs}."""
+  importlib.import_module('input_pipeline.pipeline')
+  start_lib.use_compilation_cache()
+  return {'first step': training(size)['training step']}

@@ -1,0 +1,154 @@
+"""What benchmarks give back, and the table made of it."""
+
+from collections.abc import Sequence
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any, NamedTuple
+
+from benchmarks import contest
+from input_pipeline import errors
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'tensorflow-cpu', 'torch',
+             'transformers', 'h5py')
+# Between these lines of a page stands the newest table.
+_MARKS = ('<!-- table -->', '<!-- end of table -->')
+
+
+class Row(NamedTuple):
+  """One line of the table.
+
+  Attributes:
+    name: what was measured.
+    other: what ours is compared with.
+    ratio: how many times better ours is.
+    unit: of the two values: 'rows/s', 's', 'GB'.
+    ours: in this unit.
+    theirs: in this unit.
+    wanted: least ratio, None = told for information.
+    note: what must be known to read it.
+  """
+  name: str
+  other: str
+  ratio: contest.Ratio
+  unit: str
+  ours: float
+  theirs: float
+  wanted: float | None = None
+  note: str = ''
+
+
+def rate(name: str, other: str, ratio: contest.Ratio, *, count: float,
+         unit: str, wanted: float | None = None, note: str = '') -> Row:
+  """Returns the row of things done a second.
+
+  Args:
+    count: done in one run.
+    others: see `Row`.
+  """
+  return Row(name, other, ratio, unit, count / ratio.ours,
+             count / ratio.other, wanted, note)
+
+
+def single(ours: float, theirs: float) -> contest.Ratio:
+  """Returns the ratio of two numbers of which smaller is better."""
+  return contest.Ratio(theirs / ours, theirs / ours, theirs / ours, ours,
+                       theirs, 1)
+
+
+def machine() -> dict[str, Any]:
+  """Returns what the numbers were measured on, and with."""
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return {
+      'date': datetime.date.today().isoformat(), 'commit': _commit(),
+      'processor': _processor(), 'cores': len(os.sched_getaffinity(0)),
+      'memory_gb': round(os.sysconf('SC_PAGE_SIZE')
+                         * os.sysconf('SC_PHYS_PAGES') / 1e9, 1),
+      'load_before': round(os.getloadavg()[0], 2),
+      'python': platform.python_version(), 'versions': versions}
+
+
+def markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
+  """Returns the table, and below it what it was measured on."""
+  lines = ['| measured | ours | compared with | theirs | ratio | quartiles | '
+           'wanted |', '|---|---|---|---|---|---|---|']
+  for row in rows:
+    wanted = '' if row.wanted is None else (
+        f'≥ {row.wanted:g} {"✓" if row.ratio.value >= row.wanted else "✗"}')
+    spread = ('' if row.ratio.runs == 1 else
+              f'{row.ratio.low:.2f}–{row.ratio.high:.2f}')
+    lines.append(
+        f'| {row.name} | {_number(row.ours)} {row.unit} | {row.other} | '
+        f'{_number(row.theirs)} {row.unit} | {row.ratio.value:.2f} | '
+        f'{spread} | {wanted} |')
+  notes = [f'- {row.name}: {row.note}' for row in rows if row.note]
+  versions = ', '.join(f'{k} {v}' for k, v in found['versions'].items())
+  return '\n'.join([
+      *lines, '', *dict.fromkeys(notes), '',
+      f'{found["processor"]}, {found["cores"]} cores, '
+      f'{found["memory_gb"]} GB; Python {found["python"]}, {versions}; commit '
+      f'{found["commit"]}, {found["date"]}. Load before: '
+      f'{found["load_before"]}.', ''])
+
+
+def write(rows: Sequence[Row], folder: pathlib.Path) -> None:
+  """Writes table.md and table.json, each whole or not at all."""
+  found = machine()
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, text in (
+      ('table.md', markdown(rows, found)),
+      ('table.json', json.dumps({
+          'machine': found, 'rows': [
+              row._replace(ratio=row.ratio._asdict())._asdict()
+              for row in rows]}, indent=1, ensure_ascii=False))):
+    draft = folder / f'.{name}'
+    draft.write_text(text)
+    draft.replace(folder / name)
+
+
+def insert(table: str, page: pathlib.Path) -> None:
+  """Puts the table into a page, between the page's two marks.
+
+  Raises:
+    UserError: the page has not both marks.
+  """
+  text = page.read_text()
+  head, first, rest = text.partition(_MARKS[0])
+  _, last, tail = rest.partition(_MARKS[1])
+  if not (first and last):
+    raise errors.UserError(
+        f'{page} has no place for the table; it needs a line {_MARKS[0]!r} and '
+        f'after it {_MARKS[1]!r}')
+  draft = page.with_suffix('.tmp')
+  draft.write_text(f'{head}{first}\n{table}{last}{tail}')
+  draft.replace(page)
+
+
+def _number(value: float) -> str:
+  return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+
+
+def _commit() -> str:
+  result = subprocess.run(
+      ['git', 'describe', '--always', '--dirty'], text=True,
+      cwd=pathlib.Path(__file__).parent, capture_output=True, check=False)
+  return result.stdout.strip() or 'unknown'
+
+
+def _processor() -> str:
+  try:
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        return line.split(':', 1)[1].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()

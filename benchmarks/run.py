@@ -1,0 +1,63 @@
+"""All benchmarks, one table: `make bench`.
+
+python -m benchmarks.run [--only=training_step,…] [--size=small] [--out=DIR]
+                         [--page=docs/performance.md]
+
+A benchmark is a module named below with `measure(sizes) -> rows`, and `growth
+(rows)` where its cost is drawn over the size. The table is written anew after
+each, to DIR/table.md and DIR/table.json, drawings beside it.
+"""
+
+from collections.abc import Sequence
+import importlib
+import pathlib
+import sys
+import time
+
+from absl import flags
+
+from benchmarks import growth
+from benchmarks import report
+from input_pipeline import choices
+from input_pipeline import errors
+
+BENCHMARKS = ('training_step', 'exact_scoring', 'two_stage', 'data_loading',
+              'start_up', 'peak_memory', 'tokenising')
+SIZES = ('small', 'base')
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the benchmarks asked for and prints the table."""
+  if len(argv) > 1:
+    raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
+  args = flags.FLAGS
+  for name in args.only:
+    choices.check('benchmark in --only', name, BENCHMARKS)
+  for name in args.size:
+    choices.check('--size', name, SIZES)
+  out = pathlib.Path(args.out)
+  rows: list[report.Row] = []
+  start = time.monotonic()
+  for name in args.only:
+    print(f'{name} (after {(time.monotonic() - start) / 60:.1f} minutes)',
+          file=sys.stderr, flush=True)
+    module = importlib.import_module(f'benchmarks.{name}')
+    found = module.measure(args.size)
+    rows += found
+    report.write(rows, out)
+    if hasattr(module, 'growth'):
+      (out / f'{name}.svg').write_text(growth.draw(
+          module.growth(found), x_label='pictures in the gallery',
+          y_label='milliseconds a query'))
+  table = (out / 'table.md').read_text()
+  if args.page:
+    report.insert(table, pathlib.Path(args.page))
+  print(table)
+
+
+if __name__ == '__main__':
+  flags.DEFINE_list('only', list(BENCHMARKS), 'Benchmarks to run.')
+  flags.DEFINE_list('size', list(SIZES), 'Sizes to measure.')
+  flags.DEFINE_string('out', 'runs/bench', 'Folder of the table.')
+  flags.DEFINE_string('page', '', 'Page to put the table into; empty = none.')
+  errors.run_main(main)

@@ -1,0 +1,128 @@
+"""The opponent is the same model, and a ratio is what it says."""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import contest
+from benchmarks import growth
+from benchmarks import ours
+from benchmarks import problems
+from benchmarks import report
+from m3p_jax.model import config as model_config
+from tests import models
+
+TINY = problems.PROBLEMS['tiny']
+
+
+def test_ratio_is_of_medians_with_quartiles_of_neighbours():
+  ratio = contest.compare([1.0, 2.0, 1.0, 1.0, 1.0],
+                          [3.0, 2.0, 3.0, 4.0, 3.0])
+  assert (ratio.value, ratio.low, ratio.high) == (3.0, 3.0, 3.0)
+  assert (ratio.ours, ratio.other, ratio.runs) == (1.0, 3.0, 5)
+
+
+def test_table_says_what_is_missed():
+  ratio = contest.compare([2.0, 2.0], [3.0, 3.0])
+  rows = [report.rate('step', 'that', ratio, count=6, unit='rows/s',
+                      wanted=wanted) for wanted in (1.2, 2.0)]
+  table = report.markdown(rows, report.machine())
+  assert '| step | 3 rows/s | that | 2 rows/s | 1.50 |' in table
+  assert '≥ 1.2 ✓' in table and '≥ 2 ✗' in table
+
+
+def test_growth_is_straight_where_cost_is_proportional():
+  svg = growth.draw({'a': [(1e3, 1.0), (1e4, 10.0), (1e5, 100.0)]},
+                    x_label='n', y_label='ms')
+  points = svg.split('points="')[1].split('"')[0].split()
+  (x1, y1), (x2, y2), (x3, y3) = (map(float, p.split(',')) for p in points)
+  assert x2 - x1 == pytest.approx(x3 - x2) == pytest.approx(220)
+  assert y2 - y1 == pytest.approx(y3 - y2)
+
+
+def test_flops_of_a_layer_by_hand():
+  problem = TINY._replace(model=dict(TINY.model, num_layers=1))
+  # Four maps 16×16, two of 16×32, and scores and mixing of 3 positions.
+  by_hand = 2 * 3 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 2 * 3 * 3 * 16
+  assert problems.encoder_flops(problem, 3) == by_hand
+
+
+@pytest.fixture(scope='module')
+def opponent():
+  """Returns (PyTorch's model with our weights, our parameters, rows)."""
+  torch = pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  from benchmarks.against_pytorch import model as model_lib
+  params = jax.tree.map(np.asarray, models.tiny()[1])
+  model = model_lib.M3P(TINY).eval()
+  state = model.state_dict()
+
+  def put(name, value):
+    value = np.asarray(value).reshape(state[name].shape)
+    state[name].copy_(torch.from_numpy(value.copy()))
+
+  def linear(name, part, outputs):
+    kernel = part['kernel']
+    put(f'{name}.weight', kernel.reshape(-1, outputs).T)
+    put(f'{name}.bias', part['bias'])
+
+  def norm(name, part):
+    put(f'{name}.weight', part['scale'])
+    put(f'{name}.bias', part['bias'])
+
+  put('words.weight', params['tokens']['embedding'][:model_lib.VOCAB_SIZE])
+  put('token_bias', params['token_bias'][:model_lib.VOCAB_SIZE])
+  put('positions.weight', params['positions']['embedding'])
+  norm('embedding_norm', params['embedding_norm'])
+  linear('region_feature', params['region_embedding']['feature'], 16)
+  linear('region_box', params['region_embedding']['box'], 16)
+  norm('region_norm', params['region_embedding']['norm'])
+  for name, size in (('pooler', 16), ('match', 1), ('region_regression', 12)):
+    linear(name, params[name], size)
+  for name, size in (('dense', 16), ('out', 7)):
+    linear(f'class_{name}', params['region_class'][name], size)
+  norm('class_norm', params['region_class']['norm'])
+  for i in range(2):
+    layer = jax.tree.map(lambda x, i=i: x[i], params['encoder'])
+    prefix = f'encoder.layer.{i}.'
+    for name in ('query', 'key', 'value'):
+      linear(f'{prefix}attention.self.{name}', layer['attention'][name], 16)
+    linear(f'{prefix}attention.output.dense', layer['attention']['out'], 16)
+    norm(f'{prefix}attention.output.LayerNorm', layer['attention_norm'])
+    linear(f'{prefix}intermediate.dense', layer['mlp']['inner'], 32)
+    linear(f'{prefix}output.dense', layer['mlp']['outer'], 16)
+    norm(f'{prefix}output.LayerNorm', layer['mlp_norm'])
+  rows = problems.make_rows(TINY, 4, seed=0)
+  from benchmarks.against_pytorch import training
+  return model, params, rows, training.as_tensors(rows)
+
+
+def test_opponent_is_the_same_model(opponent):
+  model, params, rows, tensors = opponent
+  batch = ours.as_batch(rows)
+  encoded = models.call(
+      lambda module: module.encode(batch, deterministic=True), params=params)
+  hidden = model.encode(
+      *(tensors[name] for name in (
+          'token_ids_BL', 'text_mask_BL', 'features_BRF', 'boxes_BRG')))
+  np.testing.assert_allclose(
+      hidden.detach().numpy(), np.concatenate(
+          [encoded.regions_BRD, encoded.text_BLD], axis=1), atol=2e-5)
+  np.testing.assert_allclose(
+      model.match_logits(hidden).detach().numpy(), models.call(
+          lambda module: module.match_logits(encoded), params=params),
+      atol=2e-5)
+  np.testing.assert_allclose(
+      model.token_logits(hidden[:, -1]).detach().numpy(), models.call(
+          lambda module: module.token_logits(encoded.text_BLD[:, -1:]),
+          params=params)[:, 0, :250_002], atol=2e-5)
+  np.testing.assert_allclose(
+      model.region_class_logits(hidden[:, 0]).detach().numpy(), models.call(
+          lambda module: module.region_class_logits(
+              encoded.regions_BRD[:, :1]), params=params)[:, 0], atol=2e-5)
+
+
+def test_geometries_are_valid():
+  for problem in problems.PROBLEMS.values():
+    geometry = model_config.ModelConfig(**problem.model)
+    assert problem.num_regions + problem.text_length <= geometry.max_positions
