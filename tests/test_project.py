@@ -58,7 +58,8 @@ def test_every_third_party_import_is_required():
              'ml_dtypes': 'ml-dtypes', 'orbax': 'orbax-checkpoint',
              'PIL': 'pillow', 'resvg_py': 'resvg-py',
              'tensorflow_datasets': 'tensorflow-datasets'}
-  optional = {'tensorboard': 'requirements-dev.txt'}
+  optional = {'tensorboard': 'requirements-dev.txt',
+              'apache_beam': 'requirements-beam.txt'}
   required = {line.name for line in _requirements('requirements.txt')}
   standard = set(sys.stdlib_module_names)
   ours = {'configs', 'input_pipeline', 'm3p_jax', 'main'}
