@@ -6,7 +6,6 @@ python -m input_pipeline.prepare --dataset=NAME --data_dir=DIR
 from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
-import fcntl
 import importlib
 import importlib.metadata
 import io
@@ -29,11 +28,9 @@ from input_pipeline import languages as languages_lib
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline import unfinished
 
 MANIFEST = 'manifest.json'
-SKIPPED = 'skipped.jsonl'
-# In the folder of an unfinished dataset: what it is being made of.
-_OPTIONS = 'options.json'
 # Those that a dataset in `raw_dir` is made of, beside the pictures.
 _TEXT_FILES = ('.jsonl', '.json', '.txt', '.gz', '.csv', '.tsv', '.pkl', '')
 
@@ -141,7 +138,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     logging.info('%s is already prepared in %s', dataset, folder)
     return folder
   try:
-    with _lock(folder):
+    with unfinished.lock(folder):
       if not _is_complete(folder, options):
         _write(folder, module.Builder, options, builder_lib.Options(
             raw_dir=raw_dir, languages=tuple(languages), limit=limit,
@@ -155,39 +152,11 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
   return folder
 
 
-@contextlib.contextmanager
-def _lock(folder: pathlib.Path):
-  """Lets one process at a time prepare a folder."""
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  with open(folder.with_name(f'.{folder.name}.lock'), 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
-  """Returns the folder beside `folder` to work in, with what is done already.
-  """
-  partial = folder.with_name(f'.{folder.name}.partial')
-  saved = partial / _OPTIONS
-  if not saved.exists() or json.loads(saved.read_text()) != key:
-    shutil.rmtree(partial, ignore_errors=True)
-  for name in ('shards', 'thumbnails'):
-    (partial / name).mkdir(parents=True, exist_ok=True)
-  # Drafts that a killed run has left, TFDS's and ours.
-  shutil.rmtree(partial / folder.name, ignore_errors=True)
-  for path in partial.glob('shards/*.draft-*'):
-    path.unlink()
-  draft = saved.with_suffix('.draft')
-  draft.write_text(json.dumps(key))
-  draft.rename(saved)
-  return partial
-
-
 def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
            options: builder_lib.Options, beam: str) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
-  partial = _begin(folder, key)
+  partial = unfinished.begin(folder, key)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
   options.thumbnails = partial / 'thumbnails' if has_pictures else None
@@ -200,15 +169,16 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
       raise errors.UserError(
           f'{folder.name} has no usable item; skipped: '
           f'{manifest["skipped"] or "none"}')
-    _finish(partial, builder, manifest, has_pictures=has_pictures)
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+    unfinished.tidy(partial, builder.reports, has_pictures=has_pictures)
   except errors.UserError:
     # What is wrong is in the data: nothing of it can be used again.
     shutil.rmtree(partial, ignore_errors=True)
     raise
-  _replace(folder, partial)
+  unfinished.replace(folder, partial)
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
-                    folder / SKIPPED)
+                    folder / unfinished.SKIPPED)
 
 
 def _beam_config(options: str) -> tfds.download.DownloadConfig:
@@ -220,21 +190,6 @@ def _beam_config(options: str) -> tfds.download.DownloadConfig:
         'installed; make an environment with requirements-beam.txt'
     ) from error
   return beam.parse_options(options)
-
-
-def _finish(partial: pathlib.Path, builder, manifest: Mapping[str, Any], *,
-            has_pictures: bool) -> None:
-  """Leaves in the folder what is kept, described."""
-  with open(partial / SKIPPED, 'w', encoding='utf-8') as file:
-    for split, report in builder.reports.items():
-      for item, reason in report.skipped:
-        file.write(json.dumps({'split': split, 'item': item, 'reason': reason},
-                              ensure_ascii=False) + '\n')
-  (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-  (partial / _OPTIONS).unlink()
-  for name in ('shards', 'downloads') + (() if has_pictures else (
-      'thumbnails',)):
-    shutil.rmtree(partial / name, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -249,16 +204,6 @@ def _quiet():
       yield
   finally:
     logging.set_verbosity(verbosity)
-
-
-def _replace(folder: pathlib.Path, partial: pathlib.Path) -> None:
-  """Puts the finished folder in place; the one before goes last."""
-  old = folder.with_name(f'.{folder.name}.old')
-  shutil.rmtree(old, ignore_errors=True)
-  if folder.exists():
-    folder.rename(old)
-  partial.rename(folder)
-  shutil.rmtree(old, ignore_errors=True)
 
 
 def main(argv: Sequence[str]) -> None:
