@@ -78,6 +78,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     self.reports: dict[str, shards.Report] = {}
     self.tokenizer = tokenizer_lib.load()
     self.bar = tqdm.tqdm(disable=True)
+    self._is_checked = False
     super().__init__(data_dir=data_dir)
 
   def items(self) -> Iterable[Any]:
@@ -88,8 +89,8 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     """
     raise NotImplementedError
 
-  def check_items(self, items: list[Any]) -> None:
-    """Looks at all items before the first shard is made.
+  def check_items(self, items: Iterable[Any]) -> None:
+    """Looks at all items before the first shard is made, in every process.
 
     Raises:
       UserError: they cannot be used.
@@ -119,6 +120,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     """
     items, limit = self.items(), self.options.limit
     if not isinstance(items, list):
+      self.check_items(self.items())
       return (itertools.islice(items, limit) if limit else items), None
     if repeated := [name for name, count in Counter(
         item[0] for item in items).items() if count > 1]:
@@ -167,6 +169,9 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
 
   def make_planned(self, path: pathlib.Path) -> None:
     """Makes the shard of a file of `save_plan`."""
+    if not self._is_checked:  # This process has seen no item yet.
+      self.check_items(self.items())
+      self._is_checked = True
     split, number, rows = json.loads(path.read_text())
     shard = shards.Shard(split, number, list(map(self.restore_item, rows)))
     shards.write(

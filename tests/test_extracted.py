@@ -7,10 +7,13 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import export
 from input_pipeline import prepare
+from input_pipeline import shards
 from input_pipeline import store
+from input_pipeline.datasets import sbu
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import names
 from tests import region_writers as writers
@@ -81,6 +84,28 @@ def test_the_picture_gives_the_size_that_a_format_lacks(tmp_path):
                              rtol=1e-5)
   assert (records['7.png']['height'], records['7.png']['width']) == (1, 1)
   assert (folder / 'thumbnails' / '12.png.webp').exists()
+
+
+def test_streamed_items_and_other_processes_find_their_regions(tmp_path):
+  (tmp_path / 'sbu.csv').write_text('caption\turl\na cat\tx\na dog\ty\n')
+  images = [writers.image(name, seed=n) for n, name in enumerate('01')]
+  path = writers.butd_tsv(tmp_path, images)
+  folder = prepare.prepare(
+      'sbu', str(tmp_path / 'data'), raw_dir=str(tmp_path), features=str(path),
+      features_format='butd_tsv')
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  assert manifest['counts'] == {'train': 2}
+  assert manifest['features']['matched_by'] == {'name': 2}
+  # As a worker of Beam makes a shard that another process has planned.
+  options = builder.Options(
+      raw_dir=str(tmp_path), features=str(path), features_format='butd_tsv',
+      shards=tmp_path / 'shards')
+  options.shards.mkdir()
+  planner, worker = (sbu.Builder(options=options, data_dir=str(tmp_path / name))
+                     for name in ('planner', 'worker'))
+  (shard,) = shards.cut(planner.items(), planner.shard_items)
+  worker.make_planned(planner.save_plan(shard))
+  assert not shards.find_report(options.shards, shard).skipped
 
 
 def test_wrong_flags_are_named(tmp_path):
