@@ -3,11 +3,9 @@
 python -m input_pipeline.prepare --dataset=NAME --data_dir=DIR
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import json
 import pathlib
@@ -25,12 +23,15 @@ from input_pipeline import datasets
 from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import languages as languages_lib
+from input_pipeline import manifests
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline import unfinished
 
 MANIFEST = 'manifest.json'
+# Share of a user's own items that may be unusable.
+MAX_BAD = 0.01
 # Those that a dataset in `raw_dir` is made of, beside the pictures.
 _TEXT_FILES = ('.jsonl', '.json', '.txt', '.gz', '.csv', '.tsv', '.pkl', '')
 
@@ -64,40 +65,11 @@ def _is_complete(folder: pathlib.Path, options: Mapping[str, Any]) -> bool:
   return found.get('options') == options
 
 
-def _manifest(builder, dataset: str, options: Mapping[str, Any],
-              ) -> dict[str, Any]:
-  reports = builder.reports.values()
-  counts = {name: split.num_examples
-            for name, split in builder.info.splits.items()}
-  manifest = {
-      'dataset': dataset, 'options': options,
-      'tokenizer': {'source': builder.tokenizer.source,
-                    'sha256': builder.tokenizer.sha256},
-      'languages': sorted({language for report in reports
-                           for language in report.languages}),
-      'counts': counts,
-      'skipped': dict(sorted(Counter(
-          reason for report in reports
-          for _, reason in report.skipped).items()))}
-  if isinstance(builder, builder_lib.ImageTextBuilder):
-    manifest['feature_extractor'] = builder.extractor.manifest
-    manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
-    if isinstance(builder.extractor, extracted.ExtractedRegions):
-      manifest['features'] = builder.extractor.report()
-    manifest['normalisation'] = 'none: the model L2-normalises'
-    manifest['storage'] = builder.options.storage
-    manifest['bytes_per_image'] = round(
-        builder.info.dataset_size / max(1, sum(counts.values())))
-  manifest['versions'] = {
-      name: importlib.metadata.version(name)
-      for name in ('jax', 'numpy', 'pillow', 'tensorflow-datasets')}
-  return manifest
-
-
 def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
             languages: Sequence[str] = (), features: str = 'grid',
             features_format: str = '', storage: str = 'float16',
-            strict: bool = False, beam: str = '') -> pathlib.Path:
+            strict: bool = False, max_bad: float = MAX_BAD,
+            beam: str = '') -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
   It appears whole or not at all; one that was there before stays until then.
@@ -114,12 +86,15 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     features_format: how to read that: a file of `formats/`.
     storage: a name in `records.STORAGE`.
     strict: an unusable item is an error, not a counted skip.
+    max_bad: share of unusable items above which files of the user's own are
+      refused; packages that are fetched hold what they hold.
     beam: options of Apache Beam, which then makes the shards on any runner,
       as 'runner=DirectRunner,direct_num_workers=4'; '' = this process does.
 
   Raises:
     UserError: an unknown name, an unusable item with `strict`, nothing usable
-      in the dataset, or a folder that cannot be written.
+      in the dataset or less than `max_bad` allows, or a folder that cannot be
+      written.
   """
   choices.check('--dataset', dataset, names())
   choices.check('--storage', storage, records.STORAGE)
@@ -143,7 +118,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
         _write(folder, module.Builder, options, builder_lib.Options(
             raw_dir=raw_dir, languages=tuple(languages), limit=limit,
             strict=strict, features=features, features_format=features_format,
-            storage=storage), beam)
+            storage=storage), beam, max_bad)
   except OSError as error:
     raise errors.UserError(
         f'cannot prepare {dataset} in --data_dir={data_dir}: {error}. Shards '
@@ -153,7 +128,8 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
 
 
 def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
-           options: builder_lib.Options, beam: str) -> None:
+           options: builder_lib.Options, beam: str,
+           max_bad: float) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
   partial = unfinished.begin(folder, key)
@@ -164,17 +140,19 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     builder = builder_class(options=options, data_dir=partial)
     with _quiet():
       builder.download_and_prepare(download_config=download_config)
-    manifest = _manifest(builder, folder.name, key)
+    manifest = manifests.describe(builder, folder.name, key)
     if not manifest['counts']:
       raise errors.UserError(
           f'{folder.name} has no usable item; skipped: '
           f'{manifest["skipped"] or "none"}')
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    unfinished.tidy(partial, builder.reports, has_pictures=has_pictures)
   except errors.UserError:
     # What is wrong is in the data: nothing of it can be used again.
     shutil.rmtree(partial, ignore_errors=True)
     raise
+  # The shards stay: the same command with another --max_bad takes them.
+  manifests.check_share(builder, manifest, max_bad)
+  (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+  unfinished.tidy(partial, builder.reports, has_pictures=has_pictures)
   unfinished.replace(folder, partial)
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
@@ -218,7 +196,8 @@ def main(argv: Sequence[str]) -> None:
       args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
       languages=args.languages, features=args.features,
       features_format=args.features_format, storage=args.storage,
-      strict=args.strict, beam=args.beam_pipeline_options)
+      strict=args.strict, max_bad=args.max_bad,
+      beam=args.beam_pipeline_options)
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
 
@@ -243,6 +222,9 @@ def _define_flags() -> None:
                       'runner=DirectRunner,direct_num_workers=4 (see '
                       'docs/data.md); none = in this process.')
   flags.DEFINE_bool('strict', False, 'Unusable items are errors.')
+  flags.DEFINE_float(
+      'max_bad', MAX_BAD, "Share of a user's own items that may be unusable: "
+      'they are skipped, counted and listed.', 0, 1)
 
 
 if __name__ == '__main__':

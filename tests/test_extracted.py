@@ -45,7 +45,9 @@ def test_captions_meet_their_regions(tmp_path):
           ('7.jpg', 'test', {'de': ['Ein Hund.']}),
           ('nowhere.jpg', 'train', {'en': ['A ghost.']})]
   path = writers.lxmert_tsv(tmp_path, IMAGES)
-  folder = _prepare(tmp_path, rows, 'lxmert_tsv', path)
+  with pytest.raises(errors.UserError, match="1 of 3 .*'no features': 1"):
+    _prepare(tmp_path, rows, 'lxmert_tsv', path)
+  folder = _prepare(tmp_path, rows, 'lxmert_tsv', path, max_bad=0.5)
   records = _records(tmp_path / 'data', 'captions')
   assert {name: record['split'] for name, record in records.items()} == {
       rows[0][0]: 'train', '7.jpg': 'test'}

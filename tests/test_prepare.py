@@ -82,9 +82,9 @@ def raw(tmp_path, toy_extractor):
   return folder
 
 
-def _prepare(raw_dir, data_dir, **options):
-  return prepare.prepare(
-      'captions', str(data_dir), raw_dir=str(raw_dir), **options)
+def _prepare(raw_dir, data_dir, max_bad=1.0, **options):
+  return prepare.prepare('captions', str(data_dir), raw_dir=str(raw_dir),
+                         max_bad=max_bad, **options)
 
 
 def _read(folder):
@@ -121,6 +121,17 @@ def test_unusable_items_are_counted(raw, tmp_path):
   assert manifest['languages'] == ['de', 'en']
   assert manifest['feature_extractor'] == {'name': 'toy'}
   assert set(manifest['tokenizer']) == {'source', 'sha256'}
+
+
+def test_more_unusable_items_than_allowed(raw, tmp_path):
+  with pytest.raises(errors.UserError, match=(
+      "captions: 8 of 11 items cannot be used, more than --max_bad=0.01.*"
+      "'unreadable': 1.*unreadable: .*broken.png")):
+    _prepare(raw, tmp_path / 'data', max_bad=prepare.MAX_BAD)
+  assert not (tmp_path / 'data' / 'captions').exists()
+  assert len(_read(_prepare(raw, tmp_path / 'data', max_bad=0.8))) == 3
+  _write_rows(raw, [_row('black.png', en=['A cat.'])])
+  assert len(_read(_prepare(raw, tmp_path / 'data', max_bad=0))) == 1
 
 
 def test_strict_names_the_file_and_keeps_what_was_there(raw, tmp_path):

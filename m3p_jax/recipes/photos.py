@@ -108,7 +108,9 @@ class Photos:
   def _prepare(self, names: list[str], data_dir: pathlib.Path) -> None:
     raw_dir = self.workdir / 'raw'
     _write_captions(raw_dir, self._folder, names)
-    prepare.prepare(_DATASET, str(data_dir), raw_dir=str(raw_dir))
+    # Whatever else lies in a folder of photos is skipped, and counted.
+    prepare.prepare(
+        _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0)
 
   def _link(self, weights: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Makes the workdir a run's own: weights, and what is searched."""
