@@ -5,7 +5,6 @@ import json
 import shutil
 
 import numpy as np
-import pytest
 
 from configs import base
 from m3p_jax import checkpoint
@@ -46,20 +45,23 @@ def _write_xlmr(folder):
   return path
 
 
-@pytest.mark.parametrize('kind', ['m3p', 'xlmr'])
-def test_train_evaluate_search(kind, tmp_path, monkeypatch):
-  path = {'m3p': _write_m3p, 'xlmr': _write_xlmr}[kind](tmp_path)
-  imported = tmp_path / 'imported'
+def _import(kind, path, folder):
+  """Returns (checkpoint folder, config of a run on toy data) of a file."""
+  imported = folder / 'imported'
   importing.write(importing.read(kind, path, asked=_CONFIG), imported,
                   asked_languages=('en', 'de'))
-  pairs = tmp_path / 'data' / 'pairs'
+  pairs = folder / 'data' / 'pairs'
   shutil.copytree(toy.data_dir() / 'pairs', pairs)
   (pairs / 'manifest.json').write_text(json.dumps({
       'tokenizer': retrieval_data.TOKENIZER,
       'counts': {'train': 60, 'validation': 8, 'test': 9}}))
-
-  config = retrieval_data.make_config(tmp_path / 'data')
+  config = retrieval_data.make_config(folder / 'data')
   config.init_from = str(imported)
+  return imported, config
+
+
+def test_training_starts_from_m3p(tmp_path):
+  imported, config = _import('m3p', _write_m3p(tmp_path), tmp_path)
   config.data.image_text.update(dict(
       datasets=('pairs',), languages=('en', 'de'), max_length=24))
   config.tasks = dict(mc_vlm=base.task_config('matching', 'image_text', 4))
@@ -72,10 +74,12 @@ def test_train_evaluate_search(kind, tmp_path, monkeypatch):
   for name, value in before.items():
     np.testing.assert_array_equal(after[name], value, name)
 
+
+def test_evaluation_and_search_start_from_xlmr(tmp_path, monkeypatch):
+  imported, config = _import('xlmr', _write_xlmr(tmp_path), tmp_path)
   cell = retrieval.evaluate(config, tmp_path / 'evaluated')
   assert cell['checkpoint'] == str(imported)
   assert set(cell['languages']) == {'en', 'de'}
-
   monkeypatch.setattr('input_pipeline.tokenizer.load',
                       test_search.FakeTokenizer)
   monkeypatch.setattr('input_pipeline.regions.GridExtractor',
