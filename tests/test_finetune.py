@@ -66,6 +66,7 @@ def test_one_command_trains_and_evaluates_the_settings(tmp_path, monkeypatch):
           'model.dtype': 'float32', 'data.languages': ('en', 'de'),
           'data.text.languages': ('en', 'de'),
           'data.image_text.datasets': ('pairs',), 'data.image_text.shots': 6,
+          'data.image_text.code_switch.rate': 0.0,
           'num_train_steps': 1, 'eval_batches': 0,
           'tasks.contrastive.batch_size': 4, 'evaluation.dataset': 'pairs',
           'evaluation.languages': ('en', 'de')})

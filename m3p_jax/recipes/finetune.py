@@ -90,7 +90,9 @@ class Finetune:
     if setting != 'no_finetune':
       evaluated.init_from = str(folder / 'checkpoints')
     if language:
+      # One setting of several runs: each language was in one of them.
       evaluated.evaluation.languages = (language,)
+      evaluated.data.image_text.languages = tuple(self._module.LANGUAGES)
     recipe.run(
         f'evaluate_{name}',
         lambda: retrieval.evaluate(evaluated, self.workdir),
