@@ -30,7 +30,7 @@ def run(*arguments):
     (('--workdir={}', '--config=configs/quickstart.py:finetune'),
      'allowed: warm_start, pretrain, en, all'),
     (('--workdir={}', QUICKSTART, '--mode=plan'),
-     '<train|evaluate|search>'),
+     'needs the compiler for TPUs'),
     (('--workdir={}', QUICKSTART, '--wrokdir=x'), "'wrokdir'"),
     (('--workdir={}', QUICKSTART, 'evaluate'), "argument 'evaluate'"),
     (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rat=1'),
