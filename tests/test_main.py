@@ -29,8 +29,11 @@ def run(*arguments):
      'configs/quickstart.py'),
     (('--workdir={}', '--config=configs/quickstart.py:finetune'),
      'allowed: warm_start, pretrain, en, all'),
-    (('--workdir={}', QUICKSTART, '--mode=plan'),
-     'needs the compiler for TPUs'),
+    (('--workdir={}', QUICKSTART, '--mode=pln'),
+     '<train|evaluate|plan|search>'),
+    (('--workdir={}', QUICKSTART, '--mode=plan',
+      '--config.plan.topology=v9:2x4'), "'v9'"),
+    (('--workdir={}', QUICKSTART, '--process_id=1'), '--coordinator'),
     (('--workdir={}', QUICKSTART, '--wrokdir=x'), "'wrokdir'"),
     (('--workdir={}', QUICKSTART, 'evaluate'), "argument 'evaluate'"),
     (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rat=1'),
@@ -61,7 +64,7 @@ def test_help_explains_every_flag():
   text = ' '.join(run('--help').stdout.split())
   for flag in ('--config', '--workdir', '--mode', '--query', '--k'):
     assert f'{flag}:' in text
-  for mode in ('train:', 'evaluate:', 'search:'):
+  for mode in ('train:', 'evaluate:', 'plan:', 'search:'):
     assert mode in text
 
 

@@ -43,7 +43,8 @@ def test_one_version_everywhere():
   assert f'\n## [{version}]' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-dev.txt'])
+@pytest.mark.parametrize('name', ['requirements.txt', 'requirements-dev.txt',
+                                  'requirements-plan.txt'])
 def test_constraints_lie_in_the_requirements(name):
   pinned = {utils.canonicalize_name(line.name): line.specifier
             for line in _requirements('constraints.txt')}
