@@ -1,5 +1,6 @@
 """The text of a compiled program, `compiled.as_text()`, in parts."""
 
+from collections.abc import Mapping
 import re
 from typing import NamedTuple
 
@@ -70,8 +71,8 @@ def called(text: str, kind: str) -> str:
   return found[1]
 
 
-def turns(loop: Instruction, program: dict[str, dict[str, Instruction]]
-          ) -> int:
+def turns(loop: Instruction,
+          program: Mapping[str, Mapping[str, Instruction]]) -> int:
   """Returns how often the body of a `while` runs.
 
   Told by the compiler, or by the one number that the loop's condition

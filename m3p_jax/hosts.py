@@ -38,8 +38,8 @@ def connect(coordinator: str, num_processes: int | None,
   if not 0 <= process_id < num_processes:
     raise errors.UserError(
         f'--process_id is {process_id}; allowed: 0 to {num_processes - 1}')
-  if jax.config.jax_platforms == 'cpu':
-    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  # Read by processes on CPUs alone.
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(coordinator, num_processes, process_id)
   _tell()
 

@@ -90,8 +90,8 @@ def _plan(config: ConfigDict) -> Plan:
   step = plan_step.PlannedStep(config, mesh, devices[0].platform)
   logging.info('compiling %d rows for %s, mesh %s: a minute or more',
                step.rows, name or devices[0].device_kind, dict(mesh.shape))
-  memory = {'parameters': step.parameter_bytes,
-            'optimizer': step.optimizer_bytes}
+  memory: dict[str, float] = {'parameters': step.parameter_bytes,
+                              'optimizer': step.optimizer_bytes}
   limit = chip.memory_bytes if chip else math.inf
   common = dict(topology=name or devices[0].device_kind, chips=mesh.size,
                 mesh=dict(mesh.shape), rows_per_step=step.rows,

@@ -41,16 +41,16 @@ def run(data: int, model: int) -> None:
       schedule, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0,
       rate_factors=FACTORS)
   abstract, create = start.abstract_state(
-      models.TINY, mesh=mesh, tx=tx, rate_factors=FACTORS)
+      models.SHORT, mesh=mesh, tx=tx, rate_factors=FACTORS)
   tasks = (train_step.Task('contrastive', contrastive.loss),
            train_step.Task('mc_mlm', masked_lm.loss, 0.5))
   step_fn = train_step.jit(
-      abstract, mesh, model=m3p.M3P(models.TINY), tasks=tasks, tx=tx)
+      abstract, mesh, model=m3p.M3P(models.SHORT), tasks=tasks, tx=tx)
   losses = []
   share = ROWS // jax.process_count()
   with jax.set_mesh(mesh):
     state = jax.jit(
-        lambda key: create(nn.unbox(initial.init_params(models.TINY, key))),
+        lambda key: create(nn.unbox(initial.init_params(models.SHORT, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
             jax.random.key(0))
     held, whole = (sum(functools.reduce(lambda a, b: a * b, shape, 1)
@@ -58,7 +58,7 @@ def run(data: int, model: int) -> None:
                        for leaf, shape in zip(leaves, shapes, strict=True))
                    for leaves, shapes in _shapes(state))
     for step in range(STEPS):
-      rows = first_rows(models.batch(rows=ROWS, seed=step),
+      rows = first_rows(models.short_words(models.batch(rows=ROWS, seed=step)),
                         jax.process_index() * share, share)
       batches = sharding.put_rows(mesh, {task.name: rows for task in tasks})
       state, metrics = step_fn(state, batches, jax.random.key(1))

@@ -37,6 +37,9 @@ def run(*arguments):
      'did you mean --config.optimizer.learning_rate?'),
     (('--workdir={}', QUICKSTART, '--wrokdir=x'), 'did you mean --workdir?'),
     (('--workdir={}', QUICKSTART, 'evaluate'), 'did you mean --mode=evaluate?'),
+    (('--workdir={}', QUICKSTART, '--mode=plan',
+      '--config.plan.topology=v9:2x4'), "'v9'"),
+    (('--workdir={}', QUICKSTART, '--process_id=1'), '--coordinator'),
     (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rat=1'),
      "'optimizer.learning_rat'; the nearest is 'optimizer.learning_rate'"),
     (('--workdir={}', QUICKSTART, '--config.learning_rate=1'),
@@ -69,7 +72,7 @@ def test_help_explains_every_flag():
   text = ' '.join(run('--help').stdout.split())
   for flag in ('--config', '--workdir', '--mode', '--query', '--k'):
     assert f'{flag}:' in text
-  for mode in ('train:', 'evaluate:', 'search:'):
+  for mode in ('train:', 'evaluate:', 'plan:', 'search:'):
     assert mode in text
 
 
