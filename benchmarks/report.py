@@ -47,8 +47,13 @@ def rate(name: str, other: str, ratio: contest.Ratio, *, count: float,
   """Returns the row of things done a second.
 
   Args:
-    count: done in one run.
-    others: see `Row`.
+    name: see `Row`, as the others.
+    other: see `Row`.
+    ratio: of seconds a run.
+    count: things done in one run.
+    unit: of things a second.
+    wanted: see `Row`.
+    note: see `Row`.
   """
   return Row(name, other, ratio, unit, count / ratio.ours,
              count / ratio.other, wanted, note)

@@ -12,8 +12,7 @@ CLIP_NORM = 5.0
 
 
 def variants(size: str, names: tuple[str, ...] = (
-    'eager float32', 'eager bfloat16', 'compiled float32',
-    'compiled bfloat16')) -> dict[str, contest.Run]:
+    'eager float32', 'eager bfloat16', 'compiled bfloat16')) -> dict[str, contest.Run]:
   """Returns {variant: one training step}; they share one model.
 
   bfloat16 is autocast's, and `compiled` torch.compile's. Each task is taken
