@@ -11,8 +11,10 @@ from benchmarks.against_pytorch import model as model_lib
 CLIP_NORM = 5.0
 
 
-def variants(size: str, names: tuple[str, ...] = (
-    'eager float32', 'eager bfloat16', 'compiled bfloat16')) -> dict[str, contest.Run]:
+def variants(
+    size: str, names: tuple[str, ...] = (
+        'eager float32', 'eager bfloat16', 'compiled bfloat16'),
+) -> dict[str, contest.Run]:
   """Returns {variant: one training step}; they share one model.
 
   bfloat16 is autocast's, and `compiled` torch.compile's. Each task is taken
