@@ -132,7 +132,7 @@ class _Job:
                     for name, one in questions.items())
     self._region_counts = partition.choose_lengths(
         partition.count_regions(regions),
-        min(_MOST_REGIONS, 1 + num_pairs // (4 * PAIRS_PER_SHAPE)))
+        min(_MOST_REGIONS, 1 + num_pairs // (2 * PAIRS_PER_SHAPE)))
     self._lengths = partition.choose_lengths(
         np.concatenate([self._tile_lengths(name) for name in questions]),
         min(_MOST_LENGTHS, 1 + num_pairs // PAIRS_PER_SHAPE))

@@ -142,9 +142,10 @@ def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
     lines.append(f'| {setting} | ' + ' | '.join(cells) + ' |')
   largest = max(content['settings'].values(),
                 key=lambda cell: len(cell['languages']))
+  chance = [results.mean(largest, names, 'chance')
+            for names in groups.values()]
   lines.append('| chance | ' + ' | '.join(
-      f'{results.mean(largest, names, "chance"):.1f}'
-      for names in groups.values()) + ' |')
+      '–' if value is None else f'{value:.1f}' for value in chance) + ' |')
   text = '\n'.join(lines)
   if floors:
     languages = list(dict.fromkeys(name for row in floors.values()
