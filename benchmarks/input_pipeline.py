@@ -33,9 +33,9 @@ from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import pipeline
+from input_pipeline import prepared
 from input_pipeline import records
 from input_pipeline import shards
-from input_pipeline import store
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]
@@ -139,7 +139,7 @@ def _batches(folder: pathlib.Path, stream: str, batch_size: int,
 
 def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
   """Returns the serialised records in files' order, again and again."""
-  found = store.open_builder(folder, dataset, 'train')
+  found = prepared.open_builder(folder, dataset, 'train')
   return iter(tf.data.TFRecordDataset(
       list(map(str, found.info.splits['train'].filepaths))).repeat().batch(
           batch))

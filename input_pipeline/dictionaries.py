@@ -242,8 +242,7 @@ def _define_flags() -> None:
   flags.DEFINE_string('data_dir', 'data', 'Gets dictionaries/SOURCE/.')
   flags.DEFINE_string('source', 'freedict', ', '.join(word_lists.SOURCES))
   flags.DEFINE_string('path', '', 'Files of muse, panlex or tsv.')
-  flags.DEFINE_list('languages', [], 'Target languages, separated by commas; '
-                    'default: all that have a useful dictionary.')
+  flags.DEFINE_list('languages', [], 'Targets, as de,fr; default: all useful.')
 
 
 if __name__ == '__main__':

@@ -100,9 +100,9 @@ def _records(dataset: str, data_dir: str | os.PathLike,
   # Slow to load: after the checks of the flags.
   import tensorflow_datasets as tfds
 
-  from input_pipeline import store
+  from input_pipeline import prepared
 
-  builder = store.open_builder(data_dir, dataset)
+  builder = prepared.open_builder(data_dir, dataset)
   if 'captions' not in builder.info.features:
     raise errors.UserError(f'{dataset} has no pictures to export')
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from input_pipeline import examples
 from input_pipeline import join
+from input_pipeline import prepared
 from input_pipeline import store
 from input_pipeline import streamed
 from m3p_jax import batch as batch_lib
@@ -50,7 +51,7 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
     UserError: a dataset is not prepared or has no such split, or datasets
       whose features do not fit together.
   """
-  builders = [store.open_builder(data_dir, name, split) for name in datasets]
+  builders = [prepared.open_builder(data_dir, name, split) for name in datasets]
   size = sum(builder.info.splits[split].num_bytes for builder in builders)
   make = _from_memory if size <= memory_bytes else _from_records
   return make(data_dir, datasets, split)

@@ -6,9 +6,7 @@ Letters: N pictures, R regions, F region feature, G=5 box, C captions or texts,
 W words.
 """
 
-import difflib
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -16,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import prepared
 from input_pipeline import record_index
 from input_pipeline import records
 
@@ -130,36 +128,9 @@ def read_texts(data_dir: str | os.PathLike[str], dataset: str,
                ids=Ragged(ids.values.numpy(), ids.row_splits.numpy()))
 
 
-def open_builder(data_dir: str | os.PathLike[str], dataset: str,
-                 split: str = '') -> tfds.core.DatasetBuilder:
-  """Returns TFDS's reader of a prepared dataset.
-
-  Args:
-    data_dir: folder of prepared datasets.
-    dataset: name of the dataset.
-    split: one that it must have; '' = none in particular.
-
-  Raises:
-    UserError: the dataset is not prepared, or has no such split.
-  """
-  folder = pathlib.Path(data_dir)
-  prepared = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
-  if dataset not in prepared:
-    near = difflib.get_close_matches(dataset, prepared, n=1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
-    raise errors.UserError(
-        f'dataset {dataset!r} is not prepared in {folder}{hint}; there: '
-        f'{", ".join(prepared) or "none"}. Run: python -m input_pipeline.'
-        f'prepare --dataset={dataset} --data_dir={folder}')
-  builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
-  if split:
-    choices.check(f'split of {dataset}', split, builder.info.splits)
-  return builder
-
-
 def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
   """Returns all records of a split, each feature one ragged tensor."""
-  builder = open_builder(data_dir, dataset, split)
+  builder = prepared.open_builder(data_dir, dataset, split)
   _check_memory(dataset, builder.info.splits[split].num_bytes)
   wanted: dict[str, Any] = {
       name: True for name in builder.info.features if name not in _UNUSED}
@@ -195,14 +166,6 @@ def _check_memory(dataset: str, num_bytes: int) -> None:
         f'records are kept; this machine has {has / 1e9:.0f} GB. Use another '
         'machine, or prepare less of it (--limit); to train on pictures that '
         'do not fit, lower data.image_text.memory_bytes')
-
-
-def _builder_dir(folder: pathlib.Path) -> pathlib.Path:
-  """Returns the folder below `folder` that holds TFDS's own description."""
-  found = sorted(folder.glob('*/*/dataset_info.json'))
-  if not found:
-    raise errors.UserError(f'{folder} holds no complete TFDS dataset')
-  return found[-1].parent
 
 
 def _pictures(columns: dict[str, Any]) -> Pictures:

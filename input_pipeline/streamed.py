@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import prepared
 from input_pipeline import record_index
 from input_pipeline import store
 from m3p_jax import batch as batch_lib
@@ -49,7 +50,7 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
   """
   indices, kinds = [], []
   for name in datasets:
-    builder = store.open_builder(data_dir, name, split)
+    builder = prepared.open_builder(data_dir, name, split)
     indices.append(record_index.read(
         pathlib.Path(builder.data_dir), split,
         map(str, builder.info.splits[split].filepaths)))

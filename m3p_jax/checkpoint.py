@@ -4,8 +4,8 @@ A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
 `params/` (every parameter, float32), `optimizer/` and `data/` (what training
 needs to go on; absent where a checkpoint holds weights alone), `config.json`
 (the model's geometry), `manifest.json` (tokenizer, region features, languages)
-and, between two lines of metrics.jsonl, `unlogged.json` (their sums so far).
-`validation.json` has the validation loss, where there is one.
+and, where there are any, `validation.json` (the loss) and `unlogged.json` (sums
+since the last line of metrics.jsonl).
 """
 
 from collections.abc import Callable, Mapping
@@ -38,8 +38,7 @@ class Checkpointer:
   def __init__(self, folder: pathlib.Path, *, keep: int = 3):
     """Opens nothing yet; `folder` is made at the first save, which keeps the
     newest `keep` checkpoints."""
-    self.folder = folder.absolute()
-    self._keep = keep
+    self.folder, self._keep = folder.absolute(), keep
     self._manager: ocp.CheckpointManager | None = None
 
   def save(self, state: train_step.TrainState, iterator: Any, *,
@@ -128,7 +127,7 @@ class Checkpointer:
     """Waits, and stops the threads that write."""
     if self._manager:
       self._manager.close()
-      self._manager = None
+    self._manager = None
 
 
 def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
@@ -207,8 +206,8 @@ def locate(path: str | pathlib.Path) -> tuple[pathlib.Path, bool]:
     if steps(folder):
       return folder, False
   raise errors.UserError(
-      f'{path}: no checkpoint here; expected a folder with params/ and '
-      'config.json, or one with such folders, named by their steps')
+      f'{path}: no checkpoint here; expected a folder with params/, or with '
+      'such folders, named by their steps')
 
 
 def read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -241,9 +240,8 @@ def _newest_good(folder, read):
 
 def _restore_all(path, items):
   if not (path / 'optimizer').is_dir():
-    raise errors.UserError(
-        f'{path} holds weights alone, and cannot be resumed; start from it '
-        'with init_from in another --workdir')
+    raise errors.UserError(f'{path} holds weights alone, and cannot be resumed;'
+                           ' start from it with init_from in another --workdir')
   return _restore(path, **items)
 
 

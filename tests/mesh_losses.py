@@ -4,6 +4,7 @@ Run by test_sharding.py with 8 CPU devices: python -m tests.mesh_losses DATA
 MODEL [DATA MODEL ...]; as one of two processes: --coordinator=HOST:PORT ID.
 """
 
+import dataclasses
 import functools
 import json
 import sys
@@ -23,6 +24,8 @@ from m3p_jax.objectives import masked_lm
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))
+# Heads that four devices can share.
+CONFIG = dataclasses.replace(models.SHORT, num_heads=4)
 STEPS = 20
 ROWS = 8
 
@@ -41,16 +44,16 @@ def run(data: int, model: int) -> None:
       schedule, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0,
       rate_factors=FACTORS)
   abstract, create = start.abstract_state(
-      models.SHORT, mesh=mesh, tx=tx, rate_factors=FACTORS)
+      CONFIG, mesh=mesh, tx=tx, rate_factors=FACTORS)
   tasks = (train_step.Task('contrastive', contrastive.loss),
            train_step.Task('mc_mlm', masked_lm.loss, 0.5))
   step_fn = train_step.jit(
-      abstract, mesh, model=m3p.M3P(models.SHORT), tasks=tasks, tx=tx)
+      abstract, mesh, model=m3p.M3P(CONFIG), tasks=tasks, tx=tx)
   losses = []
   share = ROWS // jax.process_count()
   with jax.set_mesh(mesh):
     state = jax.jit(
-        lambda key: create(nn.unbox(initial.init_params(models.SHORT, key))),
+        lambda key: create(nn.unbox(initial.init_params(CONFIG, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
             jax.random.key(0))
     held, whole = (sum(functools.reduce(lambda a, b: a * b, shape, 1)

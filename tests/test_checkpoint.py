@@ -164,20 +164,24 @@ def test_best_is_kept_beside_the_newest(tmp_path):
   assert saved_storage.best(tmp_path) == (2, 1.0)
   assert saved_storage.is_best(tmp_path, 0.5)
   assert not saved_storage.is_best(tmp_path, 1.0)
-  # A resumed run reads it from the disk, and loads the newest.
+  # A resumed run reads it from the disk. What is not the best any more goes
+  # when the next one is saved.
   checkpointer = checkpoint.Checkpointer(tmp_path, keep=1)
-  checkpointer.save(state.replace(step=jnp.int32(5)), iterator, config=CONFIG,
-                    manifest=MANIFEST, loss=0.5)
+  for step, loss in ((5, 0.5), (6, None)):
+    checkpointer.save(
+        state.replace(step=jnp.int32(step)), iterator, config=CONFIG,
+        manifest=MANIFEST, loss=loss)
+    checkpointer.wait()
   checkpointer.close()
-  assert checkpoint.steps(tmp_path) == [5]
+  assert checkpoint.steps(tmp_path) == [5, 6]
 
 
 # A process may write no file longer than this: what a full disk does, without
 # a file system to mount.
 FULL = """
-import resource, signal, sys
+import pathlib, resource, signal, sys
 from tests import test_checkpoint as t
-folder = t.pathlib.Path(sys.argv[1])
+folder = pathlib.Path(sys.argv[1])
 t.save(folder, 1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
@@ -202,10 +206,10 @@ def test_full_disk_is_told_and_the_older_checkpoint_is_whole(tmp_path):
 def test_restores_onto_another_number_of_devices(tmp_path):
   save(tmp_path, 3)
   program = """
-import sys
+import pathlib, sys
 from tests import test_checkpoint as t
 abstract, _ = t.make_state(4, 2)
-state = t.checkpoint.Checkpointer(t.pathlib.Path(sys.argv[1])).restore(
+state = t.checkpoint.Checkpointer(pathlib.Path(sys.argv[1])).restore(
     abstract, t.make_iterator())
 kernel = state.params['encoder']['mlp']['inner']['kernel']
 print(int(state.step), kernel.shape, kernel.addressable_shards[0].data.shape,

@@ -11,8 +11,8 @@ from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import export
 from input_pipeline import prepare
+from input_pipeline import prepared
 from input_pipeline import shards
-from input_pipeline import store
 from input_pipeline.datasets import sbu
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import names
@@ -33,7 +33,7 @@ def _prepare(tmp_path, rows, name, path, **options):
 
 
 def _records(data_dir, dataset):
-  made = store.open_builder(data_dir, dataset)
+  made = prepared.open_builder(data_dir, dataset)
   return {record['image_id'].decode(): record | {'split': split}
           for split in made.info.splits for record in made.as_dataset(
               split=split, read_config=tfds.ReadConfig(try_autocache=False)

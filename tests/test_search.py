@@ -37,9 +37,6 @@ class FakeExtractor:
   """Regions with the picture's mean brightness as their feature."""
   manifest = {'name': 'fake'}
 
-  def __init__(self, *, batch_size):
-    del batch_size
-
   def extract(self, images):
     rows = []
     for image in images:

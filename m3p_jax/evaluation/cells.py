@@ -20,7 +20,7 @@ def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
          retrieval_set: evaluation_set.RetrievalSet) -> dict[str, Any]:
   """Returns the cell: the languages' results, and where they come from.
 
-  Beside what `protocols.measure` found, a language has `interval`, the 95 %
+  Beside what `measures.measure` found, a language has `interval`, the 95 %
   bootstrap interval of its mean recall, `queries`, a checksum of what was
   asked, and `gap_to_english`, in points, where English was evaluated with it.
 

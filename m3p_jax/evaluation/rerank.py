@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from m3p_jax.evaluation import measures
 from m3p_jax.evaluation import protocols
 
 
@@ -128,7 +129,7 @@ def final(scores: Scores, *, top_k: int,
 def measure(scores: Scores, *, top_k: int,
             joint_weight: float) -> dict[str, Any]:
   """Returns one language's cell of retrieval.json; arguments as `final`."""
-  return protocols.measure(
+  return measures.measure(
       scores.trial, *final(scores, top_k=top_k, joint_weight=joint_weight))
 
 

@@ -2,7 +2,7 @@
 
 A file is {protocol, dataset, split, mode, settings: {SETTING: {step,
 checkpoint, pairs_scored, seconds, run, trained_languages, languages:
-{LANGUAGE: cell}}}}; see `protocols.measure` for a cell.
+{LANGUAGE: cell}}}}; see `measures.measure` for a cell.
 """
 
 from collections.abc import Mapping, Sequence

@@ -18,6 +18,7 @@ from m3p_jax.evaluation import attention
 from m3p_jax.evaluation import cells as cells_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import examples
+from m3p_jax.evaluation import measures
 from m3p_jax.evaluation import outcome as outcome_lib
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import query_ranks
@@ -90,9 +91,9 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
       final = rerank.final(part, top_k=top_k, joint_weight=joint_weight)
       text_to_image[name][np.ix_(
           part.trial.captions, part.trial.pictures)] = final[0]
-      found.append((protocols.measure(part.trial, *final),
+      found.append((measures.measure(part.trial, *final),
                     statistics.queries(part.trial, *final)))
-    cells[name] = protocols.average([cell for cell, _ in found])
+    cells[name] = measures.average([cell for cell, _ in found])
     cells[name]['pairs_scored'] = int(wanted[name].sum())
     queries[name] = statistics.join([one for _, one in found])
   curve = [] if mode == 'dual' else two_stage.curve(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from m3p_jax.evaluation import protocols
+from m3p_jax.evaluation import measures
 from m3p_jax.evaluation import rerank
 
 _TOP_KS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200)
@@ -44,7 +44,7 @@ def curve(scores: Mapping[str, Sequence[rerank.Scores]], *, most: int,
     point: dict[str, Any] = {
         'top_k': k, 'pairs': pairs, 'pairs_share': 100.0 * pairs / total,
         'mean_recall': float(np.mean([
-            protocols.average([rerank.measure(
+            measures.average([rerank.measure(
                 part, top_k=k, joint_weight=joint_weight)
                                for part in trials])['mean_recall']
             for trials in scores.values()]))}

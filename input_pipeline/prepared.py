@@ -1,0 +1,45 @@
+"""Finds prepared datasets in their folder."""
+
+import difflib
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from input_pipeline import choices
+from input_pipeline import errors
+
+
+def open_builder(data_dir: str | os.PathLike[str], dataset: str,
+                 split: str = '') -> tfds.core.DatasetBuilder:
+  """Returns TFDS's reader of a prepared dataset.
+
+  Args:
+    data_dir: folder of prepared datasets.
+    dataset: name of the dataset.
+    split: one that it must have; '' = none in particular.
+
+  Raises:
+    UserError: the dataset is not prepared, or has no such split.
+  """
+  folder = pathlib.Path(data_dir)
+  prepared = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
+  if dataset not in prepared:
+    near = difflib.get_close_matches(dataset, prepared, n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    raise errors.UserError(
+        f'dataset {dataset!r} is not prepared in {folder}{hint}; there: '
+        f'{", ".join(prepared) or "none"}. Run: python -m input_pipeline.'
+        f'prepare --dataset={dataset} --data_dir={folder}')
+  builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
+  if split:
+    choices.check(f'split of {dataset}', split, builder.info.splits)
+  return builder
+
+
+def _builder_dir(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the folder below `folder` that holds TFDS's own description."""
+  found = sorted(folder.glob('*/*/dataset_info.json'))
+  if not found:
+    raise errors.UserError(f'{folder} holds no complete TFDS dataset')
+  return found[-1].parent
