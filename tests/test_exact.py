@@ -184,8 +184,21 @@ def test_lengths_leave_the_least_padding():
 def test_blocks_cover_every_picture_once():
   counts_I = np.array([3, 5, 5, 1] * 25)
   pictures_I = np.arange(1, 100)
-  blocks = partition.blocks(pictures_I, counts_I, num_captions=300)
-  assert len(blocks) > 3
+  size = partition.block_size(len(pictures_I), num_captions=300)
+  blocks = partition.blocks(pictures_I, counts_I, size=size)
+  # 4,096 pairs at most where there are few: 13 pictures of 300 captions, which
+  # eight devices share.
+  assert [len(block) for block in blocks] == [16] * 6 + [3]
   np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), pictures_I)
   # Pictures with as many regions go together.
   assert (np.diff(counts_I[np.concatenate(blocks)]) <= 0).all()
+
+
+def test_few_sizes_are_compiled_and_no_picture_is_cut():
+  sizes = {partition.padded_size(count, size=24, num_devices=1)
+           for count in range(1, 25)}
+  assert sizes == {8, 16, 24}
+  for devices in (1, 8, 16):
+    for count in range(1, 25):
+      rows = partition.padded_size(count, size=24, num_devices=devices)
+      assert rows >= count and rows % devices == 0

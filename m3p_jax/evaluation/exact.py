@@ -72,16 +72,17 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
   _check(regions, questions)
   counts_I = regions.mask_BR.sum(1)
   counts_I = partition.count_regions(regions)
-  blocks = {
-      name: partition.blocks(one.pictures_I, counts_I,
-                             num_captions=len(one.texts.token_ids_CL))
-      for name, one in questions.items()}
+  size = partition.block_size(
+      max(len(one.pictures_I) for one in questions.values()),
+      max(len(one.texts.token_ids_CL) for one in questions.values()))
+  blocks = {name: partition.blocks(one.pictures_I, counts_I, size=size)
+            for name, one in questions.items()}
   matrices = {} if folder is None else {
       name: score_files.Matrix(
           folder / name, len(one.texts.token_ids_CL), blocks[name],
           origin or {})
       for name, one in questions.items()}
-  job = _Job(engine, regions, questions, blocks)
+  job = _Job(engine, regions, questions, blocks, size)
   mine = [(name, number) for name in questions
           for number in range(host, len(blocks[name]), num_hosts)]
   todo = [(name, number) for name, number in mine
@@ -122,7 +123,8 @@ class _Job:
 
   def __init__(self, engine: engines.Engine, regions: batch_lib.Regions,
                questions: Mapping[str, Question],
-               blocks: Mapping[str, Sequence[np.ndarray]]):
+               blocks: Mapping[str, Sequence[np.ndarray]], size: int):
+    self._size = size
     self._engine, self._regions = engine, regions
     self._questions, self._blocks = questions, blocks
     self._order = {name: np.argsort(
@@ -174,8 +176,8 @@ class _Job:
 
   def _tile(self, name: str) -> int:
     """Returns how many captions are scored with a block at once."""
-    size = len(self._blocks[name][0])
-    return max(1, min(self._engine.batch_size // size, len(self._order[name])))
+    return max(1, min(self._engine.batch_size // self._size,
+                      len(self._order[name])))
 
   def _tile_lengths(self, name: str) -> np.ndarray:
     """Returns the length of each tile's longest caption."""
@@ -193,7 +195,8 @@ class _Job:
   def _put_pictures(self, pictures_I: np.ndarray):
     """Returns (regions, positions) of a block on the devices, cut."""
     engine = self._engine
-    size = -(-len(pictures_I) // engine.num_devices) * engine.num_devices
+    size = partition.padded_size(len(pictures_I), size=self._size,
+                                 num_devices=engine.num_devices)
     pictures_I = np.pad(pictures_I, (0, size - len(pictures_I)), mode='edge')
     counts_I = partition.count_regions(self._regions)[pictures_I]
     width = min(count for count in self._region_counts

@@ -23,22 +23,41 @@ def count_regions(regions: batch_lib.Regions) -> np.ndarray:
   return mask_IR.sum(1) + ~mask_IR[:, 0]
 
 
+def block_size(num_pictures: int, num_captions: int) -> int:
+  """Returns how many pictures a piece has.
+
+  Args:
+    num_pictures: of the largest gallery.
+    num_captions: of the language that has most. All languages share one size,
+      for every size is compiled.
+  """
+  pairs = max(PAIRS_PER_PIECE, num_captions * num_pictures // MOST_PIECES)
+  size = max(1, min(pairs // num_captions, num_pictures))
+  size = -(-num_pictures // -(-num_pictures // size))
+  return -(-size // _BLOCK_MULTIPLE) * _BLOCK_MULTIPLE
+
+
 def blocks(pictures_I: np.ndarray, counts_I: np.ndarray, *,
-           num_captions: int) -> list[np.ndarray]:
+           size: int) -> list[np.ndarray]:
   """Returns the pictures of each piece, those with as many regions together.
 
   Args:
     pictures_I: int, the pictures to score.
     counts_I: `count_regions` of all pictures.
-    num_captions: captions that each is scored with.
+    size: of all pieces but the last.
   """
-  pairs = max(PAIRS_PER_PIECE, num_captions * len(pictures_I) // MOST_PIECES)
-  size = max(1, min(pairs // num_captions, len(pictures_I)))
-  size = -(-len(pictures_I) // -(-len(pictures_I) // size))
-  size = -(-size // _BLOCK_MULTIPLE) * _BLOCK_MULTIPLE
   order_I = pictures_I[np.argsort(-counts_I[pictures_I], kind='stable')]
   return [order_I[start:start + size]
           for start in range(0, len(order_I), size)]
+
+
+def padded_size(count: int, *, size: int, num_devices: int) -> int:
+  """Returns how many rows a block of `count` pictures is computed with.
+
+  A last block gets a power of two: at most twice its pictures, and few sizes.
+  """
+  rows = min(size, max(_BLOCK_MULTIPLE, 1 << (count - 1).bit_length()))
+  return -(-rows // num_devices) * num_devices
 
 
 def choose_lengths(count_N: np.ndarray, most: int) -> list[int]:
