@@ -36,8 +36,7 @@ class Checkpointer:
   """Saves to the `checkpoints/` of a run, and restores from it."""
 
   def __init__(self, folder: pathlib.Path, *, keep: int = 3):
-    """Opens nothing yet; `folder` is made at the first save, which keeps the
-    newest `keep` checkpoints."""
+    """Opens nothing yet; a save makes `folder`, and keeps the newest `keep`."""
     self.folder, self._keep = folder.absolute(), keep
     self._manager: ocp.CheckpointManager | None = None
 
@@ -125,9 +124,10 @@ class Checkpointer:
 
   def close(self) -> None:
     """Waits, and stops the threads that write."""
-    if self._manager:
-      self._manager.close()
-    self._manager = None
+    manager, self._manager = self._manager, None
+    if manager:
+      with saved_storage.told_when_full(self.folder):
+        manager.close()
 
 
 def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,

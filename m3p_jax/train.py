@@ -108,18 +108,7 @@ class _Run:
     config = self.config
     state, step_fn = self._first_state()
     first = int(state.step)
-    if jax.process_index() == 0:
-      summary.show(summary.training_rows(
-          config, self.start, state, self.mesh, self.workdir))
-    writer = metrics_lib.Writer(self.workdir, start_step=first)
-    progress = progress_lib.Progress(
-        writer, start_step=first, num_steps=config.num_train_steps,
-        log_every=config.log_every_steps, schedule=self.schedule,
-        rows_per_step=sum(t.batch_size for t in config.tasks.values()),
-        title=self.workdir.name,
-        unlogged=self.checkpointer.unlogged(first),
-        max_bad_steps=config.max_bad_steps,
-        peak_share=plan_step.peak_seconds(config, self.mesh))
+    writer, progress = self._begin(state)
     with contextlib.closing(progress), progress_lib.Termination() as terminate:
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
@@ -156,6 +145,22 @@ class _Run:
           progress.restart_clock()
     self.checkpointer.wait()
     return losses
+
+  def _begin(self, state):
+    """Shows the header; returns (metrics.jsonl, progress)."""
+    config, first = self.config, int(state.step)
+    if jax.process_index() == 0:
+      summary.show(summary.training_rows(
+          config, self.start, state, self.mesh, self.workdir))
+    writer = metrics_lib.Writer(self.workdir, start_step=first)
+    return writer, progress_lib.Progress(
+        writer, start_step=first, num_steps=config.num_train_steps,
+        log_every=config.log_every_steps, schedule=self.schedule,
+        rows_per_step=sum(t.batch_size for t in config.tasks.values()),
+        title=self.workdir.name,
+        unlogged=self.checkpointer.unlogged(first),
+        max_bad_steps=config.max_bad_steps,
+        peak_share=plan_step.peak_seconds(config, self.mesh))
 
   def _update(self, state, step_fn, progress, step: int, first: int):
     """Returns the state after one step, which the device may still work on."""

@@ -5,18 +5,20 @@ MODEL [DATA MODEL ...]; as one of two processes: --coordinator=HOST:PORT ID.
 """
 
 import dataclasses
-import functools
 import json
+import math
 import sys
 
 from flax import linen as nn
 import jax
 
+from configs import base
 from m3p_jax import hosts
 from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import start
 from m3p_jax import train_step
+from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
@@ -56,10 +58,6 @@ def run(data: int, model: int) -> None:
         lambda key: create(nn.unbox(initial.init_params(CONFIG, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
             jax.random.key(0))
-    held, whole = (sum(functools.reduce(lambda a, b: a * b, shape, 1)
-                       * leaf.dtype.itemsize
-                       for leaf, shape in zip(leaves, shapes, strict=True))
-                   for leaves, shapes in _shapes(state))
     for step in range(STEPS):
       rows = first_rows(models.short_words(models.batch(rows=ROWS, seed=step)),
                         jax.process_index() * share, share)
@@ -68,15 +66,22 @@ def run(data: int, model: int) -> None:
       losses.append({name: float(mean.compute())
                      for name, mean in metrics.items()})
   kernel = state.params['encoder']['mlp']['inner']['kernel']
+  held, whole = state_bytes(mesh, tx)
   print(json.dumps({
       'losses': losses, 'shard': kernel.addressable_shards[0].data.shape,
       'shape': kernel.shape, 'held': held, 'whole': whole}))
 
 
-def _shapes(state):
-  leaves = jax.tree.leaves(state)
-  return ((leaves, [x.sharding.shard_shape(x.shape) for x in leaves]),
-          (leaves, [x.shape for x in leaves]))
+def state_bytes(mesh, tx) -> tuple[int, int]:
+  """Returns (bytes a device holds, bytes in all) of M3P's training state."""
+  config = model_config.ModelConfig(**base.model_config())
+  leaves = jax.tree.leaves(start.abstract_state(
+      config, mesh=mesh, tx=tx, rate_factors=())[0])
+  return tuple(
+      sum(math.prod(shape) * leaf.dtype.itemsize
+          for leaf, shape in zip(leaves, shapes, strict=True))
+      for shapes in ([x.sharding.shard_shape(x.shape) for x in leaves],
+                     [x.shape for x in leaves]))
 
 
 if __name__ == '__main__':
