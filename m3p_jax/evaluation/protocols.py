@@ -64,7 +64,7 @@ class Protocol:
     is_distinct: equal captions are one candidate and one query, and whole
       groups are right; otherwise every caption as written stands for itself.
     shares_texts: pictures with the same caption are right for each other's.
-    own_gallery: a language searches the pictures that it has captions for.
+    own_gallery: a language searches the pictures it has captions for.
     pads: pictures with fewer captions get theirs again.
   """
   captions_per_picture: int = 0
@@ -224,11 +224,11 @@ def measure(trial: Trial, text_to_image_CI: np.ndarray,
     number of queries), `mean_recall`, `chance`, the mean recall of a random
     order, `num_images` and `num_captions`.
   """
-  if image_to_text_CI is None:
-    image_to_text_CI = text_to_image_CI
+  reverse_CI = (text_to_image_CI if image_to_text_CI is None
+                else image_to_text_CI)
   queries_Q = trial.image_queries_Q
   image_to_text = ranking.metrics(
-      image_to_text_CI.T[queries_Q], trial.is_right_CI.T[queries_Q])
+      reverse_CI.T[queries_Q], trial.is_right_CI.T[queries_Q])
   text_to_image = ranking.metrics(text_to_image_CI, trial.is_right_CI)
   num_captions, num_images = trial.is_right_CI.shape
   return {
@@ -237,9 +237,7 @@ def measure(trial: Trial, text_to_image_CI: np.ndarray,
       'mean_recall': ranking.mean_recall(image_to_text, text_to_image),
       'chance': ranking.mean_recall(
           image_to_text, text_to_image, prefix='chance_'),
-      'num_images': num_images,
-      'num_captions': num_captions,
-  }
+      'num_images': num_images, 'num_captions': num_captions}
 
 
 def average(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
