@@ -73,7 +73,7 @@ def questions() -> dict[str, exact.Question]:
 def small_pieces():
   """Makes the few pairs here as many pieces and shapes as millions would be."""
   before = partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE
-  partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE = 40, 150
+  partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE = 40, 160
   try:
     yield
   finally:

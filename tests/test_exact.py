@@ -59,8 +59,7 @@ def test_scores_equal_naive_passes_one_pair_at_a_time(alone):
 
 
 @pytest.mark.parametrize('num_layers, match_head, refiner_layers', [
-    (1, 'first', 0), (2, 'first', 1), (1, 'first+product', 0),
-    (2, 'first+product', 0)])
+    (1, 'first', 0), (2, 'first+product', 1)])
 def test_every_geometry_equals_the_plain_pass(
     num_layers, match_head, refiner_layers):
   config = dataclasses.replace(
@@ -93,7 +92,9 @@ def test_every_geometry_equals_the_plain_pass(
 def run(folder, *arguments, devices=1):
   """Returns a process that scores into the folder."""
   environment = os.environ | {
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}' + (
+          # Compiles faster; another order of sums, far inside the tolerance.
+          ' --xla_backend_optimization_level=0' if devices > 1 else ''),
       'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
       [sys.executable, '-m', 'tests.exact_scores', str(folder),

@@ -72,7 +72,8 @@ def test_every_parameter_of_the_base_size_has_a_rule():
 
 def losses_on(devices: int, *arguments) -> subprocess.Popen:
   environment = os.environ | {
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
+                   '--xla_backend_optimization_level=0',
       'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
       [sys.executable, '-m', 'tests.mesh_losses', *map(str, arguments)],

@@ -130,14 +130,15 @@ class _Job:
     self._order = {name: np.argsort(
         -one.texts.text_mask_CL.sum(1), kind='stable')
                    for name, one in questions.items()}
-    num_pairs = sum(len(self._order[name]) * len(one.pictures_I)
-                    for name, one in questions.items())
+    # How many shapes pay.
+    worth = 1 + sum(len(self._order[name]) * len(one.pictures_I) for name, one
+                    in questions.items()) // PAIRS_PER_SHAPE
     self._region_counts = partition.choose_lengths(
         partition.count_regions(regions),
-        min(_MOST_REGIONS, 1 + num_pairs // (2 * PAIRS_PER_SHAPE)))
+        min(_MOST_REGIONS, worth))
     self._lengths = partition.choose_lengths(
         np.concatenate([self._tile_lengths(name) for name in questions]),
-        min(_MOST_LENGTHS, 1 + num_pairs // PAIRS_PER_SHAPE))
+        min(_MOST_LENGTHS, worth))
 
   def num_pairs(self, name: str, number: int) -> int:
     """Returns how many pairs a piece has."""

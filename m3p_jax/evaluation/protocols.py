@@ -63,7 +63,7 @@ class Protocol:
     is_distinct: equal captions are one candidate and one query, and whole
       groups are right; otherwise every caption as written stands for itself.
     shares_texts: pictures with the same caption are right for each other's.
-    own_gallery: a language searches the pictures that it has captions for.
+    own_gallery: a language searches the pictures it has captions for.
     pads: pictures with fewer captions get theirs again.
   """
   captions_per_picture: int = 0
