@@ -26,7 +26,7 @@ from m3p_jax.objectives import masked_lm
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))
-# Heads that four devices can share; one layer, for compiling is most of the time.
+# Heads that four devices can share; one layer, for most of it is compiling.
 CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=1)
 STEPS = 20
 ROWS = 8
