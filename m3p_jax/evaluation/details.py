@@ -98,10 +98,11 @@ def attention(content: Content) -> str:
   for pair in content.get('pairs', ()):
     figures = []
     for word in pair['words']:
-      top = max(word['weights']) or 1.0
+      low, high = min(word['weights']), max(word['weights'])
       boxes = ''.join(
           f'<rect x="{x1:.3f}" y="{y1:.3f}" width="{x2 - x1:.3f}" '
-          f'height="{y2 - y1:.3f}" opacity="{0.65 * weight / top:.2f}"/>'
+          f'height="{y2 - y1:.3f}" opacity="'
+          f'{0.7 * (weight - low) / max(high - low, 1e-9):.2f}"/>'
           for (x1, y1, x2, y2), weight in zip(
               pair['boxes'], word['weights'], strict=True))
       name = html.escape(word['word'])
@@ -118,9 +119,9 @@ def attention(content: Content) -> str:
     return ''
   return sections.section(
       'Where words look', 'Attention from each word to the picture’s regions '
-      'in the last layer of the joint encoder, mean over heads; the darker, '
-      'the more, relative to the word’s strongest region. It shows where the '
-      'model reads, which is not always why it decides.',
+      'in the last layer of the joint encoder, mean over heads: clear is the '
+      'word’s weakest region, dark its strongest. It shows where the model '
+      'reads, which is not always why it decides.',
       f'<div class="queries">{"".join(parts)}</div>')
 
 
