@@ -18,11 +18,11 @@ _BAR = ('{l_bar}{bar}| {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, '
 class _Lines(tqdm.tqdm):
   """Writes whole lines without control characters: for pipes and files."""
 
-  def __init__(self, *args, **options):
+  def __init__(self, **options: Any):
     """Args: as tqdm's."""
     self._said = time.monotonic()
-    super().__init__(
-        *args, **options, mininterval=SECONDS_PER_LINE, bar_format=_LINE)
+    options |= {'mininterval': SECONDS_PER_LINE, 'bar_format': _LINE}
+    super().__init__(**options)
 
   def display(self, msg: str | None = None, pos: int | None = None) -> None:
     del msg, pos

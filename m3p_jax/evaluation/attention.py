@@ -8,15 +8,11 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import evaluation_set
-from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import examples
-from m3p_jax.model import joint_pass
-from m3p_jax.model import transformer
 
 # Pairs shown, and words of each.
 _PAIRS, _WORDS = 6, 5
@@ -60,10 +56,10 @@ def collect(engine: engines.Engine, retrieval_set: evaluation_set.RetrievalSet,
           for captions, (_, index, *_) in zip(texts, chosen, strict=True)]
   token_ids_BL, text_mask_BL = map(np.stack, zip(*rows, strict=True))
   pictures_B = [picture for _, _, picture, _ in chosen]
-  batch = batch_lib.Batch(token_ids_BL, text_mask_BL, None, jax.tree.map(
-      lambda x: np.asarray(x)[pictures_B], retrieval_set.regions))
-  weights_BLR = np.asarray(jax.jit(engines.bound(
-      engine.config, region_attention))(engine.params, batch))
+  regions = jax.tree.map(
+      lambda x: np.asarray(x)[pictures_B], retrieval_set.regions)
+  weights_BLR = engine.attention(
+      regions, engines.Texts(token_ids_BL, text_mask_BL, None))
   return {'pairs': [{
       'language': language, 'text': captions.texts[index],
       'image_id': retrieval_set.image_ids[picture],
@@ -72,38 +68,6 @@ def collect(engine: engines.Engine, retrieval_set: evaluation_set.RetrievalSet,
       'words': _words(captions, index, weights_LR)}
       for (language, index, picture, path), captions, weights_LR in zip(
           chosen, texts, weights_BLR, strict=True)]}
-
-
-def region_attention(model, batch: batch_lib.Batch) -> jax.Array:
-  """Returns [B, L, R]: how much each token looks at each region.
-
-  Attention weights of the last layer, mean over heads, float32; a token's sum
-  to less than 1, the rest goes to the text.
-
-  Args:
-    model: bound `M3P`.
-    batch: rows with regions.
-  """
-  c, regions = model.config, batch.regions
-  num_regions = regions.mask_BR.shape[1]
-  hidden_BTD = jnp.concatenate([
-      model.place_regions(regions, jnp.arange(num_regions)[None]),
-      model.place_text(batch.token_ids_BL, batch.text_mask_BL,
-                       start=num_regions)], axis=1)
-  mask_BT = jnp.concatenate([regions.mask_BR, batch.text_mask_BL], axis=1)
-  last = c.num_layers - 1
-  hidden_BTD = joint_pass.run_layers(model, hidden_BTD, mask_BT, 0, last)
-  params = joint_pass.layer_params(model, last)['attention']
-  query_BTHK, key_BSHK = (
-      transformer.projection(c, name).apply(
-          {'params': params[name]}, hidden_BTD) for name in ('query', 'key'))
-  logits_BHTS = jnp.einsum(
-      'BTHK,BSHK->BHTS', query_BTHK * c.head_size ** -0.5, key_BSHK,
-      preferred_element_type=jnp.float32)
-  logits_BHTS = jnp.where(
-      mask_BT[:, None, None], logits_BHTS, jnp.finfo(jnp.float32).min)
-  weights_BTS = jax.nn.softmax(logits_BHTS).mean(1)
-  return weights_BTS[:, num_regions:, :num_regions]
 
 
 def _words(captions: evaluation_set.CaptionSet, index: int,

@@ -108,7 +108,7 @@ class _Rows(NamedTuple):
 
 def _half(model, hidden_BTD, mask_BT, pooled_BE) -> Half:
   c = model.config
-  attention = layer_params(model, 0)['attention']
+  attention = _layer(model, 0)['attention']
   query_BTHK, key_BTHK, value_BTHK = (
       transformer.projection(c, name).apply(
           {'params': attention[name]}, hidden_BTD)
@@ -155,13 +155,13 @@ def _match(model, rows: _Rows, num_regions: int) -> jax.Array:
   last = c.num_layers - 1
   reads_first = c.match_head == 'first'
   if not (reads_first and last == 0):
-    hidden_BTD = _finish(c, layer_params(model, 0), hidden_BTD,
+    hidden_BTD = _finish(c, _layer(model, 0), hidden_BTD,
                          rows.mixed_BTHK, mask_BT)
   if reads_first:
-    hidden_BTD = run_layers(model, hidden_BTD, mask_BT, 1, last)
-    first_B1D = _last_first(c, layer_params(model, last), hidden_BTD, mask_BT)
+    hidden_BTD = _run(model, hidden_BTD, mask_BT, 1, last)
+    first_B1D = _last_first(c, _layer(model, last), hidden_BTD, mask_BT)
     return model.match_logits(encoded_lib.Encoded(first_B1D, None))
-  hidden_BTD = run_layers(model, hidden_BTD, mask_BT, 1, c.num_layers)
+  hidden_BTD = _run(model, hidden_BTD, mask_BT, 1, c.num_layers)
   regions_BRD, text_BLD = jnp.split(hidden_BTD, [num_regions], axis=1)
   mask_BR, text_mask_BL = jnp.split(mask_BT, [num_regions], axis=1)
   return model.match_logits(encoded_lib.Encoded(
@@ -169,12 +169,12 @@ def _match(model, rows: _Rows, num_regions: int) -> jax.Array:
           regions_BRD, text_BLD, mask_BR, text_mask_BL, rows.pooled_BE)))
 
 
-def layer_params(model, index: int) -> Any:
+def _layer(model, index: int) -> Any:
   """Returns one layer's parameters."""
   return jax.tree.map(lambda x: x[index], model.variables['params']['encoder'])
 
 
-def run_layers(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
+def _run(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
   """Returns the states after the whole layers first … end − 1."""
   layer = transformer.EncoderLayer(model.config, parent=None)
 
@@ -183,7 +183,7 @@ def run_layers(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
 
   if jax.default_backend() == 'cpu':  # See `M3P.encoder`.
     for index in range(first, end):
-      hidden_BTD, _ = step(hidden_BTD, layer_params(model, index))
+      hidden_BTD, _ = step(hidden_BTD, _layer(model, index))
     return hidden_BTD
   stacked = jax.tree.map(
       lambda x: x[first:end], model.variables['params']['encoder'])
