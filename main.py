@@ -1,4 +1,6 @@
-"""Trains, evaluates and searches: flags only, the work is in `m3p_jax`.
+"""Trains, plans, evaluates, searches, serves and exports: flags only.
+
+The work is in `m3p_jax`; `--help` tells of every mode.
 
 python main.py --config=configs/NAME.py --workdir=DIR [--mode=MODE]
   [--config.KEY=VALUE ...]

@@ -22,6 +22,16 @@ from typing import Any, NamedTuple
 Run = Callable[[], Mapping[str, float] | None]
 
 
+def timed(iterator, batches: int, made_ahead: int) -> dict[str, float]:
+  """Returns the seconds that `batches` take after `made_ahead` others."""
+  for _ in range(made_ahead):
+    next(iterator)
+  start = time.perf_counter()
+  for _ in range(batches):
+    next(iterator)
+  return {'seconds': time.perf_counter() - start}
+
+
 class Timing(NamedTuple):
   """One run: seconds on the clock and of all cores, and what it reported."""
   seconds: float

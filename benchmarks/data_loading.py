@@ -7,7 +7,6 @@ float32 features, in shuffled order, with two workers.
 from collections.abc import Sequence
 import pathlib
 import tempfile
-import time
 
 import ml_collections
 
@@ -62,16 +61,6 @@ def ours(folder: str) -> dict[str, contest.Run]:
     tasks = ml_collections.ConfigDict(
         {'task': base.task_config('masked_lm', 'image_text', _BATCH_SIZE)})
     iterator = iter(pipeline.build(data, tasks, seed=0))
-    return lambda: timed(iterator, _BATCHES, _MADE_AHEAD)
+    return lambda: contest.timed(iterator, _BATCHES, _MADE_AHEAD)
 
   return {'in memory': make(None), 'streamed': make(0)}
-
-
-def timed(iterator, batches: int, made_ahead: int) -> dict[str, float]:
-  """Returns the seconds that `batches` take after `made_ahead` others."""
-  for _ in range(made_ahead):
-    next(iterator)
-  start = time.perf_counter()
-  for _ in range(batches):
-    next(iterator)
-  return {'seconds': time.perf_counter() - start}

@@ -92,6 +92,101 @@ def code_switch_config() -> ConfigDict:
   return switch
 
 
+def data_config() -> ConfigDict:
+  """Returns what is read: no datasets."""
+  data = ConfigDict()
+  # Folder of prepared datasets and dictionaries.
+  data.data_dir = 'data'
+  # All languages the model knows; a language's id is its index here.
+  data.languages = ('en',)
+  data.text = ConfigDict()
+  # Prepared text datasets, mixed by their sizes.
+  data.text.datasets = ()
+  # Languages of the text stream, of those above.
+  data.text.languages = ('en',)
+  # Languages are drawn with p ∝ n^alpha.
+  data.text.alpha = 0.7
+  # Ids in a row, `<s>` and `</s>` included; longer rows are cut.
+  data.text.max_length = 128
+  # Fill rows with one text after the other, `</s>` between (the release);
+  # False: a text a row, cut or padded, which is enough for short ones.
+  data.text.concatenate = False
+  data.image_text = ConfigDict()
+  # Prepared datasets of captioned pictures, mixed by their sizes.
+  data.image_text.datasets = ()
+  # Languages of the captions that are read; what is switched is below.
+  data.image_text.languages = ('en',)
+  # As of text.
+  data.image_text.alpha = 0.7
+  # Ids in a caption, `<s>` and `</s>` included; longer ones are cut.
+  data.image_text.max_length = 64
+  # Of one split's datasets together: what is larger is read from the records
+  # row by row instead of being kept in memory. The rows are the same.
+  data.image_text.memory_bytes = 4_000_000_000
+  # Few-shot: training pictures of each dataset in each language; 0 = all.
+  data.image_text.shots = 0
+  data.image_text.code_switch = code_switch_config()
+  return data
+
+
+def optimizer_config() -> ConfigDict:
+  """Returns the release's optimizer."""
+  optimizer = ConfigDict()
+  # Adam's, at the end of the warm-up.
+  optimizer.learning_rate = 1e-4
+  # 'inverse_sqrt' (the release), 'cosine' or 'constant', after warm-up.
+  optimizer.schedule = 'inverse_sqrt'
+  # Steps in which the rate rises from (almost) 0.
+  optimizer.warmup_steps = 4_000
+  # Decay of Adam's mean of gradients.
+  optimizer.b1 = 0.9
+  # Decay of Adam's mean of squared gradients.
+  optimizer.b2 = 0.98
+  # Added to the root of the second mean.
+  optimizer.eps = 1e-8
+  # The first moment is half of the optimizer's memory: 'float32', or
+  # 'bfloat16', which halves it.
+  optimizer.first_moment_dtype = 'float32'
+  # Decoupled; not applied to biases, LayerNorm and embeddings.
+  optimizer.weight_decay = 0.0
+  # Gradients are scaled down to this global norm; 0 = off. Release: 5.
+  optimizer.clip_norm = 5.0
+  # Regular expressions on parameter paths ('a/b/c'), searched in order:
+  # learning rate times the factor of the first that matches; 0 = frozen (no
+  # gradient, no moments).
+  optimizer.rate_factors = ()
+  return optimizer
+
+
+def evaluation_config() -> ConfigDict:
+  """Returns what is evaluated, searched and served."""
+  evaluation = ConfigDict()
+  # How queries and right answers are chosen; see docs/protocols.md.
+  evaluation.protocol = 'tux-paint'
+  # Prepared set that is evaluated, searched and served.
+  evaluation.dataset = 'tux_paint'
+  # Empty = `data.data_dir`.
+  evaluation.data_dir = ''
+  # 'train', 'validation' or 'test'.
+  evaluation.split = 'test'
+  # Languages to evaluate; ('all',) = every language the set has.
+  evaluation.languages = ('all',)
+  # Empty = `setting`.
+  evaluation.setting = ''
+  # 'dual', 'joint' (every pair, exact) or 'rerank' (two stages).
+  evaluation.mode = 'joint'
+  # Candidates of the dual encoder that the joint encoder re-ranks.
+  evaluation.top_k = 20
+  # Score of a re-ranked pair = logit_scale · cosine + joint_weight · match
+  # logit; negative = the match logit alone.
+  evaluation.joint_weight = -1.0
+  # Ids in a caption at evaluation.
+  evaluation.max_length = 64
+  # Pairs or rows in one forward pass.
+  evaluation.batch_size = 256
+  return evaluation
+
+
 def get_config() -> ConfigDict:
   """Returns the default config: base size, no data, no tasks."""
   config = ConfigDict()
@@ -103,74 +198,15 @@ def get_config() -> ConfigDict:
   # Name of this run's setting in retrieval.json: no_finetune, en, each, all.
   config.setting = 'no_finetune'
   config.model = model_config()
-
-  config.data = ConfigDict()
-  # Folder of prepared datasets and dictionaries.
-  config.data.data_dir = 'data'
-  # All languages the model knows; a language's id is its index here.
-  config.data.languages = ('en',)
-  config.data.text = ConfigDict()
-  # Prepared text datasets, mixed by their sizes.
-  config.data.text.datasets = ()
-  # Languages of the text stream, of those above.
-  config.data.text.languages = ('en',)
-  # Languages are drawn with p ∝ n^alpha.
-  config.data.text.alpha = 0.7
-  # Ids in a row, `<s>` and `</s>` included; longer rows are cut.
-  config.data.text.max_length = 128
-  # Fill rows with one text after the other, `</s>` between (the release);
-  # False: a text a row, cut or padded, which is enough for short ones.
-  config.data.text.concatenate = False
-  config.data.image_text = ConfigDict()
-  # Prepared datasets of captioned pictures, mixed by their sizes.
-  config.data.image_text.datasets = ()
-  # Languages of the captions that are read; what is switched is below.
-  config.data.image_text.languages = ('en',)
-  # As of text.
-  config.data.image_text.alpha = 0.7
-  # Ids in a caption, `<s>` and `</s>` included; longer ones are cut.
-  config.data.image_text.max_length = 64
-  # Of one split's datasets together: what is larger is read from the records
-  # row by row instead of being kept in memory. The rows are the same.
-  config.data.image_text.memory_bytes = 4_000_000_000
-  # Few-shot: training pictures of each dataset in each language; 0 = all.
-  config.data.image_text.shots = 0
-  config.data.image_text.code_switch = code_switch_config()
-
+  config.data = data_config()
   # Tasks by name (see objectives/); their losses are summed by weight.
   config.tasks = ConfigDict()
-
   config.mesh = ConfigDict()
   # Devices along each axis; -1 = all that are left.
   config.mesh.data = -1
   # Devices that share one copy of the weights.
   config.mesh.model = 1
-
-  config.optimizer = ConfigDict()
-  # Adam's, at the end of the warm-up.
-  config.optimizer.learning_rate = 1e-4
-  # 'inverse_sqrt' (the release), 'cosine' or 'constant', after warm-up.
-  config.optimizer.schedule = 'inverse_sqrt'
-  # Steps in which the rate rises from (almost) 0.
-  config.optimizer.warmup_steps = 4_000
-  # Decay of Adam's mean of gradients.
-  config.optimizer.b1 = 0.9
-  # Decay of Adam's mean of squared gradients.
-  config.optimizer.b2 = 0.98
-  # Added to the root of the second mean.
-  config.optimizer.eps = 1e-8
-  # The first moment is half of the optimizer's memory: 'float32', or
-  # 'bfloat16', which halves it.
-  config.optimizer.first_moment_dtype = 'float32'
-  # Decoupled; not applied to biases, LayerNorm and embeddings.
-  config.optimizer.weight_decay = 0.0
-  # Gradients are scaled down to this global norm; 0 = off. Release: 5.
-  config.optimizer.clip_norm = 5.0
-  # Regular expressions on parameter paths ('a/b/c'), searched in order:
-  # learning rate times the factor of the first that matches; 0 = frozen (no
-  # gradient, no moments).
-  config.optimizer.rate_factors = ()
-
+  config.optimizer = optimizer_config()
   # Parts that a step's rows are worked on in, one after the other: the memory
   # of one part, the gradients of all. Negatives of `contrastive` and of hard
   # `matching` are those of a part.
@@ -210,29 +246,5 @@ def get_config() -> ConfigDict:
   config.max_bad_steps = 3
   # Steps to trace into WORKDIR/trace, after the tenth; 0 = none.
   config.profile_steps = 0
-
-  config.evaluation = ConfigDict()
-  # How queries and right answers are chosen; see docs/protocols.md.
-  config.evaluation.protocol = 'tux-paint'
-  # Prepared set that is evaluated, searched and served.
-  config.evaluation.dataset = 'tux_paint'
-  # Empty = `data.data_dir`.
-  config.evaluation.data_dir = ''
-  # 'train', 'validation' or 'test'.
-  config.evaluation.split = 'test'
-  # Languages to evaluate; ('all',) = every language the set has.
-  config.evaluation.languages = ('all',)
-  # Empty = `setting`.
-  config.evaluation.setting = ''
-  # 'dual', 'joint' (every pair, exact) or 'rerank' (two stages).
-  config.evaluation.mode = 'joint'
-  # Candidates of the dual encoder that the joint encoder re-ranks.
-  config.evaluation.top_k = 20
-  # Score of a re-ranked pair = logit_scale · cosine + joint_weight · match
-  # logit; negative = the match logit alone.
-  config.evaluation.joint_weight = -1.0
-  # Ids in a caption at evaluation.
-  config.evaluation.max_length = 64
-  # Pairs or rows in one forward pass.
-  config.evaluation.batch_size = 256
+  config.evaluation = evaluation_config()
   return config

@@ -12,8 +12,9 @@ PAGE = ROOT / 'docs' / 'configs.md'
 _TASK = 'tasks.NAME'
 # Which part of the config a variable of base.py stands for; any other is
 # found by the names of its keys.
-_PREFIXES = {'config.': '', 'model.': 'model.',
-             'switch.': 'data.image_text.code_switch.'}
+_PREFIXES = {'config.': '', 'switch.': 'data.image_text.code_switch.'} | {
+    f'{section}.': f'{section}.'
+    for section in ('model', 'data', 'optimizer', 'evaluation')}
 _SECTIONS = {
     '': 'The run', 'model': 'Model', 'data': 'Data', 'tasks': 'Tasks',
     'mesh': 'Devices', 'optimizer': 'Optimizer', 'evaluation': 'Evaluation'}

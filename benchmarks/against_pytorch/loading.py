@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 import itertools
 import pathlib
-import time
 
 import h5py
 import numpy as np
@@ -53,16 +52,8 @@ def variants(folder: str, *, pictures: int, batch_size: int, batches: int,
       num_workers=2, persistent_workers=True, drop_last=True)
   iterator = itertools.chain.from_iterable(_epochs(loader))
 
-  def run():
-    # As data_loading.timed, which would import TensorFlow here.
-    for _ in range(made_ahead):
-      next(iterator)
-    start = time.perf_counter()
-    for _ in range(batches):
-      next(iterator)
-    return {'seconds': time.perf_counter() - start}
-
-  return {'torch DataLoader, 2 workers, h5': run}
+  return {'torch DataLoader, 2 workers, h5': lambda: contest.timed(
+      iterator, batches, made_ahead)}
 
 
 def _epochs(loader) -> Iterator[Iterator]:

@@ -119,7 +119,7 @@ def attention(content: Content) -> str:
     return ''
   return sections.section(
       'Where words look', 'Attention from each word to the picture’s regions '
-      'in the last layer of the joint encoder, mean over heads: clear is the '
+      'in the joint encoder, mean over layers and heads: clear is the '
       'word’s weakest region, dark its strongest. It shows where the model '
       'reads, which is not always why it decides.',
       f'<div class="queries">{"".join(parts)}</div>')
