@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from input_pipeline import errors
 from m3p_jax import command_line
 from m3p_jax import modes
-from m3p_jax import progress
+from m3p_jax.training import progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
@@ -73,7 +73,7 @@ def main(argv):
   if _MODE.value == 'export' and not _OUT.value:
     raise errors.UserError('--mode=export needs --out=DIR')
   # Imported here, so that --help and a wrong flag answer at once.
-  from m3p_jax import summary
+  from m3p_jax.training import summary
   summary.show(summary.command_rows(
       _MODE.value, flags.FLAGS['config'], given))
   if _MODE.value == 'train':

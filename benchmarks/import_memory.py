@@ -23,7 +23,6 @@ from absl import app
 from absl import flags
 import numpy as np
 
-from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import layout
 from m3p_jax.convert import m3p_shapes
@@ -31,6 +30,7 @@ from m3p_jax.convert import names
 from m3p_jax.convert import safetensors_file
 from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
+from m3p_jax.saving import deferred
 from tests import torch_files
 
 Tensors = Mapping[str, deferred.Deferred]

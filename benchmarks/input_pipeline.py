@@ -28,14 +28,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from configs import base
-from input_pipeline import builder
 from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import pipeline
-from input_pipeline import prepared
 from input_pipeline import records
-from input_pipeline import shards
+from input_pipeline.building import builder
+from input_pipeline.building import shards
+from input_pipeline.record_files import prepared
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]

@@ -12,16 +12,16 @@ import numpy as np
 from benchmarks import contest
 from benchmarks import problems
 from configs import base
-from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
-from m3p_jax import start as start_lib
 from m3p_jax import train_step
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
 from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
+from m3p_jax.training import allocator
+from m3p_jax.training import start as start_lib
 
 
 def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:

@@ -17,8 +17,8 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
-from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.record_files import store
 
 FOLDER = pathlib.Path(__file__).parent / 'images'
 _EMOJI = '1f415-200d-1f9ba'  # A service dog.

@@ -23,8 +23,8 @@ from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
 from input_pipeline import phrases
-from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.record_files import store
 
 MODES = ('every', 'one')
 LANGUAGE_PER = ('caption', 'word')

@@ -3,8 +3,8 @@
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
 writes DIR/dictionaries/SOURCE/<language>.npz, by default from FreeDict's
-packages; --source=muse, panlex or tsv reads --path (see word_lists.py). Keys of
-64 bits stand for English phrases of up to three words, token ids for the rest.
+packages; --source=muse, panlex or tsv reads --path (see dictionary_files/). Keys
+of 64 bits stand for English phrases of up to three words, token ids for the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +22,10 @@ from input_pipeline import bars
 from input_pipeline import captions
 from input_pipeline import choices
 from input_pipeline import errors
-from input_pipeline import lexicon
 from input_pipeline import records
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline import word_lists
+from input_pipeline.dictionary_files import lexicon
+from input_pipeline.dictionary_files import word_lists
 
 FOLDER = 'dictionaries/freedict'
 # Packages a language's dictionary is built from.
@@ -223,7 +223,7 @@ def main(argv: Sequence[str]) -> None:
   folder = build(languages, args.data_dir, source=args.source, path=args.path)
   shares = {}
   if os.path.exists(f'{args.data_dir}/{_COVERAGE_DATASET}/manifest.json'):
-    from input_pipeline import store  # Slow to load: not in every worker.
+    from input_pipeline.record_files import store  # Slow: not in workers.
     _, rows = store.read_image_text(
         args.data_dir, _COVERAGE_DATASET, 'train')
     is_english_C = np.array(rows.languages) == 'en'

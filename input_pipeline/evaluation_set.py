@@ -10,7 +10,7 @@ import tensorflow as tf
 from input_pipeline import choices
 from input_pipeline import examples
 from input_pipeline import phrases
-from input_pipeline import store
+from input_pipeline.record_files import store
 from m3p_jax import batch as batch_lib
 
 ALL = 'all'

@@ -7,8 +7,8 @@ other.
 import tensorflow as tf
 
 from input_pipeline import phrases
-from input_pipeline import store
 from input_pipeline import tokenizer
+from input_pipeline.record_files import store
 from m3p_jax import batch as batch_lib
 
 

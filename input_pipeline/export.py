@@ -100,7 +100,7 @@ def _records(dataset: str, data_dir: str | os.PathLike,
   # Slow to load: after the checks of the flags.
   import tensorflow_datasets as tfds
 
-  from input_pipeline import prepared
+  from input_pipeline.record_files import prepared
 
   builder = prepared.open_builder(data_dir, dataset)
   if 'captions' not in builder.info.features:

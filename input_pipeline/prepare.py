@@ -17,17 +17,17 @@ from absl import flags
 from absl import logging
 import tensorflow_datasets as tfds
 
-from input_pipeline import builder as builder_lib
 from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
-from input_pipeline import extracted
 from input_pipeline import languages as languages_lib
-from input_pipeline import manifests
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline import unfinished
+from input_pipeline.building import builder as builder_lib
+from input_pipeline.building import extracted
+from input_pipeline.building import manifests
+from input_pipeline.building import unfinished
 
 MANIFEST = 'manifest.json'
 # Share of a user's own items that may be unusable.
@@ -161,7 +161,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
 
 def _beam_config(options: str) -> tfds.download.DownloadConfig:
   try:
-    from input_pipeline import beam
+    from input_pipeline.building import beam
   except ModuleNotFoundError as error:
     raise errors.UserError(
         f'--beam_pipeline_options is {options!r}, but {error.name} is not '

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import choices
-from input_pipeline import efficientnet
 from input_pipeline import errors
-from input_pipeline import pictures
 from input_pipeline import sources
-from input_pipeline import tiles
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import torch_file
+from input_pipeline.vision import efficientnet
+from input_pipeline.vision import pictures
+from input_pipeline.vision import tiles
 
 NUM_REGIONS = 10
 NUM_CLASSES = efficientnet.NUM_CLASSES + 1  # 0 is background.
@@ -207,7 +207,9 @@ def make_extractor(name: str) -> Any:
   """
   choices.check('--features', name, EXTRACTORS)
   if name == 'detector':
-    from input_pipeline import detector  # It returns this module's types.
+    from input_pipeline.vision import (
+      detector,  # It returns this module's types.
+    )
     return detector.DetectorExtractor()
   return GridExtractor()
 

@@ -16,11 +16,11 @@ import threading
 from absl import flags
 import tqdm
 
-from input_pipeline import archives
 from input_pipeline import bars
-from input_pipeline import clients
 from input_pipeline import errors
-from input_pipeline import packages
+from input_pipeline.downloads import archives
+from input_pipeline.downloads import clients
+from input_pipeline.downloads import packages
 
 _COMPLETE = '.complete'
 

@@ -17,12 +17,12 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
-from input_pipeline import fetch
-from input_pipeline import join
 from input_pipeline import mixing
 from input_pipeline import phrases
 from input_pipeline import records
-from input_pipeline import store
+from input_pipeline.record_files import fetch
+from input_pipeline.record_files import join
+from input_pipeline.record_files import store
 from m3p_jax import batch as batch_lib
 
 # (numbers of the rows int64 [B], seed int64 [2]) → the batch. The first number

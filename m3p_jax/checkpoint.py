@@ -22,12 +22,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
-from m3p_jax import data_handler
-from m3p_jax import deferred
-from m3p_jax import saved_storage
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import initial
+from m3p_jax.saving import data_handler
+from m3p_jax.saving import deferred
+from m3p_jax.saving import saved_storage
 
 ModelConfig = model_config_lib.ModelConfig
 

@@ -2,7 +2,7 @@
 
 Compiles the configured step for a TPU that need not be there, and reads what
 the compiler says of memory, and the compiled program itself for operations
-and bytes (see compiled_cost.py).
+and bytes (see planning/).
 """
 
 from collections.abc import Collection
@@ -18,11 +18,11 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
-from m3p_jax import compiled_cost
 from m3p_jax import config_check
-from m3p_jax import plan_step
 from m3p_jax import sharding
-from m3p_jax import topology as topology_lib
+from m3p_jax.planning import compiled_cost
+from m3p_jax.planning import plan_step
+from m3p_jax.planning import topology as topology_lib
 
 ConfigDict = ml_collections.ConfigDict
 # The largest and the smallest batch of a search differ by less than this.

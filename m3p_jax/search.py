@@ -41,12 +41,12 @@ import textwrap
 import ml_collections
 
 from configs import base
-from m3p_jax import collection as collection_lib
 from m3p_jax import config_check
-from m3p_jax import exported
-from m3p_jax import rankings
-from m3p_jax import searcher as searcher_lib
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.searching import collection as collection_lib
+from m3p_jax.searching import exported
+from m3p_jax.searching import rankings
+from m3p_jax.searching import searcher as searcher_lib
 
 Searcher = searcher_lib.Searcher
 Result = searcher_lib.Result

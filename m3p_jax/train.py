@@ -14,22 +14,22 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
-from m3p_jax import allocator
 from m3p_jax import checkpoint
 from m3p_jax import config_check
-from m3p_jax import first_values
 from m3p_jax import hosts
 from m3p_jax import metrics as metrics_lib
-from m3p_jax import plan_step
-from m3p_jax import progress as progress_lib
-from m3p_jax import saved_storage
 from m3p_jax import sharding
-from m3p_jax import start as start_lib
-from m3p_jax import summary
 from m3p_jax import tracing
 from m3p_jax import train_step
-from m3p_jax import training_data
 from m3p_jax.model import m3p
+from m3p_jax.planning import plan_step
+from m3p_jax.saving import saved_storage
+from m3p_jax.training import allocator
+from m3p_jax.training import first_values
+from m3p_jax.training import progress as progress_lib
+from m3p_jax.training import start as start_lib
+from m3p_jax.training import summary
+from m3p_jax.training import training_data
 
 ConfigDict = ml_collections.ConfigDict
 # Batches that the match head is fitted to.

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import optax
 
-from m3p_jax import accumulation
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import optimizer
 from m3p_jax import sharding
+from m3p_jax.training import accumulation
 
 Mean = metrics_lib.Mean
 Metrics = dict[str, Mean]
@@ -98,7 +98,7 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     tasks: their order decides their random keys.
     tx: the optimizer of `state.params`.
     accumulation_steps: parts that the rows are worked on in, one after the
-      other; see `accumulation.py`.
+      other; see `training/accumulation.py`.
   """
   key = jax.random.fold_in(key, state.step)
 

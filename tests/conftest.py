@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
-from input_pipeline import packages
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.downloads import packages
 from tests import small_search
 from tests import toy_packages
 

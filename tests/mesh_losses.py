@@ -16,13 +16,13 @@ from configs import base
 from m3p_jax import hosts
 from m3p_jax import optimizer
 from m3p_jax import sharding
-from m3p_jax import start
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
+from m3p_jax.training import start
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))

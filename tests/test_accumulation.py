@@ -10,10 +10,10 @@ import numpy as np
 
 from configs import base
 from m3p_jax import optimizer
-from m3p_jax import start
 from m3p_jax import train_step
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
+from m3p_jax.training import start
 from tests import models
 
 CONFIG = dataclasses.replace(models.SHORT, dropout=0.0, attention_dropout=0.0)

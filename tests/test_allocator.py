@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from m3p_jax import allocator
+from m3p_jax.training import allocator
 
 if sys.argv[1] == 'keep':
   assert allocator.keep_freed_memory()

@@ -9,8 +9,8 @@ import pickle
 
 import pytest
 
-from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline.building import builder
 
 
 def _items(name, raw_dir, *wanted, strict=False):

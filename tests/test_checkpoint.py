@@ -15,10 +15,10 @@ import tensorflow as tf
 from input_pipeline import errors
 from m3p_jax import checkpoint
 from m3p_jax import optimizer
-from m3p_jax import saved_storage
 from m3p_jax import sharding
-from m3p_jax import start
 from m3p_jax import train_step
+from m3p_jax.saving import saved_storage
+from m3p_jax.training import start
 from tests import models
 
 # What Orbax leaves behind where a file is broken.

@@ -5,10 +5,10 @@ import zipfile
 
 import pytest
 
-from input_pipeline import archives
-from input_pipeline import clients
 from input_pipeline import errors
 from input_pipeline import sources
+from input_pipeline.downloads import archives
+from input_pipeline.downloads import clients
 from tests import toy_packages
 
 pytestmark = pytest.mark.usefixtures('cache')

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from m3p_jax import chips
-from m3p_jax import compiled_cost
-from m3p_jax import compiled_program
-from m3p_jax import matmul_flops
+from m3p_jax.planning import chips
+from m3p_jax.planning import compiled_cost
+from m3p_jax.planning import compiled_program
+from m3p_jax.planning import matmul_flops
 
 SIZE = 256
 

@@ -9,7 +9,7 @@ from configs import base
 from input_pipeline import errors
 from m3p_jax import config_check
 from m3p_jax import sharding
-from m3p_jax import start
+from m3p_jax.training import start
 
 
 def make_config():

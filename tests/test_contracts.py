@@ -7,10 +7,10 @@ import pathlib
 import pytest
 
 from configs import quickstart
-from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import prepare
+from input_pipeline.building import builder
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source as region_files
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from input_pipeline import errors
-from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
 from m3p_jax.convert import output
 from m3p_jax.convert import safetensors_file
 from m3p_jax.convert import torch_writer
+from m3p_jax.saving import deferred
 from tests import torch_files
 from tests import weight_files
 

@@ -14,7 +14,6 @@ from safetensors import numpy as safetensors_numpy
 from scipy import special
 
 from m3p_jax import batch as batch_lib
-from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import check
 from m3p_jax.convert import importing
@@ -23,6 +22,7 @@ from m3p_jax.convert import names
 from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
+from m3p_jax.saving import deferred
 from tests import m3p_reference
 from tests import weight_files
 

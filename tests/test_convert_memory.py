@@ -5,12 +5,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from m3p_jax import deferred
 from m3p_jax.convert import importing
 from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names
 from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
+from m3p_jax.saving import deferred
 from tests import torch_files
 from tests import weight_files
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import torch_file
 from m3p_jax import checkpoint
 from m3p_jax.convert import assembly
 from m3p_jax.convert import exporting

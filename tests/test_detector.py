@@ -10,10 +10,10 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
-from input_pipeline import detector
 from input_pipeline import errors
 from input_pipeline import sources
-from input_pipeline import tfjs_graph
+from input_pipeline.vision import detector
+from input_pipeline.vision import tfjs_graph
 
 
 @pytest.fixture(scope='module')

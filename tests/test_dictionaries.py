@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from input_pipeline import captions
-from input_pipeline import cedict
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import freedict
-from input_pipeline import lexicon
-from input_pipeline import mueller
 from input_pipeline import records
+from input_pipeline.dictionary_files import cedict
+from input_pipeline.dictionary_files import freedict
+from input_pipeline.dictionary_files import lexicon
+from input_pipeline.dictionary_files import mueller
 from tests import toy
 
 _DIGITS = ('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'

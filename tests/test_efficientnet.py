@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline import efficientnet
 from input_pipeline import errors
-from input_pipeline import pictures
 from input_pipeline import sources
-from input_pipeline import tiles
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import torch_file
+from input_pipeline.vision import efficientnet
+from input_pipeline.vision import pictures
+from input_pipeline.vision import tiles
 
 # Photos of Tux Paint whose ImageNet class nobody would doubt.
 _PHOTOS = {

@@ -5,7 +5,7 @@ import pytest
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
-from input_pipeline import store
+from input_pipeline.record_files import store
 from tests import toy
 
 

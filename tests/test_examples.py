@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import examples
-from input_pipeline import join
 from input_pipeline import phrases
-from input_pipeline import store
+from input_pipeline.record_files import join
+from input_pipeline.record_files import store
 from tests import toy
 
 

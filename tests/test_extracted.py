@@ -7,13 +7,13 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import export
 from input_pipeline import prepare
-from input_pipeline import prepared
-from input_pipeline import shards
+from input_pipeline.building import builder
+from input_pipeline.building import shards
 from input_pipeline.datasets import sbu
+from input_pipeline.record_files import prepared
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import names
 from tests import region_writers as writers

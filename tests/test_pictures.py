@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from input_pipeline import pictures
+from input_pipeline.vision import pictures
 
 _RED = (255, 0, 0)
 

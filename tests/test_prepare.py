@@ -10,12 +10,12 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
-from input_pipeline import builder
-from input_pipeline import efficientnet
 from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline import regions
-from input_pipeline import tiles
+from input_pipeline.building import builder
+from input_pipeline.vision import efficientnet
+from input_pipeline.vision import tiles
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The unusable ones, with what their skips are counted under.

@@ -7,13 +7,13 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from input_pipeline import efficientnet
 from input_pipeline import errors
-from input_pipeline import pictures
 from input_pipeline import regions
 from input_pipeline import sources
-from input_pipeline import tiles
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import torch_file
+from input_pipeline.vision import efficientnet
+from input_pipeline.vision import pictures
+from input_pipeline.vision import tiles
 
 _BATCH = 4
 

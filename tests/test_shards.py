@@ -12,18 +12,18 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
-import input_pipeline
-from input_pipeline import builder
-from input_pipeline import efficientnet
+from input_pipeline import building
 from input_pipeline import errors
 from input_pipeline import prepare
-from input_pipeline import record_index
 from input_pipeline import records
 from input_pipeline import regions
-from input_pipeline import shards
-from input_pipeline import store
-from input_pipeline import streamed
-from input_pipeline import tiles
+from input_pipeline.building import builder
+from input_pipeline.building import shards
+from input_pipeline.record_files import record_index
+from input_pipeline.record_files import store
+from input_pipeline.record_files import streamed
+from input_pipeline.vision import efficientnet
+from input_pipeline.vision import tiles
 
 ROOT = pathlib.Path(__file__).parent.parent
 _SHARD_ITEMS = 4
@@ -222,7 +222,8 @@ def test_beam_makes_the_same_files(raw, tmp_path, toy):
 
 def test_a_missing_beam_is_named(raw, tmp_path, toy, monkeypatch):
   monkeypatch.setitem(sys.modules, 'apache_beam', None)
-  monkeypatch.delitem(sys.modules, 'input_pipeline.beam', raising=False)
-  monkeypatch.delattr(input_pipeline, 'beam', raising=False)
+  name = 'input_pipeline.building.beam'
+  monkeypatch.delitem(sys.modules, name, raising=False)
+  monkeypatch.delattr(building, 'beam', raising=False)
   with pytest.raises(errors.UserError, match='requirements-beam.txt'):
     _prepare(raw, tmp_path, beam='runner=DirectRunner')

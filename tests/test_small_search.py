@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from input_pipeline import errors
-from m3p_jax import exported
-from m3p_jax import reading
 from m3p_jax import search
-from m3p_jax import writing
+from m3p_jax.searching import exported
+from m3p_jax.searching import reading
+from m3p_jax.searching import writing
 from m3p_jax.serve import heat
 from m3p_jax.serve import languages
 from m3p_jax.serve import markup

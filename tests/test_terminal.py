@@ -17,7 +17,7 @@ from input_pipeline import errors
 from input_pipeline import quiet
 from m3p_jax import metrics
 from m3p_jax import modes
-from m3p_jax import summary
+from m3p_jax.training import summary
 
 ROOT = pathlib.Path(__file__).parent.parent
 _CONTROL = re.compile(r'[\x00-\x09\x0b-\x1f\x7f]')

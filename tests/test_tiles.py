@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from input_pipeline import pictures
-from input_pipeline import tiles
+from input_pipeline.vision import pictures
+from input_pipeline.vision import tiles
 
 _WHITE, _RED = (255, 255, 255), (255, 0, 0)
 

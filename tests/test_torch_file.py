@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import torch_file
 from tests import torch_files
 
 _GOLDEN = pathlib.Path(__file__).parent / 'golden'

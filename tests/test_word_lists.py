@@ -7,9 +7,9 @@ import pytest
 
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import freedict
 from input_pipeline import records
-from input_pipeline import word_lists
+from input_pipeline.dictionary_files import freedict
+from input_pipeline.dictionary_files import word_lists
 
 
 def _pairs(source, path, language):

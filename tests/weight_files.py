@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import torch_file
 from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names
 from m3p_jax.convert import torch_writer

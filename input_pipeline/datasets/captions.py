@@ -8,10 +8,10 @@ import json
 import pathlib
 from typing import Any
 
-from input_pipeline import builder
 from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import languages
+from input_pipeline.building import builder
 
 FILE = 'captions.jsonl'
 _KEYS = ('image', 'split', 'captions', 'group')

@@ -4,9 +4,9 @@
 (113,287 images). Pictures, where there are any, in `images/train2014/…`.
 """
 
-from input_pipeline import annotations
-from input_pipeline import builder
-from input_pipeline import karpathy
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
+from input_pipeline.caption_files import karpathy
 
 
 class Builder(annotations.Builder):

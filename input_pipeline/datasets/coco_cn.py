@@ -7,9 +7,9 @@ list, as those of the extension, go into `train`.
 
 import re
 
-from input_pipeline import annotations
-from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
 
 _LISTS = {'train': 'coco-cn_train.txt', 'validation': 'coco-cn_val.txt',
           'test': 'coco-cn_test.txt'}

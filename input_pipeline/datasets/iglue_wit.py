@@ -7,9 +7,9 @@ images may share a caption: every one of them is right.
 
 import re
 
-from input_pipeline import annotations
-from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
 
 _FILE = re.compile(r'(?P<split>[a-z]+)_(?P<language>\w+)\.jsonl')
 _KEYS = ('wit_ix', 'caption_reference_description')

@@ -5,9 +5,9 @@
 serve as well, since the images are the same).
 """
 
-from input_pipeline import annotations
-from input_pipeline import builder
-from input_pipeline import multi30k
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
+from input_pipeline.caption_files import multi30k
 
 
 class Builder(annotations.Builder):

@@ -6,9 +6,9 @@ number, from 0, is the number in its image's id.
 
 from collections.abc import Iterator
 
-from input_pipeline import annotations
-from input_pipeline import builder
-from input_pipeline import caption_tables
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
+from input_pipeline.caption_files import caption_tables
 
 
 class Builder(annotations.Builder):

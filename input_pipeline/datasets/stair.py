@@ -4,10 +4,10 @@
 COCO's own splits, and `dataset_coco.json`, which says where an image belongs.
 """
 
-from input_pipeline import annotations
-from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline import karpathy
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
+from input_pipeline.caption_files import karpathy
 
 _KEYS = ('image_id', 'caption')
 

@@ -9,9 +9,9 @@ first, then in `validation`, and is left out of the others.
 import pathlib
 import random
 
-from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
+from input_pipeline.building import builder
 
 
 def group_name(caption: str) -> str:

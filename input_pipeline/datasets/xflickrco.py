@@ -6,9 +6,9 @@
 
 import re
 
-from input_pipeline import annotations
-from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
 
 _KEYS = ('sentences', 'img_path')
 _TRAIN = re.compile(r'train_(\d+)(?:x\d+)?\.jsonl')

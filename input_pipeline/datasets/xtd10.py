@@ -4,9 +4,9 @@
 of `test_image_names.txt`.
 """
 
-from input_pipeline import annotations
-from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
 
 _PREFIX = 'test_1kcaptions_'
 

@@ -8,11 +8,11 @@ others. Rows after `num_boxes` are padding.
 import pathlib
 from typing import Any
 
-from input_pipeline import numpy_pickle
 from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import detections
 from input_pipeline.region_files import lmdb_file
+from input_pipeline.tensor_files import numpy_pickle
 
 GLOB = '*.lmdb'
 ISOLATED = True

@@ -7,12 +7,12 @@ A dict of tensors or arrays: `features` [n, F], `boxes` [n, 4] xyxy pixels,
 
 from typing import Any
 
-from input_pipeline import numpy_pickle
-from input_pipeline import torch_file
 from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import detections
 from input_pipeline.region_files import folder
+from input_pipeline.tensor_files import numpy_pickle
+from input_pipeline.tensor_files import torch_file
 
 GLOB = ''
 ISOLATED = False

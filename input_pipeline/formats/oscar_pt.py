@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline import numpy_pickle
-from input_pipeline import stored_array
-from input_pipeline import torch_file
 from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import fields
+from input_pipeline.tensor_files import numpy_pickle
+from input_pipeline.tensor_files import stored_array
+from input_pipeline.tensor_files import torch_file
 
 GLOB = '*.pt'
 ISOLATED = False

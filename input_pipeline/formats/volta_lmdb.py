@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import numpy_pickle
 from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import detections
 from input_pipeline.region_files import fields
 from input_pipeline.region_files import lmdb_file
 from input_pipeline.region_files import packed
+from input_pipeline.tensor_files import numpy_pickle
 
 GLOB = '*.lmdb'
 ISOLATED = True

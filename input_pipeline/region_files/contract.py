@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline import torch_pickle
+from input_pipeline.tensor_files import torch_pickle
 
 # More than any image has: a larger claim is damage, or an attack on memory.
 MAX_BYTES = 2**28

@@ -11,9 +11,9 @@ import zipfile
 
 import numpy as np
 
-from input_pipeline import numpy_pickle
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import optional
+from input_pipeline.tensor_files import numpy_pickle
 
 
 def npy(data: bytes) -> Any:

@@ -16,13 +16,13 @@ import jax
 from ml_collections import config_flags
 
 from input_pipeline import errors
-from m3p_jax import progress
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
 from m3p_jax.convert import output
 from m3p_jax.convert import report
 from m3p_jax.model import config as model_config
+from m3p_jax.training import progress
 
 _COMMANDS = {'import': ('from', 'path', 'out'),
              'export': ('to', 'checkpoint', 'out'),

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline import stored_array
+from input_pipeline.tensor_files import stored_array
 from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report

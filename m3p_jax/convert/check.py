@@ -19,7 +19,6 @@ import optax
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import comparison
 from m3p_jax.convert import importing
@@ -29,6 +28,7 @@ from m3p_jax.convert import names as names_lib
 from m3p_jax.model import m3p
 from m3p_jax.model import transformer
 from m3p_jax.objectives import negatives
+from m3p_jax.saving import deferred
 
 KINDS = ('m3p', 'xlmr')
 Arrays = Mapping[str, np.ndarray]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline import stored_array
+from input_pipeline.tensor_files import stored_array
 from m3p_jax.convert import assembly
 from m3p_jax.convert import geometry
 from m3p_jax.convert import m3p_shapes

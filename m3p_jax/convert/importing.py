@@ -8,7 +8,6 @@ from flax import linen as nn
 import jax
 
 from input_pipeline import errors
-from m3p_jax import deferred
 from m3p_jax.convert import assembly
 from m3p_jax.convert import e5
 from m3p_jax.convert import files
@@ -20,6 +19,7 @@ from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
 from m3p_jax.convert import tensors as tensors_lib
 from m3p_jax.model import config as model_config
+from m3p_jax.saving import deferred
 
 KINDS = ('m3p', 'volta', 'xlmr', 'e5', 'safetensors')
 

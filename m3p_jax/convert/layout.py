@@ -14,9 +14,9 @@ from typing import Any
 from flax import traverse_util
 import numpy as np
 
-from input_pipeline import stored_array
-from m3p_jax import deferred
+from input_pipeline.tensor_files import stored_array
 from m3p_jax.convert import names as names_lib
+from m3p_jax.saving import deferred
 
 # Paths whose first axis is padded to a multiple (see ModelConfig).
 PADDED = ('tokens/embedding', 'token_bias')

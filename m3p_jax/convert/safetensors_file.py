@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline import stored_array
+from input_pipeline.tensor_files import stored_array
 
 Tensors = dict[str, stored_array.StoredArray]
 _DTYPES = {name: np.dtype(dtype) for name, dtype in {

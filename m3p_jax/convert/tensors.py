@@ -6,8 +6,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from input_pipeline import errors
-from input_pipeline import stored_array
-from input_pipeline import torch_file
+from input_pipeline.tensor_files import stored_array
+from input_pipeline.tensor_files import torch_file
 from m3p_jax.convert import safetensors_file
 
 Tensors = safetensors_file.Tensors

@@ -15,7 +15,7 @@ from m3p_jax.evaluation import results
 Content = Mapping[str, Any]
 MODES = {'dual': 'dual encoder', 'joint': 'joint encoder',
          'rerank': 're-ranked'}
-# Losses that have a baseline of their own: see m3p_jax/frequencies.py.
+# Losses that have a baseline of their own: see m3p_jax/training/frequencies.py.
 _LOSSES = {'loss': 'unigram_loss', 'class_loss': 'class_unigram_loss',
            'feature_loss': 'mean_feature_loss'}
 

@@ -11,8 +11,8 @@ import ml_collections
 
 from input_pipeline import errors
 from m3p_jax import checkpoint
-from m3p_jax import start
 from m3p_jax.model import config as model_config_lib
+from m3p_jax.training import start
 
 
 class Weights(NamedTuple):

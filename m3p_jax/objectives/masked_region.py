@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
-from m3p_jax import frequencies
 from m3p_jax import metrics
 from m3p_jax.objectives import masking
+from m3p_jax.training import frequencies
 
 
 class Prepared(NamedTuple):

@@ -13,8 +13,8 @@ from ml_collections import config_flags
 from configs import base
 from input_pipeline import errors
 from m3p_jax import config_check
-from m3p_jax import progress
-from m3p_jax import start
+from m3p_jax.training import progress
+from m3p_jax.training import start
 
 
 class Options(NamedTuple):

@@ -7,7 +7,7 @@ import threading
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax import searcher as searcher_lib
+from m3p_jax.searching import searcher as searcher_lib
 from m3p_jax.serve import languages as languages_lib
 from m3p_jax.serve import markup
 from m3p_jax.serve import render

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import languages
-from m3p_jax import writing
+from m3p_jax.searching import writing
 
 # Captions of a language that its script is told by.
 _SAMPLE = 64

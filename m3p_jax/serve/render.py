@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from input_pipeline import languages as languages_lib
 from m3p_jax import batch as batch_lib
-from m3p_jax import embedder
-from m3p_jax import searcher as searcher_lib
+from m3p_jax.searching import embedder
+from m3p_jax.searching import searcher as searcher_lib
 from m3p_jax.serve import heat
 from m3p_jax.serve import markup
 

@@ -12,7 +12,7 @@ import ml_collections
 
 from input_pipeline import errors
 from m3p_jax import search
-from m3p_jax import start as start_lib
+from m3p_jax.training import start as start_lib
 
 
 def serve(workdir: str | pathlib.Path, *, host: str, port: int,

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 from input_pipeline import errors
-from input_pipeline import pictures
+from input_pipeline.vision import pictures
 from m3p_jax import batch as batch_lib
 
 MAX_BYTES = 12 * 2**20

@@ -1,0 +1,1 @@
+"""Records in the making: builders, shards and manifests."""

@@ -1,0 +1,178 @@
+"""What builders of all kinds share: which items, in which shards, made how.
+
+TFDS's own writer keeps everything to the end and begins again after a kill;
+here a dataset grows shard by shard, and TFDS is told of the result.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import hashing
+import tqdm
+
+from input_pipeline import bars
+from input_pipeline import errors
+from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.building import shards
+
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass
+class Options:
+  """How a dataset is prepared.
+
+  Attributes:
+    raw_dir: folder of the user's own files; '' for fetched datasets.
+    languages: public codes wanted; none = the dataset's default.
+    limit: items at most, spread over the dataset; 0 = all.
+    strict: an unusable item is an error, not a counted skip.
+    features: how pictures become regions, see `regions.EXTRACTORS`; or a file
+      of regions.
+    features_format: how to read that, see `extracted.py`.
+    storage: how features are stored, see `records.STORAGE`.
+    thumbnails: folder that small copies of the pictures are written to.
+    shards: folder of finished shards, kept until all are there.
+  """
+  raw_dir: str = ''
+  languages: tuple[str, ...] = ()
+  limit: int = 0
+  strict: bool = False
+  features: str = 'grid'
+  features_format: str = ''
+  storage: str = 'float16'
+  thumbnails: pathlib.Path | None = None
+  shards: pathlib.Path | None = None
+
+
+class Builder(tfds.core.dataset_builder.FileReaderBuilder,
+               skip_registration=True):  # type: ignore[call-arg]
+  """TFDS builder over the items of one dataset file.
+
+  Attributes:
+    options: how it is prepared.
+    reports: split → what was written and what was left out.
+    tokenizer: of the model.
+  """
+  # A change of a dataset's records takes a new version: old ones are remade.
+  VERSION = tfds.core.Version('1.0.0')
+  # TFDS looks beside the code for checksums of downloads; there are none.
+  code_path = None
+  # What is lost at most when preparation is killed.
+  shard_items = 256
+
+  def __init_subclass__(cls, **kwargs):
+    # TFDS would call every dataset after the folder, `datasets`.
+    cls.name = cls.__module__.rpartition('.')[2]
+    super().__init_subclass__(**kwargs)
+
+  def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
+    self.options = options
+    self.reports: dict[str, shards.Report] = {}
+    self.tokenizer = tokenizer_lib.load()
+    self.bar = tqdm.tqdm(disable=True)
+    self._is_checked = False
+    super().__init__(data_dir=data_dir)
+
+  def items(self) -> Iterable[Any]:
+    """Returns the dataset's items; overridden by each dataset.
+
+    A list is put into TFDS's order, which looks random; anything else is read
+    once, piece by piece, and keeps its order.
+    """
+    raise NotImplementedError
+
+  def check_items(self, items: Iterable[Any]) -> None:
+    """Looks at all items before the first shard is made, in every process.
+
+    Raises:
+      UserError: they cannot be used.
+    """
+
+  def make_records(self, items: Sequence[Any],
+                   report: shards.Report) -> Iterator[dict[str, Any]]:
+    """Yields the records of items; see `shards.MakeRecords`."""
+    raise NotImplementedError
+
+  def restore_item(self, row: list[Any]) -> Any:
+    """Returns the item whose fields went through JSON."""
+    raise NotImplementedError
+
+  def skip(self, report: shards.Report, where: str, reason: str) -> None:
+    """Counts an unusable item; with `strict` it is an error.
+
+    Raises:
+      UserError: `strict` is on.
+    """
+    if self.options.strict:
+      raise errors.UserError(f'{where}: {reason} (--strict)')
+    report.skipped.append([where, reason])
+
+  def chosen_items(self) -> tuple[Iterable[Any], int | None]:
+    """Returns the items that the options ask for, and their number if known.
+    """
+    items, limit = self.items(), self.options.limit
+    if not isinstance(items, list):
+      self.check_items(self.items())
+      return (itertools.islice(items, limit) if limit else items), None
+    if repeated := [name for name, count in Counter(
+        item[0] for item in items).items() if count > 1]:
+      raise errors.UserError(f'{self.name}: {repeated[0]!r} stands there '
+                             'twice; allowed: one item an id')
+    self.check_items(items)
+    if limit:
+      items = items[::max(1, len(items) // limit)][:limit]
+    hashers = {split: hashing.Hasher(split) for split in SPLITS}
+    return sorted(items, key=lambda item: (
+        SPLITS.index(item.split),
+        hashers[item.split].hash_key(item[0]))), len(items)
+
+  def _download_and_prepare(self, dl_manager, download_config=None):
+    """Makes the shards that are missing; called by TFDS."""
+    del dl_manager
+    items, total = self.chosen_items()
+    if download_config and download_config.beam_options:
+      # Optional, and slow to import.
+      from input_pipeline.building import beam
+      beam.write(self, items, download_config)
+    else:
+      self._write(items, total)
+    self.reports = shards.assemble(
+        self.options.shards, self, pathlib.Path(self.data_dir))
+
+  def _write(self, items: Iterable[Any], total: int | None) -> None:
+    """Makes the shards one after the other, under a progress bar."""
+    folder = self.options.shards
+    with bars.bar(self.name, total, unit='items') as self.bar:
+      for shard in shards.cut(items, self.shard_items):
+        if shards.find_report(folder, shard):
+          # Not of this run: its rate and time left are those of new shards.
+          self.bar.initial += len(shard.items)
+          self.bar.update(len(shard.items))
+        else:
+          shards.write(
+              folder, shard, self.make_records, self.info.features)
+
+  def save_plan(self, shard: shards.Shard) -> pathlib.Path:
+    """Returns the file of a shard's items, for another process to make it."""
+    path = self.options.shards / f'{shard.name}.plan'
+    path.write_text(json.dumps(
+        [shard.split, shard.number, shard.items], default=str))
+    return path
+
+  def make_planned(self, path: pathlib.Path) -> None:
+    """Makes the shard of a file of `save_plan`."""
+    if not self._is_checked:  # This process has seen no item yet.
+      self.check_items(self.items())
+      self._is_checked = True
+    split, number, rows = json.loads(path.read_text())
+    shard = shards.Shard(split, number, list(map(self.restore_item, rows)))
+    shards.write(
+        self.options.shards, shard, self.make_records, self.info.features)

@@ -1,0 +1,173 @@
+"""Writes the records of a dataset in shards, so that a killed run goes on.
+
+The items of a split are cut into shards of a fixed number. A shard's file
+appears whole, and after it a report: a shard with a report is never made
+again. What a shard holds depends on its items alone, so any number of workers
+can make them, on one machine or (see `beam.py`) on many.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+import itertools
+import json
+import pathlib
+from typing import Any
+import uuid
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer
+
+from input_pipeline.record_files import record_index
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """Some items of a split: a list of them, or how to get it."""
+  split: str
+  number: int
+  items: Any
+
+  @property
+  def name(self) -> str:
+    """Returns what its files are called."""
+    return f'{self.split}-{self.number:06d}'
+
+
+@dataclasses.dataclass
+class Report:
+  """What is known of a finished shard.
+
+  Attributes:
+    num_items: items, usable or not.
+    num_records: those that have a record.
+    num_bytes: of the records.
+    languages: found in the records.
+    skipped: (item, reason) of each thing left out.
+  """
+  num_items: int = 0
+  num_records: int = 0
+  num_bytes: int = 0
+  languages: list[str] = dataclasses.field(default_factory=list)
+  skipped: list[list[str]] = dataclasses.field(default_factory=list)
+
+
+# (items, report) → records; fills in the languages and what was left out.
+MakeRecords = Callable[[Sequence[Any], Report], Iterable[dict[str, Any]]]
+
+
+def cut(items: Iterable[Any], size: int) -> Iterator[Shard]:
+  """Yields shards of `size` items of one split, each split's last smaller."""
+  waiting: dict[str, list[Any]] = {}
+  numbers: dict[str, Iterator[int]] = {}
+  for item in items:
+    found = waiting.setdefault(item.split, [])
+    found.append(item)
+    if len(found) == size:
+      number = next(numbers.setdefault(item.split, itertools.count()))
+      yield Shard(item.split, number, waiting.pop(item.split))
+  for split, found in waiting.items():
+    yield Shard(split, next(numbers.setdefault(split, itertools.count())),
+                found)
+
+
+def find_report(folder: pathlib.Path, shard: Shard) -> Report | None:
+  """Returns the report of a finished shard, None for one still to be made."""
+  path = folder / f'{shard.name}.json'
+  if not path.exists() or not path.with_suffix('.tfrecord').exists():
+    return None
+  return Report(**json.loads(path.read_text()))
+
+
+def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
+          features: tfds.features.FeaturesDict) -> Report:
+  """Returns the report of a shard, after its records are written.
+
+  Raises:
+    OSError: they could not be.
+  """
+  report = Report(num_items=len(shard.items))
+  serializer = example_serializer.ExampleSerializer(
+      features.get_serialized_info())
+  path = folder / f'{shard.name}.tfrecord'
+  draft = path.with_suffix(f'.draft-{uuid.uuid4().hex}')
+  try:
+    with tf.io.TFRecordWriter(str(draft)) as writer:
+      for record in make_records(shard.items, report):
+        content = serializer.get_tf_example(
+            features.encode_example(record)).SerializeToString(
+                deterministic=True)  # Equal items, equal files.
+        writer.write(content)
+        report.num_records += 1
+        report.num_bytes += len(content)
+  except tf.errors.OpError as error:
+    draft.unlink(missing_ok=True)
+    raise OSError(error.message) from error
+  except BaseException:
+    draft.unlink(missing_ok=True)
+    raise
+  draft.rename(path)
+  if 'captions' in features:
+    record_index.save(record_index.scan(path), path.with_suffix('.npz'))
+  report.languages = sorted(set(report.languages))
+  draft.write_text(json.dumps(dataclasses.asdict(report)))
+  draft.rename(path.with_suffix('.json'))
+  return report
+
+
+def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
+             target: pathlib.Path) -> dict[str, Report]:
+  """Returns a report of each split, after the shards were moved into place.
+
+  Args:
+    folder: of the finished shards.
+    builder: whose `info` learns of the splits.
+    target: TFDS's folder.
+  """
+  found: dict[str, list[tuple[pathlib.Path, Report]]] = {}
+  for path in sorted(folder.glob('*.json')):
+    report = Report(**json.loads(path.read_text()))
+    found.setdefault(path.stem.rpartition('-')[0], []).append((path, report))
+  reports = {split: _add([report for _, report in made])
+             for split, made in found.items()}
+  splits = []
+  for split, made in sorted(found.items()):
+    used = [(path, report) for path, report in made if report.num_records]
+    if used:
+      template = tfds.core.ShardedFileTemplate(
+          data_dir=target, dataset_name=builder.name, split=split,
+          filetype_suffix='tfrecord')
+      _move([path for path, _ in used], template)
+      splits.append(tfds.core.SplitInfo(
+          name=split, num_bytes=reports[split].num_bytes,
+          shard_lengths=[report.num_records for _, report in used],
+          filename_template=template))
+  builder.info.set_splits(tfds.core.SplitDict(splits))
+  return reports
+
+
+def _move(found: Sequence[pathlib.Path],
+          template: tfds.core.ShardedFileTemplate) -> None:
+  """Gives the shards of a split their final names, and one index."""
+  indices = []
+  for i, path in enumerate(found):
+    final = pathlib.Path(template.sharded_filepath(
+        shard_index=i, num_shards=len(found)))
+    saved = path.with_suffix('.npz')
+    if saved.exists():
+      indices.append(record_index.load(saved)._replace(paths=[str(final)]))
+    path.with_suffix('.tfrecord').rename(final)
+  if indices:
+    path = pathlib.Path(template.data_dir)
+    record_index.save(record_index.join(indices),
+                      path / record_index.file_name(template.split))
+
+
+def _add(reports: Sequence[Report]) -> Report:
+  """Returns one report of several shards."""
+  return Report(
+      sum(report.num_items for report in reports),
+      sum(report.num_records for report in reports),
+      sum(report.num_bytes for report in reports),
+      sorted({name for report in reports for name in report.languages}),
+      [row for report in reports for row in report.skipped])

@@ -1,0 +1,1 @@
+"""What files of captions share: lines, tables, splits, Karpathy's JSON."""

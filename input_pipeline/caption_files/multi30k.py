@@ -1,0 +1,70 @@
+"""Multi30K as its repository has it: text a line an image, and image lists.
+
+Task 1 has one caption an image and its translations, Task 2 five captions of
+their own in English and German, over the same images in the same order.
+"""
+
+from collections.abc import Iterator
+import pathlib
+import re
+
+from input_pipeline import errors
+from input_pipeline.caption_files import annotations
+
+# Our split → the names it has in the files.
+_SPLITS = {'train': ('train',), 'validation': ('val',),
+           'test': ('test_2016_flickr', 'test_2016')}
+_FILE = re.compile(r'(?P<split>\w+)(?:\.[1-5])?\.(?P<language>\w+)')
+
+
+def captions_of_task(builder: annotations.Builder, task: int,
+                     ) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+  """Returns {image name: (split, captions)} of a task.
+
+  Args:
+    builder: whose folder and languages are meant.
+    task: 1 or 2.
+
+  Raises:
+    UserError: a file is missing, or has another number of lines than images.
+  """
+  folder = annotations.below(
+      builder.folder, f'data/task{task}', f'task{task}')
+  found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+  for split, theirs in _SPLITS.items():
+    paths = list(_texts(annotations.below(folder, 'raw'), theirs))
+    if not paths:
+      continue
+    names = [re.split('[#\t]', line)[0].strip()
+             for line in annotations.lines(_list(builder, folder, theirs))]
+    for path, code in paths:
+      language = builder.language(code, path)
+      if language:
+        for name, text in zip(
+            names, annotations.aligned(names, path), strict=True):
+          found.setdefault(name, (split, []))[1].append((language, text))
+  if not found:
+    raise errors.UserError(
+        f'{folder} has no raw/train.en.gz and the like, in a language that is '
+        'wanted')
+  return found
+
+
+def _texts(folder: pathlib.Path, theirs: tuple[str, ...],
+           ) -> Iterator[tuple[pathlib.Path, str]]:
+  """Yields the text files of a split with their language codes."""
+  for path in sorted(folder.iterdir()):
+    match = _FILE.fullmatch(path.name.removesuffix('.gz'))
+    if match and match['split'] in theirs:
+      yield path, match['language']
+
+
+def _list(builder: annotations.Builder, folder: pathlib.Path,
+          theirs: tuple[str, ...]) -> pathlib.Path:
+  """Returns the list of a split's images, which both tasks share."""
+  names = [f'image_splits/{name}{ending}.txt' for name in theirs
+           for ending in ('', '_images')]
+  return (annotations.find_or_none(folder, *names)
+          or annotations.find(builder.folder, *names, *(
+              f'{task}/{name}' for task in ('data/task1', 'task1')
+              for name in names)))

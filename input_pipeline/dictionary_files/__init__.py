@@ -1,0 +1,1 @@
+"""Readers of bilingual dictionaries, and the ranking of translations."""

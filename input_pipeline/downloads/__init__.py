@@ -1,0 +1,1 @@
+"""Packages of data and weights, by the clients of their registries."""

@@ -1,0 +1,1 @@
+"""Prepared records, read into memory or row by row from the disk."""

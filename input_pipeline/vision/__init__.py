@@ -1,0 +1,1 @@
+"""Pictures, and the networks that turn them into regions."""

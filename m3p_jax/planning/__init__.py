@@ -1,0 +1,1 @@
+"""A training step compiled for other machines, and counted."""

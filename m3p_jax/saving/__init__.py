@@ -1,0 +1,1 @@
+"""Parts of a checkpoint, and how it is kept on a disk."""

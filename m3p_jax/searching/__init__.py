@@ -1,0 +1,1 @@
+"""A collection of pictures, its vectors, and the model that searches them."""

@@ -1,0 +1,182 @@
+"""The index as files for other tools: vectors, names, captions, a manifest.
+
+Letters: I pictures, E shared space of the dual encoder.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import errors
+from m3p_jax.convert import output
+from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.searching import collection as collection_lib
+from m3p_jax.searching import index as index_lib
+from m3p_jax.searching import rankings
+from m3p_jax.searching import searcher as searcher_lib
+
+VECTORS, PICTURES, MANIFEST = 'vectors.npy', 'pictures.jsonl', 'manifest.json'
+_FORMAT = 'm3p_jax index 1'
+
+
+def export(searcher: searcher_lib.Searcher,
+           out: str | pathlib.Path) -> dict[str, Any]:
+  """Writes the index of a collection and returns its manifest.
+
+  The folder appears whole or not at all: `vectors.npy` (float32 [I, E], unit
+  length; row i belongs to line i of) `pictures.jsonl` (image_id, picture and
+  captions by language), and `manifest.json`.
+
+  Args:
+    searcher: of the collection.
+    out: folder that must not exist.
+
+  Raises:
+    UserError: it exists, or there is no collection.
+  """
+  check_new(out)
+  index = searcher.index
+  manifest = _manifest(searcher, index)
+  lines = _pictures(searcher, index)
+  with output.draft(out, overwrite=False) as draft:
+    draft.mkdir()
+    np.save(draft / VECTORS, index.vectors_IE)
+    (draft / PICTURES).write_text(''.join(
+        json.dumps(line, ensure_ascii=False) + '\n' for line in lines),
+        encoding='utf-8')
+    (draft / MANIFEST).write_text(
+        json.dumps(manifest, indent=2, ensure_ascii=False), encoding='utf-8')
+  return manifest
+
+
+def check_new(out: str | pathlib.Path) -> None:
+  """Raises UserError where there is something already."""
+  if pathlib.Path(out).exists():
+    raise errors.UserError(f'--out={out} exists; allowed: a new folder')
+
+
+def _manifest(searcher: searcher_lib.Searcher,
+              index: index_lib.Index) -> dict[str, Any]:
+  weights, source = searcher.weights, searcher.source
+  num_pictures, dim = index.vectors_IE.shape
+  return {
+      'format': _FORMAT, 'dataset': source.dataset, 'split': source.split,
+      'data_dir': str(pathlib.Path(source.data_dir).absolute()),
+      'num_pictures': num_pictures, 'embedding_dim': dim, 'dtype': 'float32',
+      'metric': 'cosine', 'languages': searcher.languages,
+      'checkpoint': str(weights.path.absolute()), 'step': weights.step,
+      'logit_scale': searcher.logit_scale,
+      'rerank': dataclasses.asdict(searcher.settings),
+      'tokenizer': weights.manifest.get('tokenizer'),
+      'feature_extractor': weights.manifest.get('feature_extractor')}
+
+
+def _pictures(searcher: searcher_lib.Searcher,
+              index: index_lib.Index) -> list[dict[str, Any]]:
+  captions: list[dict[str, list[str]]] = [{} for _ in index.image_ids]
+  for language in searcher.languages:
+    written = searcher.source.captions(language, searcher.weights)
+    for text, pictures in written.items():
+      for picture in dict.fromkeys(pictures):
+        captions[picture].setdefault(language, []).append(text)
+  return [{'image_id': image_id, 'picture': path, 'captions': written}
+          for image_id, path, written in zip(
+              index.image_ids, index.paths, captions, strict=True)]
+
+
+def is_here(path: pathlib.Path) -> bool:
+  """Returns whether the folder holds an exported index."""
+  return (path / MANIFEST).is_file() and (path / VECTORS).is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(collection_lib.Source):
+  """A collection whose vectors and captions lie in an exported folder.
+
+  Only what looks at regions (`mode='joint'`, 'rerank', `explain` and pictures
+  by name) needs the prepared dataset that the manifest names.
+  """
+  folder: pathlib.Path = pathlib.Path()
+
+  @classmethod
+  def open(cls, folder: pathlib.Path, *, data_dir: str = '') -> 'Source':
+    """Returns the source of an exported folder.
+
+    Args:
+      folder: that `export` wrote.
+      data_dir: of prepared datasets, where they have moved since.
+
+    Raises:
+      UserError: another format, or files that do not fit together.
+    """
+    manifest = _read_manifest(folder)
+    return cls(data_dir or manifest['data_dir'], manifest['dataset'],
+               manifest['split'], None, folder)
+
+  def weights(self, checkpoint: str | pathlib.Path = ''
+              ) -> weights_lib.Weights:
+    """Returns the weights that the vectors were made with.
+
+    Args:
+      checkpoint: where they are now; empty = where the manifest says.
+
+    Raises:
+      UserError: they are not there.
+    """
+    path = pathlib.Path(checkpoint or _read_manifest(self.folder)['checkpoint'])
+    if not path.is_dir():
+      raise errors.UserError(
+          f'{self.folder / MANIFEST} names the checkpoint {path}, which is '
+          'not there; say where it is: load(path, checkpoint=DIR)')
+    return weights_lib.load(path)
+
+  def settings(self) -> rankings.Settings:
+    """Returns how to re-rank."""
+    return rankings.Settings(**_read_manifest(self.folder)['rerank'])
+
+  def index(self, weights: weights_lib.Weights,
+            embed: collection_lib.Embed) -> index_lib.Index:
+    """Returns the exported pictures and vectors."""
+    del weights, embed
+    vectors_IE = np.load(self.folder / VECTORS, allow_pickle=False)
+    lines = self._lines()
+    if len(lines) != len(vectors_IE):
+      raise errors.UserError(
+          f'{self.folder / VECTORS} has {len(vectors_IE)} rows, '
+          f'{PICTURES} {len(lines)}; allowed: as many')
+    return index_lib.Index(
+        [line['image_id'] for line in lines],
+        [(line['captions'].get('en') or [''])[0] for line in lines],
+        [line['picture'] for line in lines], vectors_IE)
+
+  def captions(self, language: str, weights: weights_lib.Weights
+               ) -> dict[str, list[int]]:
+    """Returns {caption: numbers of its pictures} of one language."""
+    found: dict[str, list[int]] = {}
+    for number, line in enumerate(self._lines()):
+      for text in line['captions'].get(language, ()):
+        found.setdefault(text, []).append(number)
+    self._check_language(language, self.languages(weights))
+    return found
+
+  def languages(self, weights: weights_lib.Weights) -> list[str]:
+    """Returns the captions' languages."""
+    del weights
+    return _read_manifest(self.folder)['languages']
+
+  def _lines(self) -> Sequence[dict[str, Any]]:
+    text = (self.folder / PICTURES).read_text(encoding='utf-8')
+    return [json.loads(line) for line in text.split('\n') if line]
+
+
+def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+  manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+  if manifest.get('format') != _FORMAT:
+    raise errors.UserError(
+        f'{folder / MANIFEST}: format is {manifest.get("format")!r}; allowed: '
+        f'{_FORMAT!r}')
+  return manifest

@@ -1,0 +1,190 @@
+"""A user's texts and pictures as the model's input.
+
+Letters: B pictures, C texts, L text length, R regions, F region feature, G=5
+box.
+"""
+
+from collections.abc import Sequence
+import functools
+import textwrap
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from input_pipeline import errors
+from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.searching import writing
+
+_BOS, _PAD, _EOS = 0, 1, 2
+# Pictures in one call of the network: a search brings one, seldom many.
+_EXTRACTOR_BATCH = 4
+# Of a text that comes alone.
+_QUERY_LENGTHS = (16, 64)
+
+
+class Word(NamedTuple):
+  """A word of a text, and which tokens of `tokenise` are its pieces."""
+  text: str
+  start: int
+  end: int
+
+
+class Reader:
+  """Reads what the weights were trained to read; loads it when needed."""
+
+  def __init__(self, weights: weights_lib.Weights):
+    """Args: `weights` name their tokenizer and feature extractor."""
+    self._weights = weights
+
+  def tokenise(self, texts: Sequence[str], *, language: str | None = None,
+               num_regions: int = 0) -> engines.Texts:
+    """Returns texts as rows of tokens; what has no position is cut off.
+
+    Args:
+      texts: in any language.
+      language: of all of them; None where it is not known.
+      num_regions: regions that take positions before the text.
+
+    Raises:
+      UserError: an empty text, or a language that the model does not know.
+    """
+    room = self._weights.config.max_positions - num_regions
+    rows = []
+    for text in texts:
+      ids = self._tokenizer.encode(text)[:room - 2]
+      if not ids:
+        raise errors.UserError(
+            f'text {textwrap.shorten(repr(text), 60)} has no words')
+      rows.append([_BOS, *ids, _EOS])
+    longest = max(map(len, rows))
+    # Every width is compiled anew: only a few are used, and fewer still for a
+    # visitor's query, whose padding costs next to nothing.
+    lengths = engines.LENGTHS if len(rows) > 1 else _QUERY_LENGTHS
+    width = min([size for size in lengths if size >= longest] + [room])
+    token_ids_CL = np.full((len(rows), width), _PAD, np.int32)
+    for row, ids in enumerate(rows):
+      token_ids_CL[row, :len(ids)] = ids
+    return engines.Texts(token_ids_CL, token_ids_CL != _PAD,
+                         self._language_ids(language, len(rows)))
+
+  def words(self, text: str) -> list[Word]:
+    """Returns the words that `tokenise` makes its tokens of.
+
+    Args:
+      text: in any language; where its script puts no spaces between words,
+        the tokenizer's pieces stand for them.
+    """
+    found, start = [], 1  # After `<s>`.
+    for word in self._tokenizer.split(text):
+      ids = self._tokenizer.encode(word)
+      parts = [(word, len(ids))]
+      if not writing.has_spaces(word):
+        parts = _joined([self._tokenizer.decode([one]) for one in ids])
+      for part, length in parts:
+        found.append(Word(part, start, start + length))
+        start += length
+    return [word for word in found if word.end > word.start]
+
+  def regions(self, images: Sequence[Any]) -> batch_lib.Regions:
+    """Returns the regions of pictures.
+
+    Args:
+      images: paths, Pillow images or uint8 arrays [height, width, 3].
+
+    Raises:
+      PictureError: one cannot be used.
+    """
+    sets = self._extractor.extract(images)
+    # Every number of regions is compiled anew: one is used where it is known.
+    num_regions = max(self._extractor.manifest.get('num_regions', 0),
+                      *(len(one.boxes_R4) for one in sets))
+
+    def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+      return np.stack([
+          np.pad(array, [(0, num_regions - len(array))]
+                 + [(0, 0)] * (array.ndim - 1)) for array in arrays])
+
+    boxes_BR4 = stack([one.boxes_R4 for one in sets]).astype(np.float32)
+    size_B14 = np.array([[[one.width, one.height] * 2] for one in sets],
+                        np.float32)
+    x1, y1, x2, y2 = np.moveaxis(boxes_BR4 / size_B14, -1, 0)
+    return batch_lib.Regions(
+        image_id_B=np.arange(len(sets), dtype=np.int32),
+        features_BRF=stack([one.features_RF for one in sets]),
+        boxes_BRG=np.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], -1),
+        class_ids_BR=stack([one.class_ids_R for one in sets]),
+        mask_BR=stack([np.ones(len(one.boxes_R4), bool) for one in sets]))
+
+  @functools.cached_property
+  def _tokenizer(self):
+    from input_pipeline import tokenizer  # Not needed to compare pictures.
+    loaded = tokenizer.load()
+    expected = self._weights.manifest.get('tokenizer', {}).get('sha256')
+    if expected not in (None, loaded.sha256):
+      raise errors.UserError(
+          f'the tokenizer here has sha256 {loaded.sha256}, the one of '
+          f'{self._weights.path} {expected}')
+    return loaded
+
+  @functools.cached_property
+  def _extractor(self):
+    from input_pipeline import regions  # Its weights may have to be fetched.
+    expected = self._weights.manifest.get('feature_extractor') or {}
+    name = expected.get('name')
+    extractor = regions.make_extractor(
+        name if name in regions.EXTRACTORS else 'grid')
+    if expected not in ({}, extractor.manifest):
+      raise errors.UserError(
+          f'{self._weights.path} was trained on features of {expected}; new '
+          f'pictures are read by {extractor.manifest}')
+    return extractor
+
+  def _language_ids(self, language: str | None,
+                    count: int) -> np.ndarray | None:
+    if language is None or self._weights.config.num_languages == 1:
+      return None
+    known = self._weights.language_ids
+    if language not in known:
+      raise errors.UserError(
+          f'language is {language!r}; allowed: {", ".join(known)}')
+    return np.full(count, known[language], np.int32)
+
+
+def _joined(pieces: Sequence[str]) -> list[tuple[str, int]]:
+  """Returns (text, number of pieces); one without text joins the next.
+
+  >>> _joined(['', '赤', 'い', ''])
+  [('赤', 2), ('い', 2)]
+  """
+  parts: list[tuple[str, int]] = []
+  waiting = 0
+  for piece in pieces:
+    waiting += 1
+    if piece.strip():
+      parts.append((piece, waiting))
+      waiting = 0
+  if waiting and parts:
+    text, length = parts.pop()
+    parts.append((text, length + waiting))
+  return parts
+
+
+def row(regions: batch_lib.Regions, index: int) -> batch_lib.Regions:
+  """Returns one picture's regions, still with a first axis."""
+  return jax.tree.map(lambda x: x[index:index + 1], regions)
+
+
+def concatenate(parts: Sequence[batch_lib.Regions]) -> batch_lib.Regions:
+  """Returns the pictures of all parts, regions padded to the longest."""
+  longest = max(part.mask_BR.shape[1] for part in parts)
+
+  def join(*arrays):
+    return np.concatenate([
+        np.pad(array, [(0, 0), (0, longest - array.shape[1])]
+               + [(0, 0)] * (array.ndim - 2)) if array.ndim > 1 else array
+        for array in map(np.asarray, arrays)])
+
+  return jax.tree.map(join, *parts)

@@ -1,0 +1,1 @@
+"""Around the training loop: its start, its data, its progress, its end."""

@@ -1,0 +1,160 @@
+"""What main.py tells around a run: its header, result and what is next."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+
+import m3p_jax
+from m3p_jax import checkpoint
+from m3p_jax import metrics
+from m3p_jax.training import start as start_lib
+
+ConfigDict = ml_collections.ConfigDict
+_LABEL_WIDTH = 11
+_VALIDATION = 'validation/'
+# More overrides than these are counted.
+_SHOWN_OVERRIDES = 6
+
+
+def show(rows: Mapping[str, str | Sequence[str]]) -> None:
+  """Prints 'label  text' lines on stderr."""
+  for label, texts in rows.items():
+    for text in [texts] if isinstance(texts, str) else texts:
+      print(f'{label:{_LABEL_WIDTH}}{text}', file=sys.stderr)
+      label = ''
+  sys.stderr.flush()
+
+
+def command_rows(mode: str, config_flag: Any,
+                 given: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the header's rows about what was typed.
+
+  Args:
+    mode: of main.py.
+    config_flag: of ml_collections.config_flags.
+    given: values of the command line by dotted key.
+  """
+  # A workdir's config is loaded through a file of ours; see command_line.
+  name = config_flag.config_filename
+  _, is_saved, saved = name.partition('config_check.py:')
+  if is_saved:
+    name = _short(pathlib.Path(saved))
+  values = [f'{key}={value}' for key, value in given.items()]
+  if len(values) > _SHOWN_OVERRIDES:
+    values[_SHOWN_OVERRIDES:] = [
+        f'{len(values) - _SHOWN_OVERRIDES} more values']
+  return {f'm3p_jax {m3p_jax.__version__}': f' {mode}',
+          'config': name + (f' with {", ".join(values)}' if values else '')}
+
+
+def training_rows(config: ConfigDict, start: start_lib.Start, state,
+                  mesh: jax.sharding.Mesh,
+                  workdir: pathlib.Path) -> dict[str, str | list[str]]:
+  """Returns the header's rows about a training run."""
+  sizes = [sum(x.size for x in jax.tree.leaves(tree))
+           for tree in (state.params, state.frozen)]
+  tasks, streams = [], {}
+  for name, task in config.tasks.items():
+    tasks.append(f'{name}: {task.batch_size} rows of {task.stream}, weight '
+                 f'{task.weight:g}')
+    streams[task.stream] = config.data[task.stream]
+  data = [f'{name}: {"+".join(stream.datasets)} in '
+          f'{_languages(stream.languages)}'
+          for name, stream in sorted(streams.items())]
+  switch = config.data.image_text.code_switch
+  if switch.rate and 'image_text' in streams:
+    data.append(f'image_text: {switch.rate:.0%} of words switched into '
+                f'{_languages(switch.languages)}')
+  return {
+      'devices': f'{mesh.size} × {jax.devices()[0].device_kind}, mesh '
+                 f'{dict(mesh.shape)}, activations '
+                 f'{start.config.activation_dtype}',
+      'parameters': f'{sizes[0]:,} trained, {sizes[1]:,} frozen',
+      'data': [f'in {_short(pathlib.Path(config.data.data_dir))}', *data],
+      'tasks': tasks,
+      'start': f'{start.source}; steps {int(state.step):,} to '
+               f'{config.num_train_steps:,}',
+      'files': f'{_short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
+
+
+def evaluation_rows(config: ConfigDict,
+                    workdir: str | pathlib.Path) -> dict[str, str]:
+  """Returns the header's rows about an evaluation."""
+  c = config.evaluation
+  mode = c.mode + (f', top {c.top_k}' if c.mode == 'rerank' else '')
+  return {
+      'devices': f'{jax.device_count()} × {jax.devices()[0].device_kind}',
+      'weights': config.init_from or f'{workdir}/checkpoints',
+      'data': f'{c.dataset} ({c.split}) in '
+              f'{c.data_dir or config.data.data_dir}, '
+              f'{_languages(c.languages)}',
+      'protocol': f'{c.protocol}, {mode}',
+      'files': f'{workdir}/: retrieval.json, report.html'}
+
+
+def after_training(workdir: str | pathlib.Path, config: ConfigDict) -> str:
+  """Returns the closing summary: validation losses and the next commands."""
+  workdir = pathlib.Path(workdir)
+  lines = metrics.read(workdir / 'metrics.jsonl')
+  steps = checkpoint.steps(workdir / 'checkpoints')
+  rates = [line['examples_per_second'] for line in lines
+           if 'examples_per_second' in line]
+  rate = f' at {rates[-1]:,.0f} examples/s' if rates else ''
+  text = [f'\n{workdir}: trained to step {steps[-1]:,} of '
+          f'{config.num_train_steps:,}{rate}']
+  validated = [line for line in lines
+               if any(name.startswith(_VALIDATION) for name in line)]
+  if validated:
+    text += ['', _losses(validated[0], validated[-1])]
+  return '\n'.join([*text, '', *next_commands('train', workdir, config)])
+
+
+def next_commands(mode: str, workdir: str | pathlib.Path,
+                  config: ConfigDict) -> list[str]:
+  """Returns what to look at and to type after a mode, line by line."""
+  workdir, c = pathlib.Path(workdir), config.evaluation
+  run = f'python main.py --workdir={workdir}'
+  data_dir = c.data_dir or config.data.data_dir
+  lines = []
+  if mode == 'evaluate':
+    lines.append(f'Report:    {workdir}/report.html')
+  elif not (pathlib.Path(data_dir) / c.dataset / 'manifest.json').exists():
+    lines.append('Prepare:   python -m input_pipeline.prepare '
+                 f'--dataset={c.dataset} --data_dir={data_dir}')
+  if mode == 'train':
+    lines.append(f'Evaluate:  {run} --mode=evaluate')
+    if (workdir / 'tensorboard').exists():
+      lines.append(f'Curves:    tensorboard --logdir={workdir}')
+  lines.append(f'Search:    {run} --mode=search --query="ein roter Apfel"')
+  return lines
+
+
+def _losses(first: Mapping[str, float], last: Mapping[str, float]) -> str:
+  """Returns the table of validation metrics, first and last."""
+  names = [name for name in last if name.startswith(_VALIDATION)]
+  width = max(len(name) for name in names) - len(_VALIDATION)
+  titles = [f'step {line["step"]:,}' for line in (first, last)]
+  lines = [f'{"validation":{width}}  ' + '  '.join(
+      f'{title:>12}' for title in titles)]
+  for name in names:
+    cells = [f'{line[name]:12.3f}' if name in line else f'{"–":>12}'
+             for line in (first, last)]
+    lines.append(f'{name.removeprefix(_VALIDATION):{width}}  '
+                 + '  '.join(cells))
+  return '\n'.join(lines)
+
+
+def _languages(codes: Sequence[str]) -> str:
+  if len(codes) <= 8:
+    return ', '.join(codes)
+  return f'{len(codes)} languages ({", ".join(codes[:6])}, …)'
+
+
+def _short(path: pathlib.Path) -> str:
+  """Returns the path below the working directory, where it lies there."""
+  path, here = path.absolute(), pathlib.Path.cwd()
+  return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
