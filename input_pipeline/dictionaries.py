@@ -3,8 +3,8 @@
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
 writes DIR/dictionaries/SOURCE/<language>.npz, by default from FreeDict's
-packages; --source=muse, panlex or tsv reads --path (see dictionary_files/). Keys
-of 64 bits stand for English phrases of up to three words, token ids for the rest.
+packages; --source=muse, panlex or tsv reads --path (see dictionary_files/). A
+key of 64 bits stands for English of up to three words, token ids for the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
