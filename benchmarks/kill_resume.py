@@ -2,9 +2,10 @@
 
 python -m benchmarks.kill_resume --workdir=DIR --data_dir=DIR
   [--config=configs/quickstart.py:pretrain] [--kills=20] [--seed=0]
+  [--undisturbed=WORKDIR]
   [--config.KEY=VALUE ...]
 
-Trains once undisturbed, then again with `kill -9` after random times (seeded;
+Trains once undisturbed (or takes such a run that is there), then again with `kill -9` after random times (seeded;
 they fall into compiling, training and saving alike), and compares the final
 parameters bit for bit. Exit status 1 where they differ.
 """
@@ -45,11 +46,11 @@ def finish(process: subprocess.Popen, workdir: pathlib.Path) -> None:
     raise RuntimeError(f'training failed; see {workdir / "log"}')
 
 
-def undisturbed(arguments, workdir: pathlib.Path) -> float:
-  """Returns the seconds of a whole run."""
-  begin = time.monotonic()
-  finish(start(arguments, workdir), workdir)
-  return time.monotonic() - begin
+def duration(workdir: pathlib.Path) -> float:
+  """Returns the seconds from a run's start to its last checkpoint."""
+  steps = checkpoint.steps(workdir / 'checkpoints')
+  last = workdir / 'checkpoints' / str(steps[-1])
+  return last.stat().st_mtime - (workdir / 'config.json').stat().st_mtime
 
 
 def killed(arguments, workdir: pathlib.Path, seconds: float) -> list[dict]:
@@ -62,7 +63,7 @@ def killed(arguments, workdir: pathlib.Path, seconds: float) -> list[dict]:
   """
   draw, met = random.Random(arguments.seed), []
   while len(met) < arguments.kills:
-    wait = draw.uniform(0.05, 0.5) * seconds
+    wait = draw.uniform(0.02, 0.2) * seconds
     process = start(arguments, workdir)
     try:
       process.wait(timeout=wait)
@@ -104,12 +105,16 @@ def main() -> int:
   parser.add_argument('--config', default='configs/quickstart.py:pretrain')
   parser.add_argument('--kills', type=int, default=20)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--undisturbed', type=pathlib.Path)
   arguments, arguments.flags = parser.parse_known_args()
+  if arguments.workdir.exists():
+    parser.error(f'{arguments.workdir} is there; take another --workdir')
   whole, cut = arguments.workdir / 'whole', arguments.workdir / 'killed'
-  for workdir in (whole, cut):
-    if workdir.exists():
-      parser.error(f'{workdir} is there already; take another --workdir')
-  seconds = undisturbed(arguments, whole)
+  if arguments.undisturbed:
+    whole = arguments.undisturbed
+  else:
+    finish(start(arguments, whole), whole)
+  seconds = duration(whole)
   met = killed(arguments, cut, seconds)
   final = [checkpoint.load(workdir)[0] for workdir in (whole, cut)]
   same = jax.tree.map(np.array_equal, *final)
