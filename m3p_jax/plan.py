@@ -5,7 +5,6 @@ the compiler says of memory, and the compiled program itself for operations
 and bytes (see planning/).
 """
 
-from collections.abc import Collection
 import dataclasses
 import json
 import math
@@ -40,7 +39,7 @@ class Plan:
   mesh: dict[str, int]
   rows_per_step: int
   parameters: int
-  bytes_per_chip: dict[str, float]
+  bytes_per_chip: dict[str, float | None]
   flops_per_chip: float | None = None
   traced_flops_per_chip: float | None = None
   model_flops_per_chip: float | None = None
@@ -52,19 +51,16 @@ class Plan:
   fits: bool = True
 
 
-def plan(config: ConfigDict, workdir: str | pathlib.Path, *,
-         given: Collection[str] = ()) -> dict[str, Any]:
+def plan(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Writes plan.json, prints it as a table, and returns it.
 
   Args:
     config: as `configs/base.py`; `config.plan` says for what.
     workdir: gets plan.json.
-    given: dotted keys that the command line set.
 
   Raises:
     UserError: a config, topology or mesh that cannot be meant, or no libtpu.
   """
-  del given
   config = config.copy_and_resolve_references()
   config_check.check(config)
   if config.plan.search:
@@ -90,9 +86,9 @@ def _plan(config: ConfigDict) -> Plan:
   step = plan_step.PlannedStep(config, mesh, devices[0].platform)
   logging.info('compiling %d rows for %s, mesh %s: a minute or more',
                step.rows, name or devices[0].device_kind, dict(mesh.shape))
-  memory: dict[str, float] = {'parameters': step.parameter_bytes,
+  memory: dict[str, float | None] = {'parameters': step.parameter_bytes,
                               'optimizer': step.optimizer_bytes}
-  limit = chip.memory_bytes if chip else math.inf
+  limit = chip.memory_bytes if chip else None
   common = dict(topology=name or devices[0].device_kind, chips=mesh.size,
                 mesh=dict(mesh.shape), rows_per_step=step.rows,
                 parameters=step.parameters)
@@ -126,8 +122,8 @@ def _plan(config: ConfigDict) -> Plan:
         roofline_step_seconds=seconds, rows_per_second=step.rows / seconds,
         utilisation_bound=(costs['model_flops_per_chip']
                            / (chip.peak_flops * seconds)))
-  return Plan(**common, bytes_per_chip=memory, fits=memory['total'] <= limit,
-              **costs)
+  fits = limit is None or memory['total'] <= limit
+  return Plan(**common, bytes_per_chip=memory, fits=fits, **costs)
 
 
 def _search(config: ConfigDict) -> Plan:
@@ -142,7 +138,11 @@ def _search(config: ConfigDict) -> Plan:
   best, too_many = None, math.inf
   plans: list[Plan] = []
   scale = 1.0
-  devices, _ = topology_lib.devices(config.plan.topology)
+  devices, chip = topology_lib.devices(config.plan.topology)
+  if chip is None:
+    raise errors.UserError(
+        f'plan.search: the memory of {devices[0].device_kind} is not known; '
+        "set plan.topology, such as 'v5e:2x4'")
   data = sharding.make_mesh(
       config.mesh.data, config.mesh.model, devices).shape['data']
   while True:
@@ -188,7 +188,7 @@ def _table(found: Plan) -> str:
            f'parameters          {found.parameters:,}']
   lines += [f'{name + " a chip":<20}{_gb(memory[name])}' for name in (
       'parameters', 'optimizer', 'arguments', 'temporaries', 'output',
-      'total', 'limit') if name in memory and math.isfinite(memory[name])]
+      'total', 'limit') if memory.get(name) is not None]
   for label, value, unit in (
       ('operations', found.flops_per_chip, 1e12),
       ('  of the model', found.model_flops_per_chip, 1e12),

@@ -1,0 +1,137 @@
+"""Backward passes that keep little: the same numbers as autodiff's."""
+
+import dataclasses
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from m3p_jax.model import initial
+from m3p_jax.model import layers
+from m3p_jax.model import lean
+from m3p_jax.model import lean_token_head
+from m3p_jax.model import m3p
+from m3p_jax.objectives import masked_lm
+from m3p_jax.objectives import matching
+from tests import models
+
+
+def close(found, wanted, tolerance=2e-6):
+  """Asserts that trees of arrays agree, by the size of each array."""
+  def check(a, b):
+    np.testing.assert_allclose(
+        a, b, rtol=0, atol=tolerance * max(float(jnp.abs(b).max()), 1e-3))
+  jax.tree.map(check, found, wanted)
+
+
+def normal(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def with_gradients(fn, *args):
+  """Returns (fn's value, gradients of a random sum of it by all args)."""
+  value, pull = jax.vjp(fn, *args)
+  return value, pull(normal(99, *value.shape).astype(value.dtype))
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_attention(rate):
+  query, key, value = (normal(i, 3, 5 + i, 2, 4) for i in range(3))
+  value = value[:, :key.shape[1]]
+  # One row may attend to two places, one to all but a hole.
+  mask = jnp.ones((3, 1, 1, key.shape[1]), bool).at[0, ..., 2:].set(False)
+  mask = mask.at[1, ..., 1].set(False)
+  dropout_key = jax.random.key(7) if rate else None
+
+  def plain(query, key, value):
+    logits = jnp.einsum('BTHK,BSHK->BHTS', query, key)
+    weights = jax.nn.softmax(jnp.where(mask, logits, -1e30))
+    if rate:
+      kept = jax.random.bernoulli(dropout_key, 1 - rate, weights.shape)
+      weights = jnp.where(kept, weights / (1 - rate), 0)
+    return jnp.einsum('BHTS,BSHK->BTHK', weights, value)
+
+  found = with_gradients(
+      lambda *args: lean.attention(*args, mask, dropout_key, rate),
+      query, key, value)
+  close(found, with_gradients(plain, query, key, value))
+
+
+def test_attention_of_padding_alone_is_no_nan():
+  query = normal(0, 1, 4, 2, 4)
+  found = with_gradients(lambda *args: lean.attention(
+      *args, jnp.zeros((1, 1, 1, 4), bool), None, 0.0), query, query, query)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+def test_gelu_map():
+  args = normal(0, 2, 3, 8) * 3, normal(1, 8, 5)
+  close(with_gradients(lean.gelu_map, *args),
+        with_gradients(lambda x, kernel: jax.nn.gelu(
+            x, approximate=False) @ kernel, *args))
+
+
+def test_layer_norm():
+  args = normal(0, 2, 3, 8) * 3 + 1, normal(1, 8), normal(2, 8)
+  params = {'scale': args[1], 'bias': args[2]}
+  found = with_gradients(lambda *a: layers.layer_norm(*a, 1e-5), *args)
+
+  def plain(x, scale, bias):
+    return layers.LayerNorm(1e-5).apply(
+        {'params': dict(params, scale=scale, bias=bias)}, x)
+
+  close(found, with_gradients(plain, *args))
+
+
+@pytest.mark.parametrize('rows', [
+    100, lean_token_head.BLOCK_ROWS, 2 * lean_token_head.BLOCK_ROWS + 30])
+def test_token_nats(rows):
+  vocab_size = rows - 9  # The rest of the table is padding.
+  hidden, table, bias = normal(0, 6, 8), normal(1, rows, 8), normal(2, rows)
+  target = jax.random.randint(jax.random.key(3), (6,), 0, vocab_size)
+
+  def plain(hidden, table, bias):
+    logits = (hidden @ table.T + bias)[:, :vocab_size]
+    return -jnp.take_along_axis(
+        jax.nn.log_softmax(logits), target[:, None], axis=1)[:, 0]
+
+  found = with_gradients(lambda *args: lean_token_head.nats(
+      *args, target, vocab_size)[0], hidden, table, bias)
+  close(found, with_gradients(plain, hidden, table, bias))
+  likeliest = lean_token_head.nats(hidden, table, bias, target, vocab_size)[1]
+  np.testing.assert_array_equal(
+      likeliest, (hidden @ table.T + bias)[:, :vocab_size].argmax(1))
+
+
+@pytest.fixture(scope='module')
+def loss_and_gradients():
+  """Returns a function of `remat`: a loss and its gradients."""
+  # What is compared compiles three times: one layer, and no optimizing.
+  config = dataclasses.replace(models.SHORT, num_layers=1)
+  params = nn.unbox(initial.init_params(config, jax.random.key(0)))
+  batch = models.short_words(models.batch())
+
+  def of(remat):
+    module = m3p.M3P(dataclasses.replace(config, remat=remat))
+
+    def losses(model):
+      masked, _ = masked_lm.loss(model, batch, jax.random.key(1))
+      matched, _ = matching.loss(model, batch, jax.random.key(2))
+      return masked.compute() + matched.compute()
+
+    return jax.jit(
+        jax.value_and_grad(lambda params: nn.apply(losses, module)(
+            {'params': params}, rngs={'dropout': jax.random.key(3)})),
+        compiler_options={'xla_backend_optimization_level': 0})(params)
+
+  return of
+
+
+def test_what_is_kept_changes_no_number(loss_and_gradients):
+  """With dropout: its masks are drawn again for the backward pass."""
+  assert models.SHORT.dropout and models.SHORT.attention_dropout
+  wanted = loss_and_gradients('none')
+  for remat in ('lean', 'full'):
+    close(loss_and_gradients(remat), wanted, 2e-5)

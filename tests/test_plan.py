@@ -1,0 +1,116 @@
+"""`--mode=plan`: what its file says, and what it does where a step is too big.
+
+Compiled for this machine, whose device gets the constants of a chip.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import math
+
+import jax
+import pytest
+
+from configs import base
+from input_pipeline import errors
+from m3p_jax import plan
+from m3p_jax.planning import chips
+from tests import models
+
+SIZE = dataclasses.replace(models.SHORT, dropout=0.0, attention_dropout=0.0)
+MB = 2 ** 20
+
+
+@pytest.fixture
+def chip(monkeypatch):
+  """Returns a function that gives this machine's device so much memory."""
+  def give(memory_bytes):
+    kind = jax.devices()[0].device_kind
+    monkeypatch.setitem(chips.CHIPS, 'v0', chips.Chip(
+        kind, 1e12, 1e10, memory_bytes))
+  return give
+
+
+def make_config(**changes):
+  config = base.get_config()
+  config.model.update(dataclasses.asdict(SIZE))
+  config.tasks = dict(
+      xmlm=base.task_config('masked_lm', 'text', 4),
+      mc_vlm=base.task_config('matching', 'image_text', 3))
+  config.data.text.max_length = config.data.image_text.max_length = 8
+  config.mesh.data = config.mesh.model = 1
+  config.plan.num_regions = 5
+  config.plan.update(changes)
+  return config
+
+
+def test_the_file_has_what_the_table_says(chip, tmp_path, capsys):
+  chip(64 * MB)
+  found = plan.plan(make_config(), tmp_path)
+  assert json.loads((tmp_path / 'plan.json').read_text()) == found
+  assert (found['chips'], found['mesh']) == (1, {'data': 1, 'model': 1})
+  # A matching task scores its right and its wrong pairs.
+  assert found['rows_per_step'] == 4 + 2 * 3
+  memory = found['bytes_per_chip']
+  assert memory['total'] == sum(
+      memory[name] for name in ('arguments', 'temporaries', 'output'))
+  assert memory['arguments'] > memory['parameters'] + memory['optimizer']
+  # Parameters are float32, and Adam has two moments of each.
+  assert memory['parameters'] == 4 * found['parameters']
+  assert memory['optimizer'] >= 2 * memory['parameters']
+  seconds = max(found['flops_per_chip'] / 1e12,
+                found['bytes_accessed_per_chip'] / 1e10)
+  assert math.isclose(found['roofline_step_seconds'], seconds)
+  assert math.isclose(found['rows_per_second'], 10 / seconds)
+  assert math.isclose(found['utilisation_bound'],
+                      found['model_flops_per_chip'] / 1e12 / seconds)
+  # The compiled program has the products of both passes and little more.
+  assert 0.9 < found['traced_flops_per_chip'] / found['flops_per_chip'] < 1.1
+  assert found['fits']
+  assert capsys.readouterr().out.strip().endswith('fits')
+
+
+def test_too_big_a_step_says_by_how_much_and_what_to_change(
+    chip, tmp_path, capsys):
+  chip(MB // 4)
+  found = plan.plan(make_config(), tmp_path)
+  assert not found['fits']
+  told = capsys.readouterr().out
+  assert 'does not fit' in told
+  assert 'more than there are' in told
+  assert 'tasks.*.batch_size' in told
+
+
+def test_search_finds_a_batch_that_fits_and_hardly_more_does(chip, tmp_path):
+  chip(2 * MB)
+  found = plan.plan(make_config(search=True), tmp_path)
+  assert found['fits']
+  assert found['rows_per_step'] > 10
+  memory = found['bytes_per_chip']
+  assert memory['total'] > 0.8 * memory['limit']
+
+
+def test_search_where_nothing_fits(chip, tmp_path):
+  chip(MB // 4)
+  with pytest.raises(errors.UserError, match='not even .* rows a step fit'):
+    plan.plan(make_config(search=True), tmp_path)
+  assert not (tmp_path / 'plan.json').exists()
+
+
+def test_an_unknown_device_has_no_limit(tmp_path):
+  found = plan.plan(make_config(), tmp_path)
+  text = (tmp_path / 'plan.json').read_text()
+  assert json.loads(text, parse_constant=pytest.fail) == found
+  assert found['bytes_per_chip']['limit'] is None
+  assert found['utilisation_bound'] is None
+
+
+def test_topologies_that_cannot_be_meant(tmp_path, monkeypatch):
+  with pytest.raises(errors.UserError, match="'v9x'.*v5e"):
+    plan.plan(make_config(topology='v9x:2x4'), tmp_path)
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+      importlib.util, 'find_spec',
+      lambda name, *rest: None if name == 'libtpu' else find(name, *rest))
+  with pytest.raises(errors.UserError, match='requirements-plan.txt'):
+    plan.plan(make_config(topology='v5e:2x4'), tmp_path)
