@@ -17,7 +17,6 @@ from ml_collections import config_flags
 from input_pipeline import errors
 from m3p_jax import command_line
 from m3p_jax import modes
-from m3p_jax.training import allocator
 from m3p_jax.training import progress
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -73,8 +72,6 @@ def main(argv):
     raise errors.UserError('--mode=search needs --query="..."')
   if _MODE.value == 'export' and not _OUT.value:
     raise errors.UserError('--mode=export needs --out=DIR')
-  if _MODE.value == 'train':
-    allocator.keep_freed_memory_on_cpus()
   # Imported here, so that --help and a wrong flag answer at once.
   from m3p_jax.training import summary
   summary.show(summary.command_rows(

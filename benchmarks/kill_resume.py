@@ -2,7 +2,7 @@
 
 python -m benchmarks.kill_resume --workdir=DIR --data_dir=DIR
   [--config=configs/quickstart.py:pretrain] [--kills=20] [--seed=0]
-  [--undisturbed=WORKDIR]
+  [--undisturbed=WORKDIR] [--life=SECONDS]
   [--config.KEY=VALUE ...]
 
 Trains once undisturbed (or takes such a run that is there), then again with `kill -9` after random times (seeded;
@@ -59,11 +59,11 @@ def killed(arguments, workdir: pathlib.Path, seconds: float) -> list[dict]:
   Args:
     arguments: of the command line.
     workdir: of the run.
-    seconds: that an undisturbed run takes.
+    seconds: between two kills, on average.
   """
   draw, met = random.Random(arguments.seed), []
   while len(met) < arguments.kills:
-    wait = draw.uniform(0.02, 0.2) * seconds
+    wait = draw.uniform(0.1, 1.9) * seconds
     process = start(arguments, workdir)
     try:
       process.wait(timeout=wait)
@@ -106,6 +106,8 @@ def main() -> int:
   parser.add_argument('--kills', type=int, default=20)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--undisturbed', type=pathlib.Path)
+  parser.add_argument('--life', type=float, help='seconds between two kills, '
+                      'on average; by default a tenth of the whole run')
   arguments, arguments.flags = parser.parse_known_args()
   if arguments.workdir.exists():
     parser.error(f'{arguments.workdir} is there; take another --workdir')
@@ -115,7 +117,7 @@ def main() -> int:
   else:
     finish(start(arguments, whole), whole)
   seconds = duration(whole)
-  met = killed(arguments, cut, seconds)
+  met = killed(arguments, cut, arguments.life or seconds / 10)
   final = [checkpoint.load(workdir)[0] for workdir in (whole, cut)]
   same = jax.tree.map(np.array_equal, *final)
   different = [jax.tree_util.keystr(path) for path, equal

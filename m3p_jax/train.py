@@ -66,7 +66,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
                  steps[-1], config.num_train_steps)
     return {}
   start_lib.use_compilation_cache()
-  allocator.keep_freed_memory_on_cpus()
+  if jax.default_backend() == 'cpu':
+    allocator.keep_freed_memory()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
   if hosts.is_first():

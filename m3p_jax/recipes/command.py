@@ -13,7 +13,6 @@ from ml_collections import config_flags
 from configs import base
 from input_pipeline import errors
 from m3p_jax import config_check
-from m3p_jax.training import allocator
 from m3p_jax.training import progress
 from m3p_jax.training import start
 
@@ -46,7 +45,6 @@ def run(recipe: Callable[[Options], None], *,
     if len(argv) > 1:
       raise errors.UserError(
           f'unexpected argument {argv[1]!r}: flags are written --name=value')
-    allocator.keep_freed_memory_on_cpus()
     progress.show_own_logs()
     start.use_compilation_cache()
     values = flags.FLAGS

@@ -1,26 +1,10 @@
 """Tells the C library to keep freed memory for the next training step."""
 
 import ctypes
-import pathlib
 import sys
 
 # Options of glibc's mallopt, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-# Device files of TPUs and GPUs. JAX itself can only be asked by starting it.
-_ACCELERATORS = ('accel*', 'nvidia[0-9]*', 'kfd', 'vfio/[0-9]*')
-
-
-def keep_freed_memory_on_cpus() -> bool:
-  """Returns `keep_freed_memory()` where no accelerator is, else False.
-
-  To be called as early as a program can: a thread that has an arena of its own
-  keeps it, and what such a thread frees goes back to the kernel. Beside an
-  accelerator many threads prepare data, and one arena would hold them up.
-  """
-  devices = pathlib.Path('/dev')
-  if any(next(devices.glob(name), None) for name in _ACCELERATORS):
-    return False
-  return keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:
