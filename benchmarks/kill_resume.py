@@ -5,9 +5,10 @@ python -m benchmarks.kill_resume --workdir=DIR --data_dir=DIR
   [--undisturbed=WORKDIR] [--life=SECONDS]
   [--config.KEY=VALUE ...]
 
-Trains once undisturbed (or takes such a run that is there), then again with `kill -9` after random times (seeded;
-they fall into compiling, training and saving alike), and compares the final
-parameters bit for bit. Exit status 1 where they differ.
+Trains once undisturbed (or takes such a run that is there), then again with
+`kill -9` after random times (seeded; they fall into compiling, training and
+saving alike), and compares the final parameters bit for bit. Exit status 1
+where they differ.
 """
 
 import argparse
