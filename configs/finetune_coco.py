@@ -1,11 +1,9 @@
 """Fine-tuning on MSCOCO (en ja zh) from pre-trained weights, base size.
 
-Needs `coco` (English and Japanese: Karpathy's split, STAIR) and `coco_cn`
-(Chinese: COCO-CN) prepared with region features, and weights:
---config.init_from. Chinese is evaluated on its own pictures:
---config.evaluation.dataset=coco_cn --config.evaluation.protocol=coco-cn-1k
---config.evaluation.languages=zh_CN. What a run of this size gives was not
-measured here.
+Needs `coco` (English and Japanese: Karpathy's splits, STAIR's captions beside
+them) and `coco_cn` (Chinese: COCO-CN) prepared with region features, and
+weights: --config.init_from. Chinese has a test set of its own, see `ALSO`. What
+a run of this size gives was not measured here.
 """
 
 import ml_collections
@@ -13,6 +11,9 @@ import ml_collections
 from configs import finetuning
 
 LANGUAGES = ('en', 'ja', 'zh_CN')
+# Evaluated beside `config.evaluation`, with these values of it replaced.
+ALSO = ({'dataset': 'coco_cn', 'protocol': 'coco-cn-1k',
+         'languages': ('zh_CN',)},)
 
 
 def get_config(setting: str = 'all') -> ml_collections.ConfigDict:

@@ -1,8 +1,10 @@
 """Fine-tuning on Multi30K (en de fr cs) from pre-trained weights, base size.
 
-Needs `multi30k` prepared with region features, and weights: --config.init_from.
-The rates are the release's; steps and batch are a start, and what a run of this
-size gives was not measured here.
+Needs `multi30k` (training: five captions in en and de, one in fr and cs, as the
+paper has them) and `multi30k_task1` (evaluation: one caption in each) prepared
+with region features, and weights: --config.init_from. The rates are the
+release's; steps and batch are a start, and what a run of this size gives was
+not measured here.
 Source: reference.md, section 5: 24 anchors a GPU, accumulated over 4 steps.
 """
 
@@ -21,5 +23,6 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
   config.num_train_steps = 3_000
   config.optimizer.warmup_steps = 300
   config.evaluation.update(dict(
-      protocol='multi30k-task1', dataset='multi30k', mode='joint'))
+      protocol='multi30k-task1', dataset='multi30k_task1',
+      mode='joint'))
   return config

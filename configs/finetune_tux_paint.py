@@ -8,6 +8,7 @@ import ml_collections
 
 from configs import finetuning
 from configs import quickstart
+from input_pipeline import errors
 
 LANGUAGES = quickstart.SUPERVISED
 # Mean recall of models that were tried once on nearly this protocol (pictures
@@ -26,7 +27,15 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
 
   Of its recipes only the quickstart's, contrastive alone, is used: there are
   too few pictures for the joint encoder to learn more than it knows.
+
+  Raises:
+    ValueError: an unknown setting or language.
+    UserError: the release's recipe.
   """
+  if 'reference' in setting.split(','):
+    raise errors.UserError(
+        f'{setting!r}: Tux Paint has the quickstart\'s recipe alone; allowed: '
+        'no "reference"')
   chosen = finetuning.get_config(setting, LANGUAGES, batch_size=64)
   config = quickstart.get_config('en' if setting == 'en' else 'all')
   if chosen.data.image_text.languages != LANGUAGES:

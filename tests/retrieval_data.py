@@ -1,8 +1,10 @@
 """A made-up retrieval set and a tiny run, shared by the evaluation tests."""
 
+from collections.abc import Mapping
 import json
 import pathlib
 import shutil
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -21,6 +23,7 @@ from tests import toy
 
 LANGUAGE_IDS = {'en': 0, 'de': 1}
 TOKENIZER = {'source': 'toy', 'sha256': 'ab'}
+MANIFEST = {'tokenizer': TOKENIZER, 'languages': list(LANGUAGE_IDS)}
 # Reads the toy datasets; a short word table, for it is written to disk.
 CONFIG = model_config_lib.ModelConfig(
     vocab_size=500, width=16, num_heads=2, mlp_width=32, num_layers=1,
@@ -59,15 +62,17 @@ def make_workdir(folder: pathlib.Path) -> pathlib.Path:
   return workdir
 
 
-def save_checkpoint(folder: pathlib.Path, *, step: int) -> None:
+def save_checkpoint(
+    folder: pathlib.Path, *, step: int,
+    config: model_config_lib.ModelConfig = CONFIG,
+    manifest: Mapping[str, Any] = MANIFEST) -> None:
   """Saves weights drawn with the step as their seed."""
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(CONFIG, key)))(
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
       jax.random.key(step))
   state = train_step.TrainState(
       step=jnp.int32(step), params=params, frozen={}, opt_state=())
   checkpointer = checkpoint.Checkpointer(folder)
-  checkpointer.save(state, None, config=CONFIG, manifest={
-      'tokenizer': TOKENIZER, 'languages': list(LANGUAGE_IDS)})
+  checkpointer.save(state, None, config=config, manifest=dict(manifest))
   checkpointer.close()
 
 

@@ -104,6 +104,11 @@ def test_karpathy_and_what_follows_its_splits(tmp_path):
       'a.jpg': ('train', [('ja', '文 1 val')]),
       'c.jpg': ('validation', [('ja', '文 3 train')]),
       'd.jpg': ('test', [('ja', '文 4 train'), ('ja', '文 4 val')])}
+  # Beside COCO's own file they are captions of the same images.
+  both = _items('coco', tmp_path)
+  assert {image: len(captions) for image, (_, captions) in both.items()} == {
+      'a.jpg': 6, 'b.jpg': 5, 'c.jpg': 6, 'd.jpg': 7}
+  assert _items('coco', tmp_path, 'ja') == _items('stair', tmp_path)
   (tmp_path / 'uvl_captions').mkdir()
   for code, protocol in (('en', 2), ('ja', 4), ('zh', 5)):
     (tmp_path / 'uvl_captions' / f'coco.{code}.pkl').write_bytes(pickle.dumps(
@@ -132,8 +137,9 @@ def test_coco_cn(tmp_path):
   _write(tmp_path / 'data' / 'coco-cn_ext.icap2020.txt',
          'a#0\t一只猫', 'a#1\t猫', 'c#0\t狗', 'z#0\t鸟')
   assert _items('coco_cn', tmp_path) == {
-      'a': ('train', [('zh_CN', '一只猫'), ('zh_CN', '猫')]),
-      'c': ('test', [('zh_CN', '狗')]), 'z': ('train', [('zh_CN', '鸟')])}
+      'a.jpg': ('train', [('zh_CN', '一只猫'), ('zh_CN', '猫')]),
+      'c.jpg': ('test', [('zh_CN', '狗')]),
+      'z.jpg': ('train', [('zh_CN', '鸟')])}
   _write(tmp_path / 'more.txt', 'a 0 猫')
   with pytest.raises(errors.UserError, match=r'more\.txt:1.*imgname#k'):
     _items('coco_cn', tmp_path)

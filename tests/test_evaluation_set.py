@@ -23,6 +23,15 @@ def test_captions_are_distinct_and_their_groups_are_right():
                        if group in groups}
 
 
+def test_pictures_of_a_group_are_never_each_others_negatives():
+  found = evaluation_set.load(toy.data_dir(), 'pairs', 'test', ('en',), 16)
+  ids_B, groups_B = found.regions.image_id_B, np.array(found.groups)
+  # By these numbers the objectives tell who is wrong for whom.
+  assert len(set(groups_B)) < len(groups_B)
+  np.testing.assert_array_equal(
+      ids_B[:, np.newaxis] == ids_B, groups_B[:, np.newaxis] == groups_B)
+
+
 def test_rows_are_the_captions():
   found = evaluation_set.load(toy.data_dir(), 'pairs', 'test', ('de',), 64)
   rows = found.captions['de']

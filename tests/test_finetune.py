@@ -57,6 +57,17 @@ def test_the_reference_recipe_is_the_releases():
       5.0, 5e-5)
 
 
+def test_the_recipe_can_be_the_releases(tmp_path):
+  recipes = {name: finetune.Finetune(
+      name, tmp_path, tmp_path, init_from='x', overrides={}, is_reference=True)
+             for name in ('coco', 'tux_paint')}
+  config = recipes['coco'].config('each', 'ja')
+  assert list(config.tasks) == ['retrieval']
+  assert config.data.image_text.languages == ('ja',)
+  with pytest.raises(errors.UserError, match='allowed: no "reference"'):
+    recipes['tux_paint'].config('all', '')
+
+
 def test_one_command_trains_and_evaluates_the_settings(tmp_path, monkeypatch):
   pretrained = retrieval_data.make_workdir(tmp_path)
   monkeypatch.setattr(finetune_tux_paint, 'LANGUAGES', ('en', 'de'))

@@ -126,10 +126,36 @@ def test_without_results_it_says_what_to_do(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_another_sets_results_are_not_mixed_in(workdir):
-  other = test_results.HEADER | {'split': 'validation'}
-  results.update(workdir, other, 'dual', 'all', test_results.cell(en=77.7))
-  assert '77.7' not in report.build(workdir)
+def test_another_sets_results_stand_apart(workdir):
+  other = test_results.HEADER | {'split': 'validation', 'protocol': 'xtd10'}
+  results.update(workdir, other, 'dual', 'all', test_results.cell(
+      en=77.7) | {'deviations': ['139 pictures instead of 1000']})
+  text = ' '.join(check(report.build(workdir)).text)
+  own, others = text.split('Retrieval: tux_paint, validation')
+  assert '77.7' not in own and 'instead of' not in own
+  assert 'xtd10' in others and '77.7' in others
+  assert 'published numbers: 139 pictures instead of 1000' in ' '.join(
+      others.split())
+
+
+def test_every_metric_of_every_language_is_there(workdir):
+  cell = test_results.cell(trained=('en', 'de'), en=48., de=44.)
+  found = {'median_rank': 3., 'mean_rank': 12.25, 'mrr': .4567,
+           'ndcg10': .5678, 'num_queries': 1234}
+  one = cell['languages']['de']
+  cell['languages']['de'] = one | {
+      'interval': [40.5, 47.25], 'gap_to_english': 4.,
+      'text_to_image': one['text_to_image'] | found}
+  results.update(workdir, test_results.HEADER, 'dual', 'all', cell)
+  tables = dict(re.findall(
+      r'<details[^>]*><summary>(\w+)</summary>(.*?)</details>',
+      report.build(workdir), re.S))
+  rows = [row for row in re.findall(r'<tr>.*?</tr>', tables['all'])
+          if 'German' in row]
+  assert [re.findall(r'<td>(.*?)</td>', row)[1:] for row in rows] == [
+      ['44.0', '40.5–47.2', '4.0', '+4.0'],
+      ['1,234', '44.0', '44.0', '44.0', '3.0', '12.2', '0.457', '0.568'],
+      ['–', '44.0', '44.0', '44.0', '–', '–', '–', '–']]
 
 
 @pytest.mark.parametrize('low, high', [

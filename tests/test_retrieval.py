@@ -276,6 +276,32 @@ def test_a_picture_without_features_is_named():
                   language_ids=IDS)
 
 
+def test_an_empty_gallery_is_told():
+  empty = dataclasses.replace(
+      DATA, image_ids=[], regions=retrieval_data.regions_of(
+          DATA, np.arange(0)))
+  with pytest.raises(errors.UserError, match='the gallery is empty'):
+    retrieval.run(models.tiny()[1], models.TINY, empty, ('en',), mode='dual',
+                  language_ids=IDS)
+
+
+def test_scores_that_are_no_numbers_are_told():
+  features_BRF = np.array(DATA.regions.features_BRF)
+  features_BRF[4] = np.nan
+  broken = dataclasses.replace(
+      DATA, regions=DATA.regions._replace(features_BRF=features_BRF))
+  scorer = scoring.Scorer(make_engine(64), broken, ('en', 'de'), 'tux-paint',
+                          IDS)
+  with pytest.raises(errors.UserError, match=(
+      r"^en: .*caption 0 and picture 'animals/4' is NaN \(11 of 77 are")):
+    scorer.dual()
+  wanted = {'en': np.zeros((6, 7), bool), 'de': np.zeros((5, 7), bool)}
+  wanted['de'][2, 3:5] = True
+  with pytest.raises(errors.UserError, match=(
+      r"^de: .*caption 2 and picture 'animals/4' is NaN \(1 of 2 are")):
+    scorer.match(wanted)
+
+
 def test_data_of_another_tokenizer_is_refused(workdir, config):
   path = workdir.parent / 'data' / 'pairs' / 'manifest.json'
   before = path.read_text()

@@ -1,5 +1,6 @@
 """Karpathy's JSON of COCO and Flickr30k: the splits that everyone uses."""
 
+from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
@@ -33,17 +34,24 @@ def picture(image: dict[str, Any]) -> str:
       image.get('filepath', ''), image['filename']).as_posix()
 
 
-def items(builder: annotations.Builder, name: str,
+def items(builder: annotations.Builder, name: str, *,
+          more: Mapping[int, Sequence[tuple[str, str]]] | None = None,
           ) -> list[builder_lib.ImageItem]:
-  """Returns the items with English captions of `dataset_<name>.json`."""
+  """Returns the images of `dataset_<name>.json` that have captions.
+
+  Args:
+    builder: whose folder and languages are meant.
+    name: of the file.
+    more: {COCO's number of an image: captions in other languages}.
+  """
   path = annotations.find(builder.folder, f'dataset_{name}.json')
-  if not builder.language('en', path):
-    return []
-  found = []
+  is_wanted, found = bool(builder.language('en', path)), []
   for image in images(path):
-    found.append(builder.item(
-        picture(image), image['split'], image_id=image['filename'],
-        captions=(('en', annotations.check_keys(
-            sentence, ('raw',), f'{path}, {image["filename"]}')['raw'])
-                  for sentence in image['sentences'])))
+    captions = [('en', annotations.check_keys(
+        sentence, ('raw',), f'{path}, {image["filename"]}')['raw'])
+                for sentence in image['sentences'] if is_wanted]
+    captions += (more or {}).get(image.get('cocoid'), ())
+    if captions:
+      found.append(builder.item(picture(image), image['split'], captions,
+                                image_id=image['filename']))
   return found

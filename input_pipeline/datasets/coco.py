@@ -1,16 +1,18 @@
-"""COCO captions in English, in Karpathy's splits.
+"""COCO captions in English, and in Japanese where STAIR's lie beside them.
 
-`--raw_dir` holds `dataset_coco.json`; `train` and `restval` are one split
-(113,287 images). Pictures, where there are any, in `images/train2014/…`.
+`--raw_dir` holds `dataset_coco.json`, Karpathy's splits; `train` and `restval`
+are one split (113,287 images). `stair_captions*.json` may be there too.
+Pictures, where there are any, in `images/train2014/…`.
 """
 
 from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import karpathy
+from input_pipeline.caption_files import stair_captions
 
 
 class Builder(annotations.Builder):
-  """113,287 / 5,000 / 5,000 images with five captions each."""
+  """113,287 / 5,000 / 5,000 images with five captions each, a language."""
 
   def items(self) -> list[builder.ImageItem]:
-    return karpathy.items(self, 'coco')
+    return karpathy.items(self, 'coco', more=stair_captions.read(self))

@@ -2,7 +2,8 @@
 
 `--raw_dir` holds text files of lines `imgname#k<TAB>caption` (any name that
 ends in `.txt`), and the lists `coco-cn_{train,val,test}.txt`. Images on no
-list, as those of the extension, go into `train`.
+list, as those of the extension, go into `train`. They are named as in COCO
+(`imgname.jpg`), so that both sets' captions of one image are known to be its.
 """
 
 import re
@@ -38,5 +39,5 @@ class Builder(annotations.Builder):
         if match:
           captions.setdefault(match['name'], []).append(
               ('zh_CN', match['text']))
-    return [self.item(f'{name}.jpg', splits.get(name, 'train'), found,
-                      image_id=name) for name, found in captions.items()]
+    return [self.item(f'{name}.jpg', splits.get(name, 'train'), found)
+            for name, found in captions.items()]

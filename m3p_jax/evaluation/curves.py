@@ -57,7 +57,7 @@ def two_stage(files: Sequence[Mapping[str, Any]]) -> str:
   drawn = [charts.lines(
       {'two stages': [(point['top_k'], point['mean_recall'])
                       for point in curve]},
-      title='mean recall by k (0 = dual encoder alone)', x_label='k'),
+      title='mean recall by k (0 = dual alone)', x_label='k'),
            charts.lines(
       {'two stages': [(point['pairs_share'], point['mean_recall'])
                       for point in curve]},

@@ -81,7 +81,7 @@ def _caption(code: str, text: str) -> str:
 def _figure(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
   name = html.escape(found['english'] or found['image_id'])
   uri = pictures.get(found['image_id'])
-  picture = (f'<img src="{uri}" alt="{name}" loading="lazy">' if uri
+  picture = (f'<img src="{uri}" alt="{name}">' if uri
              else html.escape(found['image_id']))
   state = ' class="right"' if found['is_right'] else ''
   return (f'<figure{state}><div class="picture">{picture}</div>'
@@ -108,7 +108,7 @@ def attention(content: Content) -> str:
       name = html.escape(word['word'])
       figures.append(
           f'<figure><div class="looked"><img src="{pair["picture"]}" '
-          f'alt="{html.escape(pair["image_id"])}" loading="lazy"><svg '
+          f'alt="{html.escape(pair["image_id"])}"><svg '
           'viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">'
           f'{boxes}</svg></div><figcaption><bdi>{name}</bdi></figcaption>'
           '</figure>')
@@ -137,13 +137,15 @@ def reranking(choice: Content) -> str:
   by_weight = sorted(
       (float(w), v) for w, v in choice['joint_weight_curve'].items())
   dual, largest = by_k[0][1], by_k[-1][0]
+  series = ['re-ranked', 'dual alone']
   drawn = [charts.lines(
-      {'re-ranked': by_k}, title='mean recall by top k (0 = dual alone)',
+      {series[0]: by_k}, title='mean recall by top k (0 = dual alone)',
       x_label='candidates re-ranked')]
   weighed = [(w, v) for w, v in by_weight if w >= 0]
   if len(weighed) > 1:
     drawn.append(charts.lines(
-        {'re-ranked': weighed, 'dual alone': [(w, dual) for w, _ in weighed]},
+        dict(zip(series, (weighed, [(w, dual) for w, _ in weighed]),
+                 strict=True)),
         title=f'mean recall by joint weight, top {largest}',
         x_label='joint weight'))
   alone = dict(by_weight).get(-1.0)
@@ -161,7 +163,7 @@ def reranking(choice: Content) -> str:
       'Both were chosen on the validation split, averaged over languages: '
       f'top {choice["top_k"]}, score = {rule}. There the dual encoder alone '
       f'gives {dual:.1f}, re-ranked {dict(by_k)[choice["top_k"]]:.1f}.{note}',
-      f'<div class="grid">{"".join(drawn)}</div>')
+      charts.legend(series) + f'<div class="grid">{"".join(drawn)}</div>')
 
 
 def ablation(markdown: str) -> str:
@@ -217,5 +219,6 @@ def facts(content: Content, timings: Content) -> str:
             in timings.items() if 'seconds' in one]
     total = sum(one.get('seconds', 0) for one in timings.values())
     parts.append('<h3>Time</h3>' + sections.table(
-        ['stage', 'minutes'], [*rows, ['*all', f'*{total / 60:.1f}']]))
+        ['stage', 'minutes'],
+        [*rows, ['*together', f'*{total / 60:.1f}']]))
   return sections.section('How this came about', '', ''.join(parts))

@@ -70,7 +70,6 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
     raise errors.UserError(
         f'{num_hosts} hosts score together, but have no folder to share')
   _check(regions, questions)
-  counts_I = regions.mask_BR.sum(1)
   counts_I = partition.count_regions(regions)
   size = partition.block_size(
       max(len(one.pictures_I) for one in questions.values()),

@@ -18,6 +18,7 @@ from input_pipeline import errors
 from m3p_jax import metrics
 from m3p_jax.evaluation import curves
 from m3p_jax.evaluation import details
+from m3p_jax.evaluation import metric_tables
 from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import sections
@@ -43,7 +44,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
 
 def build(workdir: pathlib.Path) -> str:
   """Returns the report as HTML."""
-  named = _result_files(workdir)
+  named, *others = _result_files(workdir)
   files = list(named.values())
   ranks = {row: query_ranks.load(path, setting) for row, (path, setting)
            in zip(sections.rows_of(files), (
@@ -55,6 +56,7 @@ def build(workdir: pathlib.Path) -> str:
   parts = (
       sections.overview(files),
       sections.by_language(files),
+      *(sections.overview(list(one.values())) for one in others),
       curves.recall(ranks),
       curves.consistency(sections.rows_of(files)),
       details.examples(examples, setting),
@@ -63,12 +65,13 @@ def build(workdir: pathlib.Path) -> str:
       curves.two_stage(files),
       details.reranking(results.read(workdir / 'rerank_choice.json')),
       sections.losses(_runs(workdir)),
+      *(metric_tables.section(list(one.values())) for one in (named, *others)),
       details.ablation(ablation.read_text() if ablation.exists() else ''),
       details.facts(files[0], results.read(workdir / 'timings.json')))
   dataset = html.escape(files[0]['dataset'].replace('_', ' ').title())
   return string.Template(_TEMPLATE.read_text(encoding='utf-8')).substitute(
-      title=f'M3P on {dataset}: pictures found in '
-      f'{_num_languages(files)} languages',
+      title=f'M3P on {dataset}: pictures found in {_num_languages(files)} '
+      f'language{"s"[:_num_languages(files) > 1]}',
       subtitle='One Transformer for pictures and text, pre-trained on '
       'captions with words switched into other languages, searched in '
       'languages it saw and languages it did not. Mean recall, per cent:',
@@ -82,23 +85,24 @@ def _num_languages(files) -> int:
 
 
 def _result_files(workdir: pathlib.Path,
-                  ) -> dict[pathlib.Path, dict[str, Any]]:
-  """Returns retrieval.json and other modes on its set, by path.
+                  ) -> list[dict[pathlib.Path, dict[str, Any]]]:
+  """Returns the results of each test set by path, retrieval.json's first.
 
   Raises:
     UserError: there are none.
   """
   paths = [workdir / 'retrieval.json',
            *sorted(workdir.glob('retrieval_*.json'))]
-  found = {path: results.read(path) for path in paths}
-  found = {path: content for path, content in found.items() if content}
+  found: dict[tuple[str, ...], dict[pathlib.Path, dict[str, Any]]] = {}
+  for path in paths:
+    if content := results.read(path):
+      found.setdefault(tuple(content[key] for key in results.HEADER), {})[
+          path] = content
   if not found:
     raise errors.UserError(
         f'{workdir}: no retrieval.json; evaluate first (python main.py '
         f'--mode=evaluate --workdir={workdir})')
-  first = next(iter(found.values()))
-  return {path: content for path, content in found.items() if all(
-      content[key] == first[key] for key in results.HEADER)}
+  return list(found.values())
 
 
 def _runs(workdir: pathlib.Path) -> dict[str, list[dict[str, float]]]:

@@ -37,6 +37,7 @@ class Scorer:
     """
     self._engine = engine
     self._regions = retrieval_set.regions
+    self._image_ids = retrieval_set.image_ids
     _check_pictures(retrieval_set)
     self.trials: dict[str, list[protocols.Trial]] = {}
     self._slices: dict[str, slice] = {}
@@ -59,11 +60,16 @@ class Scorer:
                         for one, language in sets]))
 
   def dual(self) -> dict[str, np.ndarray]:
-    """Returns {language: float32 [C, I], logit_scale · cosine}."""
+    """Returns {language: float32 [C, I], logit_scale · cosine}.
+
+    Raises:
+      UserError: a score is NaN.
+    """
     images_IE = self._engine.embed_images(self._regions, title='pictures')
     texts_CE = self._engine.embed_texts(self._texts, title='captions')
     logits_CI = self._engine.logit_scale() * np.einsum(
         'CE,IE->CI', texts_CE, images_IE)
+    self._refuse_nan(logits_CI, np.ones_like(logits_CI, bool))
     return {name: logits_CI[rows] for name, rows in self._slices.items()}
 
   def wanted(self, dual: Mapping[str, np.ndarray],
@@ -79,7 +85,11 @@ class Scorer:
     return found
 
   def match(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns {language: float32 [C, I] match logits}, NaN where not wanted."""
+    """Returns {language: float32 [C, I] match logits}, NaN where not wanted.
+
+    Raises:
+      UserError: a score is NaN.
+    """
     logits_CI = np.full((len(self._texts.language_C),
                          len(self._regions.mask_BR)), np.nan, np.float32)
     wanted_CI = np.concatenate([wanted[name] for name in self._slices])
@@ -87,7 +97,21 @@ class Scorer:
     if len(text_P):
       logits_CI[text_P, image_P] = self._engine.match(
           self._regions, self._texts, image_P, text_P, title='pairs')
+    self._refuse_nan(logits_CI, wanted_CI)
     return {name: logits_CI[rows] for name, rows in self._slices.items()}
+
+  def _refuse_nan(self, scores_CI: np.ndarray,
+                  is_scored_CI: np.ndarray) -> None:
+    """Raises UserError where a score of all languages' captions is NaN."""
+    text_P, image_P = np.nonzero(is_scored_CI & np.isnan(scores_CI))
+    if len(text_P):
+      name, rows = next((name, rows) for name, rows in self._slices.items()
+                        if text_P[0] < rows.stop)
+      raise errors.UserError(
+          f'{name}: the score of caption {text_P[0] - rows.start} and picture '
+          f'{self._image_ids[image_P[0]]!r} is NaN ({len(text_P)} of '
+          f'{is_scored_CI.sum()} are); the weights or features that gave it '
+          'are broken')
 
   def match_all(self, folder: pathlib.Path | None = None,
                 origin: Mapping[str, Any] | None = None,

@@ -93,17 +93,20 @@ def overview(files: Sequence[Content]) -> str:
   first = files[0]
   cell = next(iter(first['settings'].values()))
   count = next(iter(cell['languages'].values()))['num_images']
+  deviations = ''.join(
+      f'<br><b>Not comparable with published numbers:</b> {html.escape(one)}.'
+      for one in cell.get('deviations', ()))
   return section(
-      'Retrieval',
-      'Mean recall in per cent: the mean of R@1, R@5 and R@10, text → image '
-      f'and image → text, on {count} pictures of '
-      f'{html.escape(first["dataset"])} ({html.escape(first["split"])}); '
-      f'{MODES[first["mode"]]} unless a row says otherwise. '
+      f'Retrieval: {first["dataset"]}, {first["split"]}',
+      f'Protocol <code>{html.escape(first["protocol"])}</code>, {count} '
+      f'pictures; {MODES[first["mode"]]} unless a row says otherwise. Mean '
+      'recall in per cent: the mean of R@1, R@5 and R@10, text → image and '
+      'image → text. '
       'Chance is exact, for the number of right answers and candidates. '
       'Settings: <i>no_finetune</i> is pre-training alone; <i>en</i>, '
       '<i>each</i> and <i>all</i> are fine-tuned on captions in English, in '
-      'each language, in all supervised languages.',
-      f'{body}<details><summary>Every language</summary>{full}</details>')
+      f'each language, in all supervised languages.{deviations}',
+      f'{body}<details open><summary>Every language</summary>{full}</details>')
 
 
 def _value_rows(rows: Mapping[str, Content],

@@ -9,10 +9,11 @@ that are done are skipped, what was cut off goes on.
 
 --config.KEY=VALUE replaces a value in every run: --config.data.image_text.
 shots=20 trains on 20 pictures a language. configs/finetune_NAME.py has the
-values.
+values. --reference takes the recipe of the release.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import importlib
 import pathlib
 import pkgutil
@@ -25,6 +26,7 @@ import configs
 from configs import finetuning
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import evaluation_set
 from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -34,6 +36,8 @@ from m3p_jax.recipes import command
 from m3p_jax.recipes import stages
 
 _PREFIX = 'finetune_'
+# More languages are shown in groups.
+_MOST_COLUMNS = 6
 
 
 def names() -> list[str]:
@@ -48,8 +52,20 @@ class Finetune:
 
   def __init__(self, name: str, workdir: pathlib.Path,
                data_dir: pathlib.Path, *, init_from: str,
-               overrides: Mapping[str, Any]):
-    """Args: `overrides` are config values by dotted key."""
+               overrides: Mapping[str, Any], is_reference: bool = False):
+    """Names the runs; nothing is read.
+
+    Args:
+      name: of configs/finetune_NAME.py.
+      workdir: where the results go.
+      data_dir: of prepared sets.
+      init_from: pre-trained weights.
+      overrides: config values by dotted key.
+      is_reference: the release's recipe, see configs/finetuning.py.
+
+    Raises:
+      UserError: an unknown name, or no weights.
+    """
     choices.check('--name', name, names())
     if not init_from:
       raise errors.UserError(
@@ -58,12 +74,15 @@ class Finetune:
     self._module = importlib.import_module(f'configs.{_PREFIX}{name}')
     self.workdir, self._data_dir = workdir, data_dir
     self._init_from, self._overrides = init_from, dict(overrides)
+    self._recipe = 'reference' if is_reference else ''
 
   def run(self, settings: Sequence[str]) -> None:
     """Trains and evaluates the settings, those that are done excepted."""
     runs = [(setting, language) for setting in settings for language in (
         self._module.LANGUAGES if setting == 'each' else ('',))]
-    recipe = stages.Stages(self.workdir, 2 * len(runs))
+    recipe = stages.Stages(self.workdir, sum(
+        (setting != 'no_finetune') + len(self.evaluations(setting, language))
+        for setting, language in runs))
     for setting, language in runs:
       self._run(recipe, setting, language)
     report.write(self.workdir)
@@ -71,42 +90,74 @@ class Finetune:
   def config(self, setting: str, language: str) -> ml_collections.ConfigDict:
     """Returns the config of one run; `language` of `each`, else ''."""
     config = self._module.get_config(
-        f'{setting},{language}' if language else setting)
+        ','.join(filter(None, (setting, language, self._recipe))))
     config.update_from_flattened_dict(self._overrides)
     config.data.data_dir = str(self._data_dir)
     config.init_from = _checkpoints(self._init_from)
     return config
 
+  def evaluations(self, setting: str,
+                  language: str) -> list[ml_collections.ConfigDict]:
+    """Returns the configs of a run's evaluations, one a test set."""
+    found = []
+    for changes in ({}, *getattr(self._module, 'ALSO', ())):
+      config = self.config(setting, language)
+      config.evaluation.update(changes)
+      if language:
+        # One setting of several runs: each language was in one of them.
+        config.data.image_text.languages = tuple(self._module.LANGUAGES)
+        asked = tuple(config.evaluation.languages)
+        if language not in asked and asked != (evaluation_set.ALL,):
+          continue
+        config.evaluation.languages = (language,)
+      if setting != 'no_finetune':
+        config.init_from = str(
+            self.workdir / setting / language / 'checkpoints')
+      found.append(config)
+    return found
+
   def _run(self, recipe: stages.Stages, setting: str, language: str) -> None:
     config = self.config(setting, language)
     name = '_'.join(filter(None, (setting, language)))
-    folder = self.workdir / setting / language
     if setting != 'no_finetune':
       stages.run_training(
-          recipe, name, config, folder, after=(),
+          recipe, name, config, self.workdir / setting / language, after=(),
           title=f'{name}: fine-tune on '
           f'{", ".join(config.data.image_text.languages)}')
-    evaluated = config.copy_and_resolve_references()
-    if setting != 'no_finetune':
-      evaluated.init_from = str(folder / 'checkpoints')
-    if language:
-      # One setting of several runs: each language was in one of them.
-      evaluated.evaluation.languages = (language,)
-      evaluated.data.image_text.languages = tuple(self._module.LANGUAGES)
-    recipe.run(
-        f'evaluate_{name}',
-        lambda: retrieval.evaluate(evaluated, self.workdir),
-        title=f'{name}: evaluate', output=self.workdir / 'retrieval.json',
-        settings=[self._init_from, evaluated.evaluation.to_dict()],
-        after=[] if setting == 'no_finetune' else [name])
+    for evaluated in self.evaluations(setting, language):
+      c = evaluated.evaluation
+      is_main = c.dataset == config.evaluation.dataset
+      recipe.run(
+          f'evaluate_{name}' + ('' if is_main else f'_{c.dataset}'),
+          functools.partial(retrieval.evaluate, evaluated, self.workdir),
+          title=f'{name}: evaluate on {c.dataset}',
+          output=self._results(evaluated),
+          settings=[self._init_from, c.to_dict()],
+          after=[] if setting == 'no_finetune' else [name])
+
+  def _results(self, config: ml_collections.ConfigDict) -> pathlib.Path:
+    """Returns the file that an evaluation goes to."""
+    c = config.evaluation
+    return results.path_for(
+        self.workdir, {key: c[key] for key in results.HEADER}, c.mode)
 
   def table(self) -> str:
     """Returns mean recall with intervals in Markdown, and what was tried."""
-    path = self.workdir / 'retrieval.json'
-    content = results.read(path)
-    return table(
-        path, results.language_groups(content), list(content['settings']),
-        floors=getattr(self._module, 'FLOORS', {}))
+    parts = []
+    for config in self.evaluations('no_finetune', ''):
+      path = self._results(config)
+      content = results.read(path)
+      # Languages that fit have a column each, as in the papers.
+      groups = results.language_groups(content)
+      names = [name for group in groups.values() for name in group]
+      if len(names) <= _MOST_COLUMNS:
+        groups = {name: [name] for name in names}
+      parts.append(
+          f'{content["dataset"]} ({content["split"]}), protocol '
+          f'{content["protocol"]}, {content["mode"]}:\n\n' + table(
+              path, groups, list(content['settings']),
+              floors=getattr(self._module, 'FLOORS', {})))
+    return '\n\n'.join(parts)
 
 
 def _checkpoints(path: str) -> str:
@@ -126,7 +177,7 @@ def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
     settings: in the order of the rows.
     floors: {title: {language: mean recall}} of what is to be beaten.
   """
-  titles = [title if len(names) == 1 else f'{len(names)} {title}'
+  titles = [names[0] if len(names) == 1 else f'{len(names)} {title}'
             for title, names in groups.items()]
   lines = ['| setting | ' + ' | '.join(titles) + ' |',
            '|---|' + '---:|' * len(titles)]
@@ -170,7 +221,8 @@ def main(options: command.Options) -> None:
   for setting in values.settings:
     choices.check('--settings', setting, finetuning.SETTINGS)
   recipe = Finetune(values.name, options.workdir, options.data_dir,
-                    init_from=values.init_from, overrides=options.overrides)
+                    init_from=values.init_from, overrides=options.overrides,
+                    is_reference=values.reference)
   recipe.run(values.settings)
   print('\nMean recall in per cent, with 95 % bootstrap intervals over '
         f'pictures:\n\n{recipe.table()}')
@@ -180,5 +232,8 @@ if __name__ == '__main__':
   flags.DEFINE_string('name', 'tux_paint', 'Of configs/finetune_NAME.py.')
   flags.DEFINE_string(
       'init_from', '', 'Pre-trained weights: a checkpoint or a workdir.')
+  flags.DEFINE_bool(
+      'reference', False, 'The recipe of the release: four candidates in each '
+      'direction, random negatives, binary cross-entropy.')
   flags.DEFINE_list('settings', list(finetuning.SETTINGS), 'Which, in order.')
   command.run(main, workdir='runs/finetune')
