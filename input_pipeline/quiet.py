@@ -1,6 +1,7 @@
-"""Keeps from the terminal what TensorFlow says about GPUs when it is imported.
+"""Keeps from the terminal what TensorFlow and TFDS say of themselves.
 
-Its C++ libraries write to stderr before any of its settings is read.
+TensorFlow's C++ libraries write to stderr about GPUs when it is imported,
+before any of its settings is read.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ import importlib.machinery
 import os
 import sys
 import tempfile
+
+from absl import logging
 
 _NAME = 'tensorflow'
 
@@ -30,6 +33,20 @@ def stderr_on_failure() -> Iterator[None]:
     finally:
       os.dup2(kept, 2)
       os.close(kept)
+
+
+@contextlib.contextmanager
+def logs() -> Iterator[None]:
+  """Holds back what is logged below errors.
+
+  TFDS says what it reads, and warns of its own deprecated names.
+  """
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -124,7 +124,8 @@ def _card(one: searcher_lib.Result, number: int, rank: int, mode: str,
              f'{markup.percent(one.match)}</span>' + score)
   picture = (
       f'<img src="picture/{number}" alt="" loading="lazy" decoding="async">'
-      if one.path else '<span class="m3p-blank" aria-hidden="true">▢</span>')
+      if one.thumbnail else
+      '<span class="m3p-blank" aria-hidden="true">▢</span>')
   return (
       f'<li><button type="button" class="m3p-card'
       f'{" m3p-decided" if decided else ""}" data-number="{number}" '
