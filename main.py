@@ -15,9 +15,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from input_pipeline import errors
+from input_pipeline import quiet
 from m3p_jax import command_line
 from m3p_jax import modes
-from m3p_jax.training import progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
@@ -62,7 +62,7 @@ def main(argv):
     raise errors.UserError(f'unexpected argument {argv[1]!r}: flags are '
                            f'written --name=value{hint}')
   if not flags.FLAGS['verbosity'].present:
-    progress.show_own_logs()
+    quiet.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
   given = config_flags.get_override_values(flags.FLAGS['config'])
   for name, mode in _OWN_FLAGS.items():
