@@ -41,7 +41,8 @@ class Detail(NamedTuple):
 def header(dataset: str, count: int, languages: Sequence[str],
            model: str) -> str:
   """Returns the head of the page: what is searched, and by what."""
-  name = dataset.replace('_', ' ')
+  # `captions` is what anybody's own pictures are prepared as.
+  name = 'pictures' if dataset == 'captions' else dataset.replace('_', ' ')
   names = ', '.join(map(languages_lib.name, languages))
   return (
       '<header class="m3p-header"><div><p class="m3p-kicker">M3P · search '
@@ -51,7 +52,7 @@ def header(dataset: str, count: int, languages: Sequence[str],
       f'<li><strong>{count:,}</strong> pictures</li>'
       f'<li title="{markup.text(names)}"><strong>{len(languages)}</strong> '
       'languages</li>'
-      f'<li><strong>{markup.text(model)}</strong> of the model</li></ul>'
+      f'<li>model <strong>{markup.text(model)}</strong></li></ul>'
       '</header>')
 
 
