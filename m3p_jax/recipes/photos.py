@@ -194,8 +194,7 @@ def main(options: command.Options) -> None:
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{values.query!r}:\n')
   for rank, result in enumerate(searcher.search(values.query, values.k), 1):
-    name = result.image_id.removeprefix(f'{_LINK}/')
-    print(f'{rank:3}  {result.score:6.3f}  {folder / name}')
+    print(f'{rank:3}  {result.score:6.3f}  {result.path}')
   print(f'\nSearch on:  {summary.command(options.workdir)} --mode=search '
         '--query="…"\n'
         f'In the browser:  make serve WORKDIR={summary.short(options.workdir)}')
