@@ -180,8 +180,8 @@ def _words(one: Detail) -> str:
       '<h3>Where each word looks</h3>'
       f'<p class="m3p-note">The joint encoder finds that '
       f'<q dir="auto">{markup.text(_short(one.query))}</q> fits with '
-      f'{markup.percent(explanation.match)}. Brighter = more of the word’s '
-      'attention, compared with the rest of the picture.</p>'
+      f'{markup.percent(explanation.match)}. Stronger colour = more of the '
+      'word’s attention, compared with the rest of the picture.</p>'
       f'<div class="m3p-words">{figures}</div>{more}')
 
 
