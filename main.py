@@ -15,9 +15,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from input_pipeline import errors
+from input_pipeline import quiet
 from m3p_jax import command_line
 from m3p_jax import modes
-from m3p_jax.training import progress
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
@@ -28,27 +28,27 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     'mode', 'train', list(modes.MODES), 'What to do.')
 _QUERY = flags.DEFINE_string(
-    'query', '', 'What to search for, in any language (--mode=search).')
+    'query', '', 'What to search for, in any language.')
 _K = flags.DEFINE_integer(
-    'k', 10, 'How many pictures to show (--mode=search).', lower_bound=1)
+    'k', 10, 'How many pictures to show.', lower_bound=1)
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'HOST:PORT of process 0, where several processes train '
-    'as one (--mode=train). A TPU pod needs none of these three flags.')
+    'as one. A TPU pod needs none of these three flags.')
 _NUM_PROCESSES = flags.DEFINE_integer(
     'num_processes', None, 'How many processes there are (--coordinator).')
 _PROCESS_ID = flags.DEFINE_integer(
     'process_id', None, 'Which of them this one is, from 0 (--coordinator).')
 _PORT = flags.DEFINE_integer(
-    'port', 7860, 'Where the page listens; 0 = any free port (--mode=serve).',
+    'port', 7860, 'Where the page listens; 0 = any free port.',
     lower_bound=0, upper_bound=65535)
 _HOST = flags.DEFINE_string(
     'host', '127.0.0.1', 'Address that the page listens on; 0.0.0.0 = open to '
-    'other machines, without a password (--mode=serve).')
+    'other machines, without a password.')
 _WHAT = flags.DEFINE_enum(
     'what', 'index', ['index'], 'index: the vectors, names and captions of '
-    'config.evaluation.dataset, and a manifest (--mode=export).')
+    'config.evaluation.dataset, and a manifest.')
 _OUT = flags.DEFINE_string(
-    'out', '', 'Folder to write, which must not exist (--mode=export).')
+    'out', '', 'Folder to write, which must not exist.')
 # Flags that belong to one mode.
 _OWN_FLAGS = {flag: name for name, mode in modes.MODES.items()
               for flag in mode.flags}
@@ -62,7 +62,7 @@ def main(argv):
     raise errors.UserError(f'unexpected argument {argv[1]!r}: flags are '
                            f'written --name=value{hint}')
   if not flags.FLAGS['verbosity'].present:
-    progress.show_own_logs()
+    quiet.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
   given = config_flags.get_override_values(flags.FLAGS['config'])
   for name, mode in _OWN_FLAGS.items():

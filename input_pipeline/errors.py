@@ -10,6 +10,8 @@ from typing import Any
 from absl import app
 from absl import flags
 
+from input_pipeline import quiet
+
 
 class UserError(ValueError):
   """A mistake that its user can mend: names the thing, the value, the rule."""
@@ -51,6 +53,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
   """Runs an absl main; a user's mistake becomes one line, exit status 2."""
 
   def wrapped(argv: Sequence[str]) -> None:
+    if not flags.FLAGS['verbosity'].present:
+      quiet.show_own_logs()
     try:
       main(argv)
     except BrokenPipeError:

@@ -5,7 +5,6 @@ python -m input_pipeline.export --dataset=NAME --data_dir=DIR --format=NAME \
 """
 
 from collections.abc import Iterator, Sequence
-import contextlib
 import json
 import os
 import pathlib
@@ -13,12 +12,12 @@ import shutil
 import sys
 
 from absl import flags
-from absl import logging
 import numpy as np
 import tqdm
 
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import quiet
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source
 
@@ -31,18 +30,7 @@ def names() -> list[str]:
           if hasattr(source.module_of(name), 'Writer')]
 
 
-@contextlib.contextmanager
-def _silence():
-  """Leaves out what TFDS says of its own code and files."""
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
-  try:
-    yield
-  finally:
-    logging.set_verbosity(verbosity)
-
-
-@_silence()
+@quiet.logs()
 def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
            out: str | os.PathLike, overwrite: bool = False) -> int:
   """Returns how many images were written, of all splits in their order.

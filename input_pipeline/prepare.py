@@ -21,6 +21,7 @@ from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
+from input_pipeline import quiet
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import tokenizer as tokenizer_lib
@@ -135,7 +136,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   partial = unfinished.begin(folder, key)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
-  options.thumbnails = partial / 'thumbnails' if has_pictures else None
+  options.copies = partial if has_pictures else None
   try:
     builder = builder_class(options=options, data_dir=partial)
     with _quiet():
@@ -173,15 +174,9 @@ def _beam_config(options: str) -> tfds.download.DownloadConfig:
 @contextlib.contextmanager
 def _quiet():
   """Leaves TFDS's reports out: stdout is for results, stderr has a bar."""
-  verbosity = logging.get_verbosity()
-  # It warns of its own deprecated names.
-  logging.set_verbosity(logging.ERROR)
   tfds.disable_progress_bar()  # Its bars would know no total.
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      yield
-  finally:
-    logging.set_verbosity(verbosity)
+  with quiet.logs(), contextlib.redirect_stdout(io.StringIO()):
+    yield
 
 
 def main(argv: Sequence[str]) -> None:

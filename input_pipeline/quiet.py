@@ -1,15 +1,21 @@
-"""Keeps from the terminal what TensorFlow says about GPUs when it is imported.
+"""Keeps from the terminal what libraries say of themselves.
 
-Its C++ libraries write to stderr before any of its settings is read.
+TensorFlow's C++ libraries write to stderr about GPUs when it is imported,
+before any of its settings is read.
 """
 
 from collections.abc import Iterator
 import contextlib
 import importlib.abc
 import importlib.machinery
+import logging as standard_logging
 import os
+import pathlib
 import sys
 import tempfile
+
+from absl import logging
+import tqdm
 
 _NAME = 'tensorflow'
 
@@ -30,6 +36,35 @@ def stderr_on_failure() -> Iterator[None]:
     finally:
       os.dup2(kept, 2)
       os.close(kept)
+
+
+@contextlib.contextmanager
+def logs() -> Iterator[None]:
+  """Holds back what is logged below errors.
+
+  TFDS says what it reads, and warns of its own deprecated names.
+  """
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def show_own_logs() -> None:
+  """Shows this project's INFO lines, and of its libraries only warnings."""
+  root = str(pathlib.Path(__file__).parents[1])
+  outside = str(pathlib.Path(tqdm.__file__).parents[1])
+  logging.use_absl_handler()  # Notebooks start without it.
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(standard_logging.Formatter(
+      '%(levelname).1s %(asctime)s %(message)s', '%H:%M:%S'))
+  handler.addFilter(
+      lambda record: record.levelno >= standard_logging.WARNING or (
+          record.pathname.startswith(root)
+          and not record.pathname.startswith(outside)))
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,6 +1,7 @@
 """What each `--mode` is for: the text of `main.py --help`."""
 
 from collections.abc import Sequence
+import re
 import textwrap
 from typing import NamedTuple
 
@@ -93,7 +94,9 @@ def _describe(chosen: Sequence[flags.Flag]) -> list[str]:
   for flag in chosen:
     # The modes are explained where they stand.
     told = (f'{", ".join(_choices(flag))}; see below'
-            if flag.name == 'mode' else flag.help)
+            if flag.name == 'mode'
+            # absl puts <the|choices> in front.
+            else re.sub(r'^<[^>]*>: ', '', flag.help))
     default = ('' if flag.default in (None, '')
                else f' (default: {flag.default})')
     lines += textwrap.wrap(

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline import regions
-from input_pipeline.building import builder
+from input_pipeline.building import copies
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import tiles
 
@@ -107,7 +107,8 @@ def test_own_pictures(raw, tmp_path):
   assert [text.decode() for text in records['black.png']['captions']['text']
           ] == ['A cat.', 'Eine Katze.']
   for image_id in records:
-    Image.open(folder / 'thumbnails' / builder.thumbnail_name(image_id)).load()
+    assert max(Image.open(copies.small(folder, image_id)).size) <= 160
+    assert copies.original(folder, image_id) == (raw / image_id).resolve()
 
 
 def test_unusable_items_are_counted(raw, tmp_path):

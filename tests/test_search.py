@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 
 from input_pipeline import errors
+from input_pipeline.building import copies
 from m3p_jax import search
 from tests import retrieval_data
 from tests import toy
@@ -181,14 +182,28 @@ def test_the_command_prints_ranked_lines(searcher, workdir, capsys):
   assert [line.split()[0] for line in lines[2:]] == ['1', '2', '3', '4']
 
 
-def test_thumbnails_are_found(searcher, workdir):
-  folder = workdir.parent / 'data' / 'pairs' / 'thumbnails'
-  folder.mkdir(exist_ok=True)
-  Image.new('RGB', (8, 8)).save(folder / 'picture 3.webp')
-  manifest = workdir.parent / 'data' / 'pairs' / 'manifest.json'
+def test_originals_are_named_and_small_copies_where_they_have_gone(
+    searcher, workdir, tmp_path, capsys):
+  del searcher  # Its fixture puts the toy tokenizer in place.
+  folder = workdir.parent / 'data' / 'pairs'
+  for name in copies.FOLDERS:
+    (folder / name).mkdir(exist_ok=True)
+  file = tmp_path / 'my picture.png'
+  image = Image.new('RGB', (300, 200))
+  image.save(file)
+  copies.keep(folder, 'picture 3', file, image)
+  manifest = folder / 'manifest.json'
   manifest.write_text(json.dumps(json.loads(manifest.read_text())))
-  paths = {result.image_id: result.path
-           for result in search.load(workdir).search('a', k=99)}
-  assert paths['picture 3'].endswith('picture 3.webp')
-  assert os.path.isabs(paths['picture 3'])
-  del searcher
+
+  def found():
+    return {result.image_id: result
+            for result in search.load(workdir).search('a', k=99)}
+
+  result = found()['picture 3']
+  assert result.path == str(file)
+  assert Image.open(result.thumbnail).size == (160, 107)
+  assert found()['picture 4'].path == ''
+  search.main_search(workdir, 'a', 99)
+  assert str(file) in capsys.readouterr().out
+  file.unlink()
+  assert found()['picture 3'].path == result.thumbnail

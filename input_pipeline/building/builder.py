@@ -14,6 +14,7 @@ from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import records
 from input_pipeline import regions
+from input_pipeline.building import copies
 from input_pipeline.building import extracted
 from input_pipeline.building import sharded_builder
 from input_pipeline.building import shards
@@ -25,7 +26,6 @@ Options = sharded_builder.Options
 SPLITS = sharded_builder.SPLITS
 _BATCH = 32
 _SENTENCES = 4096
-_THUMBNAIL_SIDE = 160
 
 
 class ImageItem(NamedTuple):
@@ -51,11 +51,6 @@ class TextItem(NamedTuple):
   split: str
   language: str
   text: str
-
-
-def thumbnail_name(image_id: str) -> str:
-  """Returns the file name of a picture's small copy."""
-  return image_id.replace('/', '__') + '.webp'
 
 
 class TextBuilder(sharded_builder.Builder, skip_registration=True):
@@ -143,11 +138,9 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
     """Returns an item's picture, of which a small copy is kept."""
     path, is_svg = item.path, item.path.suffix.lower() == '.svg'
     picture = pictures.read(svg.rasterise(path) if is_svg else path)
-    if self.options.thumbnails:
-      small = picture.image.copy()
-      small.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-      small.save(
-          self.options.thumbnails / thumbnail_name(item.image_id), quality=80)
+    if self.options.copies:
+      copies.keep(
+          self.options.copies, item.image_id, item.path, picture.image)
     return picture
 
   def _encode(self, item: ImageItem, report: shards.Report):

@@ -38,7 +38,7 @@ class Options:
       of regions.
     features_format: how to read that, see `extracted.py`.
     storage: how features are stored, see `records.STORAGE`.
-    thumbnails: folder that small copies of the pictures are written to.
+    copies: folder that keeps what is shown of the pictures, see `copies.py`.
     shards: folder of finished shards, kept until all are there.
   """
   raw_dir: str = ''
@@ -48,7 +48,7 @@ class Options:
   features: str = 'grid'
   features_format: str = ''
   storage: str = 'float16'
-  thumbnails: pathlib.Path | None = None
+  copies: pathlib.Path | None = None
   shards: pathlib.Path | None = None
 
 

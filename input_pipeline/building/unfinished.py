@@ -12,6 +12,7 @@ import pathlib
 import shutil
 from typing import Any
 
+from input_pipeline.building import copies
 from input_pipeline.building import shards
 
 SKIPPED = 'skipped.jsonl'
@@ -34,7 +35,7 @@ def begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
   saved = partial / _OPTIONS
   if not saved.exists() or json.loads(saved.read_text()) != key:
     shutil.rmtree(partial, ignore_errors=True)
-  for name in ('shards', 'thumbnails'):
+  for name in ('shards', *copies.FOLDERS):
     (partial / name).mkdir(parents=True, exist_ok=True)
   # Drafts that a killed run has left, TFDS's and ours.
   shutil.rmtree(partial / folder.name, ignore_errors=True)
@@ -55,8 +56,8 @@ def tidy(partial: pathlib.Path, reports: Mapping[str, shards.Report], *,
         file.write(json.dumps({'split': split, 'item': item, 'reason': reason},
                               ensure_ascii=False) + '\n')
   (partial / _OPTIONS).unlink()
-  for name in ('shards', 'downloads') + (() if has_pictures else (
-      'thumbnails',)):
+  for name in ('shards', 'downloads',
+               *(() if has_pictures else copies.FOLDERS)):
     shutil.rmtree(partial / name, ignore_errors=True)
 
 

@@ -70,7 +70,7 @@ class Builder(builder.ImageTextBuilder):
     if not self.options.raw_dir or not path.is_file():
       raise errors.UserError(
           f'--raw_dir is {self.options.raw_dir!r}; allowed: a folder with '
-          f'{FILE} (see design: a line an image) and its pictures')
+          f'{FILE} (docs/your_own_pictures.md has its format) and its pictures')
     wanted = self.options.languages
     items, seen = [], set()
     for number, line in enumerate(_read(path).split('\n'), start=1):

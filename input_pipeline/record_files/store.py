@@ -9,12 +9,12 @@ W words.
 import os
 from typing import Any, NamedTuple
 
-from absl import logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from input_pipeline import errors
+from input_pipeline import quiet
 from input_pipeline import records
 from input_pipeline.record_files import prepared
 from input_pipeline.record_files import record_index
@@ -136,10 +136,7 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
       name: True for name in builder.info.features if name not in _UNUSED}
   if 'captions' in wanted:
     wanted['captions'] = dict.fromkeys(_CAPTION_FEATURES, True)
-  verbosity = logging.get_verbosity()
-  # TFDS's partial decoding warns of TFDS's own code, ten times.
-  logging.set_verbosity(logging.ERROR)
-  try:
+  with quiet.logs():
     # TFDS would cache by itself, and keep a second copy in memory; and it would
     # read several files in turn.
     stored = builder.as_dataset(
@@ -147,8 +144,6 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
         decoders=tfds.decode.PartialDecoding(wanted),
         read_config=tfds.ReadConfig(
             try_autocache=False, interleave_cycle_length=1))
-  finally:
-    logging.set_verbosity(verbosity)
   batches = list(stored.ragged_batch(_READ_RECORDS))
   if not batches:
     raise errors.UserError(f'split {split!r} of {dataset!r} has no records')

@@ -16,13 +16,13 @@ import jax
 from ml_collections import config_flags
 
 from input_pipeline import errors
+from input_pipeline import quiet
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
 from m3p_jax.convert import output
 from m3p_jax.convert import report
 from m3p_jax.model import config as model_config
-from m3p_jax.training import progress
 
 _COMMANDS = {'import': ('from', 'path', 'out'),
              'export': ('to', 'checkpoint', 'out'),
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
   jax.config.update('jax_platforms', 'cpu')
   # What asks the process to end raises, so that drafts are removed.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  progress.show_own_logs()
+  quiet.show_own_logs()
   {'import': _import, 'export': _export, 'check': _check}[argv[1]](flags.FLAGS)
 
 

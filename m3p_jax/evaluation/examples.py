@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import evaluation_set
-from input_pipeline.building import builder
+from input_pipeline.building import copies
 from m3p_jax.evaluation import results
 
 # Queries in one report, mistakes among them, and pictures shown for each.
@@ -20,8 +20,7 @@ NUM_SHOWN = 5
 def thumbnail(data_dir: str | pathlib.Path, dataset: str,
               image_id: str) -> pathlib.Path | None:
   """Returns the small picture that `prepare` wrote; None where it did not."""
-  path = (pathlib.Path(data_dir) / dataset / 'thumbnails'
-          / builder.thumbnail_name(image_id))
+  path = copies.small(pathlib.Path(data_dir) / dataset, image_id)
   return path if path.exists() else None
 
 

@@ -12,8 +12,8 @@ from ml_collections import config_flags
 
 from configs import base
 from input_pipeline import errors
+from input_pipeline import quiet
 from m3p_jax import config_check
-from m3p_jax.training import progress
 from m3p_jax.training import start
 
 
@@ -45,7 +45,7 @@ def run(recipe: Callable[[Options], None], *,
     if len(argv) > 1:
       raise errors.UserError(
           f'unexpected argument {argv[1]!r}: flags are written --name=value')
-    progress.show_own_logs()
+    quiet.show_own_logs()
     start.use_compilation_cache()
     values = flags.FLAGS
     try:

@@ -27,6 +27,7 @@ from m3p_jax.recipes import command
 from m3p_jax.recipes import data
 from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
+from m3p_jax.training import summary
 
 # A picture by its name; what it really is, its bytes tell.
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff',
@@ -193,13 +194,10 @@ def main(options: command.Options) -> None:
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{values.query!r}:\n')
   for rank, result in enumerate(searcher.search(values.query, values.k), 1):
-    name = result.image_id.removeprefix(f'{_LINK}/')
-    print(f'{rank:3}  {result.score:6.3f}  {folder / name}')
-  where = options.workdir
-  if where.is_relative_to(pathlib.Path.cwd()):
-    where = where.relative_to(pathlib.Path.cwd())
-  print(f'\nSearch on:  python main.py --workdir={where} --mode=search '
-        '--query="…"')
+    print(f'{rank:3}  {result.score:6.3f}  {result.path}')
+  print(f'\nSearch on:  {summary.command(options.workdir)} --mode=search '
+        '--query="…"\n'
+        f'In the browser:  make serve WORKDIR={summary.short(options.workdir)}')
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import scoring
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.training import summary as summary_lib
 
 TOP_KS = (1, 2, 3, 5, 8, 12, 20)
 # Re-ranking the test split in all languages may take this long.
@@ -119,13 +120,12 @@ def summary(workdir: pathlib.Path) -> str:
       mark = ' (held out)' if title == 'held out' else ''
       lines.append(f'| {name}{mark} | {values} | {cells[0]["chance"]:.1f} |')
   run = next(iter(content['settings'].values()))['run']
-  where = workdir
-  if workdir.is_relative_to(pathlib.Path.cwd()):
-    where = workdir.relative_to(pathlib.Path.cwd())
+  where = summary_lib.short(workdir)
   return '\n'.join([
       *lines, '', f'{run["machine"]}, commit {run["commit"]}, {run["date"]}',
       '', f'Report:  {where}/report.html',
-      f'Search:  python main.py --workdir={where} --mode=search '
+      f'Search:  {summary_lib.command(workdir)} --mode=search '
       '--query="ein roter Apfel"',
+      f'         make serve WORKDIR={where}, in the browser',
       f'More:    make rerank WORKDIR={where} · make ablation '
       f'WORKDIR={where}'])

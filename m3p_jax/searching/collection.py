@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline.building import copies
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import index as index_lib
@@ -213,15 +214,15 @@ def _make_index(data_dir: pathlib.Path, dataset: str, collection: Collection,
     collection: its pictures.
     embed: makes the vectors.
   """
-  from input_pipeline.building import builder  # Imports TensorFlow.
   captions = [''] * len(collection.image_ids)
   for text, pictures in reversed(collection.captions.get('en', {}).items()):
     for picture in pictures:
       captions[picture] = text
-  folder = (data_dir / dataset / 'thumbnails').absolute()
-  paths = [folder / builder.thumbnail_name(image_id)
-           for image_id in collection.image_ids]
+  folder = (data_dir / dataset).absolute()
+  small = [copies.small(folder, one) for one in collection.image_ids]
   return index_lib.Index(
       collection.image_ids, captions,
-      [str(path) if path.exists() else '' for path in paths],
+      [str(path) if path.exists() else '' for path in small],
+      [str(copies.original(folder, one) or '')
+       for one in collection.image_ids],
       embed(collection.regions))

@@ -28,8 +28,8 @@ def export(searcher: searcher_lib.Searcher,
   """Writes the index of a collection and returns its manifest.
 
   The folder appears whole or not at all: `vectors.npy` (float32 [I, E], unit
-  length; row i belongs to line i of) `pictures.jsonl` (image_id, picture and
-  captions by language), and `manifest.json`.
+  length; row i belongs to line i of) `pictures.jsonl` (image_id, its small
+  copy, its original and captions by language), and `manifest.json`.
 
   Args:
     searcher: of the collection.
@@ -83,9 +83,11 @@ def _pictures(searcher: searcher_lib.Searcher,
     for text, pictures in written.items():
       for picture in dict.fromkeys(pictures):
         captions[picture].setdefault(language, []).append(text)
-  return [{'image_id': image_id, 'picture': path, 'captions': written}
-          for image_id, path, written in zip(
-              index.image_ids, index.paths, captions, strict=True)]
+  return [{'image_id': image_id, 'picture': small, 'original': original,
+           'captions': written}
+          for image_id, small, original, written in zip(
+              index.image_ids, index.thumbnails, index.originals, captions,
+              strict=True)]
 
 
 def is_here(path: pathlib.Path) -> bool:
@@ -151,7 +153,8 @@ class Source(collection_lib.Source):
     return index_lib.Index(
         [line['image_id'] for line in lines],
         [(line['captions'].get('en') or [''])[0] for line in lines],
-        [line['picture'] for line in lines], vectors_IE)
+        [line['picture'] for line in lines],
+        [line.get('original', '') for line in lines], vectors_IE)
 
   def captions(self, language: str, weights: weights_lib.Weights
                ) -> dict[str, list[int]]:

@@ -20,13 +20,20 @@ class Index:
   Attributes:
     image_ids: the pictures' names.
     captions: the pictures' first English captions; '' where there is none.
-    paths: the pictures' small copies; '' where there is none.
+    thumbnails: the pictures' small copies; '' where there is none.
+    originals: files that they were read from; '' where that is not known.
     vectors_IE: float32, unit length.
   """
   image_ids: list[str]
   captions: list[str]
-  paths: list[str]
+  thumbnails: list[str]
+  originals: list[str]
   vectors_IE: np.ndarray
+
+  def file(self, number: int) -> str:
+    """Returns the file of a picture; '' where it is not there any more."""
+    path = self.originals[number]
+    return path if path and os.path.isfile(path) else ''
 
 
 def fingerprint(folder: pathlib.Path, split: str,
@@ -46,7 +53,8 @@ def read(path: pathlib.Path, key: str) -> Index | None:
   try:
     return Index(
         found['image_ids'].tolist(), found['captions'].tolist(),
-        found['paths'].tolist(), found['vectors_IE'])
+        found['thumbnails'].tolist(), found['originals'].tolist(),
+        found['vectors_IE'])
   except KeyError as error:
     logging.warning('%s cannot be read, made again: %s', path, error)
     return None
@@ -58,7 +66,8 @@ def write(path: pathlib.Path, key: str, made: Index) -> None:
       vectors_IE=made.vectors_IE,
       image_ids=np.array(made.image_ids, np.str_),
       captions=np.array(made.captions, np.str_),
-      paths=np.array(made.paths, np.str_)))
+      thumbnails=np.array(made.thumbnails, np.str_),
+      originals=np.array(made.originals, np.str_)))
 
 
 def read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray] | None:

@@ -30,11 +30,13 @@ class Result(NamedTuple):
     image_id: its name in the collection.
     score: what the mode orders by: the cosine of query and picture (dual), the
       joint encoder's match logit (joint), or a sum of both (rerank).
-    path: of a small copy of it; '' where there is none.
+    path: of its file, or of its small copy where that has gone; '' where there
+      is neither.
     caption: its first English caption; '' where there is none.
     cosine: of query and picture, −1 to 1.
     match: probability that they match, by the joint encoder; None where it did
       not look at the picture.
+    thumbnail: path of a small copy, in WebP; '' where there is none.
   """
   image_id: str
   score: float
@@ -42,6 +44,7 @@ class Result(NamedTuple):
   caption: str
   cosine: float
   match: float | None = None
+  thumbnail: str = ''
 
 
 class Description(NamedTuple):
@@ -110,10 +113,10 @@ class Searcher(embedder.Embedder):
     """Returns the first k pictures of a ranking."""
     index = self.index
     return [Result(
-        index.image_ids[i], float(ranking.score_I[i]), index.paths[i],
-        index.captions[i], float(ranking.cosine_I[i]),
-        rankings.probability(ranking.match_I[i]))
-            for i in ranking.order_I[:k]]
+        index.image_ids[i], float(ranking.score_I[i]),
+        index.file(i) or index.thumbnails[i], index.captions[i],
+        float(ranking.cosine_I[i]), rankings.probability(ranking.match_I[i]),
+        index.thumbnails[i]) for i in ranking.order_I[:k]]
 
   def similar(self, image: Any, k: int = 10) -> list[Result]:
     """Returns the k pictures of the collection nearest to a picture.

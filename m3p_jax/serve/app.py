@@ -9,10 +9,16 @@ from fastapi import responses
 from fastapi.middleware import trustedhost
 import gradio
 
+from m3p_jax.searching import index as index_lib
 from m3p_jax.serve import finder as finder_lib
 from m3p_jax.serve import guard
 from m3p_jax.serve import page
+from m3p_jax.serve import renditions
 from m3p_jax.serve import uploads as uploads_lib
+
+# Of all pictures that are served.
+_TYPE = 'image/webp'
+_HEADERS = {'cache-control': 'private, max-age=86400'}
 
 
 def create(finder: finder_lib.Finder, *,
@@ -25,7 +31,7 @@ def create(finder: finder_lib.Finder, *,
       that no other site can pass as this one.
   """
   app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-  _add_routes(app, finder.searcher.index.paths, finder.uploads)
+  _add_routes(app, finder.searcher.index, finder.uploads)
   gradio.mount_gradio_app(
       app, page.build(finder), '/', allowed_paths=[], show_error=False,
       max_file_size=0, ssr_mode=False, mcp_server=False, run_history=False,
@@ -36,20 +42,27 @@ def create(finder: finder_lib.Finder, *,
   return app
 
 
-def _add_routes(app: fastapi.FastAPI, paths: Sequence[str],
+def _add_routes(app: fastapi.FastAPI, index: index_lib.Index,
                 uploads: uploads_lib.Uploads) -> None:
+  large_pictures = renditions.Renditions(index)
 
   # A number, never a path, names a picture: nothing else can be asked for.
   @app.get('/picture/{number}')
   def picture(number: int) -> responses.Response:
-    if number >= len(paths) or not paths[number]:
+    if number >= len(index.thumbnails):
       raise fastapi.HTTPException(404)
-    path = pathlib.Path(paths[number])
+    path = pathlib.Path(index.thumbnails[number])
     if not path.is_file():
       raise fastapi.HTTPException(404)
-    return responses.FileResponse(
-        path, media_type='image/webp',
-        headers={'cache-control': 'private, max-age=86400'})
+    return responses.FileResponse(path, media_type=_TYPE, headers=_HEADERS)
+
+  @app.get('/picture/{number}/large')
+  def large(number: int) -> responses.Response:
+    content = (large_pictures.get(number)
+               if number < len(index.thumbnails) else None)
+    if content is None:
+      return picture(number)
+    return responses.Response(content, media_type=_TYPE, headers=_HEADERS)
 
   @app.post(guard.LOOK)
   async def look(request: fastapi.Request) -> responses.Response:

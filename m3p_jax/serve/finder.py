@@ -97,7 +97,7 @@ class Finder:
       return
     image_id = index.image_ids[number]
     detail = render.Detail(
-        f'picture/{number}', index.captions[number] or image_id, image_id,
+        f'picture/{number}/large', index.captions[number] or image_id, image_id,
         self.searcher.read(image_id), query)
     yield render.detail(detail, busy='Looking at the picture…')
     if query:

@@ -24,7 +24,7 @@ _MAX_DRAINED_BYTES = 2**28
 _OPEN = {
     'GET': re.compile(
         r'/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json'
-        r'|(assets|static|svelte)/[\w./@-]+|picture/\d{1,9}'
+        r'|(assets|static|svelte)/[\w./@-]+|picture/\d{1,9}(/large)?'
         r'|gradio_api/(info|queue/data|heartbeat/\w+|startup-events'
         r'|theme\.css|call/\w+/\w+))'),
     'POST': re.compile(

@@ -41,7 +41,8 @@ class Detail(NamedTuple):
 def header(dataset: str, count: int, languages: Sequence[str],
            model: str) -> str:
   """Returns the head of the page: what is searched, and by what."""
-  name = dataset.replace('_', ' ')
+  # `captions` is what anybody's own pictures are prepared as.
+  name = 'pictures' if dataset == 'captions' else dataset.replace('_', ' ')
   names = ', '.join(map(languages_lib.name, languages))
   return (
       '<header class="m3p-header"><div><p class="m3p-kicker">M3P · search '
@@ -51,7 +52,7 @@ def header(dataset: str, count: int, languages: Sequence[str],
       f'<li><strong>{count:,}</strong> pictures</li>'
       f'<li title="{markup.text(names)}"><strong>{len(languages)}</strong> '
       'languages</li>'
-      f'<li><strong>{markup.text(model)}</strong> of the model</li></ul>'
+      f'<li>model <strong>{markup.text(model)}</strong></li></ul>'
       '</header>')
 
 
@@ -124,7 +125,8 @@ def _card(one: searcher_lib.Result, number: int, rank: int, mode: str,
              f'{markup.percent(one.match)}</span>' + score)
   picture = (
       f'<img src="picture/{number}" alt="" loading="lazy" decoding="async">'
-      if one.path else '<span class="m3p-blank" aria-hidden="true">▢</span>')
+      if one.thumbnail else
+      '<span class="m3p-blank" aria-hidden="true">▢</span>')
   return (
       f'<li><button type="button" class="m3p-card'
       f'{" m3p-decided" if decided else ""}" data-number="{number}" '
@@ -178,8 +180,8 @@ def _words(one: Detail) -> str:
       '<h3>Where each word looks</h3>'
       f'<p class="m3p-note">The joint encoder finds that '
       f'<q dir="auto">{markup.text(_short(one.query))}</q> fits with '
-      f'{markup.percent(explanation.match)}. Brighter = more of the word’s '
-      'attention, compared with the rest of the picture.</p>'
+      f'{markup.percent(explanation.match)}. Stronger colour = more of the '
+      'word’s attention, compared with the rest of the picture.</p>'
       f'<div class="m3p-words">{figures}</div>{more}')
 
 

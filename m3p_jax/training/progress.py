@@ -1,9 +1,7 @@
 """Follows a run one step behind: metrics, rates, the bar, the broken loss."""
 
 from collections.abc import Callable, Mapping
-import logging as standard_logging
 import math
-import pathlib
 import signal
 import threading
 import time
@@ -13,7 +11,6 @@ import zlib
 from absl import logging
 import jax
 import numpy as np
-import tqdm
 
 from input_pipeline import bars
 from input_pipeline import errors
@@ -184,18 +181,3 @@ def _example_ids(batch: batch_lib.Batch) -> str:
     ids = [f'{zlib.crc32(np.ascontiguousarray(row).tobytes()):08x}'
            for row in np.asarray(batch.token_ids_BL)]
   return ' '.join(ids)
-
-
-def show_own_logs() -> None:
-  """Shows this project's INFO lines, and of its libraries only warnings."""
-  root = str(pathlib.Path(__file__).parents[2])
-  outside = str(pathlib.Path(tqdm.__file__).parents[1])
-  logging.use_absl_handler()  # Notebooks start without it.
-  logging.set_verbosity(logging.INFO)
-  handler = logging.get_absl_handler()
-  handler.setFormatter(standard_logging.Formatter(
-      '%(levelname).1s %(asctime)s %(message)s', '%H:%M:%S'))
-  handler.addFilter(
-      lambda record: record.levelno >= standard_logging.WARNING or (
-          record.pathname.startswith(root)
-          and not record.pathname.startswith(outside)))

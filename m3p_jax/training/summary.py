@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import pathlib
+import shutil
 import sys
 from typing import Any
 
@@ -42,7 +43,7 @@ def command_rows(mode: str, config_flag: Any,
   name = config_flag.config_filename
   _, is_saved, saved = name.partition('config_check.py:')
   if is_saved:
-    name = _short(pathlib.Path(saved))
+    name = short(pathlib.Path(saved))
   values = [f'{key}={value}' for key, value in given.items()]
   if len(values) > _SHOWN_OVERRIDES:
     values[_SHOWN_OVERRIDES:] = [
@@ -74,11 +75,11 @@ def training_rows(config: ConfigDict, start: start_lib.Start, state,
                  f'{dict(mesh.shape)}, activations '
                  f'{start.config.activation_dtype}',
       'parameters': f'{sizes[0]:,} trained, {sizes[1]:,} frozen',
-      'data': [f'in {_short(pathlib.Path(config.data.data_dir))}', *data],
+      'data': [f'in {short(pathlib.Path(config.data.data_dir))}', *data],
       'tasks': tasks,
       'start': f'{start.source}; steps {int(state.step):,} to '
                f'{config.num_train_steps:,}',
-      'files': f'{_short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
+      'files': f'{short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
 
 
 def evaluation_rows(config: ConfigDict,
@@ -117,13 +118,13 @@ def next_commands(mode: str, workdir: str | pathlib.Path,
                   config: ConfigDict) -> list[str]:
   """Returns what to look at and to type after a mode, line by line."""
   workdir, c = pathlib.Path(workdir), config.evaluation
-  run = f'python main.py --workdir={workdir}'
+  run = command(workdir)
   data_dir = c.data_dir or config.data.data_dir
   lines = []
   if mode == 'evaluate':
     lines.append(f'Report:    {workdir}/report.html')
   elif not (pathlib.Path(data_dir) / c.dataset / 'manifest.json').exists():
-    lines.append('Prepare:   python -m input_pipeline.prepare '
+    lines.append(f'Prepare:   {_python()} -m input_pipeline.prepare '
                  f'--dataset={c.dataset} --data_dir={data_dir}')
   if mode == 'train':
     lines.append(f'Evaluate:  {run} --mode=evaluate')
@@ -154,7 +155,22 @@ def _languages(codes: Sequence[str]) -> str:
   return f'{len(codes)} languages ({", ".join(codes[:6])}, …)'
 
 
-def _short(path: pathlib.Path) -> str:
+def command(workdir: pathlib.Path) -> str:
+  """Returns how main.py is called for a run, as it can be typed here."""
+  return f'{_python()} main.py --workdir={short(workdir)}'
+
+
+def _python() -> str:
+  """Returns what to type for the interpreter that runs this.
+
+  `make` calls the environment's own, which is `python` for nobody else.
+  """
+  if shutil.which('python') == sys.executable:
+    return 'python'
+  return short(pathlib.Path(sys.executable))
+
+
+def short(path: pathlib.Path) -> str:
   """Returns the path below the working directory, where it lies there."""
   path, here = path.absolute(), pathlib.Path.cwd()
   return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,53 @@
+"""Pictures of the collection, as large as a panel shows them.
+
+A file is never handed out as it is: it is decoded, shrunk and written anew,
+which leaves out what a camera or an editor put into it, a place for example.
+"""
+
+import functools
+import io
+import pathlib
+import threading
+
+from input_pipeline.vision import pictures
+from input_pipeline.vision import svg
+from m3p_jax.searching import index as index_lib
+
+# Pixels of the longer side; a panel is 460 wide, on a fine screen twice that.
+_SIDE = 960
+# Renditions that are remembered, about 60 kB each.
+_KEPT = 200
+# Pictures decoded at the same time.
+_AT_ONCE = 2
+
+
+class Renditions:
+  """Large pictures by their number; usable by several threads."""
+
+  def __init__(self, index: index_lib.Index):
+    """Args: `index` is that of the collection."""
+    self._index = index
+    self._decoders = threading.BoundedSemaphore(_AT_ONCE)
+    self._render = functools.lru_cache(maxsize=_KEPT)(self._decode)
+
+  def get(self, number: int) -> bytes | None:
+    """Returns a picture as WebP, None where its file cannot be read any more.
+
+    Args:
+      number: of the picture in the index.
+    """
+    path = self._index.file(number)
+    return self._render(path) if path else None
+
+  def _decode(self, path: str) -> bytes | None:
+    file = pathlib.Path(path)
+    is_svg = file.suffix.lower() == '.svg'
+    with self._decoders:
+      try:
+        image = pictures.read(svg.rasterise(file) if is_svg else file).image
+      except (pictures.PictureError, OSError):
+        return None
+      image.thumbnail((_SIDE, _SIDE))
+      content = io.BytesIO()
+      image.save(content, 'WEBP', quality=85)
+    return content.getvalue()
