@@ -6,8 +6,8 @@ Writes made-up records (100 regions of 2,048 numbers, an English caption of ten
 words; sentences of thirty tokens), then times in turn, several times over:
 a plain sequential read of the records, and the pipeline's batches of the same
 records. Prints the median of each ratio, and the time of all cores together,
-which other programs on the machine disturb less. Freed memory is kept for the next batch, as training on a CPU does:
-the plain read gains by it too.
+which other programs on the machine disturb less. Freed memory is kept for the
+next batch, as training on a CPU does: the plain read gains by it too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
