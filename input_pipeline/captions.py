@@ -11,6 +11,9 @@ import unicodedata
 
 from input_pipeline import records
 
+# Dictionaries translate from this language; captions in others are never
+# switched.
+SOURCE_LANGUAGE = 'en'
 # A caption is a sentence, not a page.
 MAX_WORDS = 100
 
@@ -86,15 +89,17 @@ class Encoder:
     parts = [split_word(word) for word in new]
     count = len(new)
     pieces = self._tokenizer.encode_batch(
-        new + [part.prefix for part in parts] + [part.core for part in parts]
+        new + [part.prefix for part in parts]
         + [_STEM + part.suffix for part in parts])
     for i, (word, part) in enumerate(zip(new, parts, strict=True)):
-      whole, prefix, core, suffix = pieces[i::count]
+      whole, prefix, suffix = pieces[i::count]
       self._met[word] = _Encoded(
-          word_key(part.core), (whole, prefix, core, suffix[1:]))
+          word_key(part.core), (whole, prefix, suffix[1:]))
 
   def _caption(self, language: str, words: list[str]) -> dict[str, Any]:
     met = [self._met[word] for word in words]
+    if language != SOURCE_LANGUAGE:
+      met = [_Encoded(0, (word.ids[0], [], [])) for word in met]
     caption: dict[str, Any] = {
         'language': language, 'text': ' '.join(words),
         'keys': [word.key for word in met]}

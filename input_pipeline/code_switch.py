@@ -5,7 +5,8 @@ stays with its word, and a phrase of a dictionary goes before its parts.
 
   python -m input_pipeline.code_switch --dataset=NAME --data_dir=DIR --n=20
 
-prints examples.
+prints captions before and after, what was switched in its language's colour,
+and how much of the captions each language can translate.
 
 Source: M3P, section 3.2 (every word with probability β); the release's
 pre-training replaces exactly one word (`mode='one'`).
@@ -15,10 +16,14 @@ Letters: B captions, W words of all captions one after the other.
 from collections.abc import Sequence
 import dataclasses
 import pathlib
+from typing import NamedTuple
 
 from absl import flags
+import numpy as np
 import tensorflow as tf
 
+from input_pipeline import captions as captions_lib
+from input_pipeline import code_switch_report
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
@@ -39,10 +44,38 @@ class Settings:
   language_per: str = 'caption'
 
 
+class Switched(NamedTuple):
+  """Captions after code-switching, word by word.
+
+  Attributes:
+    ids: RaggedTensor int32 [W, ids], what stands in each word's place; a
+      phrase's translation stands in its first word's.
+    is_switched_W: bool [W], where translations begin.
+    languages_W: int64 [W], number of the word's target language, from 1.
+  """
+  ids: tf.RaggedTensor
+  is_switched_W: tf.Tensor
+  languages_W: tf.Tensor
+
+
 def switch(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
            seed: tf.Tensor, settings: Settings, is_source_B: tf.Tensor,
            ) -> tf.RaggedTensor:
   """Returns the captions' token ids [B, ids], some words translated.
+
+  Args: as `switch_words`.
+  """
+  ids = switch_words(words, dictionary, seed=seed, settings=settings,
+                     is_source_B=is_source_B).ids
+  return tf.RaggedTensor.from_row_splits(
+      ids.flat_values, tf.gather(ids.row_splits, words.row_splits),
+      validate=False)
+
+
+def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
+                 seed: tf.Tensor, settings: Settings, is_source_B: tf.Tensor,
+                 ) -> Switched:
+  """Returns the captions' words, some of them translated.
 
   Args:
     words: the captions.
@@ -55,15 +88,16 @@ def switch(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
   rows_W = tf.RaggedTensor.from_row_splits(
       words.keys_W, words.row_splits, validate=False).value_rowids()
   seeds = tf.unstack(tf.random.split(seed, 4))
-  segments = phrases.find_segments(
-      words, dictionary, rows_W,
-      _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
-                      per=settings.language_per))
+  languages_W = _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
+                                per=settings.language_per)
+  segments = phrases.find_segments(words, dictionary, rows_W, languages_W)
   is_start_W = phrases.choose_starts(segments, words.row_splits)
   is_switched_W = _draw_switched(
       is_start_W & (segments.entry_W >= 0), rows_W, is_source_B, seeds[1:3],
       settings)
-  return _assemble(words, dictionary, segments, is_switched_W, seeds[3])
+  return Switched(
+      _assemble(words, dictionary, segments, is_switched_W, seeds[3]),
+      is_switched_W, languages_W)
 
 
 def _draw_languages(dictionary, rows_W, is_source_B, seed, *, per):
@@ -91,7 +125,7 @@ def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
 
 
 def _assemble(words, dictionary, segments, is_switched_W, seed):
-  """Returns the token ids [B, ids] with the switched segments replaced."""
+  """Returns the words' ids [W, ids], switched segments replaced."""
   num_words = tf.size(words.keys_W, out_type=tf.int64)
   entry_W = tf.maximum(segments.entry_W, 0)
   # The square of a uniform draw: the first translations come more often.
@@ -113,14 +147,11 @@ def _assemble(words, dictionary, segments, is_switched_W, seed):
       tf.where(is_switched_W,
                tf.gather(dictionary.id_counts_T, translation_W), 0))
   is_kept_W = ~(is_switched_W | covered_W)
-  parts = tf.concat([
+  return tf.concat([
       _take_rows(words.ids, first_W, is_kept_W),
       _take_rows(words.prefix_ids, first_W, is_switched_W),
       translations,
       _take_rows(words.suffix_ids, last_W, is_switched_W)], axis=1)
-  splits = tf.gather(parts.row_splits, words.row_splits)
-  return tf.RaggedTensor.from_row_splits(parts.flat_values, splits,
-                                         validate=False)
 
 
 def _gather_ranges(values, starts, lengths) -> tf.RaggedTensor:
@@ -137,27 +168,34 @@ def _take_rows(rows: tf.RaggedTensor, indices, is_taken) -> tf.RaggedTensor:
 
 
 def main(argv: Sequence[str]) -> None:
-  """Prints captions and what becomes of them."""
+  """Prints captions and what becomes of them, and each language's coverage."""
   args = flags.FLAGS
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
   _, captions = store.read_image_text(args.data_dir, args.dataset, args.split)
   folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
   languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
-  rows_B = tf.random.Generator.from_seed(args.seed).uniform(
-      [args.n], maxval=len(captions.texts), dtype=tf.int64)
-  english = [i for i, name in enumerate(captions.languages) if name == 'en']
-  rows_B = tf.gather(tf.constant(english, tf.int64), rows_B % len(english))
-  switched = switch(
-      examples.gather_words(captions, rows_B, max_words=64),
-      dictionaries.load(folder, languages),
-      seed=tf.constant([args.seed, 0]),
+  is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
+  (english,) = np.nonzero(is_english_C)
+  if not len(english):
+    raise errors.UserError(
+        f'{args.dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
+  rows_B = np.random.default_rng(args.seed).choice(english, args.n)
+  words = examples.gather_words(captions, tf.constant(rows_B), max_words=64)
+  dictionary = dictionaries.load(folder, languages)
+  switched = switch_words(
+      words, dictionary, seed=tf.constant([args.seed, 0]),
       settings=Settings(rate=args.rate, mode=args.mode,
                         language_per=args.language_per),
       is_source_B=tf.fill([args.n], True))
-  tokenizer = tokenizer_lib.load()
-  for row, ids in zip(rows_B.numpy(), switched.to_list(), strict=True):
-    print(f'{captions.texts[row]}\n    {tokenizer.decode(ids)}')
+  lines = code_switch_report.show(
+      switched, words.row_splits.numpy(), dictionary.languages,
+      tokenizer_lib.load().decode)
+  for row, line in zip(rows_B, lines, strict=True):
+    print(f'{captions.texts[row]}\n    {line}')
+  keys_W = captions.keys_W[
+      np.repeat(is_english_C, np.diff(captions.word_splits))]
+  print('\n'.join(code_switch_report.coverage_table(dictionary, keys_W)))
 
 
 def _define_flags() -> None:

@@ -104,12 +104,14 @@ def permute(index_B: tf.Tensor, size_B: tf.Tensor, seed_B: tf.Tensor,
   mask_B = tf.bitwise.left_shift(tf.ones_like(bits_B), bits_B) - 1
   shift_B = (bits_B + 1) // 2
   keys = [records.mix_keys(seed_B, np.int64(i + 1)) for i in range(_ROUNDS)]
+  # Outside of the loop, which otherwise makes them again each time.
+  rounds = [(tf.bitwise.bitwise_and(key_B, mask_B), _odd(key_B))
+            for key_B in keys]
 
   def scramble(x_B):
-    for key_B in keys:
-      x_B = tf.bitwise.bitwise_xor(
-          x_B, tf.bitwise.bitwise_and(key_B, mask_B))
-      x_B = tf.bitwise.bitwise_and(x_B * _odd(key_B), mask_B)
+    for key_B, factor_B in rounds:
+      x_B = tf.bitwise.bitwise_xor(x_B, key_B)
+      x_B = tf.bitwise.bitwise_and(x_B * factor_B, mask_B)
       x_B = tf.bitwise.bitwise_xor(
           x_B, tf.bitwise.right_shift(x_B, shift_B))
     return x_B

@@ -19,7 +19,8 @@ class Words(NamedTuple):
 
   Attributes:
     row_splits: int64 [B + 1], the captions' first words.
-    keys_W: int64 [W], key of the word's core; 0 where it has none.
+    keys_W: int64 [W], key of the word's core; 0 where it has none, and in
+      captions that are in no dictionary's source language.
     ids: RaggedTensor int32 [W, pieces], the word as tokenised in its caption.
     prefix_ids: RaggedTensor int32 [W, pieces], its leading punctuation.
     suffix_ids: RaggedTensor int32 [W, pieces], its trailing punctuation.

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 # The parts of a word whose token ids are kept apart; see `captions.py`.
-PARTS = ('word', 'prefix', 'core', 'suffix')
+PARTS = ('word', 'prefix', 'suffix')
 STORAGE = ('float16', 'int8')
 _INT8_MAX = 127
 
@@ -22,7 +22,10 @@ def image_text_features(feature_dim: int, storage: str = 'float16',
   """Returns the record of a picture with its regions and captions.
 
   A caption's words are flattened: `word_ids` holds the token ids of all words
-  one after the other, `word_lengths` how many ids each word has.
+  one after the other, `word_lengths` how many ids each word has. Keys and
+  punctuation are those of captions that dictionaries translate from; for
+  others the keys are 0 and the punctuation is empty: a small number is a byte
+  of the record, a key ten.
 
   Args:
     feature_dim: F, numbers in a region's feature.
@@ -121,8 +124,13 @@ def mix_keys(first: Any, second: Any) -> Any:
     return mixed * _FINAL
 
 
-def _broadcast(first: tf.Tensor, second: tf.Tensor) -> Sequence[tf.Tensor]:
-  """Returns both tensors in one shape: bitwise ops do not broadcast scalars.
+def _broadcast(first: tf.Tensor, second: Any) -> Sequence[Any]:
+  """Returns both in one shape.
+
+  The bitwise ops broadcast a scalar as well, but only their first operand's
+  shape is what they promise.
   """
+  if isinstance(second, np.integer):
+    return first, second
   zero = tf.zeros_like(first) * tf.zeros_like(second)
   return first + zero, second + zero

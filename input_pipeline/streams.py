@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline import captions as captions_lib
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
@@ -28,8 +29,6 @@ from m3p_jax import batch as batch_lib
 # (numbers of the rows int64 [B], seed int64 [2]) → the batch. The first number
 # of the seed is the task's own.
 MakeBatch = Callable[[tf.Tensor, tf.Tensor], batch_lib.Batch]
-# Dictionaries translate from this language.
-SOURCE_LANGUAGE = 'en'
 
 
 class Switch(NamedTuple):
@@ -80,14 +79,14 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
   items = _make_items(
       datasets, languages, all_languages,
       [(part.languages, np.arange(len(part.languages))) for part in parts])
-  ids = join.rows([part.ids for part in parts])
+  ids = examples.frame_rows(
+      join.rows([part.ids for part in parts]), max_length)
   deck = mixing.make_deck(items.sizes, alpha)
   items, ids = fetch.to_tensors(items), fetch.to_tensors(ids)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
     row_B, language_B = _draw(items, deck, rows_B, seed[0])
-    token_ids_BL, text_mask_BL = examples.pad_ids(
-        examples.gather_rows(ids, row_B), max_length)
+    token_ids_BL, text_mask_BL = examples.pad_rows(ids, row_B, max_length)
     return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B)
 
   return tf.function(make, autograph=False)
@@ -113,7 +112,7 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
       datasets, languages, all_languages,
       list(zip(source.languages, source.pictures, strict=True)), shots=shots)
   is_source_C = tf.constant(
-      np.concatenate(source.languages) == SOURCE_LANGUAGE)
+      np.concatenate(source.languages) == captions_lib.SOURCE_LANGUAGE)
   items = fetch.to_tensors(items)
   if switch:
     switch = switch._replace(dictionary=fetch.to_tensors(switch.dictionary))

@@ -1,12 +1,17 @@
 """Properties of code-switching on made-up captions and dictionaries."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline import captions
 from input_pipeline import code_switch
+from input_pipeline import code_switch_report
 from input_pipeline import dictionaries
 from input_pipeline import phrases
+from input_pipeline import records
 from tests import toy
 
 SENTENCES = (
@@ -134,6 +139,42 @@ def test_one_language_a_caption_or_one_a_word(per):
     assert texts == {'DE' * 5, 'FR' * 5}
   else:
     assert len(texts) > 10
+
+
+def test_translations_are_shown_in_their_languages_colour():
+  words = _words(SENTENCES[:3])
+  dictionary = _dictionary(('fr', 'de'))
+  switched = code_switch.switch_words(
+      words, dictionary, seed=tf.constant([0, 0]),
+      settings=EVERY, is_source_B=tf.constant([True, True, False]))
+  lines = code_switch_report.show(
+      switched, words.row_splits.numpy(), dictionary.languages, toy.decode)
+  assert lines[2] == 'mouse dog'
+  for line in lines[:2]:
+    (language,) = set(re.findall(r'\[(..)\]$', line))
+    colour = {'fr': 31, 'de': 32}[language]
+    assert set(re.findall(r'\x1b\[(3\d)m', line)) == {str(colour)}
+  # A phrase is one translation, and what is left stays as it is.
+  assert re.fullmatch(
+      r'\x1b\[3.m(ROT|R)\x1b\[0m \x1b\[3.mLOESCHZUG\x1b\[0m  \[..\]', lines[0])
+  assert ' big dog  [' in lines[1]
+
+
+def test_coverage_counts_words_translations_and_collisions():
+  dictionary = _dictionary()
+  keys = [captions.word_key(word) for word in ('red', 'apple', 'dog', 'red')]
+  (_, line) = code_switch_report.coverage_table(dictionary, np.array(keys))
+  counts = [len(toy.ENTRIES[word]) for word in ('red', 'apple')]
+  assert line.split() == [
+      'de', '75.0', '%', f'{np.mean(counts):.2f}', '0']
+  # The same word twice in the table: a collision.
+  place = np.searchsorted(
+      dictionary.keys_K, records.mix_keys(np.int64(keys[0]), np.int64(1)))
+  doubled = dictionary._replace(
+      keys_K=np.insert(dictionary.keys_K, place, dictionary.keys_K[place]),
+      counts_K=np.insert(dictionary.counts_K, place, 1))
+  (_, line) = code_switch_report.coverage_table(doubled, np.array(keys))
+  assert line.split()[-1] == '1'
 
 
 def test_no_python_op_in_the_graph():

@@ -72,7 +72,7 @@ def test_a_picture_record_survives():
   np.testing.assert_array_equal(read['class_ids'], [0, 1000])
   assert read['group'].numpy().decode() == 'bär'
   assert read['captions']['keys'].to_list() == [[-5, 2**62]] * 3
-  assert read['captions']['core_ids'].to_list() == [[7, 250_000]] * 3
+  assert read['captions']['suffix_ids'].to_list() == [[7, 250_000]] * 3
 
 
 def test_a_text_record_survives():

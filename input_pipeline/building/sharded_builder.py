@@ -62,7 +62,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     tokenizer: of the model.
   """
   # A change of a dataset's records takes a new version: old ones are remade.
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   # TFDS looks beside the code for checksums of downloads; there are none.
   code_path = None
   # What is lost at most when preparation is killed.
