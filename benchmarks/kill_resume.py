@@ -6,9 +6,10 @@ python -m benchmarks.kill_resume --workdir=DIR --data_dir=DIR
   [--config.KEY=VALUE ...]
 
 Trains once undisturbed (or takes such a run that is there), then again with
-`kill -9` after random times (seeded; they fall into compiling, training and
-saving alike), and compares the final parameters bit for bit. Exit status 1
-where they differ.
+`kill -9` after random times (seeded), and compares the final parameters bit for
+bit. Every second life counts from its first save, so that the run gets on and
+kills fall into starting, training and saving alike. Exit status 1 where the
+parameters differ.
 """
 
 import argparse
@@ -63,9 +64,14 @@ def killed(arguments, workdir: pathlib.Path, seconds: float) -> list[dict]:
     seconds: between two kills, on average.
   """
   draw, met = random.Random(arguments.seed), []
+  folder = workdir / 'checkpoints'
   while len(met) < arguments.kills:
-    wait = draw.uniform(0.1, 1.9) * seconds
-    process = start(arguments, workdir)
+    wait = draw.uniform(0, 2) * seconds
+    before = drafts(folder)
+    process, begin = start(arguments, workdir), time.monotonic()
+    if len(met) % 2 == 0:
+      wait_for_save(process, folder)
+      wait /= 10
     try:
       process.wait(timeout=wait)
     except subprocess.TimeoutExpired:
@@ -76,22 +82,34 @@ def killed(arguments, workdir: pathlib.Path, seconds: float) -> list[dict]:
         raise RuntimeError(f'training failed; see {workdir / "log"}')
       # Done before its time: the kills that are left start it anew, from the
       # checkpoint before the last.
-      steps = checkpoint.steps(workdir / 'checkpoints')
+      steps = checkpoint.steps(folder)
       if len(steps) < 2:
         raise RuntimeError(
             'the run ended before it was killed often enough; set '
             '--config.checkpoint_every_steps lower and keep_checkpoints to 2')
-      _drop(workdir / 'checkpoints' / str(steps[-1]))
+      _drop(folder / str(steps[-1]))
       continue
-    folder = workdir / 'checkpoints'
-    drafts = len(list(folder.glob('*orbax-checkpoint-tmp*')))
-    met.append({'seconds': round(wait, 1), 'saving': bool(drafts),
+    is_saving = bool(drafts(folder) - before)
+    met.append({'seconds': round(time.monotonic() - begin, 1),
+                'saving': is_saving,
                 'newest': max(checkpoint.steps(folder), default=0)})
-    print(f'kill {len(met)} after {wait:.1f} s: checkpoint of step '
-          f'{met[-1]["newest"]}{", while saving" if drafts else ""}',
+    print(f'kill {len(met)} after {met[-1]["seconds"]} s: checkpoint of step '
+          f'{met[-1]["newest"]}{", while saving" if is_saving else ""}',
           file=sys.stderr)
   finish(start(arguments, workdir), workdir)
   return met
+
+
+def wait_for_save(process: subprocess.Popen, folder: pathlib.Path) -> None:
+  """Returns when the process has begun to save, or has ended."""
+  before = drafts(folder)
+  while process.poll() is None and not drafts(folder) - before:
+    time.sleep(0.1)
+
+
+def drafts(folder: pathlib.Path) -> set[str]:
+  """Returns the names of checkpoints that are being written, or were."""
+  return {path.name for path in folder.glob('*orbax-checkpoint-tmp*')}
 
 
 def _drop(path: pathlib.Path) -> None:
