@@ -1,0 +1,74 @@
+"""Plans M3P-base's pre-training on slices of one chip to 256, as a table.
+
+python -m benchmarks.plan_table --workdir=plans [--topologies=v5e:1x1,v5e:2x4]
+
+The work of a chip stays the same, 256 rows a step: what changes is how much of
+the state it holds and how much it hears from others. Each plan compiles for
+five to ten minutes of CPU time; those that are in the workdir are not made
+again. Needs requirements-plan.txt.
+"""
+
+from collections.abc import Sequence
+import json
+import math
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from configs import pretrain
+from input_pipeline import errors
+from m3p_jax import plan
+from m3p_jax.planning import plan_step
+
+TOPOLOGIES = ('v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:8x8',
+              'v5e:16x16', 'v5p:4x4x4')
+ROWS_A_CHIP = 256
+_COLUMNS = ('slice', 'chips', 'rows a step', 'state a chip', 'memory a chip',
+            'HBM traffic', 'step at best', 'rows/s at best', 'utilisation')
+
+
+def make(topology: str, workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the plan of a topology, made if it is not in its folder."""
+  folder = workdir / topology.replace(':', '-')
+  if (folder / 'plan.json').exists():
+    return json.loads((folder / 'plan.json').read_text())
+  chips = math.prod(map(int, topology.partition(':')[2].split('x')))
+  config = pretrain.get_config()
+  config.plan.topology = topology
+  scale = ROWS_A_CHIP * chips / plan_step.count_rows(config)
+  return plan.plan(plan_step.scaled(config, scale, chips), folder)
+
+
+def row(found: dict[str, Any]) -> list[str]:
+  """Returns the cells of one plan."""
+  gib = {name: size / 2**30
+         for name, size in found['bytes_per_chip'].items()}
+  cells = [found['topology'], str(found['chips']),
+           f'{found["rows_per_step"]:,}',
+           f'{gib["parameters"] + gib["optimizer"]:.2f} GiB',
+           f'{gib["total"]:.1f} of {gib["limit"]:.0f} GiB']
+  if found['utilisation_bound'] is None:
+    return cells + ['does not fit'] + [''] * 3
+  return cells + [f'{found["bytes_accessed_per_chip"] / 1e9:.0f} GB',
+                  f'{1000 * found["roofline_step_seconds"]:.0f} ms',
+                  f'{found["rows_per_second"]:,.0f}',
+                  f'{found["utilisation_bound"]:.2f}']
+
+
+def main(argv: Sequence[str]) -> None:
+  """Prints the table in Markdown."""
+  if len(argv) > 1:
+    raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
+  args = flags.FLAGS
+  plans = [make(topology, pathlib.Path(args.workdir))
+           for topology in args.topologies]
+  lines = [_COLUMNS, ['---'] + ['---:'] * (len(_COLUMNS) - 1),
+           *map(row, plans)]
+  print('\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines))
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('workdir', 'plans', 'Gets a folder for each plan.')
+  flags.DEFINE_list('topologies', list(TOPOLOGIES), 'Slices to plan for.')
+  errors.run_main(main)
