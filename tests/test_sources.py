@@ -118,7 +118,8 @@ def test_half_an_archive_is_fetched_again(toy_source, tmp_path, cache):
 
 def test_two_processes_fetch_once(toy_source, tmp_path):
   del toy_source
-  script = ('from input_pipeline import packages, sources; '
+  script = ('from input_pipeline import sources; '
+            'from input_pipeline.downloads import packages; '
             'sources.SOURCES["toy"] = packages.Source('
             f'*{tuple(sources.SOURCES["toy"])!r}); sources.fetch("toy")')
   workers = [subprocess.Popen([sys.executable, '-c', script])
