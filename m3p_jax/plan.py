@@ -164,7 +164,7 @@ def _search(config: ConfigDict) -> Plan:
     tried = plan_step.scaled(config, scale, data)
     rows = plan_step.count_rows(tried)
     if any(p.rows_per_step == rows for p in plans) or (
-        best and rows < best.rows_per_step * (1 + _SEARCH_PRECISION)):
+        best and too_many < best.rows_per_step * (1 + _SEARCH_PRECISION)):
       if best is None:
         raise errors.UserError(
             f'not even {rows} rows a step fit {found.topology}: '

@@ -173,8 +173,9 @@ def next_guess(points: Sequence[tuple[int, float]], *, limit: float,
     guess = rows + 0.98 * (limit - used) / slope
   else:
     guess = rows * (2 if used < limit else 0.5)
-  if guess >= too_many:
-    guess = (at_least + too_many) / 2
+  if guess >= too_many or guess <= at_least:
+    # No line: halfway between what fits and what does not.
+    guess = (at_least + too_many) / 2 if too_many < math.inf else 2 * at_least
   return max(1, int(guess))
 
 
