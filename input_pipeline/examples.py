@@ -4,7 +4,6 @@ Letters: B rows, L text length, R regions, W words of all rows one after the
 other.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from input_pipeline import phrases
@@ -32,46 +31,6 @@ def pad_ids(ids: tf.RaggedTensor, max_length: int,
       place_1L == length_B1 + 1, tokenizer.EOS, token_ids_BL)
   return (tf.ensure_shape(token_ids_BL, [None, max_length]),
           place_1L <= length_B1 + 1)
-
-
-def frame_rows(rows: store.Ragged, max_length: int) -> store.Ragged:
-  """Returns the rows as `<s> ids </s>`; what is too long is cut.
-
-  Args:
-    rows: of NumPy arrays.
-    max_length: ids in a row, `<s>` and `</s>` included.
-  """
-  lengths = np.minimum(np.diff(rows.splits), max_length - 2)
-  splits = np.concatenate([[0], np.cumsum(lengths + 2)])
-  values = np.empty(splits[-1], np.int32)
-  is_inner = np.ones(len(values), bool)
-  for places, piece in ((splits[:-1], tokenizer.BOS),
-                        (splits[1:] - 1, tokenizer.EOS)):
-    values[places] = piece
-    is_inner[places] = False
-  # Within a kept row, ids run on from its first.
-  shift = np.repeat(rows.splits[:-1] - splits[:-1] - 1, lengths + 2)
-  places = np.arange(len(values)) + shift
-  values[is_inner] = rows.values[places[is_inner]]
-  return store.Ragged(values, splits)
-
-
-def pad_rows(rows: store.Ragged, indices: tf.Tensor, max_length: int,
-             ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Returns the rows of these numbers int32 [B, L], padded, and their mask.
-
-  Args:
-    rows: of `frame_rows`, as tensors. None of them holds `<pad>`, which
-      SentencePiece never makes of text.
-    indices: int64 [B].
-    max_length: L.
-  """
-  # Two ops that copy whole rows; what compares places costs more than both.
-  token_ids_BL = tf.gather(
-      tf.RaggedTensor.from_row_splits(rows.values, rows.splits,
-                                      validate=False), indices).to_tensor(
-          default_value=tokenizer.PAD, shape=(None, max_length))
-  return token_ids_BL, tf.not_equal(token_ids_BL, tokenizer.PAD)
 
 
 def gather_rows(rows: store.Ragged, indices: tf.Tensor) -> tf.RaggedTensor:

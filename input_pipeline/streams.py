@@ -79,14 +79,14 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
   items = _make_items(
       datasets, languages, all_languages,
       [(part.languages, np.arange(len(part.languages))) for part in parts])
-  ids = examples.frame_rows(
-      join.rows([part.ids for part in parts]), max_length)
+  ids = join.rows([part.ids for part in parts])
   deck = mixing.make_deck(items.sizes, alpha)
   items, ids = fetch.to_tensors(items), fetch.to_tensors(ids)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
     row_B, language_B = _draw(items, deck, rows_B, seed[0])
-    token_ids_BL, text_mask_BL = examples.pad_rows(ids, row_B, max_length)
+    token_ids_BL, text_mask_BL = examples.pad_ids(
+        examples.gather_rows(ids, row_B), max_length)
     return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B)
 
   return tf.function(make, autograph=False)

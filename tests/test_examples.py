@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from input_pipeline import examples
 from input_pipeline import phrases
-from input_pipeline.record_files import fetch
 from input_pipeline.record_files import join
 from input_pipeline.record_files import store
 from tests import toy
@@ -25,21 +24,6 @@ def test_rows_begin_and_end(length):
                      [0, 7, 2, 1, 1, 1, 1, 1]])
   np.testing.assert_array_equal(
       text_mask_BL, token_ids_BL.numpy() != 1)
-
-
-def test_texts_are_framed_cut_and_padded():
-  lengths = [3, 6, 7, 30, 1]
-  splits = np.concatenate([[0], np.cumsum(lengths)])
-  texts = store.Ragged(np.arange(10, 10 + splits[-1], dtype=np.int32), splits)
-  rows = fetch.to_tensors(examples.frame_rows(texts, 8))
-  indices = [3, 0, 4, 2, 1, 3]
-  wanted = examples.pad_ids(tf.ragged.constant(
-      [texts.values[splits[i]:splits[i + 1]].tolist() for i in indices],
-      dtype=tf.int32, row_splits_dtype=tf.int64), 8)
-  found = examples.pad_rows(rows, tf.constant(indices, tf.int64), 8)
-  for a, b in zip(found, wanted, strict=True):
-    assert a.dtype == b.dtype and a.shape == (6, 8)
-    np.testing.assert_array_equal(a, b)
 
 
 def test_words_are_the_captions_own():

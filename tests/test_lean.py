@@ -75,12 +75,11 @@ def test_gelu_map():
 
 def test_layer_norm():
   args = normal(0, 2, 3, 8) * 3 + 1, normal(1, 8), normal(2, 8)
-  params = {'scale': args[1], 'bias': args[2]}
   found = with_gradients(lambda *a: layers.layer_norm(*a, 1e-5), *args)
 
   def plain(x, scale, bias):
     return layers.LayerNorm(1e-5).apply(
-        {'params': dict(params, scale=scale, bias=bias)}, x)
+        {'params': {'scale': scale, 'bias': bias}}, x)
 
   close(found, with_gradients(plain, *args))
 
