@@ -125,11 +125,14 @@ def test_killed_and_resumed_equals_uninterrupted(alone, tmp_path):
   assert pieces(tmp_path) == after
 
 
-def test_two_hosts_of_four_devices_equal_one_device(alone, tmp_path):
+@pytest.mark.parametrize('hosts, devices', [(1, 8), (2, 4)])
+def test_eight_devices_equal_one(alone, tmp_path, hosts, devices):
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
-  processes = [run(tmp_path, 0, host, port, devices=4) for host in range(2)]
+  processes = [
+      run(tmp_path, 0, *((host, port) if hosts > 1 else ()), devices=devices)
+      for host in range(hosts)]
   for process in processes:
     output, _ = process.communicate()
     assert process.returncode == 0, output
