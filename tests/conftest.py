@@ -9,8 +9,11 @@ import pytest
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.downloads import packages
+from tests import compiler
 from tests import small_search
 from tests import toy_packages
+
+compiler.use_fast_flags()
 
 
 @pytest.fixture(scope='session')

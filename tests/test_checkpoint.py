@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 
@@ -19,6 +18,7 @@ from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.saving import saved_storage
 from m3p_jax.training import start
+from tests import compiler
 from tests import models
 
 # What Orbax leaves behind where a file is broken.
@@ -217,8 +217,7 @@ print(int(state.step), kernel.shape, kernel.addressable_shards[0].data.shape,
 """
   result = subprocess.run(
       [sys.executable, '-c', program, str(tmp_path)], capture_output=True,
-      text=True, check=False, env=os.environ | {
-          'XLA_FLAGS': '--xla_force_host_platform_device_count=8'})
+      text=True, check=False, env=compiler.environment(8))
   kernel = make_state()[1].params['encoder']['mlp']['inner']['kernel']
   layers, embed, mlp = kernel.shape
   told = result.stdout.strip().split(') ')

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from m3p_jax.evaluation import exact
 from m3p_jax.evaluation import partition
 from m3p_jax.model import initial
 from m3p_jax.model import joint_pass
+from tests import compiler
 from tests import exact_scores
 from tests import models
 
@@ -91,14 +91,9 @@ def test_every_geometry_equals_the_plain_pass(
 
 def run(folder, *arguments, devices=1):
   """Returns a process that scores into the folder."""
-  environment = os.environ | {
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}' + (
-          # Compiles faster; another order of sums, far inside the tolerance.
-          ' --xla_backend_optimization_level=0' if devices > 1 else ''),
-      'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
       [sys.executable, '-m', 'tests.exact_scores', str(folder),
-       *map(str, arguments)], env=environment, text=True,
+       *map(str, arguments)], env=compiler.environment(devices), text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

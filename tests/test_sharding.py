@@ -1,7 +1,6 @@
 """Rules of splitting, and that a mesh changes no loss."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from input_pipeline import errors
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
+from tests import compiler
 
 
 class FakeMesh:
@@ -71,14 +71,10 @@ def test_every_parameter_of_the_base_size_has_a_rule():
 
 
 def losses_on(devices: int, *arguments) -> subprocess.Popen:
-  environment = os.environ | {
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
-                   '--xla_backend_optimization_level=0',
-      'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
       [sys.executable, '-m', 'tests.mesh_losses', *map(str, arguments)],
-      env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      text=True)
+      env=compiler.environment(devices), stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, text=True)
 
 
 def results(process: subprocess.Popen) -> list[dict]:
