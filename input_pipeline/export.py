@@ -9,12 +9,11 @@ import json
 import os
 import pathlib
 import shutil
-import sys
 
 from absl import flags
 import numpy as np
-import tqdm
 
+from input_pipeline import bars
 from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import quiet
@@ -61,12 +60,12 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
     writer = source.module_of(format_name).Writer(partial)
-    with writer, open(partial_captions, 'w', encoding='utf-8') as lines:
-      for regions, row in tqdm.tqdm(
-          images, dataset, count, unit='image', file=sys.stderr,
-          mininterval=0.5 if sys.stderr.isatty() else 15):
+    bar = bars.bar(dataset, count, unit='images')
+    with bar, writer, open(partial_captions, 'w', encoding='utf-8') as lines:
+      for regions, row in images:
         writer.add(regions)
         lines.write(json.dumps(row, ensure_ascii=False) + '\n')
+        bar.update()
     _remove(out)
     partial.rename(out)
     partial_captions.replace(captions)
