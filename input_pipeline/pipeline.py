@@ -20,10 +20,69 @@ from input_pipeline import choices
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import streams
+from input_pipeline import streams as streams_lib
 from m3p_jax import batch as batch_lib
 
 STREAMS = ('text', 'image_text')
+
+
+class Streams:
+  """The streams of one split, read once: several datasets are made of them."""
+
+  def __init__(self, data_config: ml_collections.ConfigDict,
+               task_configs: Mapping[str, Any], *, split: str,
+               languages: Sequence[str] | None = None, switches: bool = True):
+    """Reads what the tasks' streams need.
+
+    Args: as `build`, and
+      split: 'train', 'validation' or 'test'.
+      switches: whether datasets can be code-switched.
+
+    Raises:
+      UserError: a dataset, language, dictionary or option that is not there.
+    """
+    self._makers = _makers(
+        data_config, task_configs, languages, split=split, switches=switches)
+    self._switches = switches
+
+  def dataset(self, task_configs: Mapping[str, Any], *, seed: int,
+              steps: int | None = None, switches: bool = True,
+              shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
+    """Returns a dataset of {task: Batch}.
+
+    Args: as `build`, and
+      steps: how many batches; None = without end.
+
+    Raises:
+      UserError: a batch size that the hosts cannot share.
+    """
+    for name, task in task_configs.items():
+      if task.batch_size % num_shards:
+        raise errors.UserError(
+            f'tasks.{name}.batch_size is {task.batch_size}; it must be a '
+            f'multiple of the number of hosts, {num_shards}')
+    switches = switches and self._switches
+
+    def make(step: tf.Tensor) -> dict[str, batch_lib.Batch]:
+      batches = {}
+      for name, task in task_configs.items():
+        local = task.batch_size // num_shards
+        rows_B = ((step * num_shards + shard_index) * local +
+                  tf.range(local, dtype=tf.int64))
+        batches[name] = self._makers[task.stream](
+            rows_B, tf.stack([_task_seed(seed, name), rows_B[0]]), switches)
+      return batches
+
+    options = tf.data.Options()
+    options.experimental_symbolic_checkpoint = True
+    options.deterministic = True
+    # Nothing here needs AutoGraph, which takes seconds to say so.
+    make = tf.autograph.experimental.do_not_convert(make)
+    numbers = (tf.data.Dataset.counter() if steps is None
+               else tf.data.Dataset.range(steps))
+    return numbers.map(make, num_parallel_calls=tf.data.AUTOTUNE).prefetch(
+        2).with_options(options)
+
 
 def build(data_config: ml_collections.ConfigDict,
           task_configs: Mapping[str, Any], *, seed: int,
@@ -46,10 +105,10 @@ def build(data_config: ml_collections.ConfigDict,
     UserError: a dataset, language, dictionary or option that is not there, or
       a batch size that the hosts cannot share.
   """
-  makers = _makers(data_config, task_configs, languages, split='train',
-                   switches=switches)
-  return _assemble(tf.data.Dataset.counter(), makers, task_configs, seed,
-                   shard_index, num_shards)
+  streams = Streams(data_config, task_configs, split='train',
+                    languages=languages, switches=switches)
+  return streams.dataset(task_configs, seed=seed, shard_index=shard_index,
+                         num_shards=num_shards)
 
 
 def build_validation(data_config: ml_collections.ConfigDict,
@@ -63,39 +122,11 @@ def build_validation(data_config: ml_collections.ConfigDict,
     batches: number of batches.
     switches: code-switch as the config says; else not at all.
   """
-  makers = _makers(data_config, task_configs, languages, split='validation',
-                   switches=switches)
-  return _assemble(tf.data.Dataset.range(batches), makers, task_configs, seed,
-                   shard_index, num_shards)
-
-
-def _assemble(steps: tf.data.Dataset, makers: Mapping[str, streams.MakeBatch],
-              task_configs, seed: int, shard_index: int, num_shards: int,
-              ) -> tf.data.Dataset:
-  """Returns the dataset of the batches of these steps."""
-  for name, task in task_configs.items():
-    if task.batch_size % num_shards:
-      raise errors.UserError(
-          f'tasks.{name}.batch_size is {task.batch_size}; it must be a '
-          f'multiple of the number of hosts, {num_shards}')
-
-  def make(step: tf.Tensor) -> dict[str, batch_lib.Batch]:
-    batches = {}
-    for name, task in task_configs.items():
-      local = task.batch_size // num_shards
-      rows_B = ((step * num_shards + shard_index) * local +
-                tf.range(local, dtype=tf.int64))
-      batches[name] = makers[task.stream](
-          rows_B, tf.stack([_task_seed(seed, name), rows_B[0]]))
-    return batches
-
-  options = tf.data.Options()
-  options.experimental_symbolic_checkpoint = True
-  options.deterministic = True
-  # Nothing here needs AutoGraph, which takes seconds to say so.
-  make = tf.autograph.experimental.do_not_convert(make)
-  return steps.map(make, num_parallel_calls=tf.data.AUTOTUNE).prefetch(
-      2).with_options(options)
+  streams = Streams(data_config, task_configs, split='validation',
+                    languages=languages, switches=switches)
+  return streams.dataset(
+      task_configs, seed=seed, steps=batches, shard_index=shard_index,
+      num_shards=num_shards)
 
 
 def _task_seed(seed: int, task: str) -> np.int64:
@@ -104,7 +135,7 @@ def _task_seed(seed: int, task: str) -> np.int64:
 
 
 def _makers(data_config, task_configs, languages, *, split: str,
-            switches: bool) -> dict[str, streams.MakeBatch]:
+            switches: bool) -> dict[str, streams_lib.MakeBatch]:
   """Returns what makes the batches of each stream that a task uses."""
   languages = tuple(languages or data_config.languages)
   makers = {}
@@ -120,13 +151,13 @@ def _makers(data_config, task_configs, languages, *, split: str,
       choices.check(f'language in data.{task.stream}.languages', language,
                     languages)
     if task.stream == 'text':
-      makers['text'] = streams.text_maker(
+      makers['text'] = streams_lib.text_maker(
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
           concatenate=stream.concatenate)
     else:
-      makers['image_text'] = streams.image_text_maker(
+      makers['image_text'] = streams_lib.image_text_maker(
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
@@ -136,7 +167,7 @@ def _makers(data_config, task_configs, languages, *, split: str,
   return makers
 
 
-def _switch(data_config) -> streams.Switch | None:
+def _switch(data_config) -> streams_lib.Switch | None:
   """Returns the code-switching that the config asks for."""
   config = data_config.image_text.code_switch
   choices.check('code_switch.mode', config.mode, code_switch.MODES)
@@ -150,7 +181,7 @@ def _switch(data_config) -> streams.Switch | None:
     raise errors.UserError(
         'data.image_text.code_switch.languages is empty; name the target '
         'languages or set its rate to 0')
-  return streams.Switch(
+  return streams_lib.Switch(
       dictionary=dictionaries.load(
           pathlib.Path(data_config.data_dir) / config.dictionary,
           config.languages, shuffle_seed=config.shuffle_seed),

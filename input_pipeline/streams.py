@@ -26,9 +26,9 @@ from input_pipeline.record_files import join
 from input_pipeline.record_files import store
 from m3p_jax import batch as batch_lib
 
-# (numbers of the rows int64 [B], seed int64 [2]) → the batch. The first number
-# of the seed is the task's own.
-MakeBatch = Callable[[tf.Tensor, tf.Tensor], batch_lib.Batch]
+# (numbers of the rows int64 [B], seed int64 [2], whether words are switched) →
+# the batch. The first number of the seed is the task's own.
+MakeBatch = Callable[[tf.Tensor, tf.Tensor, bool], batch_lib.Batch]
 
 
 class Switch(NamedTuple):
@@ -83,7 +83,9 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
   deck = mixing.make_deck(items.sizes, alpha)
   items, ids = fetch.to_tensors(items), fetch.to_tensors(ids)
 
-  def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
+  def make(rows_B: tf.Tensor, seed: tf.Tensor,
+           switches: bool) -> batch_lib.Batch:
+    del switches  # Sentences never are.
     row_B, language_B = _draw(items, deck, rows_B, seed[0])
     token_ids_BL, text_mask_BL = examples.pad_ids(
         examples.gather_rows(ids, row_B), max_length)
@@ -118,11 +120,12 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
     switch = switch._replace(dictionary=fetch.to_tensors(switch.dictionary))
   deck = mixing.make_deck(items.sizes, alpha)
 
-  def make(rows_B: tf.Tensor, seed: tf.Tensor) -> batch_lib.Batch:
+  def make(rows_B: tf.Tensor, seed: tf.Tensor,
+           switches: bool) -> batch_lib.Batch:
     caption_B, language_B = _draw(items, deck, rows_B, seed[0])
     captions, place_B, regions = source.fetch(caption_B)
     words = examples.gather_words(captions, place_B, max_words=max_length - 2)
-    if switch:
+    if switch and switches:
       ids = code_switch.switch(
           words, switch.dictionary, seed=seed, settings=switch.settings,
           is_source_B=tf.gather(is_source_C, caption_B))

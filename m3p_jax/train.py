@@ -95,9 +95,11 @@ class _Run:
         workdir / 'checkpoints', keep=config.keep_checkpoints)
     self.init_key, self.step_key = jax.random.split(
         jax.random.key(config.seed))
-    self.iterator = iter(training_data.train(config, start.languages))
+    streams = training_data.open_train(config, start.languages)
+    self.dataset = training_data.train(streams, config)
+    self.iterator = iter(self.dataset)
     self.validation: list[Any] | None = None
-    self.frequencies = training_data.count(config, start)
+    self.frequencies = training_data.count(streams, config, start)
     self.evaluate = jax.jit(functools.partial(
         train_step.eval_step, model=self.model,
         tasks=start_lib.make_tasks(
@@ -196,7 +198,7 @@ class _Run:
   def _fit_first_values(self, params):
     """Returns params with the heads fitted to the training data."""
     # An iterator of its own: the run's is not moved.
-    source = iter(training_data.train(self.config, self.start.languages))
+    source = iter(self.dataset)
     batches = [sharding.put_rows(self.mesh, training_data.take(source))
                for _ in range(_FITTING_BATCHES)]
     return first_values.fit(

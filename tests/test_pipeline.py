@@ -138,6 +138,15 @@ def test_switching_shows_capitals_and_keeps_lengths():
                 [batch['mc_mlm'].regions for batch in switched])
 
 
+def test_streams_read_once_give_both_kinds_of_rows():
+  streams = pipeline.Streams(_config(), FEW, split='train')
+  for switches in (True, False):
+    found = _take(iter(streams.dataset(FEW, seed=1, switches=switches)), 2)
+    wanted = _take(iter(pipeline.build(
+        _config(), FEW, seed=1, switches=switches)), 2)
+    _assert_equal(found, wanted)
+
+
 def test_languages_follow_alpha_and_pictures_their_captions():
   config = _config(**{'image_text.alpha': 1.0, 'image_text.datasets':
                       ('pairs',), 'image_text.code_switch.rate': 0.0})

@@ -26,36 +26,40 @@ from tests import models
 TIMES = ('examples_per_second', 'step_seconds')
 
 
-def make_dataset(steps, task_configs, seed):
-  """Returns rows that depend on seed and step as the real pipeline's do."""
-  length = 8
+class Rows:
+  """Rows that depend on seed and step as those of `pipeline.Streams` do."""
 
-  def make(step):
-    batches = {}
-    for index, (name, task) in enumerate(sorted(task_configs.items())):
-      draw = tf.random.stateless_uniform(
-          (task.batch_size, length), tf.stack([step + 1000 * seed, index]),
-          1000, 200_000, tf.int32)
-      ids_BL = tf.concat([0 * draw[:, :1], draw[:, 1:]], axis=1)
-      batches[name] = batch_lib.Batch(
-          ids_BL, tf.ones_like(ids_BL, tf.bool), 0 * ids_BL[:, 0])
-    return batches
+  def __init__(self, *unused, split, **options):
+    del unused, options
+    self._first_seed = 7 if split == 'validation' else 0
 
-  options = tf.data.Options()
-  options.experimental_symbolic_checkpoint = True
-  return steps.map(make).with_options(options)
+  def dataset(self, task_configs, *, seed, steps=None, **unused):
+    del unused
+    length = 8
+
+    def make(step):
+      batches = {}
+      for index, (name, task) in enumerate(sorted(task_configs.items())):
+        draw = tf.random.stateless_uniform(
+            (task.batch_size, length),
+            tf.stack([step + 1000 * (seed + self._first_seed), index]),
+            1000, 200_000, tf.int32)
+        ids_BL = tf.concat([0 * draw[:, :1], draw[:, 1:]], axis=1)
+        batches[name] = batch_lib.Batch(
+            ids_BL, tf.ones_like(ids_BL, tf.bool), 0 * ids_BL[:, 0])
+      return batches
+
+    options = tf.data.Options()
+    options.experimental_symbolic_checkpoint = True
+    numbers = (tf.data.Dataset.counter() if steps is None
+               else tf.data.Dataset.range(steps))
+    return numbers.map(make).with_options(options)
 
 
 @pytest.fixture(autouse=True)
 def synthetic(monkeypatch, tmp_path):
   """Replaces data alone: this file is about the loop."""
-  monkeypatch.setattr(
-      pipeline, 'build', lambda data, tasks, *, seed, **unused: make_dataset(
-          tf.data.Dataset.counter(), tasks, seed))
-  monkeypatch.setattr(
-      pipeline, 'build_validation',
-      lambda data, tasks, *, seed, batches, **unused: make_dataset(
-          tf.data.Dataset.range(batches), tasks, seed + 7))
+  monkeypatch.setattr(pipeline, 'Streams', Rows)
   folder = tmp_path / 'data' / 'udhr'
   folder.mkdir(parents=True)
   (folder / 'manifest.json').write_text(json.dumps(
@@ -192,7 +196,7 @@ def test_frozen_parameters_are_the_initial_ones(whole):
 
 
 def test_reached_goal_returns_at_once(whole, tmp_path, monkeypatch):
-  monkeypatch.setattr(pipeline, 'build', None)
+  monkeypatch.setattr(pipeline, 'Streams', None)
   assert train.train_and_evaluate(make_config(tmp_path), whole) == {}
 
 

@@ -17,22 +17,32 @@ _COUNTED_ROWS = 16_384
 _COUNTED_ROWS_PER_BATCH = 256
 
 
-def train(config: ConfigDict, languages: tuple[str, ...]):
-  """Returns this host's share of the training batches, a tf.data.Dataset.
+def open_train(config: ConfigDict, languages: tuple[str, ...]):
+  """Returns the training split, a `pipeline.Streams`, read once.
 
   Args:
     config: of the run.
     languages: a language's id is its index here.
   """
-  return _pipeline().build(
-      config.data, config.tasks, seed=config.seed, **_common(languages))
+  return _pipeline().Streams(
+      config.data, config.tasks, split='train', languages=languages)
+
+
+def train(streams, config: ConfigDict):
+  """Returns this host's share of the training batches, a tf.data.Dataset.
+
+  Args:
+    streams: of `open_train`.
+    config: of the run.
+  """
+  return streams.dataset(config.tasks, seed=config.seed, **_share())
 
 
 def validation(config: ConfigDict, languages: tuple[str, ...]):
   """Returns this host's share of the validation batches: equal every time."""
   return _pipeline().build_validation(
       config.data, config.tasks, seed=0, batches=config.eval_batches,
-      **_common(languages))
+      languages=languages, **_share())
 
 
 def take(iterator: Iterator[Any]) -> dict[str, batch_lib.Batch]:
@@ -45,12 +55,17 @@ def to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
   return jax.tree.map(lambda tensor: tensor.numpy(), batches)
 
 
-def count(config: ConfigDict, start: start_lib.Start,
+def count(streams, config: ConfigDict, start: start_lib.Start,
           ) -> dict[str, frequencies.Frequencies]:
   """Returns the frequencies of each stream, {} where nothing reads them.
 
   Without code-switching, like the validation split: a baseline that knew
   foreign words, which never come there, would be easier to beat.
+
+  Args:
+    streams: of `open_train`.
+    config: of the run.
+    start: what the run begins with.
   """
   if not (config.eval_batches or config.fit_first_values):
     return {}
@@ -62,18 +77,15 @@ def count(config: ConfigDict, start: start_lib.Start,
                                'batch_size': _COUNTED_ROWS_PER_BATCH})
       for task in config.tasks.values()}
   # The same rows on every host: all begin with the same values.
-  source = iter(_pipeline().build(
-      config.data, tasks, seed=config.seed, languages=start.languages,
-      switches=False))
+  source = iter(streams.dataset(tasks, seed=config.seed, switches=False))
   return frequencies.count(
       (take(source) for _ in range(_COUNTED_ROWS // _COUNTED_ROWS_PER_BATCH)),
       vocab_size=start.config.padded_vocab_size,
       num_classes=start.config.num_region_classes)
 
 
-def _common(languages: tuple[str, ...]) -> dict[str, Any]:
-  return dict(languages=languages, shard_index=jax.process_index(),
-              num_shards=jax.process_count())
+def _share() -> dict[str, int]:
+  return dict(shard_index=jax.process_index(), num_shards=jax.process_count())
 
 
 def _pipeline():
