@@ -10,6 +10,8 @@ commas: --config.evaluation.languages=en,de. Results go to stdout, progress to
 stderr.
 """
 
+import pathlib
+
 from absl import app
 from absl import flags
 from ml_collections import config_flags
@@ -85,7 +87,10 @@ def main(argv):
       print(summary.after_training(workdir, config))
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
-    summary.show(summary.evaluation_rows(config, workdir))
+    from m3p_jax.evaluation import weights
+    summary.show(summary.evaluation_rows(
+        config, workdir,
+        weights.source(config, pathlib.Path(workdir), given=given)))
     retrieval.evaluate(config, workdir, given=given)
     print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
   elif _MODE.value == 'plan':

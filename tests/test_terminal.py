@@ -136,7 +136,7 @@ def test_summary_shows_first_and_last_and_what_is_next(tmp_path):
 def test_header_says_what_data_and_where(tmp_path, capsys):
   config = smoke.get_config()
   summary.show({'one': 'text', 'more': ['first', 'second']}
-               | summary.evaluation_rows(config, tmp_path))
+               | summary.evaluation_rows(config, tmp_path, 'runs/x'))
   captured = capsys.readouterr()
   assert not captured.out
   lines = captured.err.splitlines()
@@ -146,3 +146,4 @@ def test_header_says_what_data_and_where(tmp_path, capsys):
   assert 'tux_paint (test) in data, en, de' in captured.err
   assert 'rerank, top 3' in captured.err
   assert f'{tmp_path}/: retrieval.json' in captured.err
+  assert 'weights    runs/x\n' in captured.err

@@ -82,14 +82,20 @@ def training_rows(config: ConfigDict, start: start_lib.Start, state,
       'files': f'{short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
 
 
-def evaluation_rows(config: ConfigDict,
-                    workdir: str | pathlib.Path) -> dict[str, str]:
-  """Returns the header's rows about an evaluation."""
+def evaluation_rows(config: ConfigDict, workdir: str | pathlib.Path,
+                    weights: str | pathlib.Path) -> dict[str, str]:
+  """Returns the header's rows about an evaluation.
+
+  Args:
+    config: of the run.
+    workdir: where the results go.
+    weights: where the weights come from, see `evaluation.weights.source`.
+  """
   c = config.evaluation
   mode = c.mode + (f', top {c.top_k}' if c.mode == 'rerank' else '')
   return {
       'devices': f'{jax.device_count()} × {jax.devices()[0].device_kind}',
-      'weights': config.init_from or f'{workdir}/checkpoints',
+      'weights': str(weights),
       'data': f'{c.dataset} ({c.split}) in '
               f'{c.data_dir or config.data.data_dir}, '
               f'{_languages(c.languages)}',
