@@ -94,7 +94,8 @@ class Photos:
     config.data.image_text.datasets = self._datasets
     # E5 knows the languages; the dictionaries would be another minute.
     config.data.image_text.code_switch.rate = 0.0
-    # Four captions in five are whole; the time of a step is halved.
+    # Four captions in five are whole, and a step takes half the time. Mean
+    # recall on Tux Paint's validation split, 25 languages: 32.3 against 32.9.
     config.data.image_text.max_length = 8
     config.data.data_dir = str(self._data_dir)
     config.update_from_flattened_dict(self._overrides)
