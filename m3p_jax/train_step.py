@@ -18,6 +18,7 @@ from m3p_jax import metrics as metrics_lib
 from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax.training import accumulation
+from m3p_jax.training import in_turn
 
 Mean = metrics_lib.Mean
 Metrics = dict[str, Mean]
@@ -102,6 +103,11 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
   """
   key = jax.random.fold_in(key, state.step)
 
+  def one_loss(trainable, index, task):
+    return _task_loss(
+        optimizer.merge(trainable, state.frozen), batches, key, model=model,
+        index=index, task=task, with_dropout=True)
+
   def weighted_loss(trainable):
     return _weighted_loss(
         optimizer.merge(trainable, state.frozen), batches, key, model=model,
@@ -111,6 +117,9 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     (loss, metrics), gradients = accumulation.value_and_grad(
         state.params, state.frozen, batches, key, model=model, tasks=tasks,
         steps=accumulation_steps)
+  elif model.config.resolved_platform == 'cpu':
+    (loss, metrics), gradients = in_turn.value_and_grad(
+        one_loss, state.params, tasks, is_on=state.step >= 0)
   else:
     (loss, metrics), gradients = jax.value_and_grad(
         weighted_loss, has_aux=True)(state.params)
@@ -165,16 +174,23 @@ def _weighted_loss(params, batches, key, *, model, tasks, with_dropout):
   """Returns (Σ weight · mean, metrics of all tasks)."""
   total, metrics = jnp.zeros(()), {}
   for index, task in enumerate(tasks):
-    loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, index))
-
-    def bound_loss(module, task=task, loss_key=loss_key):
-      return task.loss(module, batches[task.name], loss_key)
-
-    mean, task_metrics = nn.apply(bound_loss, model)(
-        {'params': params},
-        rngs={'dropout': dropout_key} if with_dropout else {})
-    total += task.weight * mean.compute()
-    metrics[f'{task.name}/loss'] = mean
-    metrics |= {f'{task.name}/{name}': value
-                for name, value in task_metrics.items()}
+    loss, task_metrics = _task_loss(
+        params, batches, key, model=model, index=index, task=task,
+        with_dropout=with_dropout)
+    total += loss
+    metrics |= task_metrics
   return total, metrics
+
+
+def _task_loss(params, batches, key, *, model, index, task, with_dropout):
+  """Returns (weight · mean, metrics) of the task of this number."""
+  loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, index))
+
+  def bound_loss(module):
+    return task.loss(module, batches[task.name], loss_key)
+
+  mean, metrics = nn.apply(bound_loss, model)(
+      {'params': params},
+      rngs={'dropout': dropout_key} if with_dropout else {})
+  return task.weight * mean.compute(), {f'{task.name}/loss': mean} | {
+      f'{task.name}/{name}': value for name, value in metrics.items()}

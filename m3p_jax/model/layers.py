@@ -169,10 +169,8 @@ class LayerNorm(nn.Module):
 
   Attributes:
     epsilon: added to the variance.
-    lean: keep x alone for the backward pass.
   """
   epsilon: float
-  lean: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -182,11 +180,4 @@ class LayerNorm(nn.Module):
         nn.initializers.ones, axes), width, jnp.float32)
     bias = self.param('bias', nn.with_logical_partitioning(
         nn.initializers.zeros, axes), width, jnp.float32)
-    if self.lean:
-      return layer_norm(x, scale, bias, self.epsilon)
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(-1, keepdims=True)
-    centred = wide - mean
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    y = centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias
-    return y.astype(x.dtype)
+    return layer_norm(x, scale, bias, self.epsilon)

@@ -100,7 +100,9 @@ def gelu_map(inner_BTM: jax.Array, kernel_MD: jax.Array) -> jax.Array:
 
 
 def _gelu(x):
-  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+  # By erf: jax.nn.gelu's erfc takes twice as long on a CPU.
+  wide = x.astype(jnp.float32)
+  return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5 ** 0.5))).astype(x.dtype)
 
 
 def _gelu_map_forward(inner_BTM, kernel_MD):
@@ -110,8 +112,8 @@ def _gelu_map_forward(inner_BTM, kernel_MD):
 def _gelu_map_backward(saved, gradient_BTD):
   inner_BTM, kernel_MD = saved
   active_BTM, slope = jax.vjp(_gelu, inner_BTM)
-  kernel_gradient = jnp.einsum('BTM,BTD->MD', active_BTM, gradient_BTD,
-                               preferred_element_type=jnp.float32)
+  kernel_gradient = jnp.einsum('BTD,BTM->DM', gradient_BTD, active_BTM,
+                               preferred_element_type=jnp.float32).T
   active_gradient = jnp.einsum(
       'BTD,MD->BTM', gradient_BTD, kernel_MD.astype(gradient_BTD.dtype),
       preferred_element_type=jnp.float32).astype(inner_BTM.dtype)

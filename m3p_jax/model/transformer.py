@@ -125,14 +125,9 @@ class Mlp(nn.Module):
         'BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
         fan_in=c.width, name='inner')(hidden_BTD)
     inner_BTM = sharding.constrain(inner_BTM, 'batch', 'length', 'mlp')
-    contract = None
-    if c.remat == 'lean':
-      contract = lean.gelu_map
-    else:
-      inner_BTM = jax.nn.gelu(inner_BTM, approximate=False)
     return layers.Einsum(
         'BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
-        fan_in=c.mlp_width, contract=contract, name='outer')(inner_BTM)
+        fan_in=c.mlp_width, contract=lean.gelu_map, name='outer')(inner_BTM)
 
 
 class EncoderLayer(nn.Module):
@@ -151,7 +146,7 @@ class EncoderLayer(nn.Module):
     c = self.config
     dropout = nn.Dropout(c.dropout, deterministic=deterministic)
     norm = functools.partial(
-        layers.LayerNorm, c.layer_norm_epsilon, lean=c.remat == 'lean')
+        layers.LayerNorm, c.layer_norm_epsilon)
     attended_BTD = Attention(c, name='attention')(
         hidden_BTD, Memory(hidden_BTD, mask_BT), deterministic=deterministic,
         causal=memory is not None)
