@@ -17,6 +17,9 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
+# A contest that has taken longer ends after this many rounds.
+_SECONDS, _LEAST_ROUNDS = 240, 2
+
 # A run of one contender; it may return numbers to report beside its time, and
 # 'seconds' where only a part of the run counts.
 Run = Callable[[], Mapping[str, float] | None]
@@ -120,15 +123,16 @@ def take_turns(contenders: Mapping[str, tuple[Process, str]], *,
   """Returns the timings of `rounds` runs of each, run in turn.
 
   The order turns round each time, so that a machine that slows down slows all
-  of them alike. A first run of
-  each, which compiles, is not counted.
+  of them alike. A first run of each, which compiles, is not counted. On a slow
+  machine there are fewer rounds, so that all benchmarks fit into an hour.
 
   Args:
     contenders: name → process, and the name in it.
-    rounds: runs of each that count.
+    rounds: runs of each that count; at most.
   """
   timings: dict[str, list[Timing]] = {name: [] for name in contenders}
   order = list(contenders)
+  start = time.monotonic()
   for index in range(rounds + 1):
     for name in order:
       process, key = contenders[name]
@@ -139,6 +143,8 @@ def take_turns(contenders: Mapping[str, tuple[Process, str]], *,
       if index:
         timings[name].append(timing)
     order.reverse()
+    if index >= _LEAST_ROUNDS and time.monotonic() - start > _SECONDS:
+      break
   return timings
 
 

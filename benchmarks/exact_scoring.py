@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from benchmarks import contest
 from benchmarks import problems
 from benchmarks import report
+from m3p_jax.model import config as model_config
 
 OURS = 'exact scoring'
 
@@ -15,7 +16,7 @@ def measure(sizes: Sequence[str]) -> list[report.Row]:
   Lengths of captions are those of Multi30k (caption_lengths.json). PyTorch
   pads them to the release's 64 ids, or to the longest.
   """
-  rows = []
+  rows, dtype = [], model_config.fast_dtype('cpu')
   for size in sizes:
     problem = problems.PROBLEMS[size]
     with (contest.Process('benchmarks.ours:scoring', size=size) as ours,
@@ -27,7 +28,7 @@ def measure(sizes: Sequence[str]) -> list[report.Row]:
     seconds = {name: [timing.seconds for timing in found]
                for name, found in timings.items()}
     rows += [report.rate(
-        f'exact scoring, {size}', f'PyTorch bfloat16, {name}',
+        f'exact scoring, {size}', f'PyTorch {dtype}, {name}',
         contest.compare(seconds[OURS], seconds[name]),
         count=timings[OURS][0].numbers['pairs'], unit='pairs/s',
         wanted=1.5 if size == 'base' and '64' in name else None)

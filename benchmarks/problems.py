@@ -54,7 +54,7 @@ PROBLEMS = {
              max_positions=512, region_feature_dim=1280,
              num_region_classes=1001),
         num_regions=16, text_length=16, task_rows=32, score_rows=256,
-        score_pictures=8,
+        score_pictures=4,
         rounds=9),
     # For the tests.
     'tiny': Problem(

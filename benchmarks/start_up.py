@@ -8,7 +8,7 @@ import time
 from benchmarks import contest
 from benchmarks import report
 
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 def measure(sizes: Sequence[str]) -> list[report.Row]:

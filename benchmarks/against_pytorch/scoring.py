@@ -1,4 +1,7 @@
-"""PyTorch's match logits of all pairs, in padded batches."""
+"""PyTorch's match logits of all pairs, in padded batches.
+
+In bfloat16 where the machine has products of it, else in float32, as ours are.
+"""
 
 import functools
 
@@ -8,6 +11,7 @@ from benchmarks import contest
 from benchmarks import problems
 from benchmarks.against_pytorch import model as model_lib
 from benchmarks.against_pytorch import training
+from m3p_jax.model import config as model_config
 
 
 def variants(size: str) -> dict[str, contest.Run]:
@@ -25,9 +29,10 @@ def variants(size: str) -> dict[str, contest.Run]:
   regions = training.as_tensors(problems.make_rows(
       problem, problem.score_pictures, seed=1))
   longest = int(mask_CL.sum(1).max())
+  fast_dtype = model_config.fast_dtype('cpu')
 
   @torch.inference_mode()
-  @torch.autocast('cpu', torch.bfloat16)
+  @torch.autocast('cpu', torch.bfloat16, enabled=fast_dtype == 'bfloat16')
   def score(length):
     for number in range(problem.score_pictures):
       model.match_logits(model.encode(
