@@ -95,8 +95,9 @@ attention.defvjp(_attention_forward, _attention_backward)
 
 @jax.custom_vjp
 def gelu_map(inner_BTM: jax.Array, kernel_MD: jax.Array) -> jax.Array:
-  """Returns gelu(inner) · kernel [B, T, D]; keeps `inner` alone."""
-  return layers.contract('BTM,MD->BTD', _gelu(inner_BTM), kernel_MD)
+  """Returns gelu(inner) · kernel, float32 [B, T, D]; keeps `inner` alone."""
+  return layers.contract('BTM,MD->BTD', _gelu(inner_BTM), kernel_MD,
+                         jnp.float32)
 
 
 def _gelu(x):
@@ -111,9 +112,10 @@ def _gelu_map_forward(inner_BTM, kernel_MD):
 
 def _gelu_map_backward(saved, gradient_BTD):
   inner_BTM, kernel_MD = saved
+  gradient_BTD = gradient_BTD.astype(inner_BTM.dtype)
   active_BTM, slope = jax.vjp(_gelu, inner_BTM)
-  kernel_gradient = jnp.einsum('BTD,BTM->DM', gradient_BTD, active_BTM,
-                               preferred_element_type=jnp.float32).T
+  kernel_gradient = jnp.einsum('BTM,BTD->MD', active_BTM, gradient_BTD,
+                               preferred_element_type=jnp.float32)
   active_gradient = jnp.einsum(
       'BTD,MD->BTM', gradient_BTD, kernel_MD.astype(gradient_BTD.dtype),
       preferred_element_type=jnp.float32).astype(inner_BTM.dtype)
