@@ -69,12 +69,9 @@ def _compile(config: ml_collections.ConfigDict, mesh):
   with jax.set_mesh(mesh):
     state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
         start_lib.initial_params(start, config, mesh, jax.random.key(0)))
-  step_fn = jax.jit(
-      functools.partial(
-          train_step.train_step, model=m3p.M3P(geometry),
-          tasks=start_lib.make_tasks(config.tasks), tx=tx),
-      donate_argnums=0)
-  return state, step_fn
+  return state, allocator.compile_first(train_step.jit(
+      abstract, mesh, model=m3p.M3P(geometry),
+      tasks=start_lib.make_tasks(config.tasks), tx=tx))
 
 
 def as_batch(rows: problems.Rows, *, with_regions: bool = True,

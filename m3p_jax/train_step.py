@@ -103,9 +103,9 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
   """
   key = jax.random.fold_in(key, state.step)
 
-  def one_loss(trainable, index, task):
+  def one_loss(trainable, batch, index, task):
     return _task_loss(
-        optimizer.merge(trainable, state.frozen), batches, key, model=model,
+        optimizer.merge(trainable, state.frozen), batch, key, model=model,
         index=index, task=task, with_dropout=True)
 
   def weighted_loss(trainable):
@@ -119,21 +119,24 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
         steps=accumulation_steps)
   elif model.config.resolved_platform == 'cpu':
     (loss, metrics), gradients = in_turn.value_and_grad(
-        one_loss, state.params, tasks, is_on=state.step >= 0)
+        one_loss, state.params, batches, tasks, is_on=state.step >= 0)
   else:
     (loss, metrics), gradients = jax.value_and_grad(
         weighted_loss, has_aux=True)(state.params)
-  updates, opt_state = tx.update(gradients, state.opt_state, state.params)
   one = jnp.ones(())
   metrics['train/loss'] = Mean(loss, one)
   norm = optax.tree.norm(gradients)
   metrics['train/gradient_norm'] = Mean(norm, one)
+
+  def update(params, opt_state, gradients):
+    updates, opt_state = tx.update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
   # What is not finite would stay so for ever: such an update is left out.
-  is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-  params, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(is_finite, new, old),
-      (optax.apply_updates(state.params, updates), opt_state),
-      (state.params, state.opt_state))
+  params, opt_state = jax.lax.cond(
+      jnp.isfinite(loss) & jnp.isfinite(norm), update,
+      lambda params, opt_state, _: (params, opt_state),
+      state.params, state.opt_state, gradients)
   return TrainState(step=state.step + 1, params=params, frozen=state.frozen,
                     opt_state=opt_state), metrics
 
@@ -175,19 +178,19 @@ def _weighted_loss(params, batches, key, *, model, tasks, with_dropout):
   total, metrics = jnp.zeros(()), {}
   for index, task in enumerate(tasks):
     loss, task_metrics = _task_loss(
-        params, batches, key, model=model, index=index, task=task,
+        params, batches[task.name], key, model=model, index=index, task=task,
         with_dropout=with_dropout)
     total += loss
     metrics |= task_metrics
   return total, metrics
 
 
-def _task_loss(params, batches, key, *, model, index, task, with_dropout):
+def _task_loss(params, batch, key, *, model, index, task, with_dropout):
   """Returns (weight · mean, metrics) of the task of this number."""
   loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, index))
 
   def bound_loss(module):
-    return task.loss(module, batches[task.name], loss_key)
+    return task.loss(module, batch, loss_key)
 
   mean, metrics = nn.apply(bound_loss, model)(
       {'params': params},

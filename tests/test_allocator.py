@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from m3p_jax.training import allocator
 
 PROGRAM = """
 import resource, sys
@@ -35,3 +39,18 @@ def test_pages_are_fetched_once():
   if fetched < 1000:
     pytest.skip('this C library keeps memory by itself')
   assert kept < fetched / 10
+
+
+def test_compiled_first_is_compiled_once_and_keeps_what_was_donated():
+  traced = []
+
+  def add(state, x):
+    traced.append(x)
+    return state + x
+
+  step = allocator.compile_first(jax.jit(add, donate_argnums=0))
+  state = first = jnp.zeros(3)
+  for _ in range(3):
+    state = step(state, jnp.ones(3))
+  assert state.tolist() == [3, 3, 3]
+  assert len(traced) == 1 and first.is_deleted()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from m3p_jax.model import dropout
 from m3p_jax.model import initial
 from m3p_jax.model import layers
 from m3p_jax.model import lean
@@ -49,8 +50,7 @@ def test_attention(rate):
     logits = jnp.einsum('BTHK,BSHK->BHTS', query, key)
     weights = jax.nn.softmax(jnp.where(mask, logits, -1e30))
     if rate:
-      kept = jax.random.bernoulli(dropout_key, 1 - rate, weights.shape)
-      weights = jnp.where(kept, weights / (1 - rate), 0)
+      weights *= dropout.factors(dropout_key, rate, weights.shape)
     return jnp.einsum('BHTS,BSHK->BTHK', weights, value)
 
   found = with_gradients(

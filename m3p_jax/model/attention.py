@@ -3,7 +3,6 @@
 Letters: B rows, N layers, H heads, L text length, R regions, T=R+L.
 """
 
-import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -26,10 +25,8 @@ def text_to_regions(module: m3p.M3P, params: Any,
     params: its parameters.
     batch: rows with regions.
   """
-  # 'lean' never has all weights at once.
-  config = dataclasses.replace(module.config, remat='none')
   _, sown = nn.apply(
-      lambda model: model.encode(batch, deterministic=True), m3p.M3P(config),
+      lambda model: model.encode(batch, deterministic=True), module,
       mutable=[transformer.ATTENTION])({'params': params})
   # Stacked by the scan over layers.
   (weights_NBHTT,) = sown[transformer.ATTENTION]['encoder']['attention'][

@@ -104,6 +104,17 @@ class ModelConfig:
     return (jax.default_backend() if self.platform == 'auto'
             else self.platform)
 
+  @property
+  def unrolls(self) -> bool:
+    """Whether the layers are compiled one by one, not as a loop.
+
+    XLA's CPU loops run bfloat16 layers at half the speed of unrolled ones
+    with AMX (45 against 90 rows/s at E5's geometry); float32 ones at the same
+    speed, and compile in a quarter of the time.
+    """
+    return (self.resolved_platform == 'cpu'
+            and self.activation_dtype == jnp.bfloat16)
+
 
 def fast_dtype(platform: str) -> str:
   """Returns 'bfloat16' where the machine multiplies it natively."""

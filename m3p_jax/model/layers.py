@@ -11,6 +11,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from m3p_jax.model import unseen
+
 Initializer = Callable[..., jax.Array]
 
 
@@ -152,6 +154,8 @@ def _layer_norm_forward(x, scale, bias, epsilon):
 def _layer_norm_backward(epsilon, saved, gradient):
   del epsilon
   x, mean, rate, scale = saved
+  x, mean, rate, scale = (
+      unseen.again(kept, gradient) for kept in (x, mean, rate, scale))
   gradient = gradient.astype(jnp.float32)
   unit = (x.astype(jnp.float32) - mean) * rate
   rows = tuple(range(x.ndim - 1))

@@ -14,7 +14,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from m3p_jax.model import dropout
 from m3p_jax.model import layers
+from m3p_jax.model import unseen
 
 _MASKED = jnp.finfo(jnp.bfloat16).min.astype(jnp.float32)
 
@@ -45,10 +47,10 @@ def _scores(query_BTHK, key_BSHK, mask_BHTS):
 
 
 def _kept(dropout_key, rate, shape):
-  """Returns 1 / (1 - rate) where a weight stays, else 0; 1 = all stay."""
+  """Returns the weights' dropout factors; 1 = all stay."""
   if dropout_key is None:
     return 1.0
-  return jax.random.bernoulli(dropout_key, 1 - rate, shape) / (1 - rate)
+  return dropout.factors(dropout_key, rate, shape)
 
 
 def _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
@@ -70,6 +72,9 @@ def _attention_backward(rate, saved, gradient_BTHK):
   (query_BTHK, key_BSHK, value_BSHK, mask_BHTS, dropout_key, mixed_BTHK,
    log_sum_BHT1) = saved
   dtype = query_BTHK.dtype
+  query_BTHK, key_BSHK, value_BSHK, mixed_BTHK, log_sum_BHT1 = (
+      unseen.again(kept, gradient_BTHK) for kept in (
+          query_BTHK, key_BSHK, value_BSHK, mixed_BTHK, log_sum_BHT1))
   einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   scores_BHTS = _scores(query_BTHK, key_BSHK, mask_BHTS)
   weights_BHTS = jnp.exp(scores_BHTS.astype(jnp.float32) - log_sum_BHT1)
@@ -113,7 +118,8 @@ def _gelu_map_forward(inner_BTM, kernel_MD):
 def _gelu_map_backward(saved, gradient_BTD):
   inner_BTM, kernel_MD = saved
   gradient_BTD = gradient_BTD.astype(inner_BTM.dtype)
-  active_BTM, slope = jax.vjp(_gelu, inner_BTM)
+  _, slope = jax.vjp(_gelu, unseen.again(inner_BTM, gradient_BTD))
+  active_BTM = unseen.written(_gelu, inner_BTM, gradient_BTD)
   kernel_gradient = jnp.einsum('BTM,BTD->MD', active_BTM, gradient_BTD,
                                preferred_element_type=jnp.float32)
   active_gradient = jnp.einsum(

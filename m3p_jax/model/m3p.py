@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
+from m3p_jax.model import dropout
 from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import heads
 from m3p_jax.model import layers
@@ -51,15 +52,10 @@ class M3P(heads.Heads):
         layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
-        length=c.num_layers,
-        # XLA's CPU loops run bfloat16 layers at half the speed of unrolled
-        # ones (45 against 90 rows/s at E5's geometry); float32 ones at the
-        # same speed, and compile in a quarter of the time.
-        unroll=c.num_layers if c.resolved_platform == 'cpu' and (
-            c.activation_dtype == jnp.bfloat16) else 1,
+        length=c.num_layers, unroll=c.num_layers if c.unrolls else 1,
         metadata_params={nn.PARTITION_NAME: 'layers'})(c)
     self._setup_heads()
-    self.dropout = nn.Dropout(c.dropout)
+    self.dropout = dropout.Dropout(c.dropout)
 
   def __call__(self, batch: batch_lib.Batch) -> jax.Array:
     """Touches every parameter, so that the tree does not depend on tasks."""
@@ -157,7 +153,7 @@ class M3P(heads.Heads):
     deterministic = self._resolve(deterministic)
     hidden_BRD = self._region_hidden(regions, deterministic)
     hidden_BRD = self._add_language(hidden_BRD, language_B)
-    hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
+    hidden_BRD = self.dropout(hidden_BRD, deterministic)
     hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
         hidden_BRD.dtype)
     return self.encoder(hidden_BRD, regions.mask_BR, deterministic, None)[0]
@@ -197,7 +193,7 @@ class M3P(heads.Heads):
 
   def _region_hidden(self, regions, deterministic):
     hidden_BRD = self.region_embedding(regions)
-    hidden_BRD = self.dropout(hidden_BRD, deterministic=deterministic)
+    hidden_BRD = self.dropout(hidden_BRD, deterministic)
     if self.config.refiner_layers:
       hidden_BRD = self.refiner(
           hidden_BRD, regions.mask_BR, deterministic=deterministic)
@@ -221,6 +217,6 @@ class M3P(heads.Heads):
     hidden_BTD = hidden_BTD + self.positions(position_BT).astype(
         hidden_BTD.dtype)
     hidden_BTD = self.embedding_norm(hidden_BTD)
-    hidden_BTD = self.dropout(hidden_BTD, deterministic=deterministic)
+    hidden_BTD = self.dropout(hidden_BTD, deterministic)
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
     return sharding.constrain(hidden_BTD, *transformer.HIDDEN_AXES)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax.model import config as model_config
+from m3p_jax.model import dropout as dropout_lib
 from m3p_jax.model import layers
 from m3p_jax.model import transformer
 
@@ -26,7 +27,7 @@ class RefinerAttention(nn.Module):
         deterministic=deterministic)
     both = jnp.concatenate(
         [mixed_BRD.reshape(hidden_BRD.shape), hidden_BRD], axis=-1)
-    both = nn.Dropout(c.dropout)(both, deterministic=deterministic)
+    both = dropout_lib.Dropout(c.dropout)(both, deterministic)
     gated = layers.Einsum(
         'BRX,XY->BRY', (2 * c.width, 2 * c.width), ('embed', 'mlp'),
         fan_in=2 * c.width, name='gate')(both)
@@ -40,7 +41,7 @@ class RegionRefiner(nn.Module):
   @nn.compact
   def __call__(self, hidden_BRD, mask_BR, *, deterministic):
     c = self.config
-    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+    dropout = dropout_lib.Dropout(c.dropout, deterministic)
     for i in range(c.refiner_layers):
       normed_BRD = layers.LayerNorm(
           c.layer_norm_epsilon, name=f'attention_norm_{i}')(hidden_BRD)

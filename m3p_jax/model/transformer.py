@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
+from m3p_jax.model import dropout as dropout_lib
 from m3p_jax.model import layers
 from m3p_jax.model import lean
 
@@ -75,10 +76,12 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
   if causal:
     mask_BHTS = mask_BHTS & jnp.tril(jnp.ones(
         (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
-  dropout = nn.Dropout(c.attention_dropout, deterministic=deterministic)
-  if c.remat == 'lean':
+  dropout = dropout_lib.Dropout(c.attention_dropout, deterministic)
+  # Of unrolled layers the compiler would keep float32 forms of all of them.
+  is_lean = c.remat == 'lean' or c.unrolls
+  if is_lean and not module.is_mutable_collection(ATTENTION):
     return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                          _dropout_key(dropout), c.attention_dropout)
+                          dropout.key(), c.attention_dropout)
   logits_BHTS = jnp.einsum(
       'BTHK,BSHK->BHTS', query_BTHK, key_BSHK,
       preferred_element_type=jnp.float32)
@@ -92,13 +95,6 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
   return jnp.einsum(
       'BHTS,BSHK->BTHK', weights_BHTS, value_BSHK,
       preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
-
-
-def _dropout_key(dropout: nn.Dropout) -> jax.Array | None:
-  """Returns the key that the dropout would draw with; None = it drops none."""
-  if dropout.deterministic or not dropout.rate:
-    return None
-  return dropout.make_rng(dropout.rng_collection)
 
 
 class Attention(nn.Module):
@@ -144,7 +140,7 @@ class EncoderLayer(nn.Module):
                deterministic: bool, memory: Memory | None = None,
                ) -> tuple[jax.Array, None]:
     c = self.config
-    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+    dropout = dropout_lib.Dropout(c.dropout, deterministic)
     norm = functools.partial(
         layers.LayerNorm, c.layer_norm_epsilon)
     attended_BTD = Attention(c, name='attention')(
