@@ -5,19 +5,19 @@ python -m benchmarks.input_pipeline [--pictures=1000 --storage=float16]
 Writes made-up records (100 regions of 2,048 numbers, an English caption of ten
 words; sentences of thirty tokens), then times in turn, several times over:
 a plain sequential read of the records, and the pipeline's batches of the same
-records. Prints the median of each ratio, and the time of all cores together,
+records. Prints the ratios of medians, and the time of all cores together,
 which other programs on the machine disturb less. Freed memory is kept for the
 next batch, as training on a CPU does: the plain read gains by it too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import json
 import pathlib
 import random
 import statistics
 import sys
 import tempfile
-import time
 from typing import Any
 import zlib
 
@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from benchmarks import contest
 from configs import base
 from input_pipeline import captions
 from input_pipeline import dictionaries
@@ -47,6 +48,14 @@ _SHARD_PICTURES = 256
 _TEXT_BATCHES = 16
 # Batches that tf.data may have ready.
 _MADE_AHEAD = 8
+# What is timed → dataset, stream of the pipeline ('' = a plain read), and rate
+# of code-switching.
+_SOURCES = {
+    'plain read of pictures': ('pictures', '', 0.),
+    'image_text': ('pictures', 'image_text', 0.),
+    'image_text, switched': ('pictures', 'image_text', .5),
+    'plain read of texts': ('texts', '', 0.),
+    'text': ('texts', 'text', 0.)}
 
 
 class _Tokenizer:
@@ -150,59 +159,68 @@ def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
           batch))
 
 
-def _time(iterator: Iterator[Any], batches: int) -> np.ndarray:
-  """Returns the seconds on the clock and of all cores, for these batches."""
-  # What was made ahead while others were timed does not count.
-  for _ in range(_MADE_AHEAD):
-    next(iterator)
-  start = np.array([time.perf_counter(), time.process_time()])
-  for _ in range(batches):
-    next(iterator)
-  return np.array([time.perf_counter(), time.process_time()]) - start
+def source(folder: str, name: str, *, batch_size: int,
+           batches: int) -> dict[str, contest.Run]:
+  """Returns {name: a run through `batches` batches of it}.
+
+  Args:
+    folder: of `make_data`.
+    name: key of `_SOURCES`.
+    batch_size: pictures; of sentences 16 times as many.
+    batches: of pictures; of sentences `_TEXT_BATCHES` times as many.
+  """
+  allocator.keep_freed_memory()
+  dataset, stream, rate = _SOURCES[name]
+  if dataset == 'texts':
+    batch_size, batches = 16 * batch_size, _TEXT_BATCHES * batches
+  path = pathlib.Path(folder)
+  iterator = (_batches(path, stream, batch_size, rate) if stream
+              else _plain(path, dataset, batch_size))
+
+  def run():
+    # What was made ahead while others were timed does not count.
+    return contest.timed(iterator, batches, _MADE_AHEAD) | {
+        'rows': batches * batch_size}
+
+  return {name: run}
 
 
 def measure(folder: pathlib.Path, *, rounds: int, batch_size: int,
             batches: int) -> dict[str, Any]:
-  """Returns medians over rounds, in each of which all take turns."""
-  text_rows = 16 * batch_size
-  sources = {
-      'plain read of pictures': _plain(folder, 'pictures', batch_size),
-      'image_text': _batches(folder, 'image_text', batch_size),
-      'image_text, switched': _batches(folder, 'image_text', batch_size, .5),
-      'plain read of texts': _plain(folder, 'texts', text_rows),
-      'text': _batches(folder, 'text', text_rows)}
-  times: dict[str, list[np.ndarray]] = {name: [] for name in sources}
+  """Returns medians over rounds, in each of which all take turns.
 
-  def is_text(name: str) -> bool:
-    return name in ('plain read of texts', 'text')
+  Each is a process of its own: in one, the memory that a plain read frees in
+  small pieces slows the batches made after it.
+  """
+  with contextlib.ExitStack() as stack:
+    timings = contest.take_turns({
+        name: (stack.enter_context(contest.Process(
+            'benchmarks.input_pipeline:source', folder=str(folder), name=name,
+            batch_size=batch_size, batches=batches)), name)
+        for name in _SOURCES}, rounds=rounds)
 
-  for _ in range(rounds):
-    for name, iterator in sources.items():
-      times[name].append(_time(
-          iterator, batches * (_TEXT_BATCHES if is_text(name) else 1)))
+  def ratio(slow: str, fast: str, field: str = 'seconds') -> float:
+    return round(contest.compare(*(
+        [getattr(timing, field) for timing in timings[name]]
+        for name in (slow, fast))).value, 3)
 
-  def ratio(slow: str, fast: str, column: int = 0) -> float:
-    return round(statistics.median(
-        b[column] / a[column] for a, b in
-        zip(times[slow], times[fast], strict=True)), 3)
-
-  def rows(name: str) -> int:
-    return batches * (
-        _TEXT_BATCHES * text_rows if is_text(name) else batch_size)
+  def each_row(field: str) -> dict[str, float]:
+    return {name: statistics.median(
+        getattr(timing, field) / timing.numbers['rows'] for timing in found)
+            for name, found in timings.items()}
 
   return {
-      'rows a second': {
-          name: round(rows(name) / statistics.median(t[0] for t in found))
-          for name, found in times.items()},
+      'rows a second': {name: round(1 / seconds) for name, seconds
+                        in each_row('seconds').items()},
       'microseconds of a core a row': {
-          name: round(1e6 * statistics.median(t[1] for t in found)
-                      / rows(name), 2) for name, found in times.items()},
+          name: round(1e6 * seconds, 2) for name, seconds
+          in each_row('cpu_seconds').items()},
       'image_text / plain read': ratio('image_text', 'plain read of pictures'),
       'text / plain read': ratio('text', 'plain read of texts'),
       'cost of code-switching': round(
           1 - ratio('image_text, switched', 'image_text'), 3),
       'cost of code-switching, of core time': round(
-          1 - ratio('image_text, switched', 'image_text', 1), 3)}
+          1 - ratio('image_text, switched', 'image_text', 'cpu_seconds'), 3)}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -211,7 +229,6 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
   args = flags.FLAGS
   logging.set_verbosity(logging.ERROR)
-  allocator.keep_freed_memory()
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     make_data(folder, args.pictures, 100 * args.pictures, args.storage)
