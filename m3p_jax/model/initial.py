@@ -3,6 +3,8 @@
 Source: reference.md, section 2 (initial values).
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -28,4 +30,6 @@ def init_params(config: model_config.ModelConfig, key: jax.Array):
       token_ids_BL=jnp.zeros((1, 1), jnp.int32),
       text_mask_BL=jnp.ones((1, 1), bool),
       language_B=jnp.zeros((1,), jnp.int32), regions=regions)
+  # Float32 layers are a loop, which is traced once: no parameter depends on it.
+  config = dataclasses.replace(config, dtype='float32')
   return m3p.M3P(config).init(key, batch)['params']

@@ -52,7 +52,7 @@ class M3P(heads.Heads):
         layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
-        length=c.num_layers, unroll=c.num_layers if c.unrolls else 1,
+        length=c.num_layers, unroll=c.unroll,
         metadata_params={nn.PARTITION_NAME: 'layers'})(c)
     self._setup_heads()
     self.dropout = dropout.Dropout(c.dropout)

@@ -78,7 +78,7 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
         (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
   dropout = dropout_lib.Dropout(c.attention_dropout, deterministic)
   # Of unrolled layers the compiler would keep float32 forms of all of them.
-  is_lean = c.remat == 'lean' or c.unrolls
+  is_lean = c.remat == 'lean' or c.unroll > 1
   if is_lean and not module.is_mutable_collection(ATTENTION):
     return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
                           dropout.key(), c.attention_dropout)
