@@ -50,8 +50,8 @@ def model_config() -> ConfigDict:
   model.caption_match = False
   # Cross-attention in every layer, so that the same weights write text.
   model.decoder = False
-  # Activations: 'float32', 'bfloat16', or 'auto' (bfloat16 where the machine
-  # multiplies it natively: TPU, GPU, CPUs with AMX; else float32).
+  # Activations: 'float32', 'bfloat16' or 'auto': bfloat16 on TPU, GPU and CPUs
+  # with AMX or AVX-512 BF16, float32 on others.
   model.dtype = 'auto'
   # What a layer keeps for its backward pass: 'none' = everything; 'lean' = its
   # matrix products, with backward passes of our own for what is between them
