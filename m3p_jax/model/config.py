@@ -42,7 +42,8 @@ class ModelConfig:
     dtype: of activations: 'float32', 'bfloat16' or 'auto'.
     remat: what a layer keeps for its backward pass: 'none' = everything,
       'lean' = its matrix products alone, by backward passes of our own,
-      'dots' = the same by `jax.checkpoint`, 'full' = its input.
+      'dots' = the same by `jax.checkpoint`, 'full' = its input. GELU and
+      LayerNorm always keep their inputs alone.
     platform: what the step is compiled for: 'cpu', 'gpu' or 'tpu'; 'auto' =
       the devices of this process. Decides no parameter.
   """
