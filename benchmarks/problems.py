@@ -46,7 +46,7 @@ PROBLEMS = {
              max_positions=514, region_feature_dim=2048,
              num_region_classes=1601),
         num_regions=100, text_length=28, task_rows=16, score_rows=32,
-        score_pictures=4,
+        score_pictures=8,
         rounds=5),
     # Multilingual E5 small over EfficientNet's grid: the quickstart's.
     'small': Problem(
@@ -54,7 +54,7 @@ PROBLEMS = {
              max_positions=512, region_feature_dim=1280,
              num_region_classes=1001),
         num_regions=16, text_length=16, task_rows=32, score_rows=256,
-        score_pictures=4,
+        score_pictures=8,
         rounds=9),
     # For the tests.
     'tiny': Problem(

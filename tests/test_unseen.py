@@ -16,7 +16,7 @@ def deep(x, kernel, scale):
   """Unrolled layers of what has backward passes of its own."""
   for _ in range(DEPTH):
     x = layers.layer_norm(x, scale, scale, 1e-5)
-    x = lean.gelu_map(x, kernel).astype(x.dtype)
+    x = lean.gelu_map(x, kernel)
   return x.astype(jnp.float32).sum()
 
 

@@ -234,5 +234,5 @@ def _functions(config: model_config_lib.ModelConfig, num_regions: int,
     return joint_pass.match_grid(model, pictures, joint_pass.text_half(
         model, token_ids_CL, text_mask_CL, start=num_regions))
 
-  return _Functions(*(jax.jit(engines.bound(config, function))
+  return _Functions(*(engines.jit(engines.bound(config, function))
                       for function in (joint_pass.picture_half, match_grid)))

@@ -100,9 +100,8 @@ attention.defvjp(_attention_forward, _attention_backward)
 
 @jax.custom_vjp
 def gelu_map(inner_BTM: jax.Array, kernel_MD: jax.Array) -> jax.Array:
-  """Returns gelu(inner) · kernel, float32 [B, T, D]; keeps `inner` alone."""
-  return layers.contract('BTM,MD->BTD', _gelu(inner_BTM), kernel_MD,
-                         jnp.float32)
+  """Returns gelu(inner) · kernel [B, T, D]; keeps `inner` alone."""
+  return layers.contract('BTM,MD->BTD', _gelu(inner_BTM), kernel_MD)
 
 
 def _gelu(x):
@@ -117,7 +116,6 @@ def _gelu_map_forward(inner_BTM, kernel_MD):
 
 def _gelu_map_backward(saved, gradient_BTD):
   inner_BTM, kernel_MD = saved
-  gradient_BTD = gradient_BTD.astype(inner_BTM.dtype)
   _, slope = jax.vjp(_gelu, unseen.again(inner_BTM, gradient_BTD))
   active_BTM = unseen.written(_gelu, inner_BTM, gradient_BTD)
   kernel_gradient = jnp.einsum('BTM,BTD->MD', active_BTM, gradient_BTD,
