@@ -26,6 +26,7 @@ import numpy as np
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
+from m3p_jax.evaluation import forward
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import initial
 
@@ -81,7 +82,7 @@ def naive(engine: engines.Engine, regions: batch_lib.Regions,
         jax.tree.map(lambda x: x[image_B], regions))
     return model.match_logits(model.encode(batch, deterministic=True))
 
-  step = jax.jit(engines.bound(engine.config, match))
+  step = jax.jit(forward.bound(engine.config, match))
   resident = jax.device_put(regions, engine.whole)
   num_captions, num_pictures = len(texts.token_ids_CL), len(regions.mask_BR)
   text_P, image_P = np.divmod(

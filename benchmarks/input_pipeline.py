@@ -161,13 +161,9 @@ def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
 
 def source(folder: str, name: str, *, batch_size: int,
            batches: int) -> dict[str, contest.Run]:
-  """Returns {name: a run through `batches` batches of it}.
+  """Returns {name: a run through `batches` batches of a key of `_SOURCES`}.
 
-  Args:
-    folder: of `make_data`.
-    name: key of `_SOURCES`.
-    batch_size: pictures; of sentences 16 times as many.
-    batches: of pictures; of sentences `_TEXT_BATCHES` times as many.
+  Of sentences `_TEXT_BATCHES` times as many, each 16 times as large.
   """
   allocator.keep_freed_memory()
   dataset, stream, rate = _SOURCES[name]

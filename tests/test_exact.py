@@ -17,6 +17,7 @@ from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
+from m3p_jax.evaluation import forward
 from m3p_jax.evaluation import partition
 from m3p_jax.model import initial
 from m3p_jax.model import joint_pass
@@ -32,7 +33,7 @@ def naive(params, config, regions, texts):
     return model.match_logits(model.encode(batch_lib.Batch(
         token_ids_1L, text_mask_1L, None, picture), deterministic=True))
 
-  step = jax.jit(engines.bound(config, match))
+  step = jax.jit(forward.bound(config, match))
   return np.array([[
       step(params, jax.tree.map(lambda x, i=i: x[i:i + 1], regions),
            texts.token_ids_CL[c:c + 1], texts.text_mask_CL[c:c + 1])[0]
@@ -82,7 +83,7 @@ def test_every_geometry_equals_the_plain_pass(
     return (joint_pass.match_grid(model, pictures, texts),
             joint_pass.match_pairs(model, pictures, texts))
 
-  grid_BB, pairs_B = jax.jit(engines.bound(config, both))(params, batch)
+  grid_BB, pairs_B = jax.jit(forward.bound(config, both))(params, batch)
   expected_BB = naive(params, config, batch.regions, engines.Texts(
       batch.token_ids_BL, batch.text_mask_BL, None)).T
   np.testing.assert_allclose(grid_BB, expected_BB, atol=1e-5)

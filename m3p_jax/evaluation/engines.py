@@ -18,6 +18,7 @@ import tqdm
 
 from input_pipeline import bars
 from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import forward
 from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import joint_pass
@@ -204,33 +205,12 @@ class _Functions(NamedTuple):
   logit_scale: Callable[..., jax.Array]
 
 
-# XLA's CPU compiler would make one routine of products, GELU and LayerNorm of
-# a whole layer, which takes 1.25 times as long as each by itself.
-_CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type':
-                'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
-
-
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns the jitted forward pass."""
-  return jax.jit(function, compiler_options=(
-      _CPU_OPTIONS if jax.default_backend() == 'cpu' else None))
-
-
-def bound(config: model_config_lib.ModelConfig,
-          function: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns (params, …) → function(bound model, …)."""
-  module = m3p.M3P(config)
-  return lambda params, *args, **kwargs: nn.apply(
-      lambda model: function(model, *args, **kwargs), module)(
-          {'params': params})
-
-
 @functools.lru_cache(maxsize=4)
 def _functions(config: model_config_lib.ModelConfig) -> _Functions:
   """Returns the forward passes, compiled once for all engines."""
 
   def bind(function):
-    return jit(bound(config, function))
+    return forward.jit(forward.bound(config, function))
 
   def embed_images(model, regions):
     return model.embed_images(regions, deterministic=True)

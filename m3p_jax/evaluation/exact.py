@@ -22,6 +22,7 @@ from input_pipeline import bars
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import forward
 from m3p_jax.evaluation import partition
 from m3p_jax.evaluation import score_files
 from m3p_jax.model import config as model_config_lib
@@ -234,5 +235,5 @@ def _functions(config: model_config_lib.ModelConfig, num_regions: int,
     return joint_pass.match_grid(model, pictures, joint_pass.text_half(
         model, token_ids_CL, text_mask_CL, start=num_regions))
 
-  return _Functions(*(engines.jit(engines.bound(config, function))
+  return _Functions(*(forward.jit(forward.bound(config, function))
                       for function in (joint_pass.picture_half, match_grid)))
