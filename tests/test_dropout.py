@@ -8,43 +8,78 @@ import pytest
 from m3p_jax.model import dropout
 
 RATE = 0.1
-SHAPE = 50, 41, 64  # An odd length: half of one draw's words is left over.
+SHAPE = 50, 41, 64
 
 
-def draw(seed=0, rate=RATE, shape=SHAPE):
-  return np.asarray(dropout.factors(jax.random.key(seed), rate, shape))
+def make_seeds(*shape, number=0):
+  return dropout.seeds(jax.random.key(number), *shape)
 
 
-def test_it_keeps_the_share_and_scales_by_it():
-  found = draw()
-  kept = round((1 - RATE) * 65_536) / 65_536
-  assert set(np.unique(found)) == {np.float32(0), np.float32(1 / kept)}
-  deviation = (kept * (1 - kept) / found.size) ** 0.5
-  assert abs((found > 0).mean() - kept) < 4 * deviation
+def kept(seed, rate=RATE, shape=SHAPE):
+  """Returns the mask of numbers that stay, as an array of 0 and 1."""
+  return np.asarray(dropout.factors(seed, rate, shape) > 0, float)
 
 
-def test_numbers_of_one_word_are_independent():
-  # Both halves of a random word are used: 21 positions apart.
-  first, second = draw()[:, :20] > 0, draw()[:, 21:] > 0
-  assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.02
+def assert_independent(first, second):
+  """Correlation within four deviations of what chance gives."""
+  found = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+  assert abs(found) < 4 / first.size ** 0.5
 
 
-def test_a_draw_is_a_function_of_its_key():
-  np.testing.assert_array_equal(draw(3), draw(3))
-  assert (draw(3) != draw(4)).any()
+@pytest.mark.parametrize('rate', [0.01, RATE, 0.5])
+def test_it_keeps_the_share_and_scales_by_it(rate):
+  found = np.asarray(dropout.factors(make_seeds(), rate, SHAPE))
+  np.testing.assert_allclose(np.unique(found), [0, 1 / (1 - rate)], rtol=1e-6)
+  deviation = (rate * (1 - rate) / found.size) ** 0.5
+  assert abs((found > 0).mean() - (1 - rate)) < 4 * deviation
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2])
+def test_neighbours_are_independent(axis):
+  mask = np.moveaxis(kept(make_seeds()), axis, 0)
+  for distance in (1, 2, 16):
+    assert_independent(mask[distance:], mask[:-distance])
+
+
+def test_how_many_of_a_row_stay_varies_as_chance_has_it():
+  counts = kept(make_seeds(), shape=(4096, 64)).sum(-1)
+  variance = RATE * (1 - RATE) * 64
+  # Variance of a variance of n numbers, nearly normal: 2 / n.
+  assert abs(counts.var() / variance - 1) < 4 * (2 / counts.size) ** 0.5
+
+
+@pytest.mark.parametrize('change', [
+    lambda seed: seed.at[0].add(1), lambda seed: seed.at[1].add(1),
+    lambda seed: make_seeds(number=1)])
+def test_another_seed_gives_an_independent_mask(change):
+  seed = make_seeds()
+  np.testing.assert_array_equal(kept(seed), kept(seed))
+  first, second = kept(seed).ravel(), kept(change(seed)).ravel()
+  # As it stands, and moved by one: no shifted copy.
+  assert_independent(first, second)
+  if (change(seed)[1] != seed[1]).any():
+    assert_independent(first[1:], second[:-1])
+    assert_independent(first[:-1], second[1:])
+
+
+def test_seeds_are_distinct():
+  found = np.asarray(make_seeds(12, 5)).reshape(-1, 2)
+  assert len(np.unique(found, axis=0)) == 60
 
 
 def test_gradients_pass_where_numbers_do():
-  x = jnp.ones((3, 4, 8))
-  layer = dropout.Dropout(0.5)
-  rngs = {'dropout': jax.random.key(0)}
-  y, pull = jax.vjp(lambda x: layer.apply({}, x, False, rngs=rngs), x)
+  x, seed = jnp.ones((3, 4, 8)), make_seeds()
+  y, pull = jax.vjp(lambda x: dropout.drop(x, seed, 0.5), x)
   np.testing.assert_array_equal(pull(jnp.ones_like(y))[0], y)
   assert 0 < (y == 0).sum() < y.size
 
 
-@pytest.mark.parametrize('rate, deterministic', [(0.1, True), (0.0, False)])
-def test_nothing_is_dropped_or_drawn(rate, deterministic):
-  # Without a key: a draw would be an error.
+@pytest.mark.parametrize('seed, rate', [(None, 0.1), (make_seeds(), 0.0)])
+def test_nothing_is_dropped(seed, rate):
   x = jnp.ones((2, 3))
-  assert dropout.Dropout(rate, deterministic).apply({}, x) is x
+  assert dropout.drop(x, seed, rate) is x
+
+
+def test_the_dtype_stays():
+  x = jnp.ones((2, 3), jnp.bfloat16)
+  assert dropout.drop(x, make_seeds(), 0.5).dtype == jnp.bfloat16

@@ -44,17 +44,17 @@ def test_attention(rate):
   # One row may attend to two places, one to all but a hole.
   mask = jnp.ones((3, 1, 1, key.shape[1]), bool).at[0, ..., 2:].set(False)
   mask = mask.at[1, ..., 1].set(False)
-  dropout_key = jax.random.key(7) if rate else None
+  seed = dropout.seeds(jax.random.key(7)) if rate else None
 
   def plain(query, key, value):
     logits = jnp.einsum('BTHK,BSHK->BHTS', query, key)
     weights = jax.nn.softmax(jnp.where(mask, logits, -1e30))
     if rate:
-      weights *= dropout.factors(dropout_key, rate, weights.shape)
+      weights *= dropout.factors(seed, rate, weights.shape)
     return jnp.einsum('BHTS,BSHK->BTHK', weights, value)
 
   found = with_gradients(
-      lambda *args: lean.attention(*args, mask, dropout_key, rate),
+      lambda *args: lean.attention(*args, mask, seed, rate),
       query, key, value)
   close(found, with_gradients(plain, query, key, value))
 

@@ -1,55 +1,68 @@
-"""Dropout that draws sixteen random bits a number.
+"""Dropout whose masks are a function of a seed and of where a number stands.
 
-`nn.Dropout` draws 64 a number, of which it compares 32 with the rate: at a
-quarter of the cost sixteen are drawn, and XLA's CPU compiler holds those of
-all layers until the backward pass.
+`nn.Dropout` draws from the library's generator: on XLA's CPU compiler a loop
+of its own for each mask, which is written to memory and held until the
+backward pass. A hash of seed and position is computed where it is used, each
+time anew, and takes no memory; split over devices, each computes its part.
 """
 
-from flax import linen as nn
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-_BITS = 16
 
-
-def factors(key: jax.Array, rate: float,
-            shape: tuple[int, ...]) -> jax.Array:
-  """Returns what dropout multiplies by, float32: 0, or 1 / the share kept.
+def seeds(key: jax.Array, *shape: int) -> jax.Array:
+  """Returns independent seeds [*shape, 2], uint32.
 
   Args:
     key: random key.
-    rate: share dropped, in [0, 1); rounded to 1 / 65,536.
-    shape: of two axes at least; the last but one should not be split over
-      devices.
+    *shape: how many.
   """
-  threshold = round((1 - rate) * 2 ** _BITS)
-  length = shape[-2]
-  words = jax.random.bits(key, (*shape[:-2], -(-length // 2), shape[-1]))
-  halves = jnp.concatenate([words & (2 ** _BITS - 1), words >> _BITS], axis=-2)
-  halves = jax.lax.slice_in_dim(halves, 0, length, axis=-2)
-  return jnp.where(halves < threshold, 2 ** _BITS / threshold, 0.)
+  return jax.random.bits(key, (*shape, 2), jnp.uint32)
 
 
-class Dropout(nn.Module):
-  """Sets a share of the numbers to zero and scales up the others.
+def factors(seed: jax.Array, rate: float, shape: Sequence[int]) -> jax.Array:
+  """Returns what dropout multiplies by, float32: 0, or 1 / the share kept.
 
-  Attributes:
-    rate: share dropped.
-    deterministic: nothing is dropped; here or in the call.
+  Args:
+    seed: [2], of `seeds`.
+    rate: share dropped, in [0, 1); rounded to 2^-32.
+    shape: of fewer than 2^32 numbers, or they repeat.
   """
-  rate: float
-  deterministic: bool | None = None
+  threshold = round((1 - rate) * 2 ** 32)
+  is_kept = _bits(seed, shape) < jnp.uint32(min(threshold, 2 ** 32 - 1))
+  return jnp.where(is_kept, 2 ** 32 / threshold, 0.)
 
-  def key(self, deterministic: bool | None = None) -> jax.Array | None:
-    """Returns the key of the next draw; None = nothing is dropped."""
-    is_off = nn.merge_param(
-        'deterministic', self.deterministic, deterministic)
-    return None if is_off or not self.rate else self.make_rng('dropout')
 
-  def __call__(self, x: jax.Array,
-               deterministic: bool | None = None) -> jax.Array:
-    """Returns x with numbers dropped, in its dtype; two axes at least."""
-    key = self.key(deterministic)
-    if key is None:
-      return x
-    return x * factors(key, self.rate, x.shape).astype(x.dtype)
+def drop(x: jax.Array, seed: jax.Array | None, rate: float) -> jax.Array:
+  """Returns x with a share of its numbers set to 0, the others scaled up.
+
+  Args:
+    x: any array; the result has its dtype.
+    seed: as in `factors`; None = nothing is dropped.
+    rate: as in `factors`.
+  """
+  if seed is None or not rate:
+    return x
+  return x * factors(seed, rate, x.shape).astype(x.dtype)
+
+
+def _bits(seed, shape):
+  """Returns uint32 of the shape: each position's number, hashed with the seed.
+
+  Three multiplications and shifts let every bit depend on all; the second half
+  of the seed comes after the first, so that two seeds' bits are no shifted
+  copies of each other. Source of the constants: C. Wellons, "Prospecting for
+  Hash Functions", 2018 (triple32).
+  """
+  position, stride = jnp.uint32(0), 1
+  for axis in reversed(range(len(shape))):
+    position += (jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+                 * jnp.uint32(stride % 2 ** 32))
+    stride *= shape[axis]
+  bits = position + seed[0]
+  bits = (bits ^ (bits >> 17)) * jnp.uint32(0xed5ad4bb) ^ seed[1]
+  bits = (bits ^ (bits >> 11)) * jnp.uint32(0xac4c1b51)
+  bits = (bits ^ (bits >> 15)) * jnp.uint32(0x31848bab)
+  return bits ^ (bits >> 14)

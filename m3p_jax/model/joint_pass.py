@@ -179,7 +179,7 @@ def _run(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
   layer = transformer.EncoderLayer(model.config, parent=None)
 
   def step(hidden_BTD, params):
-    return layer.apply({'params': params}, hidden_BTD, mask_BT, True)
+    return layer.apply({'params': params}, hidden_BTD, mask_BT, None)
 
   if jax.default_backend() == 'cpu':  # See `M3P.encoder`.
     for index in range(first, end):

@@ -24,7 +24,7 @@ _MASKED = jnp.finfo(jnp.bfloat16).min.astype(jnp.float32)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
               value_BSHK: jax.Array, mask_BHTS: jax.Array,
-              dropout_key: jax.Array | None, rate: float) -> jax.Array:
+              dropout_seed: jax.Array | None, rate: float) -> jax.Array:
   """Returns softmax(query · key) · value [B, T, H, K], summed in float32.
 
   Args:
@@ -32,11 +32,11 @@ def attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
     key_BSHK: keys.
     value_BSHK: values.
     mask_BHTS: bool, what may be attended to; axes of size 1 broadcast.
-    dropout_key: of the weights' dropout; None = no dropout.
+    dropout_seed: [2], of the weights' dropout; None = no dropout.
     rate: share of the weights dropped.
   """
   return _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                            dropout_key, rate)[0]
+                            dropout_seed, rate)[0]
 
 
 def _scores(query_BTHK, key_BSHK, mask_BHTS):
@@ -46,30 +46,30 @@ def _scores(query_BTHK, key_BSHK, mask_BHTS):
   return jnp.where(mask_BHTS, scores_BHTS, _MASKED).astype(query_BTHK.dtype)
 
 
-def _kept(dropout_key, rate, shape):
+def _kept(dropout_seed, rate, shape):
   """Returns the weights' dropout factors; 1 = all stay."""
-  if dropout_key is None:
+  if dropout_seed is None:
     return 1.0
-  return dropout.factors(dropout_key, rate, shape)
+  return dropout.factors(dropout_seed, rate, shape)
 
 
 def _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                       dropout_key, rate):
+                       dropout_seed, rate):
   dtype = query_BTHK.dtype
   scores_BHTS = _scores(query_BTHK, key_BSHK, mask_BHTS)
   wide_BHTS = scores_BHTS.astype(jnp.float32)
   log_sum_BHT1 = jax.nn.logsumexp(wide_BHTS, axis=-1, keepdims=True)
   weights_BHTS = jnp.exp(wide_BHTS - log_sum_BHT1) * _kept(
-      dropout_key, rate, scores_BHTS.shape)
+      dropout_seed, rate, scores_BHTS.shape)
   mixed_BTHK = jnp.einsum(
       'BHTS,BSHK->BTHK', weights_BHTS.astype(dtype), value_BSHK,
       preferred_element_type=jnp.float32).astype(dtype)
   return mixed_BTHK, (query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                      dropout_key, mixed_BTHK, log_sum_BHT1)
+                      dropout_seed, mixed_BTHK, log_sum_BHT1)
 
 
 def _attention_backward(rate, saved, gradient_BTHK):
-  (query_BTHK, key_BSHK, value_BSHK, mask_BHTS, dropout_key, mixed_BTHK,
+  (query_BTHK, key_BSHK, value_BSHK, mask_BHTS, dropout_seed, mixed_BTHK,
    log_sum_BHT1) = saved
   dtype = query_BTHK.dtype
   query_BTHK, key_BSHK, value_BSHK, mixed_BTHK, log_sum_BHT1 = (
@@ -78,7 +78,7 @@ def _attention_backward(rate, saved, gradient_BTHK):
   einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   scores_BHTS = _scores(query_BTHK, key_BSHK, mask_BHTS)
   weights_BHTS = jnp.exp(scores_BHTS.astype(jnp.float32) - log_sum_BHT1)
-  kept_BHTS = _kept(dropout_key, rate, scores_BHTS.shape)
+  kept_BHTS = _kept(dropout_seed, rate, scores_BHTS.shape)
   value_gradient = einsum(
       'BHTS,BTHK->BSHK', (weights_BHTS * kept_BHTS).astype(dtype),
       gradient_BTHK)

@@ -46,16 +46,14 @@ class M3P(heads.Heads):
       self.refiner = region_refiner.RegionRefiner(c)
     layer = transformer.EncoderLayer
     if c.remat in _CHECKPOINT_POLICIES:
-      layer = nn.remat(layer, static_argnums=(3,), prevent_cse=False,
+      layer = nn.remat(layer, prevent_cse=False,
                        policy=_CHECKPOINT_POLICIES[c.remat])
     self.encoder = nn.scan(
         layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
-        split_rngs={'params': True, 'dropout': True},
-        in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
+        split_rngs={'params': True}, in_axes=(nn.broadcast, 0, nn.broadcast),
         length=c.num_layers, unroll=c.unroll,
         metadata_params={nn.PARTITION_NAME: 'layers'})(c)
     self._setup_heads()
-    self.dropout = dropout.Dropout(c.dropout)
 
   def __call__(self, batch: batch_lib.Batch) -> jax.Array:
     """Touches every parameter, so that the tree does not depend on tasks."""
@@ -153,10 +151,10 @@ class M3P(heads.Heads):
     deterministic = self._resolve(deterministic)
     hidden_BRD = self._region_hidden(regions, deterministic)
     hidden_BRD = self._add_language(hidden_BRD, language_B)
-    hidden_BRD = self.dropout(hidden_BRD, deterministic)
+    hidden_BRD = self._drop(hidden_BRD, deterministic)
     hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
         hidden_BRD.dtype)
-    return self.encoder(hidden_BRD, regions.mask_BR, deterministic, None)[0]
+    return self._run_layers(hidden_BRD, regions.mask_BR, deterministic)
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
@@ -182,6 +180,17 @@ class M3P(heads.Heads):
       return not self.has_rng('dropout')
     return deterministic
 
+  def _seeds(self, deterministic: bool, *shape: int) -> jax.Array | None:
+    """Returns seeds [*shape, 2] of dropout; None = nothing is dropped."""
+    c = self.config
+    if deterministic or not (c.dropout or c.attention_dropout):
+      return None
+    return dropout.seeds(self.make_rng('dropout'), *shape)
+
+  def _drop(self, hidden_BTD, deterministic):
+    return dropout.drop(
+        hidden_BTD, self._seeds(deterministic), self.config.dropout)
+
   def _word_vectors(self, token_ids_BL):
     return self.tokens(token_ids_BL).astype(self.config.activation_dtype)
 
@@ -193,10 +202,11 @@ class M3P(heads.Heads):
 
   def _region_hidden(self, regions, deterministic):
     hidden_BRD = self.region_embedding(regions)
-    hidden_BRD = self.dropout(hidden_BRD, deterministic)
+    hidden_BRD = self._drop(hidden_BRD, deterministic)
     if self.config.refiner_layers:
-      hidden_BRD = self.refiner(
-          hidden_BRD, regions.mask_BR, deterministic=deterministic)
+      hidden_BRD = self.refiner(hidden_BRD, regions.mask_BR, self._seeds(
+          deterministic, self.config.refiner_layers,
+          region_refiner.NUM_SEEDS))
     return hidden_BRD
 
   def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
@@ -210,13 +220,18 @@ class M3P(heads.Heads):
                           memory=None):
     position_1T = jnp.arange(hidden_BTD.shape[1])[None]
     hidden_BTD = self._place(hidden_BTD, mask_BT, position_1T, deterministic)
-    return self.encoder(hidden_BTD, mask_BT, deterministic, memory)[0]
+    return self._run_layers(hidden_BTD, mask_BT, deterministic, memory)
+
+  def _run_layers(self, hidden_BTD, mask_BT, deterministic, memory=None):
+    seeds = self._seeds(
+        deterministic, self.config.num_layers, transformer.NUM_SEEDS)
+    return self.encoder(hidden_BTD, mask_BT, seeds, memory)[0]
 
   def _place(self, hidden_BTD, mask_BT, position_BT, deterministic):
     """Returns what enters the first layer; `position_BT` may be one row."""
     hidden_BTD = hidden_BTD + self.positions(position_BT).astype(
         hidden_BTD.dtype)
     hidden_BTD = self.embedding_norm(hidden_BTD)
-    hidden_BTD = self.dropout(hidden_BTD, deterministic)
+    hidden_BTD = self._drop(hidden_BTD, deterministic)
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
     return sharding.constrain(hidden_BTD, *transformer.HIDDEN_AXES)

@@ -10,9 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax.model import config as model_config
-from m3p_jax.model import dropout as dropout_lib
+from m3p_jax.model import dropout
 from m3p_jax.model import layers
 from m3p_jax.model import transformer
+
+# Seeds of one layer's dropout: attention weights, what the gate reads, the two
+# parts.
+NUM_SEEDS = 4
 
 
 class RefinerAttention(nn.Module):
@@ -20,14 +24,14 @@ class RefinerAttention(nn.Module):
   config: model_config.ModelConfig
 
   @nn.compact
-  def __call__(self, hidden_BRD, mask_BR, *, deterministic):
+  def __call__(self, hidden_BRD, mask_BR, *, weights_seed, seed):
     c = self.config
     mixed_BRD = transformer.attend(
         self, hidden_BRD, transformer.Memory(hidden_BRD, mask_BR),
-        deterministic=deterministic)
+        dropout_seed=weights_seed)
     both = jnp.concatenate(
         [mixed_BRD.reshape(hidden_BRD.shape), hidden_BRD], axis=-1)
-    both = dropout_lib.Dropout(c.dropout)(both, deterministic)
+    both = dropout.drop(both, seed, c.dropout)
     gated = layers.Einsum(
         'BRX,XY->BRY', (2 * c.width, 2 * c.width), ('embed', 'mlp'),
         fan_in=2 * c.width, name='gate')(both)
@@ -39,17 +43,25 @@ class RegionRefiner(nn.Module):
   config: model_config.ModelConfig
 
   @nn.compact
-  def __call__(self, hidden_BRD, mask_BR, *, deterministic):
+  def __call__(self, hidden_BRD, mask_BR, seeds_NS2):
+    """Returns refined regions [B, R, D].
+
+    Args:
+      hidden_BRD: embedded regions.
+      mask_BR: False at padding.
+      seeds_NS2: `NUM_SEEDS` of dropout for each layer; None = no dropout.
+    """
     c = self.config
-    dropout = dropout_lib.Dropout(c.dropout, deterministic)
     for i in range(c.refiner_layers):
+      seeds = [None] * NUM_SEEDS if seeds_NS2 is None else list(seeds_NS2[i])
       normed_BRD = layers.LayerNorm(
           c.layer_norm_epsilon, name=f'attention_norm_{i}')(hidden_BRD)
-      hidden_BRD = hidden_BRD + dropout(
+      hidden_BRD = hidden_BRD + dropout.drop(
           RefinerAttention(c, name=f'attention_{i}')(
-              normed_BRD, mask_BR, deterministic=deterministic))
+              normed_BRD, mask_BR, weights_seed=seeds[0], seed=seeds[1]),
+          seeds[2], c.dropout)
       normed_BRD = layers.LayerNorm(
           c.layer_norm_epsilon, name=f'mlp_norm_{i}')(hidden_BRD)
-      hidden_BRD = hidden_BRD + dropout(
-          transformer.Mlp(c, name=f'mlp_{i}')(normed_BRD))
+      hidden_BRD = hidden_BRD + dropout.drop(
+          transformer.Mlp(c, name=f'mlp_{i}')(normed_BRD), seeds[3], c.dropout)
     return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(hidden_BRD)

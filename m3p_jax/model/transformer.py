@@ -13,12 +13,16 @@ import jax.numpy as jnp
 
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
-from m3p_jax.model import dropout as dropout_lib
+from m3p_jax.model import dropout
 from m3p_jax.model import layers
 from m3p_jax.model import lean
 
 # Logical axes of hidden states [B, T, D].
 HIDDEN_AXES = ('batch', 'length', 'activation_embed')
+
+# Seeds of one layer's dropout: attention weights, attention, feed-forward
+# part; attention to a memory, its weights first.
+NUM_SEEDS = 5
 
 # Collection of the attention weights; no parameters, so `init` leaves it out.
 ATTENTION = 'intermediates'
@@ -50,7 +54,7 @@ def merge_heads(c: model_config.ModelConfig) -> layers.Einsum:
 
 
 def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
-           deterministic: bool, causal: bool = False) -> jax.Array:
+           dropout_seed: jax.Array | None, causal: bool = False) -> jax.Array:
   """Returns the heads' weighted values, [B, T, H, K].
 
   Args:
@@ -58,7 +62,7 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
       the weights, float32 [B, H, T, S], into the collection `ATTENTION`.
     hidden_BTD: where the queries come from.
     memory: where keys and values come from; itself for self-attention.
-    deterministic: no dropout on the attention weights.
+    dropout_seed: [2], of the attention weights' dropout; None = no dropout.
     causal: position t attends to positions up to t.
   """
   c = module.config
@@ -76,12 +80,11 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
   if causal:
     mask_BHTS = mask_BHTS & jnp.tril(jnp.ones(
         (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
-  dropout = dropout_lib.Dropout(c.attention_dropout, deterministic)
   # Of unrolled layers the compiler would keep float32 forms of all of them.
   is_lean = c.remat == 'lean' or c.unroll > 1
   if is_lean and not module.is_mutable_collection(ATTENTION):
     return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                          dropout.key(), c.attention_dropout)
+                          dropout_seed, c.attention_dropout)
   logits_BHTS = jnp.einsum(
       'BTHK,BSHK->BHTS', query_BTHK, key_BSHK,
       preferred_element_type=jnp.float32)
@@ -91,7 +94,8 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
   weights_BHTS = jax.nn.softmax(logits_BHTS)
   # Kept only where the caller makes this collection mutable.
   module.sow(ATTENTION, 'weights', weights_BHTS)
-  weights_BHTS = dropout(weights_BHTS.astype(hidden_BTD.dtype))
+  weights_BHTS = dropout.drop(
+      weights_BHTS.astype(hidden_BTD.dtype), dropout_seed, c.attention_dropout)
   return jnp.einsum(
       'BHTS,BSHK->BTHK', weights_BHTS, value_BSHK,
       preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
@@ -103,9 +107,10 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, hidden_BTD: jax.Array, memory: Memory, *,
-               deterministic: bool, causal: bool = False) -> jax.Array:
+               dropout_seed: jax.Array | None,
+               causal: bool = False) -> jax.Array:
     c = self.config
-    mixed_BTHK = attend(self, hidden_BTD, memory, deterministic=deterministic,
+    mixed_BTHK = attend(self, hidden_BTD, memory, dropout_seed=dropout_seed,
                         causal=causal)
     return merge_heads(c)(mixed_BTHK)
 
@@ -137,23 +142,31 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(self, hidden_BTD: jax.Array, mask_BT: jax.Array,
-               deterministic: bool, memory: Memory | None = None,
+               seeds_S2: jax.Array | None, memory: Memory | None = None,
                ) -> tuple[jax.Array, None]:
+    """Returns (hidden states, None), as `nn.scan` wants them.
+
+    Args:
+      hidden_BTD: hidden states.
+      mask_BT: False at padding.
+      seeds_S2: `NUM_SEEDS` of dropout; None = no dropout.
+      memory: what the decoder reads.
+    """
     c = self.config
-    dropout = dropout_lib.Dropout(c.dropout, deterministic)
     norm = functools.partial(
         layers.LayerNorm, c.layer_norm_epsilon)
+    seeds = [None] * NUM_SEEDS if seeds_S2 is None else list(seeds_S2)
     attended_BTD = Attention(c, name='attention')(
-        hidden_BTD, Memory(hidden_BTD, mask_BT), deterministic=deterministic,
+        hidden_BTD, Memory(hidden_BTD, mask_BT), dropout_seed=seeds[0],
         causal=memory is not None)
     hidden_BTD = norm(name='attention_norm')(
-        hidden_BTD + dropout(attended_BTD))
+        hidden_BTD + dropout.drop(attended_BTD, seeds[1], c.dropout))
     if memory is not None:
       attended_BTD = Attention(c, name='cross_attention')(
-          hidden_BTD, memory, deterministic=deterministic)
+          hidden_BTD, memory, dropout_seed=seeds[3])
       hidden_BTD = norm(name='cross_attention_norm')(
-          hidden_BTD + dropout(attended_BTD))
-    hidden_BTD = norm(name='mlp_norm')(
-        hidden_BTD + dropout(Mlp(c, name='mlp')(hidden_BTD)))
+          hidden_BTD + dropout.drop(attended_BTD, seeds[4], c.dropout))
+    hidden_BTD = norm(name='mlp_norm')(hidden_BTD + dropout.drop(
+        Mlp(c, name='mlp')(hidden_BTD), seeds[2], c.dropout))
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
     return sharding.constrain(hidden_BTD, *HIDDEN_AXES), None
