@@ -172,9 +172,13 @@ def main(argv: Sequence[str]) -> None:
   args = flags.FLAGS
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
-  _, captions = store.read_image_text(args.data_dir, args.dataset, args.split)
   folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
   languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
+  if not languages:
+    raise errors.UserError(
+        f'{folder}: no dictionaries; make them with `python -m '
+        f'input_pipeline.dictionaries --data_dir={args.data_dir}`')
+  _, captions = store.read_image_text(args.data_dir, args.dataset, args.split)
   is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
   (english,) = np.nonzero(is_english_C)
   if not len(english):

@@ -1,6 +1,8 @@
 """Properties of code-switching on made-up captions and dictionaries."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -189,3 +191,12 @@ def test_no_python_op_in_the_graph():
   graph = switch.get_concrete_function(tf.constant([0, 0])).graph
   names = {op.type for op in graph.get_operations()}
   assert not any('PyFunc' in name for name in names)
+
+
+def test_without_dictionaries_the_command_tells_how_to_make_them(tmp_path):
+  done = subprocess.run(
+      [sys.executable, '-m', 'input_pipeline.code_switch',
+       f'--data_dir={tmp_path}'], capture_output=True, text=True, check=False)
+  assert done.returncode
+  assert 'Traceback' not in done.stderr
+  assert f'input_pipeline.dictionaries --data_dir={tmp_path}' in done.stderr
