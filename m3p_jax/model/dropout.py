@@ -3,7 +3,7 @@
 `nn.Dropout` draws from the library's generator: on XLA's CPU compiler a loop
 of its own for each mask, which is written to memory and held until the
 backward pass. A hash of seed and position is computed where it is used, each
-time anew, and takes no memory; split over devices, each computes its part.
+time anew; split over devices, each computes its part.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,11 @@ def seeds(key: jax.Array, *shape: int) -> jax.Array:
     *shape: how many.
   """
   return jax.random.bits(key, (*shape, 2), jnp.uint32)
+
+
+def unstack(seeds_S2: jax.Array | None, count: int) -> list[jax.Array | None]:
+  """Returns `count` seeds [2] of an array of them; of None, as many None."""
+  return [None] * count if seeds_S2 is None else list(seeds_S2)
 
 
 def factors(seed: jax.Array, rate: float, shape: Sequence[int]) -> jax.Array:

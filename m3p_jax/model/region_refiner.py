@@ -24,14 +24,14 @@ class RefinerAttention(nn.Module):
   config: model_config.ModelConfig
 
   @nn.compact
-  def __call__(self, hidden_BRD, mask_BR, *, weights_seed, seed):
+  def __call__(self, hidden_BRD, mask_BR, *, weights_seed, gate_seed):
     c = self.config
     mixed_BRD = transformer.attend(
         self, hidden_BRD, transformer.Memory(hidden_BRD, mask_BR),
         dropout_seed=weights_seed)
     both = jnp.concatenate(
         [mixed_BRD.reshape(hidden_BRD.shape), hidden_BRD], axis=-1)
-    both = dropout.drop(both, seed, c.dropout)
+    both = dropout.drop(both, gate_seed, c.dropout)
     gated = layers.Einsum(
         'BRX,XY->BRY', (2 * c.width, 2 * c.width), ('embed', 'mlp'),
         fan_in=2 * c.width, name='gate')(both)
@@ -53,15 +53,16 @@ class RegionRefiner(nn.Module):
     """
     c = self.config
     for i in range(c.refiner_layers):
-      seeds = [None] * NUM_SEEDS if seeds_NS2 is None else list(seeds_NS2[i])
+      weights_seed, gate_seed, attention_seed, mlp_seed = dropout.unstack(
+          None if seeds_NS2 is None else seeds_NS2[i], NUM_SEEDS)
       normed_BRD = layers.LayerNorm(
           c.layer_norm_epsilon, name=f'attention_norm_{i}')(hidden_BRD)
       hidden_BRD = hidden_BRD + dropout.drop(
           RefinerAttention(c, name=f'attention_{i}')(
-              normed_BRD, mask_BR, weights_seed=seeds[0], seed=seeds[1]),
-          seeds[2], c.dropout)
+              normed_BRD, mask_BR, weights_seed=weights_seed,
+              gate_seed=gate_seed), attention_seed, c.dropout)
       normed_BRD = layers.LayerNorm(
           c.layer_norm_epsilon, name=f'mlp_norm_{i}')(hidden_BRD)
       hidden_BRD = hidden_BRD + dropout.drop(
-          transformer.Mlp(c, name=f'mlp_{i}')(normed_BRD), seeds[3], c.dropout)
+          transformer.Mlp(c, name=f'mlp_{i}')(normed_BRD), mlp_seed, c.dropout)
     return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(hidden_BRD)

@@ -155,18 +155,19 @@ class EncoderLayer(nn.Module):
     c = self.config
     norm = functools.partial(
         layers.LayerNorm, c.layer_norm_epsilon)
-    seeds = [None] * NUM_SEEDS if seeds_S2 is None else list(seeds_S2)
+    (weights_seed, attention_seed, mlp_seed, memory_weights_seed,
+     memory_seed) = dropout.unstack(seeds_S2, NUM_SEEDS)
     attended_BTD = Attention(c, name='attention')(
-        hidden_BTD, Memory(hidden_BTD, mask_BT), dropout_seed=seeds[0],
+        hidden_BTD, Memory(hidden_BTD, mask_BT), dropout_seed=weights_seed,
         causal=memory is not None)
     hidden_BTD = norm(name='attention_norm')(
-        hidden_BTD + dropout.drop(attended_BTD, seeds[1], c.dropout))
+        hidden_BTD + dropout.drop(attended_BTD, attention_seed, c.dropout))
     if memory is not None:
       attended_BTD = Attention(c, name='cross_attention')(
-          hidden_BTD, memory, dropout_seed=seeds[3])
+          hidden_BTD, memory, dropout_seed=memory_weights_seed)
       hidden_BTD = norm(name='cross_attention_norm')(
-          hidden_BTD + dropout.drop(attended_BTD, seeds[4], c.dropout))
+          hidden_BTD + dropout.drop(attended_BTD, memory_seed, c.dropout))
     hidden_BTD = norm(name='mlp_norm')(hidden_BTD + dropout.drop(
-        Mlp(c, name='mlp')(hidden_BTD), seeds[2], c.dropout))
+        Mlp(c, name='mlp')(hidden_BTD), mlp_seed, c.dropout))
     hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
     return sharding.constrain(hidden_BTD, *HIDDEN_AXES), None
