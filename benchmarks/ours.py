@@ -104,7 +104,8 @@ def scoring(size: str) -> dict[str, contest.Run]:
       np.arange(problem.score_pictures))
 
   def score():
-    found = exact.scores(engine, regions, {'': question})['']
+    found = exact.scores(engine, regions, {'': question},
+                         total_pairs=problems.MULTI30K_PAIRS)['']
     return {'pairs': float(found.size)}
 
   return {'exact scoring': score}

@@ -72,12 +72,13 @@ def questions() -> dict[str, exact.Question]:
 @contextlib.contextmanager
 def small_pieces():
   """Makes the few pairs here as many pieces and shapes as millions would be."""
-  before = partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE
-  partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE = 40, 160
+  before = partition.PAIRS_PER_PIECE, exact.COMPILING_FLOPS
+  partition.PAIRS_PER_PIECE = 40
+  exact.COMPILING_FLOPS = dict.fromkeys(before[1], 1e6)
   try:
     yield
   finally:
-    partition.PAIRS_PER_PIECE, exact.PAIRS_PER_SHAPE = before
+    partition.PAIRS_PER_PIECE, exact.COMPILING_FLOPS = before
 
 
 def score(folder: pathlib.Path | None = None, origin=ORIGIN,

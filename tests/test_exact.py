@@ -164,20 +164,21 @@ def test_nothing_to_search_and_broken_weights_are_told():
                  questions)
 
 
-def test_lengths_leave_the_least_padding():
-  assert partition.choose_lengths(np.array([3, 3, 4, 9]), 2) == [4, 9]
+def test_lengths_cost_the_least():
+  assert partition.choose_lengths(np.array([3, 3, 4, 9]), 3) == [4, 9]
   rng = np.random.default_rng(0)
-  for most in (1, 2, 3, 9):
+  for price in (0.5, 2.0, 7.5, 100.0):
     count_N = rng.integers(1, 9, 12)
-    found = partition.choose_lengths(count_N, most)
+    found = partition.choose_lengths(count_N, price)
 
-    def padded(lengths, count_N=count_N):
-      return sum(min(x for x in lengths if x >= n) for n in count_N)
+    def cost(lengths, count_N=count_N, price=price):
+      return price * len(lengths) + sum(
+          min(x for x in lengths if x >= n) for n in count_N)
 
     values = sorted(set(count_N.tolist()))
-    assert padded(found) == min(
-        padded(lengths) for size in range(1, most + 1)
-        for lengths in itertools.combinations(values, min(size, len(values)))
+    assert cost(found) == min(
+        cost(lengths) for size in range(1, len(values) + 1)
+        for lengths in itertools.combinations(values, size)
         if lengths[-1] == values[-1])
 
 

@@ -28,10 +28,10 @@ from m3p_jax.evaluation import score_files
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import joint_pass
 
-# Every length of captions with every number of regions is compiled: worth it
-# for so many pairs of each.
-PAIRS_PER_SHAPE = 10_000
-_MOST_LENGTHS, _MOST_REGIONS = 6, 3
+# Every length of captions with every number of regions is compiled, and padded
+# to no further than that pays: the operations that a device, or all cores of a
+# CPU, could do meanwhile.
+COMPILING_FLOPS = {'cpu': 1e12, 'gpu': 1e14, 'tpu': 1e14}
 
 
 class Question(NamedTuple):
@@ -48,7 +48,7 @@ class Question(NamedTuple):
 def scores(engine: engines.Engine, regions: batch_lib.Regions,
            questions: Mapping[str, Question], *,
            folder: pathlib.Path | None = None,
-           origin: Mapping[str, Any] | None = None,
+           origin: Mapping[str, Any] | None = None, total_pairs: int = 0,
            title: str = '') -> dict[str, np.ndarray]:
   """Returns {language: float32 [C, I] match logits}, NaN where not asked.
 
@@ -60,6 +60,8 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
       keeps everything in memory.
       Hosts share the pieces out, and wait for each other before they read.
     origin: what the scores depend on beside the arguments, as JSON.
+    total_pairs: of all calls, where this is one of several: the more pairs,
+      the more shapes pay; 0 = this is the only one.
     title: of the progress bar; empty = none.
 
   Raises:
@@ -82,7 +84,7 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
           folder / name, len(one.texts.token_ids_CL), blocks[name],
           origin or {})
       for name, one in questions.items()}
-  job = _Job(engine, regions, questions, blocks, size)
+  job = _Job(engine, regions, questions, blocks, size, total_pairs)
   mine = [(name, number) for name in questions
           for number in range(host, len(blocks[name]), num_hosts)]
   todo = [(name, number) for name, number in mine
@@ -123,22 +125,26 @@ class _Job:
 
   def __init__(self, engine: engines.Engine, regions: batch_lib.Regions,
                questions: Mapping[str, Question],
-               blocks: Mapping[str, Sequence[np.ndarray]], size: int):
+               blocks: Mapping[str, Sequence[np.ndarray]], size: int,
+               total_pairs: int):
     self._size = size
     self._engine, self._regions = engine, regions
     self._questions, self._blocks = questions, blocks
     self._order = {name: np.argsort(
         -one.texts.text_mask_CL.sum(1), kind='stable')
                    for name, one in questions.items()}
-    # How many shapes pay.
-    worth = 1 + sum(len(self._order[name]) * len(one.pictures_I) for name, one
-                    in questions.items()) // PAIRS_PER_SHAPE
+    counts_I = partition.count_regions(regions)
+    lengths_N = np.concatenate(
+        [self._tile_lengths(name) for name in questions])
+    pairs = max(total_pairs, sum(
+        len(one.pictures_I) * len(one.texts.token_ids_CL)
+        for one in questions.values()))
+    # Each picture stands for its share of the pairs, and so does each tile.
+    price = _places_to_compile(engine) / pairs
     self._region_counts = partition.choose_lengths(
-        partition.count_regions(regions),
-        min(_MOST_REGIONS, worth))
+        counts_I, price * len(counts_I))
     self._lengths = partition.choose_lengths(
-        np.concatenate([self._tile_lengths(name) for name in questions]),
-        min(_MOST_LENGTHS, worth))
+        lengths_N, price * len(self._region_counts) * len(lengths_N))
 
   def num_pairs(self, name: str, number: int) -> int:
     """Returns how many pairs a piece has."""
@@ -212,6 +218,15 @@ class _Job:
         self._regions.image_id_B[pictures_I],
         *(np.asarray(x)[rows_I1, position_IR] for x in self._regions[1:]))
     return jax.device_put((regions, position_IR), engine.rows)
+
+
+def _places_to_compile(engine: engines.Engine) -> float:
+  """Returns at how many places of pairs a shape's compiling would be done."""
+  c = engine.config
+  flops = 2.0 * c.num_layers * (4 * c.width ** 2 + 2 * c.width * c.mlp_width)
+  platform = c.resolved_platform
+  num_devices = 1 if platform == 'cpu' else engine.num_devices
+  return COMPILING_FLOPS[platform] * num_devices / flops
 
 
 def _fetch(result: jax.Array, chosen: np.ndarray, out_CI: np.ndarray,

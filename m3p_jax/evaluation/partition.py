@@ -60,26 +60,24 @@ def padded_size(count: int, *, size: int, num_devices: int) -> int:
   return -(-rows // num_devices) * num_devices
 
 
-def choose_lengths(count_N: np.ndarray, most: int) -> list[int]:
-  """Returns at most `most` lengths that leave the least padding.
+def choose_lengths(count_N: np.ndarray, price: float) -> list[int]:
+  """Returns the lengths for which padding and price together are the least.
 
   Each number is padded to the next length; the largest is one of them.
-  Example: [3, 3, 4, 9] and 2 give [4, 9].
+  Example: [3, 3, 4, 9] and 3 give [4, 9], which pad to 4 + 4 + 4 + 9.
 
   Args:
     count_N: int, the lengths that occur; at least one.
-    most: lengths wanted, at least 1.
+    price: of one more length, in padded places; above 0.
   """
   values, counts = np.unique(count_N, return_counts=True)
   before = np.concatenate([[0], np.cumsum(counts)])
-  # best[e]: the padded sum of the values before e, and the lengths chosen.
+  # best[e]: what the values before e cost, and the lengths chosen for them.
   best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-  best += [(float('inf'), ())] * len(values)
-  for _ in range(most):
-    best = [best[0]] + [
-        min((best[start][0]
-             + int(values[end - 1] * (before[end] - before[start])),
-             (*best[start][1], int(values[end - 1])))
-            for start in range(end))
-        for end in range(1, len(best))]
+  for end in range(1, len(values) + 1):
+    length = int(values[end - 1])
+    best.append(min(
+        (cost + price + length * int(before[end] - before[start]),
+         (*chosen, length))
+        for start, (cost, chosen) in enumerate(best)))
   return list(best[-1][1])
