@@ -20,6 +20,7 @@ from input_pipeline import errors
 from input_pipeline import quiet
 from m3p_jax import command_line
 from m3p_jax import modes
+from m3p_jax.training import allocator
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '
@@ -79,8 +80,9 @@ def main(argv):
   summary.show(summary.command_rows(
       _MODE.value, flags.FLAGS['config'], given))
   if _MODE.value == 'train':
-    from m3p_jax import hosts
-    from m3p_jax import train
+    with allocator.collecting_later():
+      from m3p_jax import hosts
+      from m3p_jax import train
     hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     train.train_and_evaluate(config, workdir, given=given)
     if hosts.is_first():

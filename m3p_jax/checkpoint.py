@@ -167,8 +167,7 @@ def load(path: str | pathlib.Path, *,
 
   def read(path):
     config, manifest = read_files(path)
-    boxed = jax.eval_shape(
-        lambda: initial.init_params(config, jax.random.key(0)))
+    boxed = initial.abstract_params(config)
     abstract = nn.unbox(boxed)
     if shard is None:
       device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

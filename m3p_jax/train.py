@@ -190,7 +190,7 @@ class _Run:
         params = self._fit_first_values(params)
       state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
           params)
-    step_fn = allocator.compile_first(train_step.jit(
+    step_fn = allocator.Compiled(train_step.jit(
         abstract, self.mesh, model=self.model, tasks=self.tasks, tx=self.tx,
         accumulation_steps=self.config.accumulation_steps))
     return jax.device_put(state, shardings), step_fn

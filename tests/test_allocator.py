@@ -1,5 +1,6 @@
 """Memory that one call frees is used by the next, not fetched anew."""
 
+import gc
 import subprocess
 import sys
 
@@ -48,9 +49,19 @@ def test_compiled_first_is_compiled_once_and_keeps_what_was_donated():
     traced.append(x)
     return state + x
 
-  step = allocator.compile_first(jax.jit(add, donate_argnums=0))
+  step = allocator.Compiled(jax.jit(add, donate_argnums=0))
   state = first = jnp.zeros(3)
   for _ in range(3):
     state = step(state, jnp.ones(3))
   assert state.tolist() == [3, 3, 3]
   assert len(traced) == 1 and first.is_deleted()
+
+
+def test_collecting_later_leaves_the_collector_as_it_was():
+  assert gc.isenabled()
+  with allocator.collecting_later():
+    assert not gc.isenabled()
+    with allocator.collecting_later():
+      pass
+    assert not gc.isenabled()
+  assert gc.isenabled()

@@ -132,5 +132,5 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 @functools.lru_cache(maxsize=4)
 def _shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-  return {path: x.shape for path, x in layout.flatten(nn.unbox(jax.eval_shape(
-      lambda: initial.init_params(config, jax.random.key(0))))).items()}
+  return {path: x.shape for path, x in layout.flatten(nn.unbox(
+      initial.abstract_params(config))).items()}

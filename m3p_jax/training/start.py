@@ -106,16 +106,14 @@ def initial_params(start: Start, config: ConfigDict, mesh: Mesh,
         config.init_from,
         shard=lambda boxed: sharding.of_params(mesh, boxed))[0]
 
-  def init(key):
-    return initial.init_params(start.config, key)
-
-  shardings = sharding.of_params(mesh, jax.eval_shape(init, key))
+  shardings = sharding.of_params(mesh, initial.abstract_params(start.config))
   if config.init_from == 'e5':
     from m3p_jax.convert import e5  # Reads a package that others never need.
     return jax.device_put(
         nn.unbox(e5.to_params(start.config, key)), shardings)
   return jax.jit(
-      lambda key: nn.unbox(init(key)), out_shardings=shardings)(key)
+      lambda key: nn.unbox(initial.init_params(start.config, key)),
+      out_shardings=shardings)(key)
 
 
 def make_optimizer(config: ConfigDict):
@@ -157,8 +155,7 @@ def abstract_state(config: ModelConfig, *, mesh: Mesh,
   """Returns (state of shapes and shardings, function from params to it)."""
   create = functools.partial(
       train_step.create_state, tx=tx, rate_factors=rate_factors)
-  boxed = jax.eval_shape(
-      lambda: initial.init_params(config, jax.random.key(0)))
+  boxed = initial.abstract_params(config)
   optimizer.check_rate_factors(nn.unbox(boxed), rate_factors)
   state = jax.eval_shape(create, nn.unbox(boxed))
   trainable, frozen = optimizer.split(
