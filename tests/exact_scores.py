@@ -72,13 +72,13 @@ def questions() -> dict[str, exact.Question]:
 @contextlib.contextmanager
 def small_pieces():
   """Makes the few pairs here as many pieces and shapes as millions would be."""
-  before = partition.PAIRS_PER_PIECE, exact.COMPILING_FLOPS
+  before = partition.PAIRS_PER_PIECE, partition.COMPILING_FLOPS
   partition.PAIRS_PER_PIECE = 40
-  exact.COMPILING_FLOPS = dict.fromkeys(before[1], 1e6)
+  partition.COMPILING_FLOPS = dict.fromkeys(before[1], 1e6)
   try:
     yield
   finally:
-    partition.PAIRS_PER_PIECE, exact.COMPILING_FLOPS = before
+    partition.PAIRS_PER_PIECE, partition.COMPILING_FLOPS = before
 
 
 def score(folder: pathlib.Path | None = None, origin=ORIGIN,

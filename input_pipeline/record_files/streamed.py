@@ -69,6 +69,8 @@ def make_fetch(source: Source) -> Callable:
   """Returns a `fetch.Fetch`: reads captions by number, with their pictures."""
   index = source.table
   num_regions = int(index.num_regions_N.max())
+  # A buffer makes a remote record one request; a local one it copies.
+  is_buffered = any('://' in path for path in index.paths)
   ends_N = np.cumsum(index.num_captions_N, dtype=np.int64)
   # Tensors are captured once; arrays would be copied into every graph.
   picture_C, first_N, paths, file_N, offset_N, bytes_N, image_id_N = map(
@@ -81,7 +83,8 @@ def make_fetch(source: Source) -> Callable:
     picture_B = tf.gather(picture_C, caption_B)
     serialized_B = _read(
         tf.gather(paths, tf.gather(file_N, picture_B)),
-        tf.gather(offset_N, picture_B), tf.gather(bytes_N, picture_B))
+        tf.gather(offset_N, picture_B), tf.gather(bytes_N, picture_B),
+        is_buffered=is_buffered)
     columns = tf.io.parse_example(
         tf.ensure_shape(serialized_B, caption_B.shape), _spec(source.storage))
     captions, first_B = _captions(columns)
@@ -94,15 +97,15 @@ def make_fetch(source: Source) -> Callable:
   return fetch
 
 
-def _read(path_B: tf.Tensor, offset_B: tf.Tensor,
-          bytes_B: tf.Tensor) -> tf.Tensor:
+def _read(path_B: tf.Tensor, offset_B: tf.Tensor, bytes_B: tf.Tensor, *,
+          is_buffered: bool) -> tf.Tensor:
   """Returns the records' content: string [B]."""
 
   def read_one(path, offset, num_bytes):
-    # The buffer makes it one request, wherever the file is.
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=path[tf.newaxis], compression_type='',
-        buffer_size=num_bytes, byte_offsets=offset[tf.newaxis])
+        buffer_size=num_bytes if is_buffered else np.int64(0),
+        byte_offsets=offset[tf.newaxis])
     return tf.data.experimental.from_variant(
         variant, tf.TensorSpec([], tf.string)).take(1).get_single_element()
 
@@ -148,8 +151,12 @@ def _captions(columns: dict[str, Any],
 
 def _decode(column_B: tf.Tensor, dtype: tf.DType, *shape: int) -> tf.Tensor:
   """Returns the numbers in bytes [B], zeros where a row has fewer: [B, …]."""
-  numbers = tf.io.decode_raw(
-      column_B, dtype, fixed_length=int(np.prod(shape)) * dtype.size)
+  num_bytes = int(np.prod(shape)) * dtype.size
+  # Where nothing is padded, the op that pads would write all of it twice.
+  numbers = tf.cond(
+      tf.reduce_all(tf.strings.length(column_B) == num_bytes),
+      lambda: tf.io.decode_raw(column_B, dtype),
+      lambda: tf.io.decode_raw(column_B, dtype, fixed_length=num_bytes))
   return tf.reshape(numbers, [-1, *shape])
 
 

@@ -28,11 +28,6 @@ from m3p_jax.evaluation import score_files
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import joint_pass
 
-# Every length of captions with every number of regions is compiled, and padded
-# to no further than that pays: the operations that a device, or all cores of a
-# CPU, could do meanwhile.
-COMPILING_FLOPS = {'cpu': 1e12, 'gpu': 1e14, 'tpu': 1e14}
-
 
 class Question(NamedTuple):
   """One language: its captions, and the pictures that they are scored with.
@@ -140,7 +135,8 @@ class _Job:
         len(one.pictures_I) * len(one.texts.token_ids_CL)
         for one in questions.values()))
     # Each picture stands for its share of the pairs, and so does each tile.
-    price = _places_to_compile(engine) / pairs
+    price = partition.places_to_compile(
+        engine.config, engine.num_devices) / pairs
     self._region_counts = partition.choose_lengths(
         counts_I, price * len(counts_I))
     self._lengths = partition.choose_lengths(
@@ -218,15 +214,6 @@ class _Job:
         self._regions.image_id_B[pictures_I],
         *(np.asarray(x)[rows_I1, position_IR] for x in self._regions[1:]))
     return jax.device_put((regions, position_IR), engine.rows)
-
-
-def _places_to_compile(engine: engines.Engine) -> float:
-  """Returns at how many places of pairs a shape's compiling would be done."""
-  c = engine.config
-  flops = 2.0 * c.num_layers * (4 * c.width ** 2 + 2 * c.width * c.mlp_width)
-  platform = c.resolved_platform
-  num_devices = 1 if platform == 'cpu' else engine.num_devices
-  return COMPILING_FLOPS[platform] * num_devices / flops
 
 
 def _fetch(result: jax.Array, chosen: np.ndarray, out_CI: np.ndarray,

@@ -6,10 +6,15 @@ Letters: I pictures, N numbers.
 import numpy as np
 
 from m3p_jax import batch as batch_lib
+from m3p_jax.model import config as model_config
 
 # A run that is killed loses one piece: so many pairs, or one in so many of
 # them all where that is more.
 PAIRS_PER_PIECE, MOST_PIECES = 4_096, 1_000
+# Every length of captions with every number of regions is compiled, and padded
+# to no further than that pays: the operations that a device, or all cores of a
+# CPU, could do meanwhile.
+COMPILING_FLOPS = {'cpu': 1e12, 'gpu': 1e14, 'tpu': 1e14}
 # Blocks are as even on 1 device as on 8, so that pieces are the same.
 _BLOCK_MULTIPLE = 8
 
@@ -58,6 +63,14 @@ def padded_size(count: int, *, size: int, num_devices: int) -> int:
   """
   rows = min(size, max(_BLOCK_MULTIPLE, 1 << (count - 1).bit_length()))
   return -(-rows // num_devices) * num_devices
+
+
+def places_to_compile(c: model_config.ModelConfig, num_devices: int) -> float:
+  """Returns how many places of pairs take as long as compiling one shape."""
+  flops = 2.0 * c.num_layers * (4 * c.width ** 2 + 2 * c.width * c.mlp_width)
+  platform = c.resolved_platform
+  return COMPILING_FLOPS[platform] * (
+      1 if platform == 'cpu' else num_devices) / flops
 
 
 def choose_lengths(count_N: np.ndarray, price: float) -> list[int]:
