@@ -80,13 +80,7 @@ def main(argv):
   summary.show(summary.command_rows(
       _MODE.value, flags.FLAGS['config'], given))
   if _MODE.value == 'train':
-    with allocator.collecting_later():
-      from m3p_jax import hosts
-      from m3p_jax import train
-    hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    train.train_and_evaluate(config, workdir, given=given)
-    if hosts.is_first():
-      print(summary.after_training(workdir, config))
+    _train(config, workdir, given)
   elif _MODE.value == 'evaluate':
     from m3p_jax.evaluation import retrieval
     from m3p_jax.evaluation import weights
@@ -109,6 +103,17 @@ def main(argv):
     from m3p_jax import search
     search.main_search(
         workdir, _QUERY.value, _K.value, config=config, given=given)
+
+
+def _train(config, workdir, given):
+  with allocator.collecting_later():
+    from m3p_jax import hosts
+    from m3p_jax import train
+  from m3p_jax.training import summary
+  hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  train.train_and_evaluate(config, workdir, given=given)
+  if hosts.is_first():
+    print(summary.after_training(workdir, config))
 
 
 if __name__ == '__main__':
