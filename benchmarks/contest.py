@@ -17,8 +17,14 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
+from m3p_jax.training import allocator
+
 # A contest that has taken longer ends after this many rounds.
 _SECONDS, _LEAST_ROUNDS = 240, 2
+
+# A contender that holds more of the machine's memory than this gives back what
+# it has freed before it rests: the others need room.
+_RESTING_SHARE = 0.4
 
 # A run of one contender; it may return numbers to report beside its time, and
 # 'seconds' and 'cpu_seconds' where only a part of the run counts.
@@ -161,15 +167,23 @@ def compare(ours: Sequence[float], other: Sequence[float]) -> Ratio:
 
 def peak_bytes() -> int:
   """Returns the most memory that this process has held."""
+  # getrusage would count what the parent held when it started this process.
+  found = _from_kernel('/proc/self/status', 'VmHWM')
+  if found:
+    return found
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak * (1 if sys.platform == 'darwin' else 1024)
+
+
+def _from_kernel(path: str, name: str) -> int:
+  """Returns the bytes that Linux tells of; 0 elsewhere."""
   try:
-    # getrusage would count what the parent held when it started this process.
-    for line in pathlib.Path('/proc/self/status').read_text().splitlines():
-      if line.startswith('VmHWM:'):
+    for line in pathlib.Path(path).read_text().splitlines():
+      if line.startswith(f'{name}:'):
         return 1024 * int(line.split()[1])
   except OSError:
     pass
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak * (1 if sys.platform == 'darwin' else 1024)
+  return 0
 
 
 def _serve(pipe, factory: str, arguments: dict[str, Any]) -> None:
@@ -191,6 +205,9 @@ def _serve(pipe, factory: str, arguments: dict[str, Any]) -> None:
       numbers = runs[value]() or {}
       seconds = numbers.get('seconds', time.perf_counter() - start)
       cpu_seconds = numbers.get('cpu_seconds', time.process_time() - cpu)
+      if (_from_kernel('/proc/self/status', 'VmRSS')
+          > _RESTING_SHARE * _from_kernel('/proc/meminfo', 'MemTotal')):
+        allocator.give_back()
       pipe.send((None, (seconds, cpu_seconds, numbers)))
   except EOFError:
     return

@@ -27,6 +27,13 @@ def keep_freed_memory() -> bool:
               mallopt(_TRIM_THRESHOLD, -1)])
 
 
+def give_back() -> None:
+  """Gives freed memory back to the kernel, where the C library can."""
+  trim = _of_glibc('malloc_trim')
+  if trim:
+    trim(0)
+
+
 @contextlib.contextmanager
 def collecting_later() -> Iterator[None]:
   """Does not look for cyclic garbage meanwhile.
@@ -60,9 +67,7 @@ class Compiled:
     if self._compiled is None:
       with collecting_later():
         self._compiled = self._function.lower(*args).compile()
-      trim = _of_glibc('malloc_trim')
-      if trim:
-        trim(0)
+      give_back()
     return self._compiled
 
   def __call__(self, *args: Any) -> Any:
