@@ -7,6 +7,7 @@ time anew; split over devices, each computes its part.
 """
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,17 @@ def drop(x: jax.Array, seed: jax.Array | None, rate: float) -> jax.Array:
   """
   if seed is None or not rate:
     return x
+  return _drop(x, seed, rate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _drop(x, seed, rate):
   return x * factors(seed, rate, x.shape).astype(x.dtype)
+
+
+# The factors are made again: a loop of layers would keep those of all.
+_drop.defvjp(lambda x, seed, rate: (_drop(x, seed, rate), seed),
+             lambda rate, seed, gradient: (_drop(gradient, seed, rate), None))
 
 
 def _bits(seed, shape):

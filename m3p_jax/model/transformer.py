@@ -80,8 +80,8 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
   if causal:
     mask_BHTS = mask_BHTS & jnp.tril(jnp.ones(
         (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
-  # Of unrolled layers the compiler would keep float32 forms of all of them.
-  is_lean = c.remat == 'lean' or c.unroll > 1
+  # A CPU keeps what all layers keep, in float32 forms where they are unrolled.
+  is_lean = c.remat == 'lean' or c.resolved_platform == 'cpu'
   if is_lean and not module.is_mutable_collection(ATTENTION):
     return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
                           dropout_seed, c.attention_dropout)
