@@ -83,3 +83,15 @@ def test_nothing_is_dropped_without_a_seed_or_a_rate():
 def test_the_dtype_stays():
   x = jnp.ones((2, 3), jnp.bfloat16)
   assert dropout.drop(x, make_seeds(), 0.5).dtype == jnp.bfloat16
+
+
+def test_the_gradient_is_dropped_where_the_number_was():
+  seed, x = make_seeds(), jax.random.normal(jax.random.key(1), SHAPE)
+
+  def total(x):
+    return (dropout.drop(x, seed, RATE) * jnp.cos(x)).sum()
+
+  factors = dropout.factors(seed, RATE, SHAPE)
+  np.testing.assert_allclose(
+      jax.jit(jax.grad(total))(x),
+      factors * (jnp.cos(x) - x * jnp.sin(x)), rtol=1e-5, atol=1e-6)

@@ -43,7 +43,7 @@ class ModelConfig:
     remat: what a layer keeps for its backward pass: 'none' = everything,
       'lean' = its matrix products alone, by backward passes of our own,
       'dots' = the same by `jax.checkpoint`, 'full' = its input. GELU and
-      LayerNorm always keep their inputs alone.
+      LayerNorm always keep their inputs alone, attention does on a CPU.
     platform: what the step is compiled for: 'cpu', 'gpu' or 'tpu'; 'auto' =
       the devices of this process. Decides no parameter.
   """

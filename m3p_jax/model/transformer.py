@@ -80,7 +80,7 @@ def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
   if causal:
     mask_BHTS = mask_BHTS & jnp.tril(jnp.ones(
         (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
-  # A CPU keeps what all layers keep, in float32 forms where they are unrolled.
+  # Autodiff's memory is the most that a step on a CPU holds beside its state.
   is_lean = c.remat == 'lean' or c.resolved_platform == 'cpu'
   if is_lean and not module.is_mutable_collection(ATTENTION):
     return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,

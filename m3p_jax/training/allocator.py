@@ -39,7 +39,7 @@ def collecting_later() -> Iterator[None]:
   """Does not look for cyclic garbage meanwhile.
 
   Imports and traces make many objects that stay; looking through all of them
-  again and again takes a tenth of their time and finds next to nothing.
+  again and again takes a tenth of their time or more and finds next to nothing.
   """
   was_on = gc.isenabled()
   gc.disable()
