@@ -18,9 +18,9 @@ from ml_collections import config_flags
 
 from input_pipeline import errors
 from input_pipeline import quiet
+from m3p_jax import allocator
 from m3p_jax import command_line
 from m3p_jax import modes
-from m3p_jax.training import allocator
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'File with a `get_config()`, of configs/ or your own; one '

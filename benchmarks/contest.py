@@ -17,7 +17,7 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
-from m3p_jax.training import allocator
+from m3p_jax import allocator
 
 # A contest that has taken longer ends after this many rounds.
 _SECONDS, _LEAST_ROUNDS = 240, 2

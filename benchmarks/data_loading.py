@@ -15,7 +15,7 @@ from benchmarks import input_pipeline as records_benchmark
 from benchmarks import report
 from configs import base
 from input_pipeline import pipeline
-from m3p_jax.training import allocator
+from m3p_jax import allocator
 
 _PICTURES = 512
 _BATCH_SIZE = 64

@@ -38,7 +38,7 @@ from input_pipeline import records
 from input_pipeline.building import builder
 from input_pipeline.building import shards
 from input_pipeline.record_files import prepared
-from m3p_jax.training import allocator
+from m3p_jax import allocator
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]

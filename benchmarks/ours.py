@@ -12,15 +12,15 @@ import numpy as np
 from benchmarks import contest
 from benchmarks import problems
 from configs import base
+from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
-from m3p_jax import train_step
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
 from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
-from m3p_jax.training import allocator
+from m3p_jax.training import compilation
 from m3p_jax.training import start as start_lib
 
 
@@ -47,11 +47,11 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
       name: as_batch(problems.make_rows(problem, problem.task_rows, seed=i),
                      with_regions=name != 'xmlm')
       for i, name in enumerate(problems.TASKS)}
-  state, step_fn = _compile(config, mesh)
   key = jax.random.key(0)
+  state, step_fn = _begin(config, mesh, batches, key)
 
   def compile_step():
-    step_fn.compile(state, sharding.put_rows(mesh, batches), key)
+    step_fn.wait()
     jax.block_until_ready(state)
 
   def step():
@@ -62,20 +62,21 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
   return {'training step': step, 'compile': compile_step}
 
 
-def _compile(config: ml_collections.ConfigDict, mesh):
+def _begin(config: ml_collections.ConfigDict, mesh, batches, key):
   """Returns (first state, train step), as `m3p_jax.train` makes them."""
   geometry = model_config.ModelConfig(**config.model)
   _, tx = start_lib.make_optimizer(config)
   abstract, create = start_lib.abstract_state(
       geometry, mesh=mesh, tx=tx, rate_factors=())
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  step_fn = compilation.begin_step(
+      abstract, mesh, batches, key, model=m3p.M3P(geometry),
+      tasks=start_lib.make_tasks(config.tasks), tx=tx)
   start = start_lib.Start(geometry, ('en',), {}, 'fresh')
   with jax.set_mesh(mesh):
     state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
         start_lib.initial_params(start, config, mesh, jax.random.key(0)))
-  return state, allocator.Compiled(train_step.jit(
-      abstract, mesh, model=m3p.M3P(geometry),
-      tasks=start_lib.make_tasks(config.tasks), tx=tx))
+  return state, step_fn
 
 
 def as_batch(rows: problems.Rows, *, with_regions: bool = True,

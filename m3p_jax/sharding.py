@@ -192,6 +192,20 @@ def check_batch_size(mesh: Mesh, name: str, batch_size: int,
   spec(mesh, ('batch',), (batch_size // accumulation_steps,), key)
 
 
+def abstract_rows(mesh: Mesh, rows: Any) -> Any:
+  """Returns shapes and shardings of what `put_rows` makes of such rows.
+
+  Args:
+    mesh: of `make_mesh`.
+    rows: a tree of arrays, or of anything with `shape` and `dtype`.
+  """
+  sharding = of_rows(mesh)
+  hosts = mesh.shape['data'] // mesh.local_mesh.shape['data']
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+          (hosts * x.shape[0], *x.shape[1:]), x.dtype, sharding=sharding), rows)
+
+
 def put_rows(mesh: Mesh, rows: Any) -> Any:
   """Returns this host's rows (a tree of NumPy) as global arrays."""
   sharding = of_rows(mesh)

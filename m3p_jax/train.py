@@ -14,6 +14,7 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
+from m3p_jax import allocator
 from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import hosts
@@ -24,7 +25,7 @@ from m3p_jax import train_step
 from m3p_jax.model import m3p
 from m3p_jax.planning import plan_step
 from m3p_jax.saving import saved_storage
-from m3p_jax.training import allocator
+from m3p_jax.training import compilation
 from m3p_jax.training import first_values
 from m3p_jax.training import progress as progress_lib
 from m3p_jax.training import start as start_lib
@@ -97,6 +98,14 @@ class _Run:
         jax.random.key(config.seed))
     streams = training_data.open_train(config, start.languages)
     self.dataset = training_data.train(streams, config)
+    self.abstract, self.create = start_lib.abstract_state(
+        start.config, mesh=self.mesh, tx=self.tx,
+        rate_factors=config.optimizer.rate_factors)
+    # Compiled while everything else is made.
+    self.step_fn = compilation.begin_step(
+        self.abstract, self.mesh, training_data.shapes(self.dataset),
+        self.step_key, model=self.model, tasks=self.tasks, tx=self.tx,
+        accumulation_steps=config.accumulation_steps)
     self.iterator = iter(self.dataset)
     self.validation: list[Any] | None = None
     self.frequencies = training_data.count(streams, config, start)
@@ -108,14 +117,14 @@ class _Run:
   def go(self) -> dict[str, float]:
     """Returns the last validation losses, after all steps."""
     config = self.config
-    state, step_fn = self._first_state()
+    state = self._first_state()
     first = int(state.step)
     writer, progress = self._begin(state)
     with contextlib.closing(progress), progress_lib.Termination() as terminate:
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
       for step in range(first + 1, config.num_train_steps + 1):
-        state = self._update(state, step_fn, progress, step, first)
+        state = self._update(state, progress, step, first)
         is_last = step == config.num_train_steps
         # Asked once a step: the signal may come at any moment.
         stops = terminate.is_asked and not is_last
@@ -164,7 +173,7 @@ class _Run:
         max_bad_steps=config.max_bad_steps,
         peak_share=plan_step.peak_seconds(config, self.mesh))
 
-  def _update(self, state, step_fn, progress, step: int, first: int):
+  def _update(self, state, progress, step: int, first: int):
     """Returns the state after one step, which the device may still work on."""
     with tracing.step(self.workdir, step - first, self.config.profile_steps):
       with tracing.part('read'):
@@ -172,28 +181,22 @@ class _Run:
         batches = sharding.put_rows(self.mesh, rows)
       # What the step reads is on the devices: nothing moves by accident.
       with jax.transfer_guard('disallow'):
-        state, metrics = step_fn(state, batches, self.step_key)
+        state, metrics = self.step_fn(state, batches, self.step_key)
       progress.submit(step, metrics, rows)
     return state
 
   def _first_state(self):
-    """Returns (state on the mesh, compiled train step)."""
-    abstract, create = start_lib.abstract_state(
-        self.start.config, mesh=self.mesh, tx=self.tx,
-        rate_factors=self.config.optimizer.rate_factors)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    state = self.checkpointer.restore(abstract, self.iterator)
+    """Returns the state on the mesh: of the newest checkpoint, or new."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+    state = self.checkpointer.restore(self.abstract, self.iterator)
     if state is None:
       params = start_lib.initial_params(
           self.start, self.config, self.mesh, self.init_key)
       if self.config.fit_first_values:
         params = self._fit_first_values(params)
-      state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
+      state = jax.jit(self.create, out_shardings=shardings, donate_argnums=0)(
           params)
-    step_fn = allocator.Compiled(train_step.jit(
-        abstract, self.mesh, model=self.model, tasks=self.tasks, tx=self.tx,
-        accumulation_steps=self.config.accumulation_steps))
-    return jax.device_put(state, shardings), step_fn
+    return jax.device_put(state, shardings)
 
   def _fit_first_values(self, params):
     """Returns params with the heads fitted to the training data."""

@@ -4,16 +4,14 @@ import gc
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import pytest
 
-from m3p_jax.training import allocator
+from m3p_jax import allocator
 
 PROGRAM = """
 import resource, sys
 import numpy as np
-from m3p_jax.training import allocator
+from m3p_jax import allocator
 
 if sys.argv[1] == 'keep':
   assert allocator.keep_freed_memory()
@@ -40,21 +38,6 @@ def test_pages_are_fetched_once():
   if fetched < 1000:
     pytest.skip('this C library keeps memory by itself')
   assert kept < fetched / 10
-
-
-def test_compiled_first_is_compiled_once_and_keeps_what_was_donated():
-  traced = []
-
-  def add(state, x):
-    traced.append(x)
-    return state + x
-
-  step = allocator.Compiled(jax.jit(add, donate_argnums=0))
-  state = first = jnp.zeros(3)
-  for _ in range(3):
-    state = step(state, jnp.ones(3))
-  assert state.tolist() == [3, 3, 3]
-  assert len(traced) == 1 and first.is_deleted()
 
 
 def test_collecting_later_leaves_the_collector_as_it_was():

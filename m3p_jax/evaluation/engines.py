@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from input_pipeline import bars
+from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import forward
 from m3p_jax.model import attention as attention_lib
@@ -57,6 +58,8 @@ class Engine:
     """
     self.config = config
     self.batch_size = batch_size
+    if config.resolved_platform == 'cpu':
+      allocator.keep_freed_memory()
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     # Arrays split over the devices by their rows, and arrays on each whole.
     self.rows = NamedSharding(mesh, P('data'))

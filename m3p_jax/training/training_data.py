@@ -45,6 +45,19 @@ def validation(config: ConfigDict, languages: tuple[str, ...]):
       languages=languages, **_share())
 
 
+def shapes(dataset) -> dict[str, batch_lib.Batch]:
+  """Returns {task: Batch} of `jax.ShapeDtypeStruct`, as `take` will return."""
+  import tensorflow as tf
+
+  def shape(spec):
+    if isinstance(spec, tf.TensorSpec):
+      return jax.ShapeDtypeStruct(
+          tuple(spec.shape), spec.dtype.as_numpy_dtype)
+    return None  # A task without pictures.
+
+  return jax.tree.map(shape, dataset.element_spec)
+
+
 def take(iterator: Iterator[Any]) -> dict[str, batch_lib.Batch]:
   """Returns the next {task: Batch} of a tf.data iterator, as NumPy."""
   return to_numpy(next(iterator))

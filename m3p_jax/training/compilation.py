@@ -1,0 +1,64 @@
+"""Compiles a step while the data and the first parameters are made ready."""
+
+from collections.abc import Mapping
+from concurrent import futures
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from m3p_jax import allocator
+from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
+from m3p_jax import train_step
+
+
+class Compiled:
+  """A jitted function, compiled once: in a thread, for shapes known before.
+
+  The compiler, or the cache that it reads from, leaves Python alone meanwhile.
+  What compiling has freed is given back before anything is computed: in a heap
+  that is kept, those gigabytes would lie beside the step's own for ever.
+  """
+
+  def __init__(self, function: Any, *args: Any):
+    """Traces now, and begins to compile.
+
+    Args:
+      function: of `jax.jit`.
+      *args: arrays, or `jax.ShapeDtypeStruct`s with shardings.
+    """
+    with allocator.collecting_later():
+      lowered = function.lower(*args)
+    executor = futures.ThreadPoolExecutor(1, 'compile')
+    self._future = executor.submit(lowered.compile)
+    executor.shutdown(wait=False)
+    self._program: Any = None
+
+  def wait(self) -> Any:
+    """Returns the program once it is compiled; raises what went wrong."""
+    if self._program is None:
+      self._program = self._future.result()
+      allocator.give_back()
+    return self._program
+
+  def __call__(self, *args: Any) -> Any:
+    """Returns the function's value."""
+    return self.wait()(*args)
+
+
+def begin_step(state: train_step.TrainState, mesh: Mesh,
+               rows: Mapping[str, batch_lib.Batch], key: jax.Array,
+               **step: Any) -> Compiled:
+  """Returns the train step, traced and being compiled.
+
+  Args:
+    state: abstract, with shardings.
+    mesh: of the rows.
+    rows: this host's; their shapes and types alone are read.
+    key: of the run.
+    **step: keywords of `train_step.train_step`.
+  """
+  with jax.set_mesh(mesh):
+    return Compiled(train_step.jit(state, mesh, **step), state,
+                    sharding.abstract_rows(mesh, rows), key)

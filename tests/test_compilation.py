@@ -1,0 +1,57 @@
+"""A step is compiled beside other work, once, for the shapes it will get."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from m3p_jax.training import compilation
+
+
+def test_traced_once_and_donates():
+  traced = []
+
+  def add(state, x):
+    traced.append(x)
+    return state + x
+
+  state = first = jnp.zeros(3)
+  shape = jax.ShapeDtypeStruct((3,), 'float32')
+  step = compilation.Compiled(
+      jax.jit(add, donate_argnums=0), shape, shape)
+  for _ in range(3):
+    state = step(state, jnp.ones(3))
+  assert state.tolist() == [3, 3, 3]
+  assert len(traced) == 1 and first.is_deleted()
+
+
+class _Slow:
+  """Stands for a jitted function whose compilation ends when it is told to."""
+
+  def __init__(self, error=None):
+    self.may_end, self.error = threading.Event(), error
+
+  def lower(self):
+    return self
+
+  def compile(self):
+    assert self.may_end.wait(60)
+    if self.error:
+      raise self.error
+    return lambda: 'value'
+
+
+def test_compiles_while_other_work_goes_on():
+  slow = _Slow()
+  step = compilation.Compiled(slow)
+  slow.may_end.set()  # Reached before compiling has ended.
+  assert step() == 'value'
+
+
+def test_what_went_wrong_is_raised_where_the_step_is_needed():
+  slow = _Slow(RuntimeError('no memory'))
+  step = compilation.Compiled(slow)
+  slow.may_end.set()
+  with pytest.raises(RuntimeError, match='no memory'):
+    step()
