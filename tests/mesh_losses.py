@@ -22,6 +22,7 @@ from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
+from m3p_jax.training import compilation
 from m3p_jax.training import start
 from tests import models
 
@@ -49,20 +50,26 @@ def run(data: int, model: int) -> None:
       CONFIG, mesh=mesh, tx=tx, rate_factors=FACTORS)
   tasks = (train_step.Task('contrastive', contrastive.loss),
            train_step.Task('mc_mlm', masked_lm.loss, 0.5))
-  step_fn = train_step.jit(
-      abstract, mesh, model=m3p.M3P(CONFIG), tasks=tasks, tx=tx)
-  losses = []
   share = ROWS // jax.process_count()
+
+  def batches(seed):
+    rows = first_rows(models.short_words(models.batch(rows=ROWS, seed=seed)),
+                      jax.process_index() * share, share)
+    return {task.name: rows for task in tasks}
+
+  # Compiled before the first rows come, as main.py does.
+  step_fn = compilation.begin_step(
+      abstract, mesh, batches(0), jax.random.key(1), model=m3p.M3P(CONFIG),
+      tasks=tasks, tx=tx)
+  losses = []
   with jax.set_mesh(mesh):
     state = jax.jit(
         lambda key: create(nn.unbox(initial.init_params(CONFIG, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
             jax.random.key(0))
     for step in range(STEPS):
-      rows = first_rows(models.short_words(models.batch(rows=ROWS, seed=step)),
-                        jax.process_index() * share, share)
-      batches = sharding.put_rows(mesh, {task.name: rows for task in tasks})
-      state, metrics = step_fn(state, batches, jax.random.key(1))
+      state, metrics = step_fn(
+          state, sharding.put_rows(mesh, batches(step)), jax.random.key(1))
       losses.append({name: float(mean.compute())
                      for name, mean in metrics.items()})
   kernel = state.params['encoder']['mlp']['inner']['kernel']

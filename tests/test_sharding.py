@@ -92,7 +92,7 @@ def assert_equal_losses(one, other):
           err_msg=f'{name} at step {step + 1}')
 
 
-def test_meshes_give_the_losses_of_one_device():
+def test_meshes_and_hosts_give_the_losses_of_one_device():
   one, eight, mixed, wide = results(
       losses_on(8, 1, 1, 8, 1, 4, 2, 2, 4))
   for other in (eight, mixed, wide):
@@ -104,8 +104,7 @@ def test_meshes_give_the_losses_of_one_device():
   assert one['held'] == one['whole']
   assert eight['held'] <= 1.1 / 8 * eight['whole']
 
-
-def test_two_processes_give_the_losses_of_one():
+  # And two hosts of two devices each.
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
@@ -113,5 +112,4 @@ def test_two_processes_give_the_losses_of_one():
           for index in range(2)]
   (first,), (second,) = map(results, pair)
   assert first['losses'] == second['losses']
-  (alone,) = results(losses_on(4, 4, 1))
-  assert_equal_losses(alone, first)
+  assert_equal_losses(one, first)
