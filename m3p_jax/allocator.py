@@ -1,4 +1,4 @@
-"""Keeps freed memory for the next step; keeps collectors out of a start."""
+"""Keeps freed memory for the next run; keeps collectors out of a start."""
 
 from collections.abc import Iterator
 import contextlib
