@@ -24,6 +24,7 @@ from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import joint_pass
 from m3p_jax.model import m3p
+from m3p_jax.model import prepared
 
 # Captions are cut to these lengths, so that short ones cost little.
 LENGTHS = (8, 12, 16, 24, 32, 64, 128, 256, 512)
@@ -67,6 +68,11 @@ class Engine:
     self.num_devices = mesh.size
     self.params = jax.device_put(nn.unbox(params), self.whole)
 
+  @functools.cached_property
+  def joint_params(self) -> Any:
+    """Parameters as the joint pass reads them; made when first asked for."""
+    return prepared.prepare(self.config, self.params)
+
   def logit_scale(self) -> float:
     """Returns the learned factor on cosines."""
     return float(_functions(self.config).logit_scale(self.params))
@@ -79,7 +85,8 @@ class Engine:
       regions: of I pictures.
       title: of the progress bar; empty = none.
     """
-    function = _functions(self.config).embed_images
+    function = functools.partial(
+        _functions(self.config).embed_images, self.params)
     count = len(regions.mask_BR)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
     with bars.bar(title, count, unit='pictures') as bar:
@@ -93,7 +100,8 @@ class Engine:
       texts: C captions.
       title: of the progress bar; empty = none.
     """
-    function = _functions(self.config).embed_texts
+    function = functools.partial(
+        _functions(self.config).embed_texts, self.params)
     count = len(texts.token_ids_CL)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
     with bars.bar(title, count, unit='captions') as bar:
@@ -115,7 +123,8 @@ class Engine:
       text_P: int, their captions.
       title: of the progress bar; empty = none.
     """
-    function = _functions(self.config).match
+    function = functools.partial(
+        _functions(self.config).match, self.joint_params)
     # Pictures are sent once, not once a pair.
     regions = jax.device_put(regions, self.whole)
     logits_P = np.zeros(len(image_P), np.float32)
@@ -159,7 +168,7 @@ class Engine:
 
   def _run(self, function: Callable[..., jax.Array], rows: Any,
            index: np.ndarray, out: np.ndarray, bar: tqdm.tqdm) -> None:
-    """Writes function(params, rows) of the rows in `index` into `out`."""
+    """Writes function(rows) of the rows in `index` into `out`."""
     size = min(self.batch_size, 1 << max(len(index) - 1, 0).bit_length())
     size = -(-size // self.num_devices) * self.num_devices
     running = None
@@ -167,7 +176,7 @@ class Engine:
       chosen = index[start:start + size]
       padded = np.pad(chosen, (0, size - len(chosen)), mode='edge')
       batch = jax.device_put(_take(rows, padded), self.rows)
-      result = function(self.params, batch)
+      result = function(batch)
       # The device works on this batch while the one before is fetched.
       if running:
         _fetch(*running, out, bar)

@@ -156,12 +156,12 @@ class _Job:
     functions = _functions(engine.config, self._regions.mask_BR.shape[1])
     pictures_I = self._blocks[name][number]
     half = functions.picture_half(
-        engine.params, *self._put_pictures(pictures_I))
+        engine.joint_params, *self._put_pictures(pictures_I))
     out_CI = np.empty((len(texts.token_ids_CL), len(pictures_I)), np.float32)
     running = None
     for chosen, length in self._tiles(name):
       padded = np.pad(chosen, (0, self._tile(name) - len(chosen)), mode='edge')
-      result = functions.match_grid(engine.params, half, *jax.device_put(
+      result = functions.match_grid(engine.joint_params, half, *jax.device_put(
           (texts.token_ids_CL[padded, :length],
            texts.text_mask_CL[padded, :length]), engine.whole))
       # The devices work on this tile while the one before is fetched.

@@ -26,6 +26,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import layers
+from m3p_jax.model import prepared
 from m3p_jax.model import transformer
 
 
@@ -155,8 +156,9 @@ def _match(model, rows: _Rows, num_regions: int) -> jax.Array:
   last = c.num_layers - 1
   reads_first = c.match_head == 'first'
   if not (reads_first and last == 0):
-    hidden_BTD = _finish(c, _layer(model, 0), hidden_BTD,
-                         rows.mixed_BTHK, mask_BT)
+    params = _layer(model, 0)
+    hidden_BTD = _finish(c, params, hidden_BTD, _merge_heads(
+        c, params, rows.mixed_BTHK), mask_BT)
   if reads_first:
     hidden_BTD = _run(model, hidden_BTD, mask_BT, 1, last)
     first_B1D = _last_first(c, _layer(model, last), hidden_BTD, mask_BT)
@@ -171,37 +173,46 @@ def _match(model, rows: _Rows, num_regions: int) -> jax.Array:
 
 def _layer(model, index: int) -> Any:
   """Returns one layer's parameters."""
-  return jax.tree.map(lambda x: x[index], model.variables['params']['encoder'])
+  return prepared.layer(model.variables['params']['encoder'], index)
 
 
 def _run(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
   """Returns the states after the whole layers first … end − 1."""
-  layer = transformer.EncoderLayer(model.config, parent=None)
+  c = model.config
 
   def step(hidden_BTD, params):
-    return layer.apply({'params': params}, hidden_BTD, mask_BT, None)
+    attended_BTD = transformer.Attention(c, parent=None).apply(
+        {'params': params['attention']}, hidden_BTD,
+        transformer.Memory(hidden_BTD, mask_BT), dropout_seed=None)
+    return _finish(c, params, hidden_BTD, attended_BTD, mask_BT), None
 
-  if jax.default_backend() == 'cpu':  # See `M3P.encoder`.
+  encoder = model.variables['params']['encoder']
+  # See `M3P.encoder`.
+  if prepared.are_prepared(encoder) or jax.default_backend() == 'cpu':
     for index in range(first, end):
       hidden_BTD, _ = step(hidden_BTD, _layer(model, index))
     return hidden_BTD
-  stacked = jax.tree.map(
-      lambda x: x[first:end], model.variables['params']['encoder'])
+  stacked = jax.tree.map(lambda x: x[first:end], encoder)
   return jax.lax.scan(step, hidden_BTD, stacked)[0]
 
 
+def _merge_heads(c: model_config.ModelConfig, params: Any,
+                 mixed_BTHK: jax.Array) -> jax.Array:
+  return transformer.merge_heads(c).apply(
+      {'params': params['attention']['out']}, mixed_BTHK)
+
+
 def _finish(c: model_config.ModelConfig, params: Any, hidden_BTD: jax.Array,
-            mixed_BTHK: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """Returns what an `EncoderLayer` makes of its heads' weighted values."""
+            attended_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """Returns what an `EncoderLayer` makes of its attention's output."""
 
   def norm(name, x):
     return layers.LayerNorm(c.layer_norm_epsilon, parent=None).apply(
         {'params': params[name]}, x)
 
-  hidden_BTD = norm('attention_norm', hidden_BTD + transformer.merge_heads(
-      c).apply({'params': params['attention']['out']}, mixed_BTHK))
-  hidden_BTD = norm('mlp_norm', hidden_BTD + transformer.Mlp(
-      c, parent=None).apply({'params': params['mlp']}, hidden_BTD))
+  hidden_BTD = norm('attention_norm', hidden_BTD + attended_BTD)
+  hidden_BTD = norm('mlp_norm', hidden_BTD + prepared.mlp(
+      c, params['mlp'], hidden_BTD))
   return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
 
 
@@ -227,5 +238,5 @@ def _last_first(c: model_config.ModelConfig, params: Any,
   mixed_BHK = layers.contract(
       'BHD,DHK->BHK', seen_BHD, attention['value']['kernel'])
   mixed_BHK += attention['value']['bias'].astype(mixed_BHK.dtype)
-  return _finish(c, params, hidden_BTD[:, :1], mixed_BHK[:, None],
-                 mask_BT[:, :1])
+  return _finish(c, params, hidden_BTD[:, :1], _merge_heads(
+      c, params, mixed_BHK[:, None]), mask_BT[:, :1])

@@ -19,6 +19,7 @@ from m3p_jax.model import layers
 from m3p_jax.model import unseen
 
 _MASKED = jnp.finfo(jnp.bfloat16).min.astype(jnp.float32)
+_ALIGNMENT = 16
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -35,8 +36,50 @@ def attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
     dropout_seed: [2], of the weights' dropout; None = no dropout.
     rate: share of the weights dropped.
   """
-  return _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                            dropout_seed, rate)[0]
+  if dropout_seed is not None:
+    return _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
+                              dropout_seed, rate)[0]
+  return jax.lax.platform_dependent(
+      query_BTHK, key_BSHK, value_BSHK, mask_BHTS, cpu=aligned_attention,
+      default=lambda *inputs: _attention_forward(*inputs, None, 0.0)[0])
+
+
+def aligned_attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
+                      value_BSHK: jax.Array, mask_BHTS: jax.Array,
+                      ) -> jax.Array:
+  """Returns `attention` without dropout, in the form that a CPU is fast in.
+
+  Its library multiplies twice as fast where what is summed, and the columns
+  of the result, are a multiple of `_ALIGNMENT`; and it needs no transposed
+  copies of keys and values that are contracted over their last and their
+  middle axis.
+  """
+  num_rows, length, num_heads, head_size = query_BTHK.shape
+  padding = -key_BSHK.shape[1] % _ALIGNMENT
+
+  def split(x_BTHK, padding=0):
+    # Reshaped to one batch axis, else copies are made number by number.
+    x_NTK = x_BTHK.transpose(0, 2, 1, 3).reshape(
+        -1, x_BTHK.shape[1], head_size)
+    return jnp.pad(x_NTK, ((0, 0), (0, padding), (0, 0)))
+
+  def multiply(equation, left, right):
+    return jnp.einsum(equation, left, right,
+                      preferred_element_type=jnp.float32)
+
+  scores_NTS = multiply(
+      'NTK,NSK->NTS', split(query_BTHK), split(key_BSHK, padding))
+  mask_BHTS = jnp.pad(mask_BHTS, ((0, 0), (0, 0), (0, 0), (0, padding)))
+  scores_BHTS = jnp.where(
+      mask_BHTS, scores_NTS.reshape(num_rows, num_heads, length, -1), _MASKED)
+  scores_NTS = scores_BHTS.reshape(scores_NTS.shape)
+  weights_NTS = jnp.exp(
+      scores_NTS - scores_NTS.max(-1, keepdims=True)).astype(query_BTHK.dtype)
+  total_NT1 = weights_NTS.astype(jnp.float32).sum(-1, keepdims=True)
+  mixed_NTK = multiply(
+      'NTS,NSK->NTK', weights_NTS, split(value_BSHK, padding)) / total_NT1
+  return mixed_NTK.astype(query_BTHK.dtype).reshape(
+      num_rows, num_heads, length, head_size).transpose(0, 2, 1, 3)
 
 
 def _scores(query_BTHK, key_BSHK, mask_BHTS):
@@ -101,11 +144,11 @@ attention.defvjp(_attention_forward, _attention_backward)
 @jax.custom_vjp
 def gelu_map(inner_BTM: jax.Array, kernel_MD: jax.Array) -> jax.Array:
   """Returns gelu(inner) · kernel [B, T, D]; keeps `inner` alone."""
-  return layers.contract('BTM,MD->BTD', _gelu(inner_BTM), kernel_MD)
+  return layers.contract('BTM,MD->BTD', gelu(inner_BTM), kernel_MD)
 
 
-def _gelu(x):
-  # By erf: jax.nn.gelu's erfc takes twice as long on a CPU.
+def gelu(x: jax.Array) -> jax.Array:
+  """Returns GELU by erf: jax.nn.gelu's erfc takes twice as long on a CPU."""
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5 ** 0.5))).astype(x.dtype)
 
@@ -116,8 +159,8 @@ def _gelu_map_forward(inner_BTM, kernel_MD):
 
 def _gelu_map_backward(saved, gradient_BTD):
   inner_BTM, kernel_MD = saved
-  _, slope = jax.vjp(_gelu, unseen.again(inner_BTM, gradient_BTD))
-  active_BTM = unseen.written(_gelu, inner_BTM, gradient_BTD)
+  _, slope = jax.vjp(gelu, unseen.again(inner_BTM, gradient_BTD))
+  active_BTM = unseen.written(gelu, inner_BTM, gradient_BTD)
   kernel_gradient = jnp.einsum('BTM,BTD->MD', active_BTM, gradient_BTD,
                                preferred_element_type=jnp.float32)
   active_gradient = jnp.einsum(
