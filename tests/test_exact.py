@@ -21,6 +21,7 @@ from m3p_jax.evaluation import forward
 from m3p_jax.evaluation import partition
 from m3p_jax.model import initial
 from m3p_jax.model import joint_pass
+from m3p_jax.model import prepared
 from tests import compiler
 from tests import exact_scores
 from tests import models
@@ -88,6 +89,29 @@ def test_every_geometry_equals_the_plain_pass(
       batch.token_ids_BL, batch.text_mask_BL, None)).T
   np.testing.assert_allclose(grid_BB, expected_BB, atol=1e-5)
   np.testing.assert_allclose(pairs_B, expected_BB.diagonal(), atol=1e-5)
+
+
+def test_prepared_layers_score_the_same():
+  config = dataclasses.replace(exact_scores.CONFIG, dtype='bfloat16')
+  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
+      jax.random.key(1))
+  batch = models.batch(rows=4)
+  batch = batch._replace(token_ids_BL=batch.token_ids_BL % 500)
+
+  def match(model, batch):
+    regions = batch.regions
+    position_BR = jnp.broadcast_to(
+        jnp.arange(regions.mask_BR.shape[1]), regions.mask_BR.shape)
+    return joint_pass.match_pairs(
+        model, joint_pass.picture_half(model, regions, position_BR),
+        joint_pass.text_half(model, batch.token_ids_BL, batch.text_mask_BL,
+                             start=position_BR.shape[1]))
+
+  found = prepared.prepare(config, params)
+  assert prepared.are_prepared(found['encoder'])
+  score = jax.jit(forward.bound(config, match))
+  np.testing.assert_allclose(
+      score(found, batch), score(params, batch), atol=1e-6)
 
 
 def run(folder, *arguments, devices=1):

@@ -59,10 +59,31 @@ def test_attention(rate):
   close(found, with_gradients(plain, query, key, value))
 
 
+@pytest.mark.parametrize('length', [1, 16, 21])
+@pytest.mark.parametrize('dtype, tolerance', [
+    (jnp.float32, 2e-6), (jnp.bfloat16, 1e-2)])
+def test_attention_without_gradients_is_the_same(length, dtype, tolerance):
+  query, key, value = (
+      normal(i, 3, rows, 2, 8).astype(dtype)
+      for i, rows in enumerate((5, length, length)))
+  mask = jnp.ones((3, 1, 5, length), bool).at[0, ..., 1:].set(False)
+  mask = mask.at[1, :, 2, 3:].set(False)
+  kept, _ = jax.vjp(
+      lambda query: lean.attention(query, key, value, mask, None, 0.0), query)
+  found = jax.jit(lean.attention, static_argnums=(4, 5))(
+      query, key, value, mask, None, 0.0)
+  assert found.dtype == dtype
+  close(found.astype(jnp.float32), kept.astype(jnp.float32), tolerance)
+
+
 def test_attention_of_padding_alone_is_no_nan():
   query = normal(0, 1, 4, 2, 4)
-  found = with_gradients(lambda *args: lean.attention(
-      *args, jnp.zeros((1, 1, 1, 4), bool), None, 0.0), query, query, query)
+
+  def attend(*args):
+    return lean.attention(*args, jnp.zeros((1, 1, 1, 4), bool), None, 0.0)
+
+  found = with_gradients(attend, query, query, query), attend(
+      query, query, query)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 
 

@@ -29,9 +29,10 @@ def prepare(c: model_config.ModelConfig, params: Any) -> Any:
   if c.resolved_platform != 'cpu':
     return params
   # The rest is not passed through a compiled function, which would copy it.
-  return {**params, 'encoder': jax.jit(lambda encoder: {
-      str(index): _prepare(c, jax.tree.map(lambda x: x[index], encoder))
-      for index in range(c.num_layers)})(params['encoder'])}
+  encoder = jax.jit(lambda encoder: {
+      f'{index}': _prepare(c, layer(encoder, index))
+      for index in range(c.num_layers)})(params['encoder'])
+  return {**params, 'encoder': encoder}
 
 
 def _prepare(c: model_config.ModelConfig, params: Any) -> Any:
