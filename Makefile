@@ -56,7 +56,8 @@ serve: setup $(VENV)/.demo  ## Search the quickstart's pictures in the browser.
 	@$(BIN)/python main.py --mode=serve --workdir='$(WORKDIR)' $(ARGS)
 
 test: $(VENV)/.demo $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
-	@$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 fuzz: $(VENV)/.dev  ## Read 10,000 damaged files of every format (an hour).
 	@M3P_JAX_FUZZ=10000 $(BIN)/python -m pytest -n auto --maxprocesses=4 \

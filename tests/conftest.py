@@ -13,7 +13,21 @@ from tests import compiler
 from tests import small_search
 from tests import toy_packages
 
-compiler.use_fast_flags()
+compiler.configure()
+
+# Files that take longest, first of all: no process shall end alone with one.
+_LONGEST = ('test_end_to_end', 'test_notebooks', 'test_sharding', 'test_train',
+            'test_exact', 'test_serve')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Sorts the tests by file, the longest first."""
+
+  def place(item):
+    name = item.path.stem
+    return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+
+  items.sort(key=place)
 
 
 @pytest.fixture(scope='session')

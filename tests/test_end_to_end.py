@@ -14,6 +14,8 @@ from m3p_jax import search
 from m3p_jax import train
 from m3p_jax.evaluation import retrieval
 
+_STEPS = 50
+
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
@@ -31,62 +33,67 @@ def data_dir(tmp_path_factory):
   return folder
 
 
-def _config(data_dir):
+def _train(data_dir, workdir, *, num_steps=_STEPS, **changes):
   config = smoke.get_config()
   config.data.data_dir = str(data_dir)
+  config.update(dict(
+      num_train_steps=num_steps, log_every_steps=1, eval_batches=0,
+      checkpoint_every_steps=_STEPS) | changes)
+  train.train_and_evaluate(config, workdir)
   return config
 
 
+@pytest.fixture(scope='module')
+def whole(data_dir, tmp_path_factory):
+  """Returns the workdir of a run without interruption, and its config."""
+  workdir = tmp_path_factory.mktemp('whole')
+  return workdir, _train(data_dir, workdir, eval_batches=1)
+
+
 def _losses(workdir):
+  """Returns {step: {metric: value}}, of training steps alone."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   found = {}
   for line in map(json.loads, lines):
     found.setdefault(line['step'], {}).update(
-        {name: value for name, value in line.items() if '/' in name})
+        {name: value for name, value in line.items()
+         if '/' in name and not name.startswith('validation')})
+  found.pop(0, None)  # Validation before the first step.
   return found
 
 
-def test_train_resume_evaluate_search(data_dir, tmp_path):
-  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-  train.train_and_evaluate(_config(data_dir), whole)
-  losses = _losses(whole)
-  tasks = set(smoke.get_config().tasks)
-  assert {name.split('/')[0] for name in losses[8]} >= tasks
+def test_losses_are_finite_and_every_task_has_one(whole):
+  losses = _losses(whole[0])
+  assert len(losses) == _STEPS
+  assert {name.split('/')[0] for name in losses[_STEPS]} >= set(
+      smoke.get_config().tasks)
   assert all(np.isfinite(value) for entry in losses.values()
              for value in entry.values())
 
-  # Code-switching, masking, mixing and dropout included, in mid-epoch.
-  first = _config(data_dir)
-  first.num_train_steps = 4
-  train.train_and_evaluate(first, cut)
-  train.train_and_evaluate(_config(data_dir), cut)
-  resumed = _losses(cut)
-  for step in (6, 8):
-    trained = {name: value for name, value in losses[step].items()
-               if not name.startswith('validation')}
-    assert trained.items() <= resumed[step].items()
 
-  config = _config(data_dir)
-  retrieval.evaluate(config, whole)
-  result = json.loads((whole / 'retrieval.json').read_text())
+def test_resumed_equals_uninterrupted(data_dir, whole, tmp_path):
+  # Code-switching, masking, mixing and dropout included, in mid-epoch.
+  _train(data_dir, tmp_path, num_steps=4)
+  _train(data_dir, tmp_path, num_steps=8)
+  losses = _losses(whole[0])
+  assert _losses(tmp_path) == {step: losses[step] for step in range(1, 9)}
+
+
+def test_same_seed_gives_the_same_first_50_losses(data_dir, whole, tmp_path):
+  _train(data_dir, tmp_path / 'again')
+  _train(data_dir, tmp_path / 'other', num_steps=2, seed=1)
+  losses = _losses(whole[0])
+  assert _losses(tmp_path / 'again') == losses
+  assert _losses(tmp_path / 'other')[2] != losses[2]
+
+
+def test_evaluate_and_search(whole):
+  workdir, config = whole
+  retrieval.evaluate(config, workdir)
+  result = json.loads((workdir / 'retrieval.json').read_text())
   cells = result['settings'][config.setting]['languages']
   assert set(cells) == {'en', 'de'}
   assert all(0 <= cell['mean_recall'] <= 100 for cell in cells.values())
-  found = search.load(whole).search('ein roter Apfel', k=3)
+  found = search.load(workdir).search('ein roter Apfel', k=3)
   assert len(found) == 3
   assert found[0].score >= found[1].score >= found[2].score
-
-
-def test_same_seed_gives_the_same_first_50_losses(data_dir, tmp_path):
-  def run(name, seed):
-    config = _config(data_dir)
-    config.update(dict(seed=seed, num_train_steps=50, log_every_steps=1,
-                       eval_batches=0, checkpoint_every_steps=50))
-    train.train_and_evaluate(config, tmp_path / name)
-    return _losses(tmp_path / name)
-
-  first, again, other = (
-      run(name, seed) for name, seed in (('a', 0), ('b', 0), ('c', 1)))
-  assert len(first) == 50
-  assert first == again
-  assert first[50] != other[50]

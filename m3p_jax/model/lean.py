@@ -42,9 +42,12 @@ def attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
     return _attention_forward(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
                               dropout_seed, rate)[0]
 
+  # An exported program may leave lengths open.
+  has_length = isinstance(key_BSHK.shape[1], int)
   return jax.lax.platform_dependent(
       query_BTHK, key_BSHK, value_BSHK, mask_BHTS, default=forward,
-      cpu=aligned_attention if dropout_seed is None else forward)
+      cpu=(aligned_attention if dropout_seed is None and has_length
+           else forward))
 
 
 def aligned_attention(query_BTHK: jax.Array, key_BSHK: jax.Array,
