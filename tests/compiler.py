@@ -20,8 +20,9 @@ _FAST = ('--xla_backend_optimization_level=0 '
 def configure() -> None:
   """Sets flags and cache of this process and its children; before JAX runs."""
   os.environ['XLA_FLAGS'] = f'{_FAST} {os.environ.get("XLA_FLAGS", "")}'.strip()
+  folder = sources.cache_dir() / 'compiled-tests'
   for name, value in (
-      ('jax_compilation_cache_dir', f'{sources.cache_dir() / "compiled-tests"}'),
+      ('jax_compilation_cache_dir', str(folder)),
       ('jax_persistent_cache_min_compile_time_secs', 0.3)):
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)

@@ -26,6 +26,18 @@ def test_traced_once_and_donates():
   assert len(traced) == 1 and first.is_deleted()
 
 
+def test_gives_memory_back_before_the_first_two_runs(monkeypatch):
+  events = []
+  monkeypatch.setattr(
+      compilation.allocator, 'give_back', lambda: events.append('give back'))
+  step = compilation.Compiled(
+      jax.jit(lambda x: x + 1), jax.ShapeDtypeStruct((), 'float32'))
+  for run in range(3):
+    step(jnp.float32(run))
+    events.append(run)
+  assert events == ['give back', 0, 'give back', 1, 2]
+
+
 class _Slow:
   """Stands for a jitted function whose compilation ends when it is told to."""
 

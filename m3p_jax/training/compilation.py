@@ -34,6 +34,7 @@ class Compiled:
     self._future = executor.submit(lowered.compile)
     executor.shutdown(wait=False)
     self._program: Any = None
+    self._runs = 0
 
   def wait(self) -> Any:
     """Returns the program once it is compiled; raises what went wrong."""
@@ -44,7 +45,14 @@ class Compiled:
 
   def __call__(self, *args: Any) -> Any:
     """Returns the function's value."""
-    return self.wait()(*args)
+    program = self.wait()
+    self._runs += 1
+    if self._runs == 2:
+      # What the first run left for ever (the libraries' own buffers) may lie
+      # above the block that it worked in, and this run's arguments in it: then
+      # this run takes another block, and the kept heap would hold both.
+      allocator.give_back()
+    return program(*args)
 
 
 def begin_step(state: train_step.TrainState, mesh: Mesh,
