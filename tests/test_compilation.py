@@ -1,5 +1,6 @@
 """A step is compiled beside other work, once, for the shapes it will get."""
 
+import pathlib
 import threading
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from m3p_jax.training import compilation
+from m3p_jax.training import start
 
 
 def test_traced_once_and_donates():
@@ -67,3 +69,16 @@ def test_what_went_wrong_is_raised_where_the_step_is_needed():
   slow.may_end.set()
   with pytest.raises(RuntimeError, match='no memory'):
     step()
+
+
+@pytest.mark.parametrize('chosen', [None, 'of the user'])
+def test_compiled_steps_are_kept_where_the_user_wants_them(cache, chosen):
+  name = 'jax_compilation_cache_dir'
+  before = getattr(jax.config, name)
+  try:
+    jax.config.update(name, chosen)
+    start.use_compilation_cache()
+    found = getattr(jax.config, name)
+  finally:
+    jax.config.update(name, before)
+  assert pathlib.Path(found) == pathlib.Path(chosen or cache / 'compiled')

@@ -51,24 +51,26 @@ def whole(data_dir, tmp_path_factory):
 
 
 def _losses(workdir):
-  """Returns {step: {metric: value}}, of training steps alone."""
+  """Returns {step: {metric: value}} of training, and of validation."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  found = {}
+  trained, validated = {}, {}
   for line in map(json.loads, lines):
-    found.setdefault(line['step'], {}).update(
-        {name: value for name, value in line.items()
-         if '/' in name and not name.startswith('validation')})
-  found.pop(0, None)  # Validation before the first step.
-  return found
+    for name, value in line.items():
+      if '/' in name:
+        found = validated if name.startswith('validation/') else trained
+        found.setdefault(line['step'], {})[name] = value
+  return trained, validated
 
 
 def test_losses_are_finite_and_every_task_has_one(whole):
-  losses = _losses(whole[0])
-  assert len(losses) == _STEPS
-  assert {name.split('/')[0] for name in losses[_STEPS]} >= set(
-      smoke.get_config().tasks)
-  assert all(np.isfinite(value) for entry in losses.values()
-             for value in entry.values())
+  trained, validated = _losses(whole[0])
+  assert list(trained) == list(range(1, _STEPS + 1))
+  assert list(validated) == [0, _STEPS]
+  tasks = set(smoke.get_config().tasks)
+  assert {name.split('/')[0] for name in trained[_STEPS]} >= tasks
+  assert {name.split('/')[1] for name in validated[_STEPS]} == tasks
+  assert all(np.isfinite(value) for found in (trained, validated)
+             for entry in found.values() for value in entry.values())
 
 
 def test_same_seed_gives_the_same_50_losses_with_a_restart_between(
@@ -76,7 +78,12 @@ def test_same_seed_gives_the_same_50_losses_with_a_restart_between(
   # Code-switching, masking, mixing and dropout included, in mid-epoch.
   _train(data_dir, tmp_path, num_steps=4)
   _train(data_dir, tmp_path)
-  assert _losses(tmp_path) == _losses(whole[0])
+  assert _losses(tmp_path)[0] == _losses(whole[0])[0]
+
+
+def test_another_seed_gives_other_losses(data_dir, whole, tmp_path):
+  _train(data_dir, tmp_path, num_steps=2, seed=1)
+  assert _losses(tmp_path)[0][2] != _losses(whole[0])[0][2]
 
 
 def test_evaluate_and_search(whole):

@@ -91,8 +91,11 @@ def test_every_geometry_equals_the_plain_pass(
   np.testing.assert_allclose(pairs_B, expected_BB.diagonal(), atol=1e-5)
 
 
-def test_prepared_layers_score_the_same():
-  config = dataclasses.replace(exact_scores.CONFIG, dtype='bfloat16')
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('mlp_width', [16, 32])  # As wide as the model, wider.
+def test_prepared_layers_score_the_same(mlp_width, dtype):
+  config = dataclasses.replace(
+      exact_scores.CONFIG, mlp_width=mlp_width, dtype=dtype)
   params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
       jax.random.key(1))
   batch = models.batch(rows=4)

@@ -4,7 +4,8 @@ Of the parameters as training keeps them (float32, layers stacked), a CPU would
 slice and round every layer again in each pass. Prepared, each layer lies by
 itself, its kernels are rounded once to the activations' dtype, and those of the
 feed-forward part are turned: its library multiplies faster where both factors
-are contracted over their last axis. Results are the same to the last bit.
+are contracted over their last axis. That costs as much memory again as the
+layers take, in the activations' dtype.
 
 Letters: B rows, T length, D width, M MLP width.
 """
@@ -39,9 +40,10 @@ def _prepare(c: model_config.ModelConfig, params: Any) -> Any:
   params = jax.tree_util.tree_map_with_path(
       lambda path, x: (x.astype(c.activation_dtype)
                        if path[-1].key == 'kernel' else x), params)
-  for name in ('inner', 'outer'):
-    params['mlp'][name]['kernel'] = params['mlp'][name]['kernel'].T
-  return params
+  # Under another name: of a square kernel the shape would not tell.
+  mlp_params = {name: {'turned_kernel': part['kernel'].T, 'bias': part['bias']}
+                for name, part in params['mlp'].items()}
+  return {**params, 'mlp': mlp_params}
 
 
 def are_prepared(encoder: Any) -> bool:
@@ -66,10 +68,11 @@ def mlp(c: model_config.ModelConfig, params: Any,
     hidden_BTD: hidden states.
   """
   inner, outer = params['inner'], params['outer']
-  if outer['kernel'].shape[0] == c.mlp_width:
+  if 'turned_kernel' not in inner:
     return transformer.Mlp(c, parent=None).apply(
         {'params': params}, hidden_BTD)
   inner_BTM = layers.add_bias(layers.contract(
-      'BTD,MD->BTM', hidden_BTD, inner['kernel']), inner['bias'])
+      'BTD,MD->BTM', hidden_BTD, inner['turned_kernel']), inner['bias'])
   return layers.add_bias(layers.contract(
-      'BTM,DM->BTD', lean.gelu(inner_BTM), outer['kernel']), outer['bias'])
+      'BTM,DM->BTD', lean.gelu(inner_BTM), outer['turned_kernel']),
+      outer['bias'])
