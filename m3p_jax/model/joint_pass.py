@@ -187,8 +187,7 @@ def _run(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
     return _finish(c, params, hidden_BTD, attended_BTD, mask_BT), None
 
   encoder = model.variables['params']['encoder']
-  # See `M3P.encoder`.
-  if prepared.are_prepared(encoder) or jax.default_backend() == 'cpu':
+  if prepared.are_prepared(encoder):
     for index in range(first, end):
       hidden_BTD, _ = step(hidden_BTD, _layer(model, index))
     return hidden_BTD
