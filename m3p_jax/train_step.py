@@ -101,12 +101,10 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     accumulation_steps: parts that the rows are worked on in, one after the
       other; see `training/accumulation.py`.
   """
+  if accumulation_steps == 1 and model.config.resolved_platform == 'cpu':
+    return update(state, gradients_in_turn(
+        state, batches, key, model=model, tasks=dict(enumerate(tasks))), tx=tx)
   key = jax.random.fold_in(key, state.step)
-
-  def one_loss(trainable, batch, index, task):
-    return _task_loss(
-        optimizer.merge(trainable, state.frozen), batch, key, model=model,
-        index=index, task=task, with_dropout=True)
 
   def weighted_loss(trainable):
     return _weighted_loss(
@@ -114,31 +112,62 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
         tasks=tasks, with_dropout=True)
 
   if accumulation_steps > 1:
-    (loss, metrics), gradients = accumulation.value_and_grad(
+    found = accumulation.value_and_grad(
         state.params, state.frozen, batches, key, model=model, tasks=tasks,
         steps=accumulation_steps)
-  elif model.config.resolved_platform == 'cpu':
-    (loss, metrics), gradients = in_turn.value_and_grad(
-        one_loss, state.params, batches, tasks, is_on=state.step >= 0)
   else:
-    (loss, metrics), gradients = jax.value_and_grad(
-        weighted_loss, has_aux=True)(state.params)
-  one = jnp.ones(())
-  metrics['train/loss'] = Mean(loss, one)
-  norm = optax.tree.norm(gradients)
-  metrics['train/gradient_norm'] = Mean(norm, one)
+    found = jax.value_and_grad(weighted_loss, has_aux=True)(state.params)
+  return update(state, found, tx=tx)
 
-  def update(params, opt_state, gradients):
+
+def gradients_in_turn(state: TrainState,
+                      batches: Mapping[str, batch_lib.Batch], key: jax.Array,
+                      before: Any = None, *, model: nn.Module,
+                      tasks: Mapping[int, Task]):
+  """Returns ((loss, metrics), gradients) of some tasks, one after the other.
+
+  Args: as `train_step`, of the state what it needs (`opt_state` may be None),
+  and
+    before: what this returned for other tasks, which is added; None = nothing.
+    tasks: by their numbers among all tasks.
+  """
+  key = jax.random.fold_in(key, state.step)
+
+  def one_loss(trainable, batch, index, task):
+    return _task_loss(
+        optimizer.merge(trainable, state.frozen), batch, key, model=model,
+        index=index, task=task, with_dropout=True)
+
+  return in_turn.value_and_grad(
+      one_loss, state.params, batches, tasks, is_on=state.step >= 0,
+      before=before)
+
+
+def update(state: TrainState, found: Any, *, tx: optax.GradientTransformation,
+           ) -> tuple[TrainState, Metrics]:
+  """Returns the state after an update, and the step's metrics.
+
+  Args:
+    state: before the update.
+    found: ((loss, metrics of all tasks), gradients).
+    tx: the optimizer of `state.params`.
+  """
+  (loss, metrics), gradients = found
+  one, norm = jnp.ones(()), optax.tree.norm(gradients)
+  metrics = metrics | {'train/loss': Mean(loss, one),
+                       'train/gradient_norm': Mean(norm, one)}
+
+  def change(params, opt_state, gradients):
     updates, opt_state = tx.update(gradients, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
 
   # What is not finite would stay so for ever: such an update is left out.
   params, opt_state = jax.lax.cond(
-      jnp.isfinite(loss) & jnp.isfinite(norm), update,
+      jnp.isfinite(loss) & jnp.isfinite(norm), change,
       lambda params, opt_state, _: (params, opt_state),
       state.params, state.opt_state, gradients)
-  return TrainState(step=state.step + 1, params=params, frozen=state.frozen,
-                    opt_state=opt_state), metrics
+  return state.replace(
+      step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
 # FSDP gathers a product's weights before it. Of itself the compiler would

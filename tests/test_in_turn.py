@@ -42,7 +42,8 @@ def together(params, batches):
 
 @jax.jit
 def one_by_one(params, batches, is_on):
-  return in_turn.value_and_grad(one_loss, params, batches, TASKS, is_on=is_on)
+  return in_turn.value_and_grad(
+      one_loss, params, batches, dict(enumerate(TASKS)), is_on=is_on)
 
 
 def test_gradients_and_metrics_are_those_of_the_sum():

@@ -11,6 +11,8 @@ from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
 from m3p_jax import train_step
+from m3p_jax.model import m3p
+from m3p_jax.training import task_programs
 
 
 class Compiled:
@@ -56,7 +58,8 @@ class Compiled:
 
 
 def begin_step(state: train_step.TrainState, mesh: Mesh,
-               rows: Mapping[str, batch_lib.Batch], key: jax.Array,
+               rows: Mapping[str, batch_lib.Batch], key: jax.Array, *,
+               model: m3p.M3P, accumulation_steps: int = 1,
                **step: Any) -> Compiled:
   """Returns the train step, traced and being compiled.
 
@@ -65,8 +68,14 @@ def begin_step(state: train_step.TrainState, mesh: Mesh,
     mesh: of the rows.
     rows: this host's; their shapes and types alone are read.
     key: of the run.
-    **step: keywords of `train_step.train_step`.
+    model: as in `train_step.train_step`.
+    accumulation_steps: so.
+    **step: its other keywords.
   """
+  is_divided = accumulation_steps == 1 and model.config.unroll > 1
+  function = (
+      task_programs.Step(state, mesh, model=model, **step) if is_divided
+      else train_step.jit(state, mesh, model=model,
+                          accumulation_steps=accumulation_steps, **step))
   with jax.set_mesh(mesh):
-    return Compiled(train_step.jit(state, mesh, **step), state,
-                    sharding.abstract_rows(mesh, rows), key)
+    return Compiled(function, state, sharding.abstract_rows(mesh, rows), key)

@@ -5,7 +5,7 @@ pass, and drops optimization barriers before it orders them. What it keeps to
 is data: here each task's rows depend on the gradients of the task before.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 def value_and_grad(loss: Callable[[Any, Any, jax.Array, Any],
                                   tuple[jax.Array, dict]],
                    params: Any, batches: Mapping[str, Any],
-                   tasks: Sequence[Any], *, is_on: jax.Array):
+                   tasks: Mapping[int, Any], *, is_on: jax.Array,
+                   before: Any = None):
   """Returns ((sum of the losses, all metrics), its gradients).
 
   Args:
@@ -24,20 +25,21 @@ def value_and_grad(loss: Callable[[Any, Any, jax.Array, Any],
       it is drawn at first.
     params: what the gradients are for.
     batches: each task's rows, by its name.
-    tasks: those of the sum.
+    tasks: those of the sum, by number.
     is_on: bool scalar that is always true; the compiler must not know.
+    before: what this returned for other tasks, which is added; None = nothing.
   """
-  total, metrics, sums = jnp.zeros(()), {}, None
-  for index, task in enumerate(tasks):
-    rows = batches[task.name], jnp.int32(index)
-    if sums is not None:
+  (total, metrics), sums = before or ((jnp.zeros(()), {}), None)
+  for place, (number, task) in enumerate(tasks.items()):
+    rows = batches[task.name], jnp.int32(number)
+    if place:
       rows = _after(sums, rows, is_on)
     (value, task_metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
         params, *rows, task)
     sums = gradients if sums is None else jax.tree.map(
         jnp.add, sums, gradients)
     total += value
-    metrics |= task_metrics
+    metrics = metrics | task_metrics
   return (total, metrics), sums
 
 
