@@ -47,7 +47,7 @@ class Step:
     self._update = jax.jit(
         functools.partial(train_step.update, tx=tx),
         in_shardings=(self._shardings, self._of_found()),
-        out_shardings=(self._shardings, self._whole), donate_argnums=(0, 1))
+        out_shardings=(self._shardings, self._whole), donate_argnums=0)
 
   def _of_found(self):
     """Returns the shardings of ((loss, metrics), gradients)."""
