@@ -29,9 +29,10 @@ TASKS = (
 FACTORS = ((r'^positions/', 0.0),)
 
 
-def setting(dtype: str):
+def setting(dtype: str, num_layers: int = 2):
   """Returns (state, (abstract state, mesh), rows, the step's keywords)."""
-  config = dataclasses.replace(models.SHORT, dtype=dtype)
+  config = dataclasses.replace(
+      models.SHORT, dtype=dtype, num_layers=num_layers)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   # Adam's first steps are of one size: it would turn rounding into steps.
   tx = optax.sgd(0.1, momentum=0.9)
@@ -55,7 +56,7 @@ def run(step, state, rows):
 
 
 def test_states_and_metrics_are_those_of_one_program():
-  state, place, rows, options = setting('float32')
+  state, place, rows, options = setting('float32', num_layers=1)
   other = jax.tree.map(lambda x: x.copy(), state)
   divided = task_programs.Step(*place, **options)
   found = run(divided.lower(state, rows, jax.random.key(1)).compile(),
