@@ -27,7 +27,7 @@ class Compiled:
     """Traces now, and begins to compile.
 
     Args:
-      function: of `jax.jit`.
+      function: of `jax.jit`, or a `task_programs.Step`.
       *args: arrays, or `jax.ShapeDtypeStruct`s with shardings.
     """
     with allocator.collecting_later():
@@ -68,9 +68,9 @@ def begin_step(state: train_step.TrainState, mesh: Mesh,
     mesh: of the rows.
     rows: this host's; their shapes and types alone are read.
     key: of the run.
-    model: as in `train_step.train_step`.
-    accumulation_steps: so.
-    **step: its other keywords.
+    model: unbound M3P.
+    accumulation_steps: parts that the rows are worked on in.
+    **step: the other keywords of `train_step.train_step`.
   """
   is_divided = accumulation_steps == 1 and model.config.unroll > 1
   function = (

@@ -34,9 +34,9 @@ class Step:
     Args:
       state: abstract, with shardings.
       mesh: of the rows.
-      model: as in `train_step.train_step`, and so on.
-      tasks: so.
-      tx: so.
+      model: unbound M3P.
+      tasks: their order decides their random keys.
+      tx: the optimizer of `state.params`.
     """
     self._shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     self._whole = sharding.replicated(mesh)
@@ -63,7 +63,13 @@ class Step:
 
   def lower(self, state: train_step.TrainState,
             rows: Mapping[str, batch_lib.Batch], key: jax.Array) -> '_Lowered':
-    """Returns the traced programs; arguments as of `train_step.jit`'s step."""
+    """Returns the traced programs, as a jitted function's `lower` does.
+
+    Args:
+      state: arrays, or shapes.
+      rows: each task's, by its name; arrays, or shapes.
+      key: of the run.
+    """
     lowered, found = [], None
     for tasks, gradients in zip(self._groups, self._gradients, strict=True):
       traced = gradients.trace(
@@ -82,7 +88,7 @@ class _Lowered:
     self._groups, self._gradients, self._update = groups, gradients, update
 
   def compile(self):
-    """Returns the step, of the arguments of `train_step.jit`'s."""
+    """Returns the step: (state, rows, key) → (state, metrics)."""
     gradients = [lowered.compile() for lowered in self._gradients]
     update = self._update.compile()
 
