@@ -101,6 +101,7 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     accumulation_steps: parts that the rows are worked on in, one after the
       other; see `training/accumulation.py`.
   """
+  # XLA's CPU compiler would keep the activations of all tasks at once.
   if accumulation_steps == 1 and model.config.resolved_platform == 'cpu':
     return update(state, gradients_in_turn(
         state, batches, key, model=model, tasks=dict(enumerate(tasks))), tx=tx)

@@ -42,8 +42,8 @@ class Step:
     self._whole = sharding.replicated(mesh)
     self._groups = _by_loss(tasks)
     self._gradients = [
-        self._jit_gradients(mesh, model, tasks, is_first=not place)
-        for place, tasks in enumerate(self._groups)]
+        self._jit_gradients(mesh, model, group, is_first=not place)
+        for place, group in enumerate(self._groups)]
     self._update = jax.jit(
         functools.partial(train_step.update, tx=tx),
         in_shardings=(self._shardings, self._of_found()),
