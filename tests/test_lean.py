@@ -14,6 +14,7 @@ from m3p_jax.model import layers
 from m3p_jax.model import lean
 from m3p_jax.model import lean_token_head
 from m3p_jax.model import m3p
+from m3p_jax.model import token_head
 from m3p_jax.objectives import masked_lm
 from m3p_jax.objectives import matching
 from tests import models
@@ -109,9 +110,17 @@ def test_layer_norm():
   close(found, with_gradients(plain, *args))
 
 
+def nats_at_once(hidden, table, bias, target, vocab_size):
+  """Returns what `lean_token_head.nats` does, by way of all logits."""
+  nats, likeliest = token_head.nats(
+      hidden[:, None], table, bias, target[:, None], vocab_size)
+  return nats[:, 0], likeliest[:, 0]
+
+
+@pytest.mark.parametrize('of', [lean_token_head.nats, nats_at_once])
 @pytest.mark.parametrize('rows', [
     100, lean_token_head.BLOCK_ROWS, 2 * lean_token_head.BLOCK_ROWS + 30])
-def test_token_nats(rows):
+def test_token_nats(of, rows):
   vocab_size = rows - 9  # The rest of the table is padding.
   hidden, table, bias = normal(0, 6, 8), normal(1, rows, 8), normal(2, rows)
   target = jax.random.randint(jax.random.key(3), (6,), 0, vocab_size)
@@ -121,10 +130,10 @@ def test_token_nats(rows):
     return -jnp.take_along_axis(
         jax.nn.log_softmax(logits), target[:, None], axis=1)[:, 0]
 
-  found = with_gradients(lambda *args: lean_token_head.nats(
+  found = with_gradients(lambda *args: of(
       *args, target, vocab_size)[0], hidden, table, bias)
   close(found, with_gradients(plain, hidden, table, bias))
-  likeliest = lean_token_head.nats(hidden, table, bias, target, vocab_size)[1]
+  likeliest = of(hidden, table, bias, target, vocab_size)[1]
   np.testing.assert_array_equal(
       likeliest, (hidden @ table.T + bias)[:, :vocab_size].argmax(1))
 
