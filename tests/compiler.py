@@ -1,8 +1,8 @@
 """How the tests trace and compile, and processes that see several devices.
 
-Most of the suite's time is JAX's and XLA's. Without optimisation, and with the
-emitters of before, it compiles a step five times as fast; what is computed is
-the same but for rounding, and the models here are too small to gain by fast
+The largest part of the suite's time is JAX's. Without optimisation, and with
+the emitters of before, XLA compiles a step five times as fast; what is computed
+is the same but for rounding, and the models here are too small to gain by fast
 code. What took long is kept, outside the checkout, for the suite's other
 processes and its next run. Traces leave many objects that stay, so garbage is
 looked for rarely, and operations do not remember the lines they come from: a

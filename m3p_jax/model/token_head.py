@@ -88,8 +88,8 @@ def _constrained(scores_BPV):
 def _sum(equation: str, x: jax.Array) -> jax.Array:
   """Returns einsum(equation, x), float32.
 
-  XLA's CPU compiler takes 2 to 20 times as long for a sum over so large an
-  array as for its product with ones.
+  XLA's CPU compiler takes up to seven times as long for a sum over so large
+  an array as for its product with ones.
   """
   letters, out = equation.split('->')
   summed = ''.join(letter for letter in letters if letter not in out)
