@@ -38,7 +38,7 @@ def draw(series: Mapping[str, Points], *, x_label: str, y_label: str) -> str:
   for power in range(y_range[0], y_range[1] + 1):
     x, y = place(10.0 ** x_range[0], 10.0 ** power)
     parts += [_line(x, y, _WIDTH - _RIGHT, y),
-              _text(x - 30, y + 4, f'{10.0 ** power:,g}')]
+              _text(x - 30, y + 4, f'{10.0 ** power:,.12g}')]
   for colour, (name, one) in zip(_COLOURS, series.items(), strict=False):
     placed = [place(*point) for point in one]
     path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in placed)

@@ -40,6 +40,11 @@ def test_growth_is_straight_where_cost_is_proportional():
   assert y2 - y1 == pytest.approx(y3 - y2)
 
 
+def test_growth_writes_its_scale_out():
+  svg = growth.draw({'a': [(1e3, 2e5), (1e4, 9e5)]}, x_label='n', y_label='ms')
+  assert '>1,000,000<' in svg
+
+
 def test_flops_of_a_layer_by_hand():
   problem = TINY._replace(model=dict(TINY.model, num_layers=1))
   # Four maps 16×16, two of 16×32, and scores and mixing of 3 positions.

@@ -49,11 +49,15 @@ def header(dataset: str, count: int, languages: Sequence[str],
       'pictures in your language</p>'
       f'<h1>{markup.text(name[:1].upper() + name[1:])}</h1></div>'
       '<ul class="m3p-facts">'
-      f'<li><strong>{count:,}</strong> pictures</li>'
-      f'<li title="{markup.text(names)}"><strong>{len(languages)}</strong> '
-      'languages</li>'
+      f'<li>{_counted(count, "picture")}</li>'
+      f'<li title="{markup.text(names)}">'
+      f'{_counted(len(languages), "language")}</li>'
       f'<li>model <strong>{markup.text(model)}</strong></li></ul>'
       '</header>')
+
+
+def _counted(count: int, noun: str) -> str:
+  return f'<strong>{count:,}</strong> {noun}{"" if count == 1 else "s"}'
 
 
 def welcome(examples: Sequence[tuple[str, str]]) -> str:
