@@ -126,25 +126,38 @@ def make_captions(count: int) -> tuple[np.ndarray, np.ndarray]:
   return ids_BL.astype(np.int32), mask_BL
 
 
-def encoder_flops(problem: Problem, length: int) -> float:
-  """Returns the multiply-adds ·2 of the layers' forward pass over one row."""
-  m = problem.model
-  width, mlp = m['width'], m['mlp_width']
-  dense = 4 * width * width + 2 * width * mlp
-  return 2.0 * m['num_layers'] * length * (dense + 2 * length * width)
-
-
 def training_flops(problem: Problem) -> float:
   """Returns what a training step's matrix products need, nothing counted twice.
 
   Forward and backward (twice the forward); products that are made again to
-  save memory do not count.
+  save memory do not count, nor does the last layer but for its attention and
+  the positions that are read.
   """
   m = problem.model
-  joint = encoder_flops(problem, problem.num_regions + problem.text_length)
-  regions = (2.0 * problem.num_regions * m['region_feature_dim'] * m['width'])
+  length = problem.num_regions + problem.text_length
+  tokens = max(1, round(0.15 * problem.text_length))
+  joint = [_encoder_flops(problem, length, read) for read in (
+      tokens, max(1, round(0.15 * problem.num_regions)), 1, 1)]
+  regions = 2.0 * problem.num_regions * m['region_feature_dim'] * m['width']
   # Masked tokens, masked regions, and right and wrong pairs; then text alone.
-  row = 4 * (joint + regions) + encoder_flops(problem, problem.text_length)
-  masked = max(1, round(0.15 * problem.text_length))
-  heads = 2 * masked * 2.0 * m['width'] * 250_002
+  row = sum(joint) + 4 * regions + _encoder_flops(
+      problem, problem.text_length, tokens)
+  heads = 2 * tokens * 2.0 * m['width'] * 250_002
   return 3.0 * problem.task_rows * (row + heads)
+
+
+def _encoder_flops(problem: Problem, length: int, read: int) -> float:
+  """Returns the multiply-adds ·2 of the layers' forward pass over one row.
+
+  Args:
+    problem: its geometry.
+    length: positions of the row.
+    read: positions that the last layer computes, without keys and values.
+  """
+  m = problem.model
+  width, mlp = m['width'], m['mlp_width']
+  dense = 4 * width * width + 2 * width * mlp
+  whole = (m['num_layers'] - 1) * length * (dense + 2 * length * width)
+  # Each head's query meets, and its weights average, states of full width.
+  attention = 2 * read * m['num_heads'] * length * width
+  return 2.0 * (whole + read * dense + attention)

@@ -8,8 +8,7 @@ What the mathematics allows to skip is skipped; the logits are those of
   they are computed once a picture and once a caption (`Half`). Two attentions
   over parts of the keys merge by their log-sum-exps.
 - Match head 'first' reads position 0 alone, so the last layer computes that
-  query alone. q·(W h) = (Wᵀ q)·h and Σ a (W h) = W (Σ a h): no key and no
-  value is projected in it.
+  position alone (`layer_stack.read_last`).
 - Padding of one half that no row of a batch needs can be left out: positions
   are told, not counted.
 
@@ -23,9 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
-from m3p_jax.model import config as model_config
 from m3p_jax.model import encoded as encoded_lib
-from m3p_jax.model import layers
+from m3p_jax.model import layer_stack
 from m3p_jax.model import prepared
 from m3p_jax.model import transformer
 
@@ -157,13 +155,18 @@ def _match(model, rows: _Rows, num_regions: int) -> jax.Array:
   reads_first = c.match_head == 'first'
   if not (reads_first and last == 0):
     params = _layer(model, 0)
-    hidden_BTD = _finish(c, params, hidden_BTD, _merge_heads(
-        c, params, rows.mixed_BTHK), mask_BT)
+    hidden_BTD = layer_stack.finish(
+        c, params, hidden_BTD,
+        layer_stack.merge_heads(c, params, rows.mixed_BTHK), mask_BT)
   if reads_first:
-    hidden_BTD = _run(model, hidden_BTD, mask_BT, 1, last)
-    first_B1D = _last_first(c, _layer(model, last), hidden_BTD, mask_BT)
+    hidden_BTD = layer_stack.run(
+        c, _layers(model, 1, last), hidden_BTD, mask_BT)
+    first_B1D = layer_stack.read_last(
+        c, _layer(model, last), hidden_BTD, mask_BT,
+        jnp.zeros((len(hidden_BTD), 1), jnp.int32))
     return model.match_logits(encoded_lib.Encoded(first_B1D, None))
-  hidden_BTD = _run(model, hidden_BTD, mask_BT, 1, c.num_layers)
+  hidden_BTD = layer_stack.run(
+      c, _layers(model, 1, c.num_layers), hidden_BTD, mask_BT)
   regions_BRD, text_BLD = jnp.split(hidden_BTD, [num_regions], axis=1)
   mask_BR, text_mask_BL = jnp.split(mask_BT, [num_regions], axis=1)
   return model.match_logits(encoded_lib.Encoded(
@@ -176,66 +179,9 @@ def _layer(model, index: int) -> Any:
   return prepared.layer(model.variables['params']['encoder'], index)
 
 
-def _run(model, hidden_BTD, mask_BT, first: int, end: int) -> jax.Array:
-  """Returns the states after the whole layers first … end − 1."""
-  c = model.config
-
-  def step(hidden_BTD, params):
-    attended_BTD = transformer.Attention(c, parent=None).apply(
-        {'params': params['attention']}, hidden_BTD,
-        transformer.Memory(hidden_BTD, mask_BT), dropout_seed=None)
-    return _finish(c, params, hidden_BTD, attended_BTD, mask_BT), None
-
+def _layers(model, first: int, end: int) -> Any:
+  """Returns the parameters of layers first … end − 1, as `run` takes them."""
   encoder = model.variables['params']['encoder']
   if prepared.are_prepared(encoder):
-    for index in range(first, end):
-      hidden_BTD, _ = step(hidden_BTD, _layer(model, index))
-    return hidden_BTD
-  stacked = jax.tree.map(lambda x: x[first:end], encoder)
-  return jax.lax.scan(step, hidden_BTD, stacked)[0]
-
-
-def _merge_heads(c: model_config.ModelConfig, params: Any,
-                 mixed_BTHK: jax.Array) -> jax.Array:
-  return transformer.merge_heads(c).apply(
-      {'params': params['attention']['out']}, mixed_BTHK)
-
-
-def _finish(c: model_config.ModelConfig, params: Any, hidden_BTD: jax.Array,
-            attended_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """Returns what an `EncoderLayer` makes of its attention's output."""
-
-  def norm(name, x):
-    return layers.LayerNorm(c.layer_norm_epsilon, parent=None).apply(
-        {'params': params[name]}, x)
-
-  hidden_BTD = norm('attention_norm', hidden_BTD + attended_BTD)
-  hidden_BTD = norm('mlp_norm', hidden_BTD + prepared.mlp(
-      c, params['mlp'], hidden_BTD))
-  return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
-
-
-def _last_first(c: model_config.ModelConfig, params: Any,
-                hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """Returns position 0 after the last layer, [B, 1, D]."""
-  attention = params['attention']
-  query_BHK = transformer.projection(c, 'query').apply(
-      {'params': attention['query']}, hidden_BTD[:, :1])[:, 0]
-  # The keys' bias adds the same to every logit of a head.
-  query_BHD = layers.contract(
-      'BHK,DHK->BHD', query_BHK * c.head_size ** -0.5,
-      attention['key']['kernel'])
-  logits_BHT = jnp.einsum('BHD,BTD->BHT', query_BHD, hidden_BTD,
-                          preferred_element_type=jnp.float32)
-  logits_BHT = jnp.where(
-      mask_BT[:, None], logits_BHT, jnp.finfo(jnp.float32).min)
-  weights_BHT = jax.nn.softmax(logits_BHT).astype(hidden_BTD.dtype)
-  seen_BHD = jnp.einsum(
-      'BHT,BTD->BHD', weights_BHT, hidden_BTD,
-      preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
-  # The weights sum to 1, so the values' bias is added once.
-  mixed_BHK = layers.contract(
-      'BHD,DHK->BHK', seen_BHD, attention['value']['kernel'])
-  mixed_BHK += attention['value']['bias'].astype(mixed_BHK.dtype)
-  return _finish(c, params, hidden_BTD[:, :1], _merge_heads(
-      c, params, mixed_BHK[:, None]), mask_BT[:, :1])
+    return [_layer(model, index) for index in range(first, end)]
+  return jax.tree.map(lambda x: x[first:end], encoder)

@@ -10,23 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
-from m3p_jax import sharding
-from m3p_jax.model import dropout
 from m3p_jax.model import encoded as encoded_lib
 from m3p_jax.model import heads
-from m3p_jax.model import layers
+from m3p_jax.model import inputs
+from m3p_jax.model import layer_stack
 from m3p_jax.model import pooling
-from m3p_jax.model import region_refiner
-from m3p_jax.model import regions as regions_lib
 from m3p_jax.model import transformer
 
-# What `jax.checkpoint` keeps of a layer; None = its input alone.
-_CHECKPOINT_POLICIES = {
-    'full': None,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 
-
-class M3P(heads.Heads):
+class M3P(inputs.Inputs, heads.Heads):
   """The model; every method is usable inside `nn.apply` on a bound module.
 
   Where `deterministic` is left None, dropout runs if the caller gave a
@@ -35,19 +27,11 @@ class M3P(heads.Heads):
 
   def setup(self):
     c = self.config
-    width = c.width
-    self.tokens = layers.Table(c.padded_vocab_size, width, 'vocab')
-    self.positions = layers.Table(c.max_positions, width, 'positions')
-    if c.num_languages > 1:
-      self.languages = layers.Table(c.num_languages, width, 'languages')
-    self.embedding_norm = layers.LayerNorm(c.layer_norm_epsilon)
-    self.region_embedding = regions_lib.RegionEmbedding(c)
-    if c.refiner_layers:
-      self.refiner = region_refiner.RegionRefiner(c)
+    self._setup_inputs()
     layer = transformer.EncoderLayer
-    if c.remat in _CHECKPOINT_POLICIES:
+    if c.remat in layer_stack.CHECKPOINT_POLICIES:
       layer = nn.remat(layer, prevent_cse=False,
-                       policy=_CHECKPOINT_POLICIES[c.remat])
+                       policy=layer_stack.CHECKPOINT_POLICIES[c.remat])
     self.encoder = nn.scan(
         layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
         split_rngs={'params': True}, in_axes=(nn.broadcast, 0, nn.broadcast),
@@ -88,43 +72,58 @@ class M3P(heads.Heads):
       return encoded_lib.Encoded(None, self._encode_text(
           batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
           deterministic))
-    regions_BRD = self._region_hidden(batch.regions, deterministic)
-    num_regions = regions_BRD.shape[1]
-    hidden_BTD = jnp.concatenate(
-        [regions_BRD, self._word_vectors(batch.token_ids_BL)], axis=1)
-    mask_BT = jnp.concatenate(
-        [batch.regions.mask_BR, batch.text_mask_BL], axis=1)
-    hidden_BTD = self._run_with_positions(hidden_BTD, mask_BT, deterministic)
-    regions_BRD, text_BLD = jnp.split(hidden_BTD, [num_regions], axis=1)
+    hidden_BTD, mask_BT = self._join(batch, deterministic)
+    hidden_BTD = self._run_layers(hidden_BTD, mask_BT, deterministic)
+    regions_BRD, text_BLD = jnp.split(
+        hidden_BTD, [batch.regions.mask_BR.shape[1]], axis=1)
     if self.config.match_head == 'first':
       return encoded_lib.Encoded(regions_BRD, text_BLD)
     return encoded_lib.Encoded(regions_BRD, text_BLD, self.match_inputs(
         regions_BRD, text_BLD, batch.regions.mask_BR, batch.text_mask_BL,
         self.pooled_regions(batch.regions)))
 
-  def place_regions(self, regions: batch_lib.Regions,
-                    position_BR: jax.Array) -> jax.Array:
-    """Returns what the joint pass's first layer reads of pictures [B, R, D].
+  def read_text(self, batch: batch_lib.Batch, position_BP: jax.Array, *,
+                deterministic: bool | None = None) -> jax.Array:
+    """Returns `encode`'s states of some tokens, [B, P, D].
+
+    The last layer computes these alone.
 
     Args:
-      regions: rows; in any order and number, for attention has none.
-      position_BR: int, where each region stands in its picture.
+      batch: as `encode`'s.
+      position_BP: int, the tokens' places in the text.
+      deterministic: as `encode`'s.
     """
-    return self._place(self._region_hidden(regions, True), regions.mask_BR,
-                       position_BR, True)
+    deterministic = self._resolve(deterministic)
+    if batch.regions is None:
+      return self._read(*self._place_words(
+          batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
+          deterministic), position_BP, deterministic)
+    return self._read(
+        *self._join(batch, deterministic),
+        position_BP + batch.regions.mask_BR.shape[1], deterministic)
 
-  def place_text(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array, *,
-                 start: int) -> jax.Array:
-    """Returns what the joint pass's first layer reads of captions [B, L, D].
+  def read_regions(self, batch: batch_lib.Batch, position_BP: jax.Array, *,
+                   deterministic: bool | None = None) -> jax.Array:
+    """Returns `encode`'s states of some regions, [B, P, D].
+
+    The last layer computes these alone.
 
     Args:
-      token_ids_BL: the captions.
-      text_mask_BL: False at padding.
-      start: position of the first token: how many regions stand before it.
+      batch: rows with regions.
+      position_BP: int, the regions' places in the picture.
+      deterministic: as `encode`'s.
     """
-    position_1L = start + jnp.arange(token_ids_BL.shape[1])[None]
-    return self._place(self._word_vectors(token_ids_BL), text_mask_BL,
-                       position_1L, True)
+    deterministic = self._resolve(deterministic)
+    return self._read(*self._join(batch, deterministic), position_BP,
+                      deterministic)
+
+  def match_rows(self, batch: batch_lib.Batch) -> jax.Array:
+    """Returns `match_logits` [B] of rows with regions."""
+    if self.config.match_head != 'first':
+      return self.match_logits(self.encode(batch))
+    first_B1 = jnp.zeros((len(batch.token_ids_BL), 1), jnp.int32)
+    return self.match_logits(encoded_lib.Encoded(
+        self.read_regions(batch, first_B1), None))
 
   def decode(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
              memory: transformer.Memory, language_B: jax.Array | None = None, *,
@@ -175,63 +174,27 @@ class M3P(heads.Heads):
         token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic)),
         text_mask_BL)
 
-  def _resolve(self, deterministic: bool | None) -> bool:
-    if deterministic is None:
-      return not self.has_rng('dropout')
-    return deterministic
-
-  def _seeds(self, deterministic: bool, *shape: int) -> jax.Array | None:
-    """Returns seeds [*shape, 2] of dropout; None = nothing is dropped."""
-    c = self.config
-    if deterministic or not (c.dropout or c.attention_dropout):
-      return None
-    return dropout.seeds(self.make_rng('dropout'), *shape)
-
-  def _drop(self, hidden_BTD, deterministic):
-    return dropout.drop(
-        hidden_BTD, self._seeds(deterministic), self.config.dropout)
-
-  def _word_vectors(self, token_ids_BL):
-    return self.tokens(token_ids_BL).astype(self.config.activation_dtype)
-
-  def _add_language(self, hidden_BTD, language_B):
-    if self.config.num_languages == 1 or language_B is None:
-      return hidden_BTD
-    return hidden_BTD + self.languages(language_B)[:, None].astype(
-        hidden_BTD.dtype)
-
-  def _region_hidden(self, regions, deterministic):
-    hidden_BRD = self.region_embedding(regions)
-    hidden_BRD = self._drop(hidden_BRD, deterministic)
-    if self.config.refiner_layers:
-      hidden_BRD = self.refiner(hidden_BRD, regions.mask_BR, self._seeds(
-          deterministic, self.config.refiner_layers,
-          region_refiner.NUM_SEEDS))
-    return hidden_BRD
-
   def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
                    deterministic, memory=None):
-    hidden_BLD = self._add_language(
-        self._word_vectors(token_ids_BL), language_B)
-    return self._run_with_positions(
-        hidden_BLD, text_mask_BL, deterministic, memory)
+    return self._run_layers(*self._place_words(
+        token_ids_BL, text_mask_BL, language_B, deterministic), deterministic,
+        memory)
 
-  def _run_with_positions(self, hidden_BTD, mask_BT, deterministic,
-                          memory=None):
-    position_1T = jnp.arange(hidden_BTD.shape[1])[None]
-    hidden_BTD = self._place(hidden_BTD, mask_BT, position_1T, deterministic)
-    return self._run_layers(hidden_BTD, mask_BT, deterministic, memory)
+  def _layer_seeds(self, deterministic):
+    return self._seeds(
+        deterministic, self.config.num_layers, transformer.NUM_SEEDS)
 
   def _run_layers(self, hidden_BTD, mask_BT, deterministic, memory=None):
-    seeds = self._seeds(
-        deterministic, self.config.num_layers, transformer.NUM_SEEDS)
-    return self.encoder(hidden_BTD, mask_BT, seeds, memory)[0]
+    return self.encoder(hidden_BTD, mask_BT, self._layer_seeds(deterministic),
+                        memory)[0]
 
-  def _place(self, hidden_BTD, mask_BT, position_BT, deterministic):
-    """Returns what enters the first layer; `position_BT` may be one row."""
-    hidden_BTD = hidden_BTD + self.positions(position_BT).astype(
-        hidden_BTD.dtype)
-    hidden_BTD = self.embedding_norm(hidden_BTD)
-    hidden_BTD = self._drop(hidden_BTD, deterministic)
-    hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
-    return sharding.constrain(hidden_BTD, *transformer.HIDDEN_AXES)
+  def _read(self, hidden_BTD, mask_BT, position_BP, deterministic):
+    """Returns some positions after the last layer, [B, P, D]."""
+    seeds = self._layer_seeds(deterministic)
+    body_seeds, last_seeds = (None, None) if seeds is None else (
+        seeds[:-1], seeds[-1])
+    body, last = layer_stack.split_last(self.variables['params']['encoder'])
+    hidden_BTD = layer_stack.run(
+        self.config, body, hidden_BTD, mask_BT, body_seeds)
+    return layer_stack.read_last(
+        self.config, last, hidden_BTD, mask_BT, position_BP, last_seeds)

@@ -5,7 +5,7 @@ D width, H heads, K head size, M MLP width.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -39,18 +39,26 @@ class Memory(NamedTuple):
   mask_BS: jax.Array
 
 
-def projection(c: model_config.ModelConfig, name: str) -> layers.Einsum:
-  """Returns the map 'query', 'key' or 'value' of an attention, all heads."""
+def projection(c: model_config.ModelConfig, name: str,
+               **module: Any) -> layers.Einsum:
+  """Returns the map 'query', 'key' or 'value' of an attention, all heads.
+
+  Args:
+    c: the model's geometry.
+    name: which.
+    **module: keywords of every `nn.Module`.
+  """
   return layers.Einsum(
       'BTD,DHK->BTHK', (c.width, c.num_heads, c.head_size),
-      ('embed', 'heads', 'head_size'), fan_in=c.width, bias_axes=2, name=name)
+      ('embed', 'heads', 'head_size'), fan_in=c.width, bias_axes=2, name=name,
+      **module)
 
 
-def merge_heads(c: model_config.ModelConfig) -> layers.Einsum:
-  """Returns the output map of an attention."""
+def merge_heads(c: model_config.ModelConfig, **module: Any) -> layers.Einsum:
+  """Returns the output map of an attention; arguments as `projection`'s."""
   return layers.Einsum(
       'BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
-      ('heads', 'head_size', 'embed'), fan_in=c.width, name='out')
+      ('heads', 'head_size', 'embed'), fan_in=c.width, name='out', **module)
 
 
 def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,

@@ -53,8 +53,7 @@ def prepared_loss(model, prepared: Prepared, *,
                   baseline: frequencies.Frequencies | None = None):
   """Returns what `loss` does, of prepared rows."""
   masked, target_BP = prepared
-  encoded = model.encode(masked.batch)
-  hidden_BPD = masking.gather(encoded.text_BLD, masked.positions_BP)
+  hidden_BPD = model.read_text(masked.batch, masked.positions_BP)
   nats_BP, likeliest_BP = model.token_nats(hidden_BPD, target_BP)
   weight = masked.weights_BP.sum()
 

@@ -60,8 +60,7 @@ def prepared_loss(model, prepared: Prepared, *, feature_weight: float = 1.0,
   """Returns what `loss` does, of prepared rows."""
   masked, class_BP, target_BPF = prepared
   target_BPF = target_BPF.astype(jnp.float32)
-  encoded = model.encode(masked.batch)
-  hidden_BPD = masking.gather(encoded.regions_BRD, masked.positions_BP)
+  hidden_BPD = model.read_regions(masked.batch, masked.positions_BP)
   logits_BPC = model.region_class_logits(hidden_BPD)
   nats_BP = -jnp.take_along_axis(
       jax.nn.log_softmax(logits_BPC), class_BP[..., None], axis=-1)[..., 0]

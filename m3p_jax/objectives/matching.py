@@ -83,7 +83,7 @@ def _draw(batch, key, scores_BB) -> Prepared:
 def prepared_loss(model, prepared: Prepared):
   """Returns what `loss` does, of prepared pairs."""
   pairs, label, weight = prepared
-  logits = model.match_logits(model.encode(pairs))
+  logits = model.match_rows(pairs)
   nats = negatives_lib.sigmoid_cross_entropy(logits, label)
   is_right = (logits > 0) == (label > 0.5)
   return (metrics.Mean((nats * weight).sum(), weight.sum()),

@@ -72,8 +72,8 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   image_index, text_index, valid = _candidate_pairs(
       key, dual_BB if negatives == 'hard' else jnp.zeros_like(dual_BB),
       batch.regions.image_id_B, num_candidates)
-  logits = model.match_logits(model.encode(negatives_lib.pair(
-      batch, image_index.ravel(), text_index.ravel())))
+  logits = model.match_rows(negatives_lib.pair(
+      batch, image_index.ravel(), text_index.ravel()))
   logits = logits.reshape(image_index.shape)
 
   def directions(x):
