@@ -136,17 +136,17 @@ def training_flops(problem: Problem) -> float:
   m = problem.model
   length = problem.num_regions + problem.text_length
   tokens = max(1, round(0.15 * problem.text_length))
-  joint = [_encoder_flops(problem, length, read) for read in (
+  joint = [encoder_flops(problem, length, read) for read in (
       tokens, max(1, round(0.15 * problem.num_regions)), 1, 1)]
   regions = 2.0 * problem.num_regions * m['region_feature_dim'] * m['width']
   # Masked tokens, masked regions, and right and wrong pairs; then text alone.
-  row = sum(joint) + 4 * regions + _encoder_flops(
+  row = sum(joint) + 4 * regions + encoder_flops(
       problem, problem.text_length, tokens)
   heads = 2 * tokens * 2.0 * m['width'] * 250_002
   return 3.0 * problem.task_rows * (row + heads)
 
 
-def _encoder_flops(problem: Problem, length: int, read: int) -> float:
+def encoder_flops(problem: Problem, length: int, read: int) -> float:
   """Returns the multiply-adds ·2 of the layers' forward pass over one row.
 
   Args:

@@ -1,5 +1,6 @@
 """The opponent is the same model, and a ratio is what it says."""
 
+from flax import linen as nn
 import jax
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
 from m3p_jax.model import config as model_config
+from m3p_jax.model import initial
+from m3p_jax.model import m3p
+from m3p_jax.planning import matmul_flops
 from tests import models
 
 TINY = problems.PROBLEMS['tiny']
@@ -45,11 +49,21 @@ def test_growth_writes_its_scale_out():
   assert '>1,000,000<' in svg
 
 
-def test_flops_of_a_layer_by_hand():
-  problem = TINY._replace(model=dict(TINY.model, num_layers=1))
-  # Four maps 16×16, two of 16×32, and scores and mixing of 3 positions.
-  by_hand = 2 * 3 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 2 * 3 * 3 * 16
-  assert problems.encoder_flops(problem, 3) == by_hand
+def test_flops_are_those_of_the_traced_model():
+  model = m3p.M3P(model_config.ModelConfig(**TINY.model, dtype='float32'))
+  params = jax.eval_shape(lambda key: nn.unbox(initial.init_params(
+      model.config, key)), jax.random.key(0))
+  rows = ours.as_batch(problems.make_rows(TINY, 1, seed=0))
+  position_BP = np.zeros((1, 2), np.int32)
+  length = TINY.num_regions + TINY.text_length
+  embedding = 2 * TINY.num_regions * TINY.model['region_feature_dim'] * (
+      TINY.model['width'])
+  boxes = 2 * TINY.num_regions * 5 * TINY.model['width']
+  traced = matmul_flops.count(jax.make_jaxpr(nn.apply(
+      lambda model: model.read_text(rows, position_BP), model))(
+          {'params': params}, rngs={'dropout': jax.random.key(0)}))
+  assert traced == pytest.approx(
+      problems.encoder_flops(TINY, length, 2) + embedding + boxes, rel=1e-6)
 
 
 @pytest.fixture(scope='module')

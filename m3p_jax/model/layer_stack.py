@@ -122,21 +122,21 @@ def read_last(c: model_config.ModelConfig, params: Any, hidden_BTD: jax.Array,
   # The keys' bias adds the same to every logit of a head.
   query_BPHD = layers.contract(
       'BPHK,DHK->BPHD', query_BPHK, attention['key']['kernel'])
-  logits_BPHT = layers.contract(
-      'BPHD,BTD->BPHT', query_BPHD, hidden_BTD, jnp.float32)
+  logits_BHPT = layers.contract(
+      'BPHD,BTD->BHPT', query_BPHD, hidden_BTD, jnp.float32)
   # Finite, so that a row of padding alone gives numbers, not NaN.
-  logits_BPHT = jnp.where(
-      mask_BT[:, None, None], logits_BPHT, jnp.finfo(jnp.float32).min)
+  logits_BHPT = jnp.where(
+      mask_BT[:, None, None], logits_BHPT, jnp.finfo(jnp.float32).min)
   weights_seed, *_ = dropout.unstack(seeds_S2, transformer.NUM_SEEDS)
-  weights_BPHT = dropout.drop(
-      jax.nn.softmax(logits_BPHT).astype(hidden_BTD.dtype), weights_seed,
+  weights_BHPT = dropout.drop(
+      jax.nn.softmax(logits_BHPT).astype(hidden_BTD.dtype), weights_seed,
       c.attention_dropout)
-  seen_BPHD = layers.contract('BPHT,BTD->BPHD', weights_BPHT, hidden_BTD)
+  seen_BPHD = layers.contract('BHPT,BTD->BPHD', weights_BHPT, hidden_BTD)
   mixed_BPHK = layers.contract(
       'BPHD,DHK->BPHK', seen_BPHD, attention['value']['kernel'])
-  # The weights sum to 1 where none of them is dropped.
-  total_BPH1 = (1 if weights_seed is None else weights_BPHT.astype(
-      jnp.float32).sum(-1, keepdims=True))
+  # The values' bias counts as often as there is weight; 1 without dropout.
+  total_BPH1 = (1 if weights_seed is None else weights_BHPT.astype(
+      jnp.float32).sum(-1).swapaxes(1, 2)[..., None])
   mixed_BPHK += (total_BPH1 * attention['value']['bias']).astype(
       mixed_BPHK.dtype)
   return finish(
