@@ -73,18 +73,43 @@ def test_states_and_gradients_are_those_of_whole_layers(changes, has_regions):
         _with_gradients(_whole, model, params, batch), 1e-5)
 
 
+def _states(model, params, function, key):
+  return nn.apply(function, model)(
+      {'params': params}, rngs={'dropout': jax.random.key(key)})
+
+
 def test_dropout_is_that_of_whole_layers():
-  # All positions in order draw what the whole layer draws.
-  model, params = _model(dropout=0.3, attention_dropout=0.5)
+  # All positions in order draw what the whole layer draws; weights do not.
+  model, params = _model(dropout=0.3, attention_dropout=0.0)
   batch = _rows(has_regions=False)
   position_BP = jnp.broadcast_to(
       jnp.arange(batch.token_ids_BL.shape[1]), batch.token_ids_BL.shape)
 
-  def states(function, key=0):
-    return nn.apply(function, model)(
-        {'params': params}, rngs={'dropout': jax.random.key(key)})
+  def read(model):
+    return model.read_text(batch, position_BP)
 
-  whole = states(lambda model: model.encode(batch).text_BLD)
-  close(states(lambda model: model.read_text(batch, position_BP)), whole, 1e-5)
-  other = states(lambda model: model.read_text(batch, position_BP), key=1)
-  assert np.abs(other - whole).max() > 1e-3
+  whole = _states(
+      model, params, lambda model: model.encode(batch).text_BLD, 0)
+  close(_states(model, params, read, 0), whole, 1e-5)
+  assert np.abs(_states(model, params, read, 1) - whole).max() > 1e-3
+
+
+def test_dropped_weights_take_the_values_bias_with_them():
+  model, params = _model(dropout=0.0, attention_dropout=0.5, num_layers=1)
+  value = params['encoder']['attention']['value']
+  value['kernel'], value['bias'] = (
+      jnp.zeros_like(value['kernel']), jnp.ones_like(value['bias']))
+
+  def read(model):
+    return model.read_text(_rows(), _POSITIONS)
+
+  first = _states(model, params, read, 0)
+  np.testing.assert_array_equal(first, _states(model, params, read, 0))
+  assert np.abs(first - _states(model, params, read, 1)).max() > 1e-4
+
+
+def test_bfloat16_is_near_float32():
+  model, params = _model()
+  fast, _ = _model(dtype='bfloat16')
+  close(*(jax.tree.map(lambda x: x.astype(jnp.float32), _with_gradients(
+      _read, each, params, _rows())) for each in (fast, model)), 0.1)

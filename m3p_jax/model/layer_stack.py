@@ -6,7 +6,7 @@ then computes those alone, and projects no keys and no values:
 q·(W h) = (Wᵀ q)·h and Σ a (W h) = W (Σ a h).
 
 Letters: N layers, B rows, T length (regions and text), P positions read of a
-row, D width, H heads, K head size.
+row, M = B·P, H heads, X = P·H, D width, K head size.
 """
 
 from typing import Any
@@ -116,27 +116,32 @@ def read_last(c: model_config.ModelConfig, params: Any, hidden_BTD: jax.Array,
     seeds_S2: as the layer's; None = no dropout.
   """
   attention = params['attention']
+  shape_BPHD = (*position_BP.shape, c.num_heads, c.width)
   read_BPD = jnp.take_along_axis(hidden_BTD, position_BP[..., None], axis=1)
   query_BPHK = transformer.projection(c, 'query', parent=None).apply(
       {'params': attention['query']}, read_BPD) * c.head_size ** -0.5
-  # The keys' bias adds the same to every logit of a head.
-  query_BPHD = layers.contract(
-      'BPHK,DHK->BPHD', query_BPHK, attention['key']['kernel'])
-  logits_BHPT = layers.contract(
-      'BPHD,BTD->BHPT', query_BPHD, hidden_BTD, jnp.float32)
+  # The keys' bias adds the same to every logit of a head. Axes are merged
+  # because a CPU's library has products of bfloat16 for plain matrices alone.
+  query_MHD = layers.contract(
+      'MHK,DHK->MHD', query_BPHK.reshape(-1, *query_BPHK.shape[2:]),
+      attention['key']['kernel'])
+  logits_BXT = layers.contract(
+      'BXD,BTD->BXT', query_MHD.reshape(len(read_BPD), -1, c.width),
+      hidden_BTD, jnp.float32)
   # Finite, so that a row of padding alone gives numbers, not NaN.
-  logits_BHPT = jnp.where(
-      mask_BT[:, None, None], logits_BHPT, jnp.finfo(jnp.float32).min)
+  logits_BXT = jnp.where(
+      mask_BT[:, None], logits_BXT, jnp.finfo(jnp.float32).min)
   weights_seed, *_ = dropout.unstack(seeds_S2, transformer.NUM_SEEDS)
-  weights_BHPT = dropout.drop(
-      jax.nn.softmax(logits_BHPT).astype(hidden_BTD.dtype), weights_seed,
+  weights_BXT = dropout.drop(
+      jax.nn.softmax(logits_BXT).astype(hidden_BTD.dtype), weights_seed,
       c.attention_dropout)
-  seen_BPHD = layers.contract('BHPT,BTD->BPHD', weights_BHPT, hidden_BTD)
+  seen_BXD = layers.contract('BXT,BTD->BXD', weights_BXT, hidden_BTD)
   mixed_BPHK = layers.contract(
-      'BPHD,DHK->BPHK', seen_BPHD, attention['value']['kernel'])
+      'MHD,DHK->MHK', seen_BXD.reshape(-1, *shape_BPHD[2:]),
+      attention['value']['kernel']).reshape(query_BPHK.shape)
   # The values' bias counts as often as there is weight; 1 without dropout.
-  total_BPH1 = (1 if weights_seed is None else weights_BHPT.astype(
-      jnp.float32).sum(-1).swapaxes(1, 2)[..., None])
+  total_BPH1 = (1 if weights_seed is None else weights_BXT.astype(
+      jnp.float32).sum(-1).reshape(*shape_BPHD[:3], 1))
   mixed_BPHK += (total_BPH1 * attention['value']['bias']).astype(
       mixed_BPHK.dtype)
   return finish(
