@@ -34,7 +34,8 @@ def split_last(stacked: Any) -> tuple[Any, Any]:
   leaves, tree = jax.tree.flatten(stacked)
   body, last = zip(*(jax.lax.split(leaf, (len(leaf) - 1, 1))
                      for leaf in leaves), strict=True)
-  return tree.unflatten(body), tree.unflatten([leaf[0] for leaf in last])
+  return (jax.tree.unflatten(tree, body),
+          jax.tree.unflatten(tree, [leaf[0] for leaf in last]))
 
 
 def run(c: model_config.ModelConfig, stacked: Any, hidden_BTD: jax.Array,

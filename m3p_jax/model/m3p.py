@@ -95,12 +95,13 @@ class M3P(inputs.Inputs, heads.Heads):
     """
     deterministic = self._resolve(deterministic)
     if batch.regions is None:
-      return self._read(*self._place_words(
+      hidden_BTD, mask_BT = self._place_words(
           batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
-          deterministic), position_BP, deterministic)
-    return self._read(
-        *self._join(batch, deterministic),
-        position_BP + batch.regions.mask_BR.shape[1], deterministic)
+          deterministic)
+    else:
+      hidden_BTD, mask_BT = self._join(batch, deterministic)
+      position_BP = position_BP + batch.regions.mask_BR.shape[1]
+    return self._read(hidden_BTD, mask_BT, position_BP, deterministic)
 
   def read_regions(self, batch: batch_lib.Batch, position_BP: jax.Array, *,
                    deterministic: bool | None = None) -> jax.Array:
@@ -114,8 +115,8 @@ class M3P(inputs.Inputs, heads.Heads):
       deterministic: as `encode`'s.
     """
     deterministic = self._resolve(deterministic)
-    return self._read(*self._join(batch, deterministic), position_BP,
-                      deterministic)
+    hidden_BTD, mask_BT = self._join(batch, deterministic)
+    return self._read(hidden_BTD, mask_BT, position_BP, deterministic)
 
   def match_rows(self, batch: batch_lib.Batch) -> jax.Array:
     """Returns `match_logits` [B] of rows with regions."""
@@ -176,9 +177,9 @@ class M3P(inputs.Inputs, heads.Heads):
 
   def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
                    deterministic, memory=None):
-    return self._run_layers(*self._place_words(
-        token_ids_BL, text_mask_BL, language_B, deterministic), deterministic,
-        memory)
+    hidden_BLD, mask_BL = self._place_words(
+        token_ids_BL, text_mask_BL, language_B, deterministic)
+    return self._run_layers(hidden_BLD, mask_BL, deterministic, memory)
 
   def _layer_seeds(self, deterministic):
     return self._seeds(
