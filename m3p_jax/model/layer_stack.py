@@ -121,8 +121,8 @@ def read_last(c: model_config.ModelConfig, params: Any, hidden_BTD: jax.Array,
   read_BPD = jnp.take_along_axis(hidden_BTD, position_BP[..., None], axis=1)
   query_BPHK = transformer.projection(c, 'query', parent=None).apply(
       {'params': attention['query']}, read_BPD) * c.head_size ** -0.5
-  # The keys' bias adds the same to every logit of a head. Axes are merged
-  # because a CPU's library has products of bfloat16 for plain matrices alone.
+  # The keys' bias adds the same to every logit of a head. Axes are merged: with
+  # more of them a CPU has no bfloat16 routine for some small shapes.
   query_MHD = layers.contract(
       'MHK,DHK->MHD', query_BPHK.reshape(-1, *query_BPHK.shape[2:]),
       attention['key']['kernel'])

@@ -126,7 +126,7 @@ def count_rows(config: ConfigDict) -> int:
 
   def listen(call, args, kwargs, context):
     nonlocal rows
-    # The two ways into the encoder; JAX traces the encoder itself twice.
+    # What both ways into the encoder pass; JAX traces the encoder itself twice.
     if context.method_name in ('_place_in_order', 'encode_images'):
       rows += jax.tree.leaves(args)[0].shape[0]
     return call(*args, **kwargs)
