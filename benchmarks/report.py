@@ -95,7 +95,9 @@ def markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
         f'| {row.name} | {_number(row.ours)} {row.unit} | {row.other} | '
         f'{_number(row.theirs)} {row.unit} | {row.ratio.value:.2f} | '
         f'{spread} | {wanted} |')
-  notes = [f'- {row.name}: {row.note}' for row in rows if row.note]
+  # A note of several sizes and parts is said once.
+  notes = [f'- {row.name.partition(",")[0]}: {row.note}'
+           for row in rows if row.note]
   versions = ', '.join(f'{k} {v}' for k, v in found['versions'].items())
   return '\n'.join([
       *lines, '', *dict.fromkeys(notes), '',
@@ -105,9 +107,15 @@ def markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
       f'{found["load_before"]}.', ''])
 
 
-def write(rows: Sequence[Row], folder: pathlib.Path) -> None:
-  """Writes table.md and table.json, each whole or not at all."""
-  found = machine()
+def write(rows: Sequence[Row], found: dict[str, Any],
+          folder: pathlib.Path) -> None:
+  """Writes table.md and table.json, each whole or not at all.
+
+  Args:
+    rows: of the table.
+    found: the `machine`, looked at before anything was measured.
+    folder: where to; made if it is not there.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   for name, text in (
       ('table.md', markdown(rows, found)),

@@ -37,14 +37,14 @@ def main(argv: Sequence[str]) -> None:
     choices.check('--size', name, SIZES)
   out = pathlib.Path(args.out)
   rows: list[report.Row] = []
-  start = time.monotonic()
+  machine, start = report.machine(), time.monotonic()
   for name in args.only:
     print(f'{name} (after {(time.monotonic() - start) / 60:.1f} minutes)',
           file=sys.stderr, flush=True)
     module = importlib.import_module(f'benchmarks.{name}')
     found = module.measure(args.size)
     rows += found
-    report.write(rows, out)
+    report.write(rows, machine, out)
     if hasattr(module, 'growth'):
       (out / f'{name}.svg').write_text(growth.draw(
           module.growth(found), x_label='pictures in the gallery',

@@ -28,10 +28,12 @@ def test_ratio_is_of_medians_with_quartiles_of_neighbours():
 
 def test_table_says_what_is_missed():
   ratio = contest.compare([2.0, 2.0], [3.0, 3.0])
-  rows = [report.rate('step', 'that', ratio, count=6, unit='rows/s',
-                      wanted=wanted) for wanted in (1.2, 2.0)]
+  rows = [report.rate(f'step, {size}', 'that', ratio, count=6, unit='rows/s',
+                      wanted=wanted, note='of all')
+          for size, wanted in (('small', 1.2), ('base', 2.0))]
   table = report.markdown(rows, report.machine())
-  assert '| step | 3 rows/s | that | 2 rows/s | 1.50 |' in table
+  assert table.count('- step: of all') == 1
+  assert '| step, small | 3 rows/s | that | 2 rows/s | 1.50 |' in table
   assert '≥ 1.2 ✓' in table and '≥ 2 ✗' in table
 
 
