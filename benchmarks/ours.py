@@ -37,11 +37,7 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
   config.model.update(problem.model, dtype=dtype)
   config.optimizer.weight_decay = 0.01
   config.optimizer.schedule = 'constant'
-  config.tasks = {
-      name: base.task_config(objective, 'image_text', problem.task_rows)
-      for name, objective in (
-          ('mc_mlm', 'masked_lm'), ('mc_mrm', 'masked_region'),
-          ('mc_vlm', 'matching'), ('xmlm', 'masked_lm'))}
+  config.tasks = task_configs(problem)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   batches = {
       name: as_batch(problems.make_rows(problem, problem.task_rows, seed=i),
@@ -60,6 +56,15 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
     return {'loss': float(metrics['train/loss'].compute())}
 
   return {'training step': step, 'compile': compile_step}
+
+
+def task_configs(problem: problems.Problem) -> ml_collections.ConfigDict:
+  """Returns the four objectives of pre-training, as `config.tasks`."""
+  return ml_collections.ConfigDict({
+      name: base.task_config(objective, 'image_text', problem.task_rows)
+      for name, objective in (
+          ('mc_mlm', 'masked_lm'), ('mc_mrm', 'masked_region'),
+          ('mc_vlm', 'matching'), ('xmlm', 'masked_lm'))})
 
 
 def _begin(config: ml_collections.ConfigDict, mesh, batches, key):

@@ -1,5 +1,7 @@
 """The opponent is the same model, and a ratio is what it says."""
 
+import functools
+
 from flax import linen as nn
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.planning import matmul_flops
+from m3p_jax.training import start as start_lib
 from tests import models
 
 TINY = problems.PROBLEMS['tiny']
@@ -66,6 +69,23 @@ def test_flops_are_those_of_the_traced_model():
           {'params': params}, rngs={'dropout': jax.random.key(0)}))
   assert traced == pytest.approx(
       problems.encoder_flops(TINY, length, 2) + embedding + boxes, rel=1e-6)
+
+
+@pytest.mark.parametrize('size', ['small', 'base'])
+def test_a_steps_flops_are_those_of_its_losses(size):
+  problem = problems.PROBLEMS[size]
+  model = m3p.M3P(model_config.ModelConfig(**problem.model, dtype='float32'))
+  params = nn.unbox(initial.abstract_params(model.config))
+  key, forward = jax.random.key(0), 0.0
+  for task in start_lib.make_tasks(ours.task_configs(problem)):
+    rows = jax.tree.map(jax.numpy.asarray, ours.as_batch(
+        problems.make_rows(problem, problem.task_rows, seed=0),
+        with_regions=task.name != 'xmlm'))
+    loss = functools.partial(task.loss, batch=rows, key=key)
+    forward += matmul_flops.count(jax.make_jaxpr(nn.apply(loss, model))(
+        {'params': params}, rngs={'dropout': key}))
+  # Not counted: the boxes' and the heads' small maps.
+  assert 1 < 3 * forward / problems.training_flops(problem) < 1.002
 
 
 @pytest.fixture(scope='module')
