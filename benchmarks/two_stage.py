@@ -2,7 +2,7 @@
 
 A gallery's vectors are those of made-up pictures, repeated; the joint encoder
 reads a candidate's regions. How much recall two stages lose on a trained model
-is measured by `--mode=evaluate` in mode rerank (see docs/performance.md).
+is measured by `two_stage_recall`.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ from benchmarks import growth
 from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
+from benchmarks import two_stage_recall
 from m3p_jax.model import config as model_config
 from m3p_jax.model import initial
 from m3p_jax.model import m3p
@@ -69,6 +70,16 @@ def test_flops_are_those_of_the_traced_model():
           {'params': params}, rngs={'dropout': jax.random.key(0)}))
   assert traced == pytest.approx(
       problems.encoder_flops(TINY, length, 2) + embedding + boxes, rel=1e-6)
+
+
+def test_pictures_of_two_sets_are_padded_to_the_most_regions():
+  short, long = (models.batch(rows=2, num_regions=count).regions
+                 for count in (3, 5))
+  joined = two_stage_recall.join(short, long)
+  assert joined.features_BRF.shape == (4, 5, 12)
+  np.testing.assert_array_equal(joined.mask_BR[:2, :3], short.mask_BR)
+  assert not joined.mask_BR[:2, 3:].any() and not joined.boxes_BRG[:2, 3:].any()
+  np.testing.assert_array_equal(joined.boxes_BRG[2:], long.boxes_BRG)
 
 
 @pytest.mark.parametrize('size', ['small', 'base'])
