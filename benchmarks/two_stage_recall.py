@@ -76,10 +76,13 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
   args = flags.FLAGS
-  gallery = load(args.data_dir, args.pictures, args.captions, args.languages)
   weights = weights_lib.load(args.checkpoint)
+  for name in ('tux_paint', 'openclipart'):
+    weights_lib.check_data(weights, args.data_dir, name)
+  gallery = load(args.data_dir, args.pictures, args.captions, args.languages)
   outcome = retrieval.run(
-      weights.params, weights.config, gallery, args.languages, mode='joint',
+      weights.params, weights.config, gallery, list(gallery.captions),
+      mode='joint',
       language_ids=weights.language_ids)
   captions = sum(len(one.texts) for one in gallery.captions.values())
   print(f'{captions:,} captions, {len(gallery.image_ids):,} pictures, '
