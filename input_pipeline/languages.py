@@ -1,13 +1,9 @@
-"""The languages of `configs/languages/`: codes, names, and sources' codes."""
+"""The languages of `configs/languages.py`: codes, names, and sources' codes."""
 
 from collections.abc import Iterable, Sequence
 import functools
-import importlib
-import pathlib
 
-import ml_collections
-
-from configs import languages as folder
+from configs import languages as table
 from input_pipeline import choices
 from input_pipeline import errors
 
@@ -15,13 +11,16 @@ from input_pipeline import errors
 @functools.cache
 def codes() -> tuple[str, ...]:
   """Returns the public codes of all known languages, sorted."""
-  files = pathlib.Path(folder.__path__[0]).glob('*.py')
-  return tuple(sorted(p.stem for p in files if p.stem != '__init__'))
+  return tuple(sorted(_rows()))
 
 
 @functools.cache
-def get(code: str) -> ml_collections.ConfigDict:
-  """Returns the language's file.
+def _rows() -> dict[str, table.Language]:
+  return {row.code: row for row in table.TABLE}
+
+
+def get(code: str) -> table.Language:
+  """Returns the language's row.
 
   Raises:
     UserError: no such language; names the one that a source calls so, or the
@@ -34,7 +33,7 @@ def get(code: str) -> ml_collections.ConfigDict:
       raise errors.UserError(
           f'unknown language {code!r}; did you mean {ours[0]!r}?')
   choices.check('language', code, codes())
-  return importlib.import_module(f'configs.languages.{code}').get_config()
+  return _rows()[code]
 
 
 def source_codes(source: str, wanted: Iterable[str] = ()) -> dict[str, str]:
@@ -71,7 +70,7 @@ def resolve(theirs: str) -> str:
 
 
 def name(code: str) -> str:
-  """Returns the English name of a language, its code where it has no file."""
+  """Returns the English name of a language, its code where it has no row."""
   return get(code).name if code in codes() else code
 
 

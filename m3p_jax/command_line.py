@@ -70,7 +70,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     file = pathlib.Path(config.split(':', 1)[0])
     if not file.is_file():
       there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
-                     if path.stem != '__init__')
+                     if 'def get_config' in path.read_text())
       near = difflib.get_close_matches(str(file), there, n=1)
       hint = f'did you mean {near[0]}? ' if near else ''
       raise errors.UserError(

@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+from PIL import Image
 import pytest
 
 from docs import build
@@ -118,6 +120,14 @@ def _blocks(page: str, language: str) -> list[tuple[str, str]]:
           for match in re.finditer(rf'```{language}\n(.*?)```', text, re.S)]
 
 
+def _write_pictures(folder: pathlib.Path) -> None:
+  (folder / 'red_apple').mkdir(parents=True)
+  Image.new('RGB', (64, 48), 'red').save(folder / 'red_apple' / '1.png')
+  (folder / 'captions.jsonl').write_text(json.dumps({
+      'image': 'red_apple/1.png', 'captions': {
+          'en': ['a red apple'], 'haw': ['he ʻāpala ʻulaʻula']}}))
+
+
 def test_extending_works_as_written(tmp_path):
   for folder in ('configs', 'input_pipeline', 'm3p_jax'):
     shutil.copytree(
@@ -126,13 +136,26 @@ def test_extending_works_as_written(tmp_path):
   shutil.copy(config_table.ROOT / 'pyproject.toml', tmp_path)
   for before, content in _blocks('extending.md', 'python'):
     path = tmp_path / re.findall(r'`([\w/]+\.py)`', before)[-1]
-    assert not path.exists(), path
+    if path.exists():
+      # A row: it goes to the end of the table.
+      text = path.read_text()
+      assert text.endswith('\n)\n'), path
+      content = text.removesuffix(')\n') + content + ')\n'
     path.write_text(content)
+  _write_pictures(tmp_path / 'pictures')
   (tmp_path / 'check.py').write_text('\n'.join((
       'from configs import base',
       'from input_pipeline import languages, prepare',
       'from m3p_jax import config_check',
       'assert languages.get("haw").name == "Hawaiian"',
+      'assert languages.resolve("zh-Hans") == "zh_CN"',
+      'assert languages.resolve("haw") == "haw"',
+      'for name in ("captions", "folders"):',
+      '  prepare.prepare(name, "data", raw_dir="pictures")',
+      'from input_pipeline import evaluation_set',
+      'found = evaluation_set.load("data", "captions", "test", ["all"], 16)',
+      'assert found.captions["haw"].texts == ["he ʻāpala ʻulaʻula"]',
+      'assert list(found.captions) == ["en", "haw"]',
       'assert "folders" in prepare.names()',
       'import importlib',
       'dataset = importlib.import_module("input_pipeline.datasets.folders")',
