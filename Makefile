@@ -17,8 +17,17 @@ PY ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # index serves CUDA builds only, this is several GB: give a wheel or another
 # version, or nothing (TORCH=) to skip those tests.
 TORCH ?= torch==2.13.0
-# More flags for the program that a target runs.
+# More flags for the program that a target runs, as a shell reads them.
 ARGS ?=
+
+# The others reach their program through the environment, letter by letter: no
+# shell and no make looks for quotes, spaces or `$` in a folder's name.
+HAS_WORKDIR := $(filter-out file,$(origin WORKDIR))
+override WORKDIR := $(value WORKDIR)
+override DATA_DIR := $(value DATA_DIR)
+override PICTURES := $(value PICTURES)
+override QUERY := $(value QUERY)
+export WORKDIR DATA_DIR PICTURES QUERY
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install \
@@ -31,29 +40,30 @@ help:  ## List the targets.
 	@echo 'Targets:'
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' \
 	  $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: WORKDIR=$(WORKDIR) DATA_DIR=$(DATA_DIR) VENV=$(VENV)' \
+	@echo "Variables: WORKDIR=$$WORKDIR DATA_DIR=$$DATA_DIR" 'VENV=$(VENV)' \
 	  'PY=$(PY) TORCH=$(TORCH) ARGS=flags V=1 (show every step of pip)'
 
 setup: $(VENV)/.run  ## Make the environment with what the project needs.
 
 photos: setup  ## Search your own pictures in minutes: PICTURES=FOLDER.
-	@$(BIN)/python -m m3p_jax.recipes.photos --pictures='$(PICTURES)' \
-	  --data_dir='$(DATA_DIR)' $(if $(QUERY),--query='$(QUERY)') $(ARGS)
+	@$(BIN)/python -m m3p_jax.recipes.photos --pictures="$$PICTURES" \
+	  --data_dir="$$DATA_DIR" $(if $(HAS_WORKDIR),--workdir="$$WORKDIR") \
+	  $${QUERY:+--query="$$QUERY"} $(ARGS)
 
 quickstart: setup  ## Data, pre-training, fine-tuning, evaluation, report.
-	@$(BIN)/python -m m3p_jax.recipes.quickstart --workdir='$(WORKDIR)' \
-	  --data_dir='$(DATA_DIR)' $(ARGS)
+	@$(BIN)/python -m m3p_jax.recipes.quickstart --workdir="$$WORKDIR" \
+	  --data_dir="$$DATA_DIR" $(ARGS)
 
 rerank: setup  ## Re-rank the quickstart's other settings as well.
-	@$(BIN)/python -m m3p_jax.recipes.quickstart --workdir='$(WORKDIR)' \
-	  --data_dir='$(DATA_DIR)' --rerank_all $(ARGS)
+	@$(BIN)/python -m m3p_jax.recipes.quickstart --workdir="$$WORKDIR" \
+	  --data_dir="$$DATA_DIR" --rerank_all $(ARGS)
 
 ablation: setup  ## Code-switching on, off and shuffled, over several seeds.
-	@$(BIN)/python -m m3p_jax.recipes.ablation --workdir='$(WORKDIR)' \
-	  --data_dir='$(DATA_DIR)' $(ARGS)
+	@$(BIN)/python -m m3p_jax.recipes.ablation --workdir="$$WORKDIR" \
+	  --data_dir="$$DATA_DIR" $(ARGS)
 
 serve: setup $(VENV)/.demo  ## Search the quickstart's pictures in the browser.
-	@$(BIN)/python main.py --mode=serve --workdir='$(WORKDIR)' $(ARGS)
+	@$(BIN)/python main.py --mode=serve --workdir="$$WORKDIR" $(ARGS)
 
 test: $(VENV)/.demo $(VENV)/.dev $(VENV)/.torch  ## Run the whole test suite.
 	@$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile \

@@ -23,8 +23,9 @@ from m3p_jax import command_line
 from m3p_jax import modes
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'File with a `get_config()`, of configs/ or your own; one '
-    'key is changed by --config.KEY=VALUE. Default: WORKDIR/config.json.')
+    'config', None, 'File with a `get_config()`, of configs/ or your own, or '
+    'the config.json of a run; one key is changed by --config.KEY=VALUE. '
+    'Default: WORKDIR/config.json.')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Folder of the run: config.json, metrics.jsonl, '
     'checkpoints/, retrieval.json. Training goes on from what is there.')

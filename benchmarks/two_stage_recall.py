@@ -22,8 +22,6 @@ from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import weights as weights_lib
 
-_MAX_LENGTH = 64
-
 
 def load(data_dir: str, pictures: int, captions: int,
          languages: Sequence[str]) -> evaluation_set.RetrievalSet:
@@ -39,7 +37,7 @@ def load(data_dir: str, pictures: int, captions: int,
     UserError: a dataset or a language is not there, or there are not so many
       pictures.
   """
-  asked, others = (evaluation_set.load(data_dir, *source, _MAX_LENGTH)
+  asked, others = (evaluation_set.load(data_dir, *source)
                    for source in (('tux_paint', 'test', languages),
                                   ('openclipart', 'train', ('all',))))
   found, more = len(asked.image_ids), len(others.image_ids)

@@ -180,8 +180,9 @@ def evaluation_config() -> ConfigDict:
   # Score of a re-ranked pair = logit_scale · cosine + joint_weight · match
   # logit; negative = the match logit alone.
   evaluation.joint_weight = -1.0
-  # Ids in a caption at evaluation.
-  evaluation.max_length = 64
+  # Ids in a caption at evaluation, `<s>` and `</s>` included; longer ones are
+  # cut and counted. 0 = what the longest caption needs, within `max_positions`.
+  evaluation.max_length = 0
   # Pairs or rows in one forward pass.
   evaluation.batch_size = 256
   return evaluation

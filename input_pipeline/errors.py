@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import difflib
+import errno
 import functools
 import os
 import sys
@@ -11,6 +12,11 @@ from absl import app
 from absl import flags
 
 from input_pipeline import quiet
+
+# What a system refuses for reasons that lie outside the program.
+_REFUSED = frozenset((
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
+    errno.ENOTDIR, errno.ENAMETOOLONG))
 
 
 class UserError(ValueError):
@@ -44,6 +50,12 @@ def one_line(function: Callable[..., Any]) -> Callable[..., Any]:
       return function(*args)
     except (UserError, flags.Error) as error:
       print(f'error: {error}', file=sys.stderr)
+      sys.exit(2)
+    except OSError as error:
+      if error.errno not in _REFUSED:
+        raise
+      print(f'error: {error.filename or "a file"}: {error.strerror}',
+            file=sys.stderr)
       sys.exit(2)
 
   return wrapped

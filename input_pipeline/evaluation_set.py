@@ -7,13 +7,19 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline import captions as captions_lib
 from input_pipeline import choices
+from input_pipeline import errors
 from input_pipeline import examples
 from input_pipeline import phrases
 from input_pipeline.record_files import store
 from m3p_jax import batch as batch_lib
 
 ALL = 'all'
+# A width that nobody chose is a multiple of this: sets share compiled programs.
+_WIDTH = 8
+# `<s>`, one id, `</s>`.
+_LEAST = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +37,7 @@ class CaptionSet:
       the distinct captions are known.
     word_lengths_N: for each caption how many ids each of its words has; None
       as above.
+    num_cut: captions that are longer than L, and were cut.
   """
   texts: list[str]
   token_ids_NL: np.ndarray
@@ -38,6 +45,7 @@ class CaptionSet:
   groups: list[set[int]]
   written_M2: np.ndarray | None = None
   word_lengths_N: list[list[int]] | None = None
+  num_cut: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +65,8 @@ class RetrievalSet:
 
 
 def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
-         languages: Sequence[str], max_length: int, *, limit: int = 0,
-         ) -> RetrievalSet:
+         languages: Sequence[str], max_length: int = 0, *, limit: int = 0,
+         max_positions: int = 0) -> RetrievalSet:
   """Returns a split as a retrieval set.
 
   Args:
@@ -66,11 +74,14 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
     dataset: name of an image-text dataset.
     split: 'train', 'validation' or 'test'.
     languages: languages of the captions; ('all',) = all that the split has.
-    max_length: L; longer captions are cut.
+    max_length: L; longer captions are cut. 0 = what the split's longest needs.
     limit: only so many pictures, the first; 0 = all.
+    max_positions: of the model, for regions and caption: L leaves room for the
+      regions; 0 = any number.
 
   Raises:
-    UserError: the dataset, the split or a language is not there.
+    UserError: the dataset, the split or a language is not there, or the model
+      has no positions for captions beside the regions.
   """
   pictures, captions = store.read_image_text(data_dir, dataset, split)
   num = min(limit or len(pictures.image_ids), len(pictures.image_ids))
@@ -83,6 +94,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   for language in languages:
     choices.check(f'language of {dataset} ({split})', language,
                   sorted(by_language))
+  max_length = _width(pictures, captions, max_length, max_positions)
   members: dict[str, set[int]] = {}
   for picture, group in enumerate(pictures.groups[:num]):
     members.setdefault(group, set()).add(picture)
@@ -98,6 +110,23 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
           for language in languages})
 
 
+def _width(pictures: store.Pictures, captions: store.Captions,
+           max_length: int, max_positions: int) -> int:
+  """Returns L, of which every language of the split has the same."""
+  if not max_length:
+    longest = int(np.diff(
+        captions.ids.splits[captions.word_splits]).max(initial=1))
+    max_length = -(-(longest + 2) // _WIDTH) * _WIDTH
+  if not max_positions:
+    return max_length
+  num_regions = pictures.mask_NR.shape[1]
+  if max_positions - num_regions < _LEAST:
+    raise errors.UserError(
+        f'pictures have {num_regions} regions, and the model {max_positions} '
+        f'positions; allowed: {num_regions + _LEAST} and more')
+  return min(max_length, max_positions - num_regions)
+
+
 def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
                  members: dict[str, set[int]], groups: list[str],
                  max_length: int) -> CaptionSet:
@@ -111,7 +140,8 @@ def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
     max_length: L.
   """
   first_N = tf.constant([rows[0] for rows in rows_of.values()], tf.int64)
-  words = examples.gather_words(captions, first_N, max_words=max_length - 2)
+  words = examples.gather_words(
+      captions, first_N, max_words=captions_lib.MAX_WORDS)
   token_ids_NL, text_mask_NL = examples.pad_ids(
       phrases.unswitched(words), max_length)
   id_counts_W = np.diff(captions.ids.splits)
@@ -122,6 +152,7 @@ def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
       .tolist() for row in first_N.numpy()]
   return CaptionSet(
       texts=list(rows_of), word_lengths_N=word_lengths_N,
+      num_cut=sum(sum(lengths) > max_length - 2 for lengths in word_lengths_N),
       token_ids_NL=token_ids_NL.numpy(),
       text_mask_NL=text_mask_NL.numpy(),
       written_M2=np.array(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import os
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 
@@ -80,6 +81,10 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
       datasets, languages, all_languages,
       [(part.languages, np.arange(len(part.languages))) for part in parts])
   ids = join.rows([part.ids for part in parts])
+  is_read_C = np.isin(
+      np.concatenate([part.languages for part in parts]), languages)
+  if split == 'train':
+    _say_cut('text', np.diff(ids.splits)[is_read_C], max_length)
   deck = mixing.make_deck(items.sizes, alpha)
   items, ids = fetch.to_tensors(items), fetch.to_tensors(ids)
 
@@ -110,6 +115,9 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
     UserError: as `text_maker`, or pictures whose features do not fit together.
   """
   source = fetch.find(data_dir, datasets, split, memory_bytes=memory_bytes)
+  if split == 'train' and source.num_ids_C is not None:
+    is_read_C = np.isin(np.concatenate(source.languages), languages)
+    _say_cut('image_text', source.num_ids_C[is_read_C], max_length)
   items = _make_items(
       datasets, languages, all_languages,
       list(zip(source.languages, source.pictures, strict=True)), shots=shots)
@@ -136,6 +144,14 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
 
   # Tasks with batches of one size share the traced function.
   return tf.function(make, autograph=False)
+
+
+def _say_cut(stream: str, num_ids_C: np.ndarray, max_length: int) -> None:
+  """Tells how many texts are cut, before any is code-switched."""
+  if count := int((num_ids_C > max_length - 2).sum()):
+    logging.warning(
+        '%d of %d texts have more than data.%s.max_length = %d ids: what is '
+        'beyond is not trained on', count, len(num_ids_C), stream, max_length)
 
 
 def _draw(items: _Items, deck: mixing.Deck, rows_B: tf.Tensor, seed: tf.Tensor,

@@ -65,8 +65,15 @@ def parse_flags(argv: list[str]) -> list[str]:
       if not saved.exists():
         raise errors.UserError(
             f'--config=FILE is missing, and there is no {saved}')
-      config = f'{config_check.__file__}:{saved.absolute()}'
+      config = str(saved)
       argv.insert(1, f'--config={config}')
+    if config.endswith('.json') and pathlib.Path(config).is_file():
+      # config_flags loads files of Python only, one of which reads JSON.
+      loader = f'{config_check.__file__}:{pathlib.Path(config).absolute()}'
+      argv[:] = [re.sub(rf'^((--?config=)?){re.escape(config)}$',
+                        lambda found: found[1] + loader, argument)
+                 for argument in argv]
+      config = loader
     file = pathlib.Path(config.split(':', 1)[0])
     if not file.is_file():
       there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')

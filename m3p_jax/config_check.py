@@ -54,12 +54,57 @@ def get_config(path: str) -> ConfigDict:
   """Returns the config of a workdir's `config.json`.
 
   `--config=m3p_jax/config_check.py:PATH` loads it as any other config file.
+
+  Raises:
+    UserError: no JSON object, or a key or value that no config has.
   """
-  config = base.get_config()
-  saved = ConfigDict(_with_tuples(json.loads(pathlib.Path(path).read_text())))
-  check_keys(saved, path)
-  config.update(saved)
+  try:
+    content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise errors.UserError(f'{path}: no config in JSON: {error}') from error
+  if not isinstance(content, dict):
+    raise errors.UserError(
+        f'{path}: holds a {type(content).__name__}; allowed: an object, as the '
+        'config.json of a workdir')
+  config, tasks = base.get_config(), content.get('tasks', {})
+  check_keys(content, path)
+  _check_types(content, config, path)
+  for name in tasks:
+    _check_types(tasks[name], base.task_config('', '', 1), path,
+                 f'tasks.{name}.')
+    if missing := [key for key in _TASK_KEYS if key not in tasks[name]]:
+      raise errors.UserError(f'{path}: tasks.{name} has no {missing[0]}')
+  config.update(ConfigDict(_with_tuples(content)))
   return config
+
+
+def _check_types(content: Any, default: ConfigDict, path: str,
+                 prefix: str = '') -> None:
+  """Raises UserError for a value that is not of its default's type."""
+  if not isinstance(content, Mapping):
+    raise errors.UserError(f'{path}: {prefix[:-1]} is {content!r}; allowed: an '
+                           f'object with {", ".join(default)}')
+  for key, value in content.items():
+    if isinstance(default[key], ConfigDict):
+      if len(default[key]):
+        _check_types(value, default[key], path, f'{prefix}{key}.')
+      elif not isinstance(value, Mapping):
+        raise errors.UserError(
+            f'{path}: {prefix}{key} is {value!r}; allowed: an object')
+    elif not _is_like(value, default[key]):
+      raise errors.UserError(
+          f'{path}: {prefix}{key} is {value!r}; allowed: a value like '
+          f'{json.dumps(default[key])}')
+
+
+def _is_like(value: Any, default: Any) -> bool:
+  """Returns whether JSON's value may stand for a default of Python."""
+  if isinstance(default, tuple):
+    return isinstance(value, list) and all(
+        _is_like(item, default[0]) for item in value if default)
+  if isinstance(default, float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return type(value) is type(default)
 
 
 def _with_tuples(value):
@@ -99,7 +144,7 @@ def known_keys() -> list[str]:
   return [key for key in flatten(base.get_config()) if key != 'tasks']
 
 
-def check_keys(config: ConfigDict, source: str) -> None:
+def check_keys(config: Mapping[str, Any] | ConfigDict, source: str) -> None:
   """Raises UserError for a key that `configs/base.py` does not have."""
   known = known_keys()
   for key in flatten(config):
@@ -109,6 +154,8 @@ def check_keys(config: ConfigDict, source: str) -> None:
       if field:
         choices.check(f'key of tasks.{name} in {source}', field.split('.')[0],
                       _TASK_KEYS)
+    elif any(name.startswith(f'{key}.') for name in known):
+      pass  # A section, whole; `_check_types` looks what it is.
     elif key not in known:
       raise errors.UserError(f'{source}: {unknown_key(key)}')
 

@@ -19,6 +19,7 @@ import ml_collections
 from input_pipeline import errors
 from m3p_jax import config_check
 from m3p_jax import sharding
+from m3p_jax.convert import output
 from m3p_jax.planning import compiled_cost
 from m3p_jax.planning import plan_step
 from m3p_jax.planning import topology as topology_lib
@@ -68,6 +69,7 @@ def plan(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   else:
     found = _plan(config)
   workdir = pathlib.Path(workdir)
+  output.check_writable(workdir, '--workdir')
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'plan.json'
   draft = path.with_suffix('.tmp')

@@ -22,6 +22,7 @@ from m3p_jax import metrics as metrics_lib
 from m3p_jax import sharding
 from m3p_jax import tracing
 from m3p_jax import train_step
+from m3p_jax.convert import output
 from m3p_jax.model import m3p
 from m3p_jax.planning import plan_step
 from m3p_jax.saving import saved_storage
@@ -55,6 +56,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
   workdir = pathlib.Path(workdir).absolute()
   config = config.copy_and_resolve_references()
   config_check.check(config)
+  output.check_writable(workdir, '--workdir')
   start = start_lib.resolve(config, workdir, given=given)
   config.model.update(dataclasses.asdict(start.config))
   path = workdir / 'config.json'

@@ -90,6 +90,35 @@ def test_saved_config_comes_back_as_it_was(tmp_path):
   assert config_check.get_config(str(path)).to_dict() == config.to_dict()
 
 
+@pytest.mark.parametrize('change, message', [
+    ({'seed': 'x'}, r"config\.json: seed is 'x'; allowed: a value like 0"),
+    ({'seed': None}, 'seed is None'),
+    ({'data': 3}, 'data is 3; allowed: an object with data_dir'),
+    ({'data': {'languages': 'en'}}, r"data\.languages is 'en'"),
+    ({'data': {'languages': [1]}}, r'data\.languages is \[1\]'),
+    ({'data': {'text': {'concatenate': 1}}}, r'data\.text\.concatenate is 1'),
+    ({'tasks': []}, r'tasks is \[\]; allowed: an object'),
+    ({'tasks': {'a': 3}}, r'tasks\.a is 3'),
+    ({'tasks': {'a': {'objective': 'xmlm'}}}, r'tasks\.a has no batch_size'),
+    ({'tasks': {'a': {'batch_size': '8'}}}, r"batch_size is '8'"),
+    ({'model': {'widht': 3}}, r"nearest is 'model\.width'"),
+    ([1], 'holds a list; allowed: an object'),
+])
+def test_a_saved_config_that_cannot_be_meant(tmp_path, change, message):
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(change))
+  with pytest.raises(errors.UserError, match=message):
+    config_check.get_config(str(path))
+
+
+@pytest.mark.parametrize('content', [b'{', b'{"seed": 1, "\xff": 2}'])
+def test_a_saved_config_that_is_no_json(tmp_path, content):
+  path = tmp_path / 'config.json'
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match='no config in JSON'):
+    config_check.get_config(str(path))
+
+
 def test_some_keys_may_change_on_resuming(tmp_path):
   config = make_config()
   saved = config_check.to_json(config)

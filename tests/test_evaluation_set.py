@@ -49,6 +49,33 @@ def test_limit_keeps_the_first_pictures_and_their_captions():
   assert set.union(*found.captions['en'].groups) == {0, 1, 2}
 
 
+def test_nothing_is_cut_unless_asked_and_then_it_is_counted():
+  def load(languages, max_length, **kwargs):
+    return evaluation_set.load(
+        toy.data_dir(), 'pairs', 'test', languages, max_length, **kwargs)
+
+  whole = load(('all',), 0)
+  ids = {name: [text.replace(' ', '') for text in one.texts]
+         for name, one in whole.captions.items()}
+  longest = max(len(text) for texts in ids.values() for text in texts)
+  for name, one in whole.captions.items():
+    assert one.num_cut == 0
+    assert [toy.decode(row) for row in one.token_ids_NL] == ids[name]
+    assert one.token_ids_NL.shape[1] % 8 == 0
+    assert longest + 2 <= one.token_ids_NL.shape[1] < longest + 10
+  # A language has the same rows alone.
+  np.testing.assert_array_equal(
+      load(('de',), 0).captions['de'].token_ids_NL,
+      whole.captions['de'].token_ids_NL)
+  # Four regions go before the caption.
+  for cut in (load(('all',), 12), load(('all',), 0, max_positions=16)):
+    for name, one in cut.captions.items():
+      assert one.token_ids_NL.shape[1] == 12
+      assert one.num_cut == sum(len(text) > 10 for text in ids[name]) > 0
+  with pytest.raises(errors.UserError, match='4 regions, and the model 6'):
+    load(('de',), 0, max_positions=6)
+
+
 @pytest.mark.parametrize('arguments, word', [
     (('pears', 'test', ('en',)), "'pairs'"),
     (('pairs', 'tests', ('en',)), "'test'"),

@@ -91,6 +91,27 @@ def test_config_of_the_workdir_is_used_and_can_be_changed(tmp_path):
   assert "nearest is 'model.width'" in result.stderr
 
 
+@pytest.mark.parametrize('form', [('--config={}',), ('--config', '{}')])
+def test_a_saved_config_is_a_config(tmp_path, form):
+  saved = config_check.to_json(config_check.base.get_config())
+  saved['tasks'] = {'m': config_check.base.task_config(
+      'matching', 'image_text', 4).to_dict()}
+  saved['data']['image_text']['datasets'] = ['tux_paint']
+  path = tmp_path / 'a run' / 'config.json'
+  path.parent.mkdir()
+  path.write_text(json.dumps(saved))
+  arguments = [part.format(path) for part in form]
+  result = run(*arguments, f'--workdir={tmp_path / "new"}',
+               '--config.data.data_dir=/moved')
+  assert 'a run/config.json with data.data_dir=/moved' in result.stderr
+  assert 'error: /moved/tux_paint/manifest.json: not there' in result.stderr
+  saved['seed'] = 'seven'
+  path.write_text(json.dumps(saved))
+  result = run(*arguments, f'--workdir={tmp_path / "new"}')
+  assert result.returncode == 2
+  assert "config.json: seed is 'seven'" in result.stderr
+
+
 @pytest.mark.parametrize('text, value', [
     ('en', ('en',)), ('en,de', ('en', 'de')), ('en, zh_CN', ('en', 'zh_CN')),
     ("('en', 'de')", ('en', 'de')), ('is,as', ('is', 'as')), ('', ()),

@@ -9,6 +9,7 @@ import tensorflow as tf
 from configs import base
 from input_pipeline import errors
 from input_pipeline import pipeline
+from input_pipeline.record_files import store
 from tests import toy
 
 TASKS = ml_collections.ConfigDict({
@@ -210,6 +211,20 @@ def _pictures_by_language(shots):
         rows.language_B, rows.regions.features_BRF, strict=True):
       found.setdefault(int(language), set()).add(float(features_RF[0, 0]))
   return found
+
+
+def test_captions_that_training_cuts_are_counted(caplog):
+  pairs = {'image_text.datasets': ('pairs',), 'image_text.languages': ('de',)}
+  pipeline.build(_config(**pairs, **{'image_text.max_length': 100}), FEW,
+                 seed=1)
+  assert 'not trained on' not in caplog.text
+  pipeline.build(_config(**pairs, **{'image_text.max_length': 12}), FEW, seed=1)
+  _, captions = store.read_image_text(toy.data_dir(), 'pairs', 'train')
+  lengths = [len(text.replace(' ', '')) for text, language in zip(
+      captions.texts, captions.languages, strict=True) if language == 'de']
+  count = sum(length > 10 for length in lengths)
+  assert (f'{count} of {len(lengths)} texts have more than '
+          'data.image_text.max_length = 12 ids') in caplog.text
 
 
 def test_few_shots_are_the_same_pictures_in_every_language():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import nearest
 from m3p_jax.evaluation import rerank
+from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import scoring
 from tests import models
@@ -191,6 +193,27 @@ def test_writes_results_report_and_table(workdir, config, capsys):
   assert (workdir / 'report.html').exists()
   out = capsys.readouterr().out
   assert 'mR' in out and '\nde ' in out
+
+
+def test_captions_that_are_cut_are_counted(workdir, config, capsys):
+  config.setting = 'cut'
+  config.evaluation.max_length = 0
+  retrieval.evaluate(config, workdir)
+  out = capsys.readouterr().out
+  assert 'were cut' not in out and '  cut\n' not in out
+  config.evaluation.max_length = 12
+  cell = retrieval.evaluate(config, workdir)
+  out = capsys.readouterr().out
+  counts = {name: one['captions_cut']
+            for name, one in cell['languages'].items()}
+  assert all(counts.values())
+  assert f'{sum(counts.values())} captions have more than 12 ids' in out
+  assert re.search(rf'^de .* {counts["de"]}$', out, re.MULTILINE)
+  stored = json.loads((workdir / 'retrieval.json').read_text())
+  assert stored['settings']['cut']['languages']['de'] == (
+      results.rounded(cell['languages']['de']))
+  assert 'captions have more than 12 ids' in (
+      workdir / 'report.html').read_text()
 
 
 def test_other_modes_land_beside(workdir, config):

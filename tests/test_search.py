@@ -114,7 +114,39 @@ def test_files_arrays_and_names_mix(searcher, tmp_path):
   assert joint.shape == (2, 2) and np.isfinite(joint).all()
 
 
+@pytest.mark.parametrize('mode', ['dual', 'joint'])
+@pytest.mark.parametrize('images, texts', [
+    ([], ['a']), (['picture 3'], []), ([], [])])
+def test_nothing_to_score_is_an_empty_array(searcher, images, texts, mode):
+  scores = searcher.score(images, texts, mode=mode)
+  assert scores.shape == (len(images), len(texts))
+  assert scores.dtype == np.float32
+
+
+def test_nothing_to_embed_or_describe_is_empty(searcher):
+  for vectors in (searcher.embed_texts([]), searcher.embed_images([]),
+                  searcher.embed_texts((), language='en')):
+    assert vectors.shape == (0, retrieval_data.CONFIG.embedding_dim)
+    assert vectors.dtype == np.float32
+  assert searcher.describe('picture 3', languages=()) == {}
+  whole = searcher.describe('picture 3', k=10_000)['en']
+  assert len(whole) == len(searcher.source.captions('en', searcher.weights))
+  assert len(searcher.similar('picture 3', k=10_000)) == 77
+
+
+def test_a_query_that_is_cut_is_told(searcher, caplog):
+  searcher.search('word ' * 31)
+  assert 'not read' not in caplog.text
+  searcher.embed_texts(['word ' * 32, 'word'])
+  assert '1 of 2 texts have more ids than the 62' in caplog.text
+
+
 @pytest.mark.parametrize('call, message', [
+    (lambda s: s.score(['picture 3'], 'a cat'), "texts is 'a cat'.* a list"),
+    (lambda s: s.score('picture 3', ['a']), "images is 'picture 3'.* a list"),
+    (lambda s: s.embed_texts('a cat'), "texts is 'a cat'"),
+    (lambda s: s.score([], 'a', mode='joint'), "texts is 'a'"),
+    (lambda s: s.score([], [], mode='both'), 'dual, joint'),
     (lambda s: s.score(['nowhere.jpg'], ['a']), r'nowhere\.jpg'),
     (lambda s: s.score(['picture 3'], ['a'], mode='both'), 'dual, joint'),
     (lambda s: s.describe('picture 3', languages=('xx',)), "'xx'.*de, en"),

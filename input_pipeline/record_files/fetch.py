@@ -29,11 +29,13 @@ class Source(NamedTuple):
   Attributes:
     languages: for each dataset an array [C] of its captions' languages.
     pictures: for each dataset int64 [C], its captions' pictures.
+    num_ids_C: ids of each caption; None where they are not in memory.
     fetch: gets rows by the numbers of their captions, which run on from one
       dataset to the next.
   """
   languages: list[np.ndarray]
   pictures: list[np.ndarray]
+  num_ids_C: np.ndarray | None
   fetch: Fetch
 
 
@@ -62,7 +64,9 @@ def _from_memory(data_dir, datasets: Sequence[str], split: str) -> Source:
       store.read_image_text(data_dir, name, split) for name in datasets),
                            strict=True)
   rows = Source([np.array(part.languages) for part in captions],
-                [part.picture_C for part in captions], fetch=None)
+                [part.picture_C for part in captions],
+                np.concatenate([np.diff(part.ids.splits[part.word_splits])
+                                for part in captions]), fetch=None)
   captions = join.captions(
       captions, [len(part.image_ids) for part in pictures])
   # Tensors are captured once; arrays would be copied into every graph.
@@ -82,7 +86,7 @@ def _from_records(data_dir, datasets: Sequence[str], split: str) -> Source:
       [np.array(index.languages)[index.language_C] for index in indices],
       [np.repeat(np.arange(len(index.num_captions_N)), index.num_captions_N)
        for index in indices],
-      streamed.make_fetch(records))
+      None, streamed.make_fetch(records))
 
 
 def to_tensors(value):

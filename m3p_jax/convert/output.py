@@ -5,8 +5,31 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 
 from input_pipeline import errors
+
+
+def check_writable(path: str | os.PathLike[str], flag: str) -> None:
+  """Checks, before anything is computed, that files can be made in a folder.
+
+  Args:
+    path: of the folder, which need not be there yet.
+    flag: that named it, for the message.
+
+  Raises:
+    UserError: they cannot.
+  """
+  folder = pathlib.Path(path).absolute()
+  while not folder.exists():
+    folder = folder.parent
+  try:
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise errors.UserError(
+        f'{flag}={path}: nothing can be written to {folder} '
+        f'({error.strerror}); allowed: a folder of yours') from error
 
 
 @contextlib.contextmanager
@@ -19,12 +42,14 @@ def draft(out: str | os.PathLike[str], *,
     overwrite: replace what is there.
 
   Raises:
-    UserError: something is there and `overwrite` is off.
+    UserError: something is there and `overwrite` is off, or nothing can be
+      written there.
   """
   out = pathlib.Path(out).absolute()
   if out.exists() and not overwrite:
     raise errors.UserError(
         f'--out={out} exists; --overwrite replaces it')
+  check_writable(out.parent, '--out')
   out.parent.mkdir(parents=True, exist_ok=True)
   # One folder for all that may be left half done, Orbax's own drafts included.
   folder = out.with_name(f'.{out.name}.{os.getpid()}.draft')

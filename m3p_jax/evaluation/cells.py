@@ -22,7 +22,8 @@ def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
 
   Beside what `measures.measure` found, a language has `interval`, the 95 %
   bootstrap interval of its mean recall, `queries`, a checksum of what was
-  asked, and `gap_to_english`, in points, where English was evaluated with it.
+  asked, `captions_cut`, how many were longer than `max_length` ids, and
+  `gap_to_english`, in points, where English was evaluated with it.
 
   Args:
     config: of the evaluation.
@@ -34,7 +35,9 @@ def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
   languages = {
       name: one | {
           'interval': list(statistics.interval([outcome.queries[name]])[1:]),
-          'queries': checksum(retrieval_set, name)}
+          'queries': checksum(retrieval_set, name),
+          'captions_cut': retrieval_set.captions[name].num_cut,
+          'max_length': retrieval_set.captions[name].token_ids_NL.shape[1]}
       for name, one in outcome.languages.items()}
   if 'en' in languages:
     for one in languages.values():

@@ -176,20 +176,33 @@ def summary(content: Mapping[str, Any]) -> str:
   return '\n'.join(lines)
 
 
+def cut_note(cell: Mapping[str, Any]) -> str:
+  """Returns a sentence on captions that were cut; '' where none was."""
+  cut = [one for one in cell['languages'].values() if one.get('captions_cut')]
+  if not cut:
+    return ''
+  count = sum(one['captions_cut'] for one in cut)
+  lengths = ' or '.join(map(str, sorted({one['max_length'] for one in cut})))
+  return (f'{count:,} captions have more than {lengths} ids and were cut '
+          '(config.evaluation.max_length, or the positions that the model has)')
+
+
 def table(cell: Mapping[str, Any], languages: Sequence[str]) -> str:
   """Returns the recalls of one setting in per cent, a line a language."""
   recalls = [f'R@{k}' for k in ranking.RECALLS]
   width = max(8, *map(len, languages))
   lines = [' ' * width + '   text → image       image → text',
            f'{"":{width}}' + 2 * ''.join(f'{name:>6}' for name in recalls)
-           + '      mR  chance']
+           + '      mR  chance' + '     cut' * bool(cut_note(cell))]
   for name in languages:
     one = cell['languages'][name]
     values = ''.join(
         f'{one[direction][f"r{k}"]:6.1f}'
         for direction in protocols.DIRECTIONS for k in ranking.RECALLS)
     lines.append(f'{name:{width}}{values}{one["mean_recall"]:8.1f}'
-                 f'{one["chance"]:8.1f}')
+                 f'{one["chance"]:8.1f}'
+                 + (f'{one.get("captions_cut", 0):8,}' if cut_note(cell)
+                    else ''))
   if len(languages) > 1:
     lines.append(f'{"mean":{width}}{"":36}{mean(cell, languages):8.1f}'
                  f'{mean(cell, languages, "chance"):8.1f}')

@@ -14,6 +14,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from m3p_jax.convert import output
 from m3p_jax.evaluation import attention
 from m3p_jax.evaluation import cells as cells_lib
 from m3p_jax.evaluation import engines
@@ -152,18 +153,21 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
     given: dotted keys that the command line set; None = no command line.
 
   Raises:
-    UserError: anything in the config that cannot be meant.
+    UserError: anything in the config that cannot be meant, or a workdir that
+      cannot be written to.
   """
   workdir = pathlib.Path(workdir)
   c = config.evaluation
   _check(c)
+  output.check_writable(workdir, '--workdir')
   weights = weights_lib.load(
       weights_lib.source(config, workdir, given=given),
       model=config.model.to_dict(), given=given or ())
   data_dir = c.data_dir or config.data.data_dir
   weights_lib.check_data(weights, data_dir, c.dataset)
   retrieval_set = evaluation_set.load(
-      data_dir, c.dataset, c.split, c.languages, c.max_length)
+      data_dir, c.dataset, c.split, c.languages, c.max_length,
+      max_positions=weights.config.max_positions)
   languages = list(retrieval_set.captions)
   setting = c.setting or config.setting
   folder, origin = None, None
@@ -192,6 +196,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
         f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
         'per cent:\n')
   print(results.table(cell, languages))
+  if cut := results.cut_note(cell):
+    print(f'\n{cut}')
   for deviation in cell.get('deviations', ()):
     print(f'\nNot comparable with published numbers: {deviation}')
   print(f'\n{outcome.seconds:.0f} s, {outcome.pairs_scored:,} pairs through '
@@ -204,6 +210,7 @@ def _check(c: ml_collections.ConfigDict) -> None:
   """Raises UserError for a value of config.evaluation that cannot be meant."""
   protocols.get(c.protocol)
   for key, least in (('top_k', 1), ('batch_size', 1), ('max_length', 3)):
-    if c[key] < least:
+    if c[key] < least and (key, c[key]) != ('max_length', 0):
       raise errors.UserError(
-          f'config.evaluation.{key} is {c[key]}; allowed: {least} and more')
+          f'config.evaluation.{key} is {c[key]}; allowed: '
+          f'{"0, or " * (key == "max_length")}{least} and more')

@@ -96,6 +96,8 @@ def overview(files: Sequence[Content]) -> str:
   deviations = ''.join(
       f'<br><b>Not comparable with published numbers:</b> {html.escape(one)}.'
       for one in cell.get('deviations', ()))
+  if cut := results.cut_note(cell):
+    deviations += f'<br>{html.escape(cut)}.'
   return section(
       f'Retrieval: {first["dataset"]}, {first["split"]}',
       f'Protocol <code>{html.escape(first["protocol"])}</code>, {count} '

@@ -82,7 +82,8 @@ def _run_cell(cell: Cell, workdir: pathlib.Path,
   weights = weights_lib.load(folder / STAGES[-1])
   c = configs[-1].evaluation
   retrieval_set = evaluation_set.load(
-      configs[-1].data.data_dir, c.dataset, c.split, c.languages, c.max_length)
+      configs[-1].data.data_dir, c.dataset, c.split, c.languages, c.max_length,
+      max_positions=weights.config.max_positions)
   outcome = retrieval.run(
       weights.params, weights.config, retrieval_set, c.languages, mode='dual',
       batch_size=c.batch_size, protocol=c.protocol,

@@ -48,7 +48,8 @@ def choose(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
 
   def load(split, languages):
     return evaluation_set.load(
-        data_dir, c.dataset, split, languages, c.max_length)
+        data_dir, c.dataset, split, languages, c.max_length,
+        max_positions=weights.config.max_positions)
 
   languages = [name for name in quickstart.SUPERVISED if name in c.languages]
   validation = load('validation', languages)

@@ -16,6 +16,7 @@ import ml_collections
 from input_pipeline import errors
 from m3p_jax import config_check
 from m3p_jax import train
+from m3p_jax.convert import output as output_lib
 from m3p_jax.evaluation import results
 
 # Where things lie and how often they are reported changes no result.
@@ -48,6 +49,7 @@ class Stages:
     """Args: `workdir` is made if absent; `total` stages will be announced."""
     self._total = total
     self._number = 0
+    output_lib.check_writable(workdir, '--workdir')
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'timings.json'
     self.records: dict[str, dict[str, Any]] = {}

@@ -120,6 +120,7 @@ class Source:
     path, key = self._file('', weights)
     made = path and index_lib.read(path, key)
     if not made:
+      index_lib.warn_unless_kept(path)
       made = _make_index(data_dir, self.dataset, self.collection(weights),
                          embed)
       if path:
@@ -138,6 +139,7 @@ class Source:
     stored = path and index_lib.read_arrays(path, key)
     if stored and len(stored.get('vectors_CE', ())) == len(texts):
       return stored['vectors_CE']
+    index_lib.warn_unless_kept(path)
     vectors_CE = embed(texts)
     if path:
       index_lib.write_arrays(path, key, {'vectors_CE': vectors_CE})

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline import choices
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
@@ -60,11 +61,14 @@ class Embedder:
     Raises:
       UserError: unusable picture, empty text, or unknown mode.
     """
+    choices.check('mode', mode, ('dual', 'joint'))
     if mode == 'dual':
       return np.einsum(
           'IE,CE->IC', self.embed_images(images), self.embed_texts(texts))
-    if mode != 'joint':
-      raise errors.UserError(f'mode is {mode!r}; allowed: dual, joint')
+    _check_several('images', images)
+    _check_several('texts', texts)
+    if not len(images) or not len(texts):
+      return np.zeros((len(images), len(texts)), np.float32)
     regions = self._regions(images)
     tokens = self._tokens_beside(texts, regions)
     image_P, text_P = np.divmod(
@@ -74,6 +78,9 @@ class Embedder:
 
   def embed_images(self, images: Sequence[Any]) -> np.ndarray:
     """Returns unit vectors [I, E], float32; `images` as in `score`."""
+    _check_several('images', images)
+    if not len(images):
+      return np.zeros((0, self.weights.config.embedding_dim), np.float32)
     return self._engine.embed_images(self._regions(images))
 
   def embed_texts(self, texts: Sequence[str], *,
@@ -84,6 +91,7 @@ class Embedder:
       texts: in any language.
       language: of them; only models with language embeddings use it.
     """
+    _check_several('texts', texts)
     return self._engine.embed_texts(
         self._reader.tokenise(texts, language=language))
 
@@ -154,3 +162,9 @@ class Embedder:
       UserError: there is no such picture.
     """
     raise errors.UserError(f'{image_id}: there is no such file')
+
+
+def _check_several(name: str, values: Sequence[Any]) -> None:
+  """Raises UserError for a text, whose letters would be taken for texts."""
+  if isinstance(values, str | os.PathLike):
+    raise errors.UserError(f'{name} is {values!r}; allowed: a list of them')

@@ -54,9 +54,10 @@ def export(searcher: searcher_lib.Searcher,
 
 
 def check_new(out: str | pathlib.Path) -> None:
-  """Raises UserError where there is something already."""
+  """Raises UserError where something is, or where nothing can be written."""
   if pathlib.Path(out).exists():
     raise errors.UserError(f'--out={out} exists; allowed: a new folder')
+  output.check_writable(out, '--out')
 
 
 def _manifest(searcher: searcher_lib.Searcher,

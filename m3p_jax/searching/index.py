@@ -12,6 +12,9 @@ import zipfile
 from absl import logging
 import numpy as np
 
+from input_pipeline import errors
+from m3p_jax.convert import output
+
 
 @dataclasses.dataclass(frozen=True)
 class Index:
@@ -68,6 +71,15 @@ def write(path: pathlib.Path, key: str, made: Index) -> None:
       captions=np.array(made.captions, np.str_),
       thumbnails=np.array(made.thumbnails, np.str_),
       originals=np.array(made.originals, np.str_)))
+
+
+def warn_unless_kept(path: pathlib.Path | None) -> None:
+  """Tells, before vectors are made, that they will be made again next time."""
+  try:
+    if path:
+      output.check_writable(path.parent, 'the index')
+  except errors.UserError as error:
+    logging.warning('%s; every start computes the vectors anew', error)
 
 
 def read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray] | None:

@@ -9,6 +9,7 @@ import functools
 import textwrap
 from typing import Any, NamedTuple
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -52,14 +53,21 @@ class Reader:
       UserError: an empty text, or a language that the model does not know.
     """
     room = self._weights.config.max_positions - num_regions
-    rows = []
+    rows, num_cut = [], 0
     for text in texts:
-      ids = self._tokenizer.encode(text)[:room - 2]
+      ids = self._tokenizer.encode(text)
+      num_cut += len(ids) > room - 2
+      ids = ids[:room - 2]
       if not ids:
         raise errors.UserError(
             f'text {textwrap.shorten(repr(text), 60)} has no words')
       rows.append([_BOS, *ids, _EOS])
-    longest = max(map(len, rows))
+    if num_cut:
+      logging.warning(
+          '%d of %d texts have more ids than the %d that the model has '
+          'positions for: what is beyond is not read', num_cut, len(rows),
+          room - 2)
+    longest = max(map(len, rows), default=0)
     # Every width is compiled anew: only a few are used, and fewer still for a
     # visitor's query, whose padding costs next to nothing.
     lengths = engines.LENGTHS if len(rows) > 1 else _QUERY_LENGTHS
