@@ -66,9 +66,23 @@ def test_shapes_and_types():
   assert [x.dtype for x in (*rows[:3], *rows.regions)] == [
       np.int32, bool, np.int32, np.int32, np.float16, np.float32, np.int32,
       bool]
-  spec = pipeline.build(_config(), TASKS, seed=1).element_spec
-  for tensor in tf.nest.flatten(spec['mc_mlm']):
-    assert tensor.shape.is_fully_defined()
+
+
+@pytest.mark.parametrize('changes', [
+    {'text.concatenate': True, 'image_text.code_switch.rate': 0.0},
+    {'image_text.code_switch.mode': 'one',
+     'image_text.code_switch.language_per': 'word'},
+    {'image_text.memory_bytes': 0},
+    {'image_text.memory_bytes': 0, 'image_text.datasets': ('packed',),
+     'image_text.languages': ('en',)}])
+def test_every_shape_is_known_before_a_row_is_read(changes):
+  # A step is compiled from them.
+  dataset = pipeline.build(_config(**changes), TASKS, seed=1)
+  (batch,) = _take(iter(dataset), 1)
+  for name in TASKS:
+    known = [spec.shape for spec in jax.tree.leaves(dataset.element_spec[name])
+             if isinstance(spec, tf.TensorSpec)]
+    assert known == [x.shape for x in jax.tree.leaves(batch[name])]
 
 
 @pytest.mark.parametrize('memory_bytes', [10**9, 0])

@@ -51,17 +51,23 @@ def caption_record(texts: list[tuple[str, str]]) -> list[dict]:
 
 @functools.cache
 def data_dir() -> pathlib.Path:
-  """Returns a folder with `pairs` (en de fr), `english`, `sentences`."""
+  """Returns a folder with `pairs` (en de fr), `english`, `sentences`.
+
+  And `packed`, the pictures of `english` stored as int8.
+  """
   folder = pathlib.Path(_temporary().name)
   draw = random.Random(0)
   _write(folder / 'pairs', records.image_text_features(FEATURE_DIM),
          {split: [_picture(draw, i, LANGUAGES if i % 3 else ('en',))
                   for i in range(n)]
           for split, n in (('train', 60), ('validation', 8), ('test', 9))})
-  _write(folder / 'english', records.image_text_features(FEATURE_DIM),
-         {split: [_picture(draw, i, ('en',), num_regions=2)
-                  for i in range(n)]
-          for split, n in (('train', 20), ('validation', 4), ('test', 4))})
+  english = {split: [_picture(draw, i, ('en',), num_regions=2)
+                     for i in range(n)]
+             for split, n in (('train', 20), ('validation', 4), ('test', 4))}
+  _write(folder / 'english', records.image_text_features(FEATURE_DIM), english)
+  _write(folder / 'packed', records.image_text_features(FEATURE_DIM, 'int8'),
+         {split: [row | records.pack_features(row['features'], 'int8')
+                  for row in rows] for split, rows in english.items()})
   _write(folder / 'sentences', records.text_features(),
          {split: [_sentence(draw, i) for i in range(n)]
           for split, n in (('train', 50), ('validation', 6), ('test', 6))})

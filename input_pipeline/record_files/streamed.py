@@ -157,7 +157,9 @@ def _decode(column_B: tf.Tensor, dtype: tf.DType, *shape: int) -> tf.Tensor:
       tf.reduce_all(tf.strings.length(column_B) == num_bytes),
       lambda: tf.io.decode_raw(column_B, dtype),
       lambda: tf.io.decode_raw(column_B, dtype, fixed_length=num_bytes))
-  return tf.reshape(numbers, [-1, *shape])
+  # B as it is known before a record is read: a step is compiled from it.
+  return tf.ensure_shape(
+      tf.reshape(numbers, [-1, *shape]), [column_B.shape[0], *shape])
 
 
 def _features(columns: dict[str, Any], source: Source,
