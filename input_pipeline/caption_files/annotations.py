@@ -4,10 +4,11 @@ Pictures are optional where regions come from a file; they are looked for in
 `images/` below `--raw_dir`, and in the folder itself.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 import gzip
 import json
 import pathlib
+import re
 from typing import Any
 
 from absl import logging
@@ -20,6 +21,8 @@ from input_pipeline.building import builder
 SPLITS = {'train': 'train', 'restval': 'train', 'val': 'validation',
           'valid': 'validation', 'dev': 'validation',
           'validation': 'validation', 'test': 'test'}
+_COCO = re.compile(r'COCO_(?P<folder>train2014|val2014|test2014)_\d+\.jpg')
+_BLOCK_BYTES = 2**20
 
 
 class Builder(builder.ImageTextBuilder):
@@ -58,6 +61,26 @@ class Builder(builder.ImageTextBuilder):
     wanted = self.options.languages
     return code if not wanted or code in wanted else ''
 
+  def by_language(self, paths: Iterable[tuple[str, pathlib.Path]],
+                  ) -> dict[str, pathlib.Path]:
+    """Returns the file of each wanted language.
+
+    Args:
+      paths: (the data set's code, file).
+
+    Raises:
+      UserError: a language has two files.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for theirs, path in paths:
+      code = self.language(theirs, path)
+      if code in found:
+        raise errors.UserError(
+            f'{found[code]} and {path} both have {code}; allowed: one of them')
+      if code:
+        found[code] = path
+    return found
+
   def item(self, name: str, split: str, captions: Iterable[tuple[str, str]], *,
            image_id: str = '') -> builder.ImageItem:
     """Returns the item of an image.
@@ -68,13 +91,55 @@ class Builder(builder.ImageTextBuilder):
       captions: (language, text).
       image_id: the name by default.
     """
-    path = self.folder / 'images' / name
-    if not path.is_file():
-      path = self.folder / name
+    places = [self.folder / 'images' / name, self.folder / name]
+    if match := _COCO.fullmatch(name):  # As COCO's archives unpack.
+      places += [place.parent / match['folder'] / name for place in places]
+    path = next(filter(pathlib.Path.is_file, places), places[1])
     image_id = image_id or name
     return builder.ImageItem(
         image_id=image_id, path=path, split=split, group=image_id,
         captions=list(captions))
+
+
+def files(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+  """Returns the files below a folder that match, sorted, packed or not.
+
+  Each once: of `x` and `x.gz`, `x` is returned. Hidden files and folders
+  (`._x`, `.git/`) are no data.
+
+  Args:
+    folder: where to look.
+    pattern: of the names, without `.gz`.
+  """
+  found = {
+      path for ending in ('', '.gz') for path in folder.rglob(pattern + ending)
+      if path.is_file() and not any(
+          part.startswith('.') for part in path.relative_to(folder).parts)}
+  return sorted(path for path in found if not _is_unpacked(path, found))
+
+
+def _is_unpacked(path: pathlib.Path, beside: Collection[pathlib.Path]) -> bool:
+  """Returns whether a file is packed and stands unpacked beside itself.
+
+  A warning says where they differ.
+  """
+  unpacked = path.with_suffix('')
+  if path.suffix != '.gz' or unpacked not in beside:
+    return False
+  if not _is_copy(unpacked, path):
+    logging.warning('%s and %s differ: the first is read', unpacked, path)
+  return True
+
+
+def _is_copy(unpacked: pathlib.Path, packed: pathlib.Path) -> bool:
+  try:
+    with open(unpacked, 'rb') as one, gzip.open(packed, 'rb') as other:
+      while block := one.read(_BLOCK_BYTES):
+        if block != other.read(len(block)):
+          return False
+      return not other.read(1)
+  except (OSError, EOFError):  # Of a damaged file there is no telling.
+    return False
 
 
 def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
@@ -97,9 +162,10 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
 def find_or_none(folder: pathlib.Path, *names: str) -> pathlib.Path | None:
   """Returns the first of the files that is there, or None; see `find`."""
   for name in names:
-    for path in (folder / name, folder / f'{name}.gz'):
-      if path.is_file():
-        return path
+    there = [path for path in (folder / name, folder / f'{name}.gz')
+             if path.is_file()]
+    if there:
+      return next(path for path in there if not _is_unpacked(path, there))
   return None
 
 
@@ -186,6 +252,26 @@ def texts(value: Any, where: Any) -> list[str]:
   return found
 
 
+def image_names(path: pathlib.Path) -> list[str]:
+  """Returns the images of a list: a name a line, up to `#` or a tab.
+
+  Raises:
+    UserError: a line is empty, or a name stands there twice.
+  """
+  listed = list(lines(path))
+  while listed and not listed[-1].strip():
+    listed.pop()
+  found: dict[str, None] = {}
+  for number, line in enumerate(listed, start=1):
+    name = re.split('[#\t]', line)[0].strip()
+    if not name or name in found:
+      raise errors.UserError(
+          f'{path}:{number}: found {line!r:.80}; allowed: an image that no '
+          'other line has')
+    found[name] = None
+  return list(found)
+
+
 def aligned(names: Sequence[str], path: pathlib.Path) -> list[str]:
   """Returns the lines of a file that has one for each name.
 
@@ -193,7 +279,24 @@ def aligned(names: Sequence[str], path: pathlib.Path) -> list[str]:
     UserError: it has more or fewer.
   """
   found = list(lines(path))
+  while len(found) > len(names) and not found[-1].strip():
+    found.pop()
   if len(found) != len(names):
     raise errors.UserError(
         f'{path} has {len(found)} lines; allowed: {len(names)}, as images')
   return found
+
+
+def warn_of_missing(names: Iterable[str], there: Collection[str], what: str,
+                    ) -> None:
+  """Says how many of the names are not there.
+
+  Args:
+    names: of images.
+    there: those that they are looked for in.
+    what: that they are missing from what.
+  """
+  missing = [name for name in names if name not in there]
+  if missing:
+    logging.warning('%s: %d images, the first %r', what, len(missing),
+                    missing[0])

@@ -4,10 +4,15 @@ from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline.building import builder as builder_lib
 from input_pipeline.caption_files import annotations
+
+# VOLTA's list of the 1,000 test images that multilingual papers report.
+TEST_LIST = 'test1k_ids.txt'
 
 
 def images(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -36,22 +41,51 @@ def picture(image: dict[str, Any]) -> str:
 
 def items(builder: annotations.Builder, name: str, *,
           more: Mapping[int, Sequence[tuple[str, str]]] | None = None,
-          ) -> list[builder_lib.ImageItem]:
+          has_own: bool = True) -> list[builder_lib.ImageItem]:
   """Returns the images of `dataset_<name>.json` that have captions.
 
   Args:
     builder: whose folder and languages are meant.
-    name: of the file.
+    name: of the file; `<name>/dataset.json` is an older one.
     more: {COCO's number of an image: captions in other languages}.
+    has_own: the captions of the file itself are wanted as well.
   """
-  path = annotations.find(builder.folder, f'dataset_{name}.json')
-  is_wanted, found = bool(builder.language('en', path)), []
-  for image in images(path):
+  path = annotations.find(
+      builder.folder, f'dataset_{name}.json', f'{name}/dataset.json')
+  is_wanted = has_own and bool(builder.language('en', path))
+  listed, found, more = images(path), [], more or {}
+  annotations.warn_of_missing(
+      more, {image.get('cocoid') for image in listed}, f'not in {path}')
+  if name == 'coco':
+    listed = _choose_test(builder.folder, listed)
+  for image in listed:
     captions = [('en', annotations.check_keys(
         sentence, ('raw',), f'{path}, {image["filename"]}')['raw'])
                 for sentence in image['sentences'] if is_wanted]
-    captions += (more or {}).get(image.get('cocoid'), ())
+    captions += more.get(image.get('cocoid'), ())
     if captions:
       found.append(builder.item(picture(image), image['split'], captions,
                                 image_id=image['filename']))
   return found
+
+
+def _choose_test(folder: pathlib.Path, listed: list[dict[str, Any]],
+                 ) -> list[dict[str, Any]]:
+  """Returns the images; of the test split those of a list, where one is there.
+
+  Raises:
+    UserError: the list has other images.
+  """
+  path = annotations.find_or_none(folder, TEST_LIST)
+  if not path:
+    return listed
+  wanted = set(annotations.image_names(path))
+  known = {str(image.get('cocoid')) for image in listed
+           if image['split'] == 'test'}
+  if wanted - known:
+    raise errors.UserError(f'{path}: {min(wanted - known)!r} is no image of '
+                           'the test split; allowed: COCO\'s numbers')
+  logging.warning('%s: test has its %d images instead of %d', path,
+                  len(wanted), len(known))
+  return [image for image in listed if image['split'] != 'test'
+          or str(image.get('cocoid')) in wanted]

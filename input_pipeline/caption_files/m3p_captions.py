@@ -22,23 +22,24 @@ def items(builder: annotations.Builder, prefix: str, splits: str,
     splits: Karpathy's file beside them, which says where an image belongs.
   """
   folder = annotations.below(builder.folder, 'uvl_captions')
-  split_of = {
-      image['filename']: image['split'] for image in karpathy.images(
-          annotations.find_or_none(folder, splits)
-          or annotations.find(builder.folder, splits))}
-  captions: dict[str, list[tuple[str, str]]] = {}
-  paths = sorted(folder.glob(f'{prefix}.*.pkl'))
+  listed = annotations.find_or_none(folder, splits) or annotations.find(
+      builder.folder, splits)
+  split_of = {image['filename']: image['split']
+              for image in karpathy.images(listed)}
+  paths = [path for path in annotations.files(folder, f'{prefix}.*.pkl')
+           if path.suffix == '.pkl']
   if not paths:
     raise errors.UserError(f'{folder} has no {prefix}.<language>.pkl')
-  for path in paths:
-    language = builder.language(path.name.split('.')[1], path)
-    if language:
-      for name, texts in _read(path).items():
-        captions.setdefault(name, []).extend(
-            (language, text)
-            for text in annotations.texts(texts, f'{path}, {name}'))
-  return [builder.item(name, split_of[name], found)
-          for name, found in captions.items() if name in split_of]
+  captions: dict[str, list[tuple[str, str]]] = {}
+  for language, path in builder.by_language(
+      (path.name.split('.')[1], path) for path in paths).items():
+    for name, texts in _read(path).items():
+      captions.setdefault(name, []).extend(
+          (language, text)
+          for text in annotations.texts(texts, f'{path}, {name}'))
+  annotations.warn_of_missing(captions, split_of, f'not in {listed}')
+  return [builder.item(name, split, captions[name])
+          for name, split in split_of.items() if name in captions]
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

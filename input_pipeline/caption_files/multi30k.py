@@ -4,7 +4,6 @@ Task 1 has one caption an image and its translations, Task 2 five captions of
 their own in English and German, over the same images in the same order.
 """
 
-from collections.abc import Iterator
 import pathlib
 import re
 
@@ -14,7 +13,9 @@ from input_pipeline.caption_files import annotations
 # Our split → the names it has in the files.
 _SPLITS = {'train': ('train',), 'validation': ('val',),
            'test': ('test_2016_flickr', 'test_2016')}
-_FILE = re.compile(r'(?P<split>\w+)(?:\.[1-5])?\.(?P<language>\w+)')
+# Of each task: Task 2 numbers its captions.
+_FILES = {1: re.compile(r'(?P<split>\w+)\.(?P<language>\w+)(\.gz)?'),
+          2: re.compile(r'(?P<split>\w+)\.[1-5]\.(?P<language>\w+)(\.gz)?')}
 
 
 def captions_of_task(builder: annotations.Builder, task: int,
@@ -31,32 +32,26 @@ def captions_of_task(builder: annotations.Builder, task: int,
   folder = annotations.below(
       builder.folder, f'data/task{task}', f'task{task}')
   found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+  texts = [(match, path) for path in annotations.files(
+      annotations.below(folder, 'raw'), '*')
+           if (match := _FILES[task].fullmatch(path.name))
+           and match['split'] in sum(_SPLITS.values(), ())]
+  if not texts:
+    raise errors.UserError(f'{folder} has no raw/train.'
+                           f'{"1." if task == 2 else ""}en.gz and the like')
   for split, theirs in _SPLITS.items():
-    paths = list(_texts(annotations.below(folder, 'raw'), theirs))
+    paths = [(path, match['language']) for match, path in texts
+             if match['split'] in theirs]
     if not paths:
       continue
-    names = [re.split('[#\t]', line)[0].strip()
-             for line in annotations.lines(_list(builder, folder, theirs))]
+    names = annotations.image_names(_list(builder, folder, theirs))
     for path, code in paths:
       language = builder.language(code, path)
       if language:
         for name, text in zip(
             names, annotations.aligned(names, path), strict=True):
           found.setdefault(name, (split, []))[1].append((language, text))
-  if not found:
-    raise errors.UserError(
-        f'{folder} has no raw/train.en.gz and the like, in a language that is '
-        'wanted')
   return found
-
-
-def _texts(folder: pathlib.Path, theirs: tuple[str, ...],
-           ) -> Iterator[tuple[pathlib.Path, str]]:
-  """Yields the text files of a split with their language codes."""
-  for path in sorted(folder.iterdir()):
-    match = _FILE.fullmatch(path.name.removesuffix('.gz'))
-    if match and match['split'] in theirs:
-      yield path, match['language']
 
 
 def _list(builder: annotations.Builder, folder: pathlib.Path,

@@ -1,11 +1,14 @@
 """COCO-CN: COCO in Chinese.
 
-`--raw_dir` holds text files of lines `imgname#k<TAB>caption` (any name that
-ends in `.txt`), and the lists `coco-cn_{train,val,test}.txt`. Images on no
-list, as those of the extension, go into `train`. They are named as in COCO
-(`imgname.jpg`), so that both sets' captions of one image are known to be its.
+`--raw_dir` is the release (`coco-cn-version1805v1.1/`) or a folder above it:
+`imageid.human-written-caption.txt`, lines of `imgname#k<TAB>caption`, and the
+lists `coco-cn_{train,val,test}.txt`. `coco-cn_ext.icap2020.txt` of the set's
+repository, where it is there, adds to `train`. Translated sentences, segmented
+copies and tags are not read. Images are named as in COCO (`imgname.jpg`), so
+that both sets' captions of one image are known to be its.
 """
 
+import pathlib
 import re
 
 from input_pipeline import errors
@@ -14,6 +17,8 @@ from input_pipeline.caption_files import annotations
 
 _LISTS = {'train': 'coco-cn_train.txt', 'validation': 'coco-cn_val.txt',
           'test': 'coco-cn_test.txt'}
+_CAPTIONS = 'imageid.human-written-caption.txt'
+_EXTENSION = 'coco-cn_ext.icap2020.txt'
 _LINE = re.compile(r'(?P<name>[^#\t]+)#[^\t]*\t(?P<text>.*)')
 
 
@@ -21,23 +26,46 @@ class Builder(annotations.Builder):
   """18,341 / 1,000 / 1,000 images."""
 
   def items(self) -> list[builder.ImageItem]:
-    """Returns the images with a caption."""
-    splits = {}
+    """Returns the images with a caption, as the lists have them."""
+    split_of: dict[str, str] = {}
     for split, name in _LISTS.items():
-      for line in annotations.lines(annotations.find(self.folder, name)):
-        splits[line.strip()] = split
-    captions: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted(self.folder.rglob('*.txt')):
-      if path.name in _LISTS.values() or not self.language('zh', path):
-        continue
-      for number, line in enumerate(annotations.lines(path), start=1):
-        match = _LINE.fullmatch(line)
-        if line.strip() and not match:
-          raise errors.UserError(
-              f'{path}:{number}: found {line!r:.80}; allowed: '
-              'imgname#k<TAB>caption')
-        if match:
-          captions.setdefault(match['name'], []).append(
-              ('zh_CN', match['text']))
-    return [self.item(f'{name}.jpg', splits.get(name, 'train'), found)
-            for name, found in captions.items()]
+      for image in annotations.image_names(self._find(name)):
+        if split_of.setdefault(image, split) != split:
+          raise errors.UserError(f'{image!r} is in {_LISTS[split]} and in '
+                                 f'{_LISTS[split_of[image]]}; allowed: in one')
+    captions = self._read(_CAPTIONS)
+    annotations.warn_of_missing(split_of, captions, f'not in {_CAPTIONS}')
+    if annotations.files(self.folder, _EXTENSION):
+      for name, found in self._read(_EXTENSION).items():
+        if split_of.get(name, 'train') == 'train':
+          captions.setdefault(name, []).extend(found)
+    split_of |= {name: 'train' for name in captions if name not in split_of}
+    return [self.item(f'{name}.jpg', split, captions[name])
+            for name, split in split_of.items() if name in captions]
+
+  def _find(self, name: str) -> pathlib.Path:
+    """Returns the file of that name, wherever in the folder it lies.
+
+    Raises:
+      UserError: there is none, or there are several.
+    """
+    found = annotations.files(self.folder, name)
+    if len(found) != 1:
+      raise errors.UserError(
+          f'{self.folder} has {len(found) or "no"} {name}; allowed: one')
+    return found[0]
+
+  def _read(self, name: str) -> dict[str, list[tuple[str, str]]]:
+    """Returns {image: captions}; {} where none are wanted."""
+    path, captions = self._find(name), {}
+    if not self.language('zh', path):
+      return {}
+    for number, line in enumerate(annotations.lines(path), start=1):
+      match = _LINE.fullmatch(line)
+      if line.strip() and not match:
+        raise errors.UserError(
+            f'{path}:{number}: found {line!r:.80}; allowed: '
+            'imgname#k<TAB>caption')
+      if match:
+        captions.setdefault(match['name'], []).append(('zh_CN', match['text']))
+    return captions

@@ -1,8 +1,9 @@
 """IGLUE's WIT: pictures of Wikipedia with their captions.
 
-`--raw_dir` holds `test_<language>.jsonl` (and `train_<language>.jsonl`,
-`valid_…`), rows with `wit_ix` and `caption_reference_description`. Several
-images may share a caption: every one of them is right.
+`--raw_dir` is the repository, its `datasets/wit/`, or `annotations/` in that,
+with `{test,train,val}_<language>.jsonl`: rows with `wit_ix` and
+`caption_reference_description`. Several images may share a caption: every one
+of them is right. Machine-translated copies (`…_gmt.jsonl`) are not read.
 """
 
 import re
@@ -11,7 +12,9 @@ from input_pipeline import errors
 from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
-_FILE = re.compile(r'(?P<split>[a-z]+)_(?P<language>\w+)\.jsonl')
+_FILE = re.compile(
+    r'(?P<split>[a-z]+)_(?P<language>\w+?)(?P<translated>_gmt)?'
+    r'\.jsonl(\.gz)?')
 _KEYS = ('wit_ix', 'caption_reference_description')
 
 
@@ -21,17 +24,19 @@ class Builder(annotations.Builder):
   def items(self) -> list[builder.ImageItem]:
     """Returns the images with the captions of all files together."""
     captions: dict[str, tuple[str, list[tuple[str, str]]]] = {}
-    for path in sorted(self.folder.glob('*.jsonl')):
-      match = _FILE.fullmatch(path.name)
-      if not match or match['split'] not in annotations.SPLITS:
-        continue
-      language = self.language(match['language'], path)
-      split = annotations.SPLITS[match['split']]
-      if language:
-        for _, row in annotations.rows(path, _KEYS):
-          captions.setdefault(str(row['wit_ix']), (split, []))[1].append(
-              (language, str(row['caption_reference_description'])))
+    folder = annotations.below(self.folder, 'datasets/wit', 'wit')
+    found = [(match, path) for path in annotations.files(folder, '*.jsonl')
+             if (match := _FILE.fullmatch(path.name))]
+    for split in builder.SPLITS:
+      for language, path in self.by_language(
+          (match['language'], path) for match, path in found
+          if annotations.SPLITS.get(match['split']) == split
+          and not match['translated']).items():
+        for where, row in annotations.rows(path, _KEYS):
+          captions.setdefault(str(row['wit_ix']), (split, []))[1].extend(
+              (language, text) for text in annotations.texts(
+                  row['caption_reference_description'] or '', where))
     if not captions:
-      raise errors.UserError(f'{self.folder} has no test_<language>.jsonl')
+      raise errors.UserError(f'{folder} has no test_<language>.jsonl')
     return [self.item(name, split, found)
             for name, (split, found) in captions.items()]

@@ -1,7 +1,9 @@
-"""SBU captions as microsoft/M3P has them.
+"""SBU captions as microsoft/M3P has them, or as they were published.
 
-`--raw_dir` holds `sbu.csv`: apart by tabs, with a column `caption`. A row's
-number, from 0, is the number in its image's id.
+`--raw_dir` holds `sbu.csv` (in `uvl_captions/` or itself): apart by tabs, with
+a column `caption`; or `SBU_captioned_photo_dataset_captions.txt` (in `dataset/`
+or itself), a caption a line. A row's number, from 0, is the number in its
+image's id.
 """
 
 from collections.abc import Iterator
@@ -15,4 +17,5 @@ class Builder(annotations.Builder):
   """About a million images, all of them for training."""
 
   def items(self) -> Iterator[builder.ImageItem]:
-    return caption_tables.items(self, {'sbu.csv': ('train', '')})
+    return caption_tables.items(self, {'': ('train', (
+        'sbu.csv', 'SBU_captioned_photo_dataset_captions.txt'))})

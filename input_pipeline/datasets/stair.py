@@ -17,10 +17,7 @@ class Builder(annotations.Builder):
   def items(self) -> list[builder.ImageItem]:
     """Returns the images that Karpathy's file has."""
     if not stair_captions.files(self.folder):
-      raise errors.UserError(f'{self.folder} has no stair_captions*.json')
-    captions = stair_captions.read(self)
-    path = annotations.find(self.folder, 'dataset_coco.json')
-    return [
-        self.item(karpathy.picture(image), image['split'],
-                  captions[image['cocoid']], image_id=image['filename'])
-        for image in karpathy.images(path) if image.get('cocoid') in captions]
+      raise errors.UserError(
+          f'{self.folder} has no stair_captions_v1.2_{{train,val}}.json')
+    return karpathy.items(
+        self, 'coco', more=stair_captions.read(self), has_own=False)

@@ -20,13 +20,9 @@ from input_pipeline.datasets import udhr
 
 def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
   """Yields (the folder's or file's code, file)."""
-  for path in sorted(folder.iterdir()):
-    if path.name.startswith('.'):
-      continue
-    if path.is_dir():
-      for file in sorted(path.rglob('*')):
-        if file.is_file():
-          yield path.name, file
+  for path in annotations.files(folder, '*'):
+    if path.parent != folder:
+      yield path.relative_to(folder).parts[0], path
     elif path.name.endswith(('.txt', '.txt.gz')):
       yield path.name.split('.')[0], path
 

@@ -21,8 +21,8 @@ def group_name(caption: str) -> str:
 
 def read_captions(path: pathlib.Path) -> dict[str, str]:
   """Returns {Tux Paint's language code: caption} of a stamp's text file."""
-  lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
-  found = {'en': lines[0].strip()} if lines else {}
+  lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
+  found = {'en': lines[0].strip()} if lines[0].strip() else {}
   for line in lines[1:]:
     code, _, text = line.partition('=')
     if code.endswith('.utf8') and text.strip():

@@ -1,6 +1,7 @@
 """IGLUE's xFlickr&CO: 2,000 test images in eight languages.
 
-`--raw_dir` is `xFlickrCO/` with `<language>/test.jsonl`; the few-shot files
+`--raw_dir` is the repository, its `datasets/xFlickrCO/`, or `annotations/` in
+that, with `<language>/test.jsonl`; the few-shot files
 `<language>/train_<k>.jsonl` are nested, and the largest becomes `train`.
 """
 
@@ -11,7 +12,7 @@ from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 _KEYS = ('sentences', 'img_path')
-_TRAIN = re.compile(r'train_(\d+)(?:x\d+)?\.jsonl')
+_TRAIN = re.compile(r'train_(\d+)(?:x\d+)?\.jsonl(?:\.gz)?')
 
 
 def _train_size(name: str) -> int:
@@ -25,19 +26,21 @@ class Builder(annotations.Builder):
   def items(self) -> list[builder.ImageItem]:
     """Returns the images with the captions of all languages together."""
     captions: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for path in sorted(self.folder.glob('*/test.jsonl')):
-      language = self.language(path.parent.name, path)
-      train = max(path.parent.glob('train_*.jsonl'), default=None,
+    folder = annotations.below(annotations.below(
+        self.folder, 'datasets/xFlickrCO', 'xFlickrCO'), 'annotations')
+    for language, path in self.by_language(
+        (path.parent.name, path)
+        for path in annotations.files(folder, 'test.jsonl')).items():
+      train = max(annotations.files(path.parent, 'train_*.jsonl'),
+                  default=None,
                   key=lambda found: (_train_size(found.name), found.name))
       for split, file in (('test', path), ('train', train)):
-        if not language or file is None:
-          continue
-        for where, row in annotations.rows(file, _KEYS):
+        for where, row in annotations.rows(file, _KEYS) if file else ():
           captions.setdefault((split, str(row['img_path'])), []).extend(
               (language, text)
               for text in annotations.texts(row['sentences'], where))
     if not captions:
-      raise errors.UserError(f'{self.folder} has no <language>/test.jsonl')
+      raise errors.UserError(f'{folder} has no <language>/test.jsonl')
     tested = {name for split, name in captions if split == 'test'}
     return [self.item(name, split, found)
             for (split, name), found in captions.items()

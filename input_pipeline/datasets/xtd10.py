@@ -1,8 +1,11 @@
-"""XTD10: 1,000 test images of COCO in ten languages.
+"""XTD10: 1,000 test images of COCO in eleven languages.
 
-`--raw_dir` holds `test_1kcaptions_<language>.txt`, line by line the captions
-of `test_image_names.txt`.
+`--raw_dir` is the repository (Cross-lingual-Test-Dataset-XTD10): captions in
+`{XTD10,MIC,STAIR}/test_1kcaptions_<language>.txt`, line by line those of
+`XTD10/test_image_names.txt`.
 """
+
+from absl import logging
 
 from input_pipeline import errors
 from input_pipeline.building import builder
@@ -16,17 +19,27 @@ class Builder(annotations.Builder):
 
   def items(self) -> list[builder.ImageItem]:
     """Returns the images with the captions of all languages."""
-    names = [line.strip() for line in annotations.lines(
-        annotations.find(self.folder, 'test_image_names.txt'))]
+    names = annotations.image_names(annotations.find(
+        self.folder, 'test_image_names.txt', 'XTD10/test_image_names.txt'))
     captions: list[list[tuple[str, str]]] = [[] for _ in names]
-    paths = sorted(self.folder.rglob(f'{_PREFIX}*.txt'))
+    paths = annotations.files(self.folder, f'{_PREFIX}*.txt')
     if not paths:
       raise errors.UserError(f'{self.folder} has no {_PREFIX}<language>.txt')
-    for path in paths:
-      language = self.language(path.stem.removeprefix(_PREFIX), path)
-      if language:
-        for found, text in zip(
-            captions, annotations.aligned(names, path), strict=True):
-          found.append((language, text))
+    self._warn_of_neighbours()
+    for language, path in self.by_language(
+        (path.name.removeprefix(_PREFIX).split('.')[0], path)
+        for path in paths).items():
+      for found, text in zip(
+          captions, annotations.aligned(names, path), strict=True):
+        found.append((language, text))
     return [self.item(name, 'test', found)
             for name, found in zip(names, captions, strict=True)]
+
+  def _warn_of_neighbours(self) -> None:
+    """Names the folders beside this one that have other languages."""
+    root = self.folder.resolve().parent
+    beside = [name for name in ('MIC', 'STAIR') if (root / name).is_dir()]
+    if self.folder.resolve().name == 'XTD10' and beside:
+      logging.warning(
+          '%s is read without the languages in %s beside it; --raw_dir=%s has '
+          'them all', self.folder, ' and '.join(beside), root)
