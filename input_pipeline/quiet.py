@@ -40,31 +40,40 @@ def stderr_on_failure() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logs() -> Iterator[None]:
-  """Holds back what is logged below errors.
+  """Holds back what libraries log below errors.
 
   TFDS says what it reads, and warns of its own deprecated names.
   """
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
+  logger = logging.get_absl_logger()
+
+  def is_shown(record: standard_logging.LogRecord) -> bool:
+    return record.levelno >= standard_logging.ERROR or _is_own(record)
+
+  logger.addFilter(is_shown)
   try:
     yield
   finally:
-    logging.set_verbosity(verbosity)
+    logger.removeFilter(is_shown)
+
+
+def _is_own(record: standard_logging.LogRecord) -> bool:
+  """Returns whether this project logged it, and none of its libraries."""
+  root = str(pathlib.Path(__file__).parents[1])
+  outside = str(pathlib.Path(tqdm.__file__).parents[1])
+  return record.pathname.startswith(root) and not (
+      record.pathname.startswith(outside))
 
 
 def show_own_logs() -> None:
   """Shows this project's INFO lines, and of its libraries only warnings."""
-  root = str(pathlib.Path(__file__).parents[1])
-  outside = str(pathlib.Path(tqdm.__file__).parents[1])
   logging.use_absl_handler()  # Notebooks start without it.
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(standard_logging.Formatter(
       '%(levelname).1s %(asctime)s %(message)s', '%H:%M:%S'))
   handler.addFilter(
-      lambda record: record.levelno >= standard_logging.WARNING or (
-          record.pathname.startswith(root)
-          and not record.pathname.startswith(outside)))
+      lambda record: record.levelno >= standard_logging.WARNING
+      or _is_own(record))
 
 
 class _Finder(importlib.abc.MetaPathFinder):
