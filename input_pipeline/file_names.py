@@ -5,6 +5,7 @@ another, and with `\\` or `./` in it. Names that differ in case are different
 files here: they are told, never taken.
 """
 
+import itertools
 import os
 import pathlib
 import unicodedata
@@ -24,24 +25,27 @@ class Folders:
     self._names: dict[pathlib.Path, dict[str, list[str]]] = {}
     self._alike: dict[pathlib.Path, dict[str, list[str]]] = {}
 
-  def find(self, folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns the file that a name below a folder means.
+  def find(self, name: str, *folders: pathlib.Path) -> pathlib.Path:
+    """Returns the file that a name means, below the first folder that has it.
 
-    Where there is none, or several have the name's normal form and none is
-    equal to it, the path as it was named.
+    Equal names come first; then that one file whose name has the same normal
+    form. Where there is none, or more than one, the path as it was named.
     """
-    named = folder / name
-    # Not pathlib's: that raises at NUL and at names that are too long.
-    if os.path.isfile(named):
-      return named
-    found = folder
+    named = [folder / name for folder in folders]
+    for path in itertools.chain(named, (
+        self._of_normal_form(name, folder) for folder in folders)):
+      # Not pathlib's: that raises at NUL and at names that are too long.
+      if os.path.isfile(path):
+        return path
+    return next((path for path, folder in zip(named, folders, strict=True)
+                 if folder.is_dir()), named[-1])
+
+  def _of_normal_form(self, name: str, folder: pathlib.Path) -> pathlib.Path:
     for part in pathlib.PurePosixPath(normal(name)).parts:
-      self._list(found)
-      (*more, part) = self._names[found].get(part) or (part,)
-      found = found / part
-      if more:
-        return named
-    return found if os.path.isfile(found) else named
+      self._list(folder)
+      found = self._names[folder].get(part, [])
+      folder = folder / (found[0] if len(found) == 1 else part)
+    return folder
 
   def near(self, path: pathlib.Path) -> str:
     """Returns '; there is …' where names differ in case or ending alone."""

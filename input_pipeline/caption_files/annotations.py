@@ -4,6 +4,7 @@ Pictures are optional where regions come from a file; they are looked for in
 `images/` below `--raw_dir`, and in the folder itself.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 import gzip
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from absl import logging
 
 from input_pipeline import errors
+from input_pipeline import file_names
 from input_pipeline import languages
 from input_pipeline.building import builder
 
@@ -68,9 +70,7 @@ class Builder(builder.ImageTextBuilder):
       captions: (language, text).
       image_id: the name by default.
     """
-    path = self.folder / 'images' / name
-    if not path.is_file():
-      path = self.folder / name
+    path = self.files.find(name, self.folder / 'images', self.folder)
     image_id = image_id or name
     return builder.ImageItem(
         image_id=image_id, path=path, split=split, group=image_id,
@@ -90,14 +90,17 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
   found = find_or_none(folder, *names)
   if found is None:
     raise errors.UserError(
-        f'{folder} has no {" or ".join(names)} (or .gz of it)')
+        f'{folder} has no {" or ".join(names)} (or .gz of it)'
+        + file_names.Folders().near(folder / names[0]))
   return found
 
 
 def find_or_none(folder: pathlib.Path, *names: str) -> pathlib.Path | None:
   """Returns the first of the files that is there, or None; see `find`."""
+  files = file_names.Folders()
   for name in names:
     for path in (folder / name, folder / f'{name}.gz'):
+      path = files.find(path.name, path.parent)
       if path.is_file():
         return path
   return None
@@ -151,12 +154,48 @@ def parse(text: str, where: Any) -> Any:
   """Returns a JSON value.
 
   Raises:
-    UserError: it is none.
+    UserError: it is none, an object has a key twice, or a string is no text.
   """
   try:
-    return json.loads(text)
+    found = json.loads(text, object_pairs_hook=_object)
+    # Only escapes can be halves of surrogates: files are read as UTF-8.
+    if '\\ud' in text.lower():
+      check_text(json.dumps(found, ensure_ascii=False))
+    return found
+  except errors.UserError as error:
+    raise errors.UserError(f'{where}: {error}') from error
   except (ValueError, RecursionError) as error:
     raise errors.UserError(f'{where}: not JSON: {error}') from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns the object; json keeps the last of two equal keys silently."""
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    (key, _), *_ = (Counter(key for key, _ in pairs)).most_common(1)
+    raise errors.UserError(
+        f'the key {key!r} stands twice in {str(found)[:80]} …')
+  return found
+
+
+def check_text(text: str) -> None:
+  """Raises UserError where half of a surrogate pair is no character."""
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    half, before = text[error.start], text[:error.start][-40:]
+    raise errors.UserError(
+        f'{half!r} behind {before!r} is half a character; allowed: text that '
+        'UTF-8 can write') from error
+
+
+def check_once(name: str, where: Any, seen: dict[str, Any]) -> None:
+  """Raises UserError where a picture comes again; enters it in `seen`."""
+  key = file_names.normal(name)
+  if key in seen:
+    raise errors.UserError(
+        f'{where}: {name!r} is the picture of {seen[key]}; allowed: each once')
+  seen[key] = where
 
 
 def check_keys(row: Any, keys: Sequence[str], where: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def parts(name: str, path: str | os.PathLike) -> list[pathlib.Path]:
   """
   glob, path = module_of(name).GLOB, pathlib.Path(path)
   folders = file_names.Folders()
-  path = folders.find(path.parent, path.name)
+  path = folders.find(path.name, path.parent)
   if not path.exists():
     raise errors.UserError(
         f'--features={path} does not exist{folders.near(path)}')
