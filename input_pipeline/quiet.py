@@ -57,11 +57,10 @@ def logs() -> Iterator[None]:
 
 
 def _is_own(record: standard_logging.LogRecord) -> bool:
-  """Returns whether this project logged it, and none of its libraries."""
-  root = str(pathlib.Path(__file__).parents[1])
+  # An environment may lie in the project's folder.
   outside = str(pathlib.Path(tqdm.__file__).parents[1])
-  return record.pathname.startswith(root) and not (
-      record.pathname.startswith(outside))
+  return (record.pathname.startswith(str(pathlib.Path(__file__).parents[1]))
+          and not record.pathname.startswith(outside))
 
 
 def show_own_logs() -> None:

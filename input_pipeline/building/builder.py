@@ -101,6 +101,15 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
     return file_names.Folders()
 
   def check_items(self, items):
+    """See the base class; also finds the items' features."""
+    if isinstance(items, list):
+      names: dict[pathlib.Path, str] = {}
+      for item in items:
+        other = names.setdefault(item.path, item.image_id)
+        if other != item.image_id:
+          raise errors.UserError(
+              f'{self.name}: {other!r} and {item.image_id!r} are the same '
+              f'file, {item.path}; allowed: one item a picture')
     if self.options.features_format:
       self.extractor.match([item.image_id for item in items])
 

@@ -133,21 +133,26 @@ def lines(path: pathlib.Path) -> Iterator[str]:
     raise errors.UserError(f'{path}: damaged: {error}') from error
 
 
-def rows(path: pathlib.Path, keys: Sequence[str],
+def rows(path: pathlib.Path, keys: Sequence[str], *, once: str = '',
          ) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields (file:line, object) of a file of JSON lines.
 
   Args:
     path: of the file.
     keys: that every object must have.
+    once: the key of a picture that has no other line.
 
   Raises:
     UserError: a line is no such object.
   """
+  seen: dict[str, str] = {}
   for number, line in enumerate(lines(path), start=1):
     if line.strip():
       where = f'{path}:{number}'
-      yield where, check_keys(parse(line, where), keys, where)
+      row = check_keys(parse(line, where), keys, where)
+      if once:
+        check_once(str(row[once]), where, seen)
+      yield where, row
 
 
 def parse(text: str, where: Any) -> Any:
@@ -158,35 +163,35 @@ def parse(text: str, where: Any) -> Any:
   """
   try:
     found = json.loads(text, object_pairs_hook=_object)
-    # Only escapes can be halves of surrogates: files are read as UTF-8.
-    if '\\ud' in text.lower():
-      check_text(json.dumps(found, ensure_ascii=False))
-    return found
   except errors.UserError as error:
     raise errors.UserError(f'{where}: {error}') from error
   except (ValueError, RecursionError) as error:
     raise errors.UserError(f'{where}: not JSON: {error}') from error
+  # Only escapes can be halves of surrogates: files are read as UTF-8.
+  if '\\ud' in text.lower():
+    check_text(json.dumps(found, ensure_ascii=False), where)
+  return found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """Returns the object; json keeps the last of two equal keys silently."""
   found = dict(pairs)
   if len(found) < len(pairs):
-    (key, _), *_ = (Counter(key for key, _ in pairs)).most_common(1)
-    raise errors.UserError(
-        f'the key {key!r} stands twice in {str(found)[:80]} …')
+    ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
+    raise errors.UserError(f'the key {key!r} stands there {count} times, '
+                           f'beside {", ".join(map(repr, found)):.80}')
   return found
 
 
-def check_text(text: str) -> None:
-  """Raises UserError where half of a surrogate pair is no character."""
+def check_text(text: str, where: Any) -> None:
+  """Raises UserError at half of a surrogate pair, which is no character."""
   try:
     text.encode()
   except UnicodeEncodeError as error:
     half, before = text[error.start], text[:error.start][-40:]
     raise errors.UserError(
-        f'{half!r} behind {before!r} is half a character; allowed: text that '
-        'UTF-8 can write') from error
+        f'{where}: {half!r} behind {before!r} is half a character; allowed: '
+        'text that UTF-8 can write') from error
 
 
 def check_once(name: str, where: Any, seen: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ class Builder(annotations.Builder):
       language = self.language(match['language'] or 'en', path)
       split = annotations.SPLITS[match['split']]
       if language:
-        for where, row in annotations.rows(path, ('sentences', 'img_path')):
+        for where, row in annotations.rows(
+            path, ('sentences', 'img_path'), once='img_path'):
           captions.setdefault(str(row['img_path']), (split, []))[1].extend(
               (language, text)
               for text in annotations.texts(row['sentences'], where))

@@ -32,7 +32,8 @@ class Builder(annotations.Builder):
       for split, file in (('test', path), ('train', train)):
         if not language or file is None:
           continue
-        for where, row in annotations.rows(file, _KEYS):
+        for where, row in annotations.rows(
+            file, _KEYS, once='img_path' if split == 'test' else ''):
           captions.setdefault((split, str(row['img_path'])), []).extend(
               (language, text)
               for text in annotations.texts(row['sentences'], where))
