@@ -5,6 +5,8 @@ reading, checking, tokenising and extracting happen here.
 """
 
 from collections.abc import Iterator, Sequence
+import functools
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import errors
+from input_pipeline import file_names
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline.building import copies
@@ -92,7 +95,21 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
         features=records.image_text_features(
             self.extractor.feature_dim, self.options.storage))
 
+  @functools.cached_property
+  def files(self) -> file_names.Folders:
+    """The folders of the pictures."""
+    return file_names.Folders()
+
   def check_items(self, items):
+    """See the base class; also finds the items' features."""
+    if isinstance(items, list):
+      names: dict[pathlib.Path, str] = {}
+      for item in items:
+        other = names.setdefault(item.path, item.image_id)
+        if other != item.image_id:
+          raise errors.UserError(
+              f'{self.name}: {other!r} and {item.image_id!r} are the same '
+              f'file, {item.path}; allowed: one item a picture')
     if self.options.features_format:
       self.extractor.match([item.image_id for item in items])
 
@@ -132,6 +149,10 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
         self._picture(item)
       return self.extractor.load(item.image_id, item.path)
     except errors.RowError as error:
+      if isinstance(error, pictures.PictureError) and not os.path.isfile(
+          item.path):
+        return errors.RowError(
+            error.reason, error.detail + self.files.near(item.path))
       return error
 
   def _picture(self, item: ImageItem) -> pictures.Picture:

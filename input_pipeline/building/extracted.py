@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pathlib
 from typing import Any
 
+from absl import logging
 from PIL import Image
 
 from input_pipeline import choices
@@ -16,7 +17,7 @@ from input_pipeline.region_files import checks
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source as source_lib
 
-MISSING = 'no features'
+MISSING, AMBIGUOUS = 'no features', 'ambiguous features'
 
 names = source_lib.names
 
@@ -90,13 +91,31 @@ class ExtractedRegions:
     if image_ids and not self._places:
       raise errors.UserError(
           f'--features={self._path} has none of the images of the dataset: '
-          f'there {self._unused[:1]}, here {image_ids[:1]}')
+          f'there {self._unused[:1]}, here {image_ids[:1]}'
+          + self._ambiguous())
+    self._tell(list(dict.fromkeys(image_ids)))
     for what, names in (('without captions', self._unused),
                         ('twice', self._source.duplicates)):
       if self._strict and names:
         raise errors.UserError(
             f'{self._path}: features {what} (--strict): {len(names)}, the '
             f'first {names[0]!r}')
+
+  def _tell(self, image_ids: Sequence[str]) -> None:
+    """Tells how many images found regions, and what is left."""
+    left = [image for image in image_ids if image not in self._places]
+    logging.log(
+        logging.WARNING if left or self._unused else logging.INFO,
+        '--features=%s: regions of %d of %d images (%s)%s; left over: %s, %s',
+        self._path, len(self._places), len(image_ids), ', '.join(
+            f'{count} by {rule}'
+            for rule, count in self._source.matched.items()),
+        self._ambiguous(), _count('images', left),
+        _count('rows', self._unused or ()))
+
+  def _ambiguous(self) -> str:
+    found = sorted(self._source.ambiguous)
+    return found and f'; {_count("images", found)} ambiguous' or ''
 
   def load(self, image_id: str, picture: pathlib.Path) -> regions.RegionSet:
     """Returns the regions of an image.
@@ -109,11 +128,11 @@ class ExtractedRegions:
     Raises:
       RowError: there are none, or they cannot be used.
     """
-    # A process that makes some shards of many has not seen all images.
-    place = self._places.get(image_id) or self._source.match(
-        [image_id]).get(image_id)
+    place = self._places.get(image_id)
     if not place:
-      raise contract.RowError(MISSING, image_id)
+      raise contract.RowError(
+          AMBIGUOUS if image_id in self._source.ambiguous else MISSING,
+          image_id)
     try:
       found = self._source.load(place)
     except contract.RowError as error:
@@ -133,7 +152,9 @@ class ExtractedRegions:
 
   def report(self) -> dict[str, Any]:
     """Returns where the regions came from, and what was left over."""
-    report = self._source.manifest() | {'twice': len(self._source.duplicates)}
+    report = self._source.manifest() | {
+        'twice': len(self._source.duplicates),
+        'ambiguous': len(self._source.ambiguous)}
     if self._unused is not None:
       report['without_captions'] = len(self._unused)
     return report
@@ -141,6 +162,10 @@ class ExtractedRegions:
   def close(self) -> None:
     """Closes the file."""
     self._source.close()
+
+
+def _count(what: str, names: Sequence[str]) -> str:
+  return f'{len(names)} {what}' + (f' ({names[0]!r} …)' if names else '')
 
 
 def _size(picture: pathlib.Path) -> tuple[int, int]:

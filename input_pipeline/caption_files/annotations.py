@@ -4,6 +4,7 @@ Pictures are optional where regions come from a file; they are looked for in
 `images/` below `--raw_dir`, and in the folder itself.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 import gzip
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from absl import logging
 
 from input_pipeline import errors
+from input_pipeline import file_names
 from input_pipeline import languages
 from input_pipeline.building import builder
 
@@ -91,10 +93,10 @@ class Builder(builder.ImageTextBuilder):
       captions: (language, text).
       image_id: the name by default.
     """
-    places = [self.folder / 'images' / name, self.folder / name]
+    folders = [self.folder / 'images', self.folder]
     if match := _COCO.fullmatch(name):  # As COCO's archives unpack.
-      places += [place.parent / match['folder'] / name for place in places]
-    path = next(filter(pathlib.Path.is_file, places), places[1])
+      folders += [folder / match['folder'] for folder in folders]
+    path = self.files.find(name, *folders)
     image_id = image_id or name
     return builder.ImageItem(
         image_id=image_id, path=path, split=split, group=image_id,
@@ -155,15 +157,18 @@ def find(folder: pathlib.Path, *names: str) -> pathlib.Path:
   found = find_or_none(folder, *names)
   if found is None:
     raise errors.UserError(
-        f'{folder} has no {" or ".join(names)} (or .gz of it)')
+        f'{folder} has no {" or ".join(names)} (or .gz of it)'
+        + file_names.Folders().near(folder / names[0]))
   return found
 
 
 def find_or_none(folder: pathlib.Path, *names: str) -> pathlib.Path | None:
   """Returns the first of the files that is there, or None; see `find`."""
+  files = file_names.Folders()
   for name in names:
-    there = [path for path in (folder / name, folder / f'{name}.gz')
-             if path.is_file()]
+    there = [path for path in (
+        files.find(path.name, path.parent)
+        for path in (folder / name, folder / f'{name}.gz')) if path.is_file()]
     if there:
       return next(path for path in there if not _is_unpacked(path, there))
   return None
@@ -196,33 +201,74 @@ def lines(path: pathlib.Path) -> Iterator[str]:
     raise errors.UserError(f'{path}: damaged: {error}') from error
 
 
-def rows(path: pathlib.Path, keys: Sequence[str],
+def rows(path: pathlib.Path, keys: Sequence[str], *, once: str = '',
          ) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields (file:line, object) of a file of JSON lines.
 
   Args:
     path: of the file.
     keys: that every object must have.
+    once: the key of a picture that has no other line.
 
   Raises:
     UserError: a line is no such object.
   """
+  seen: dict[str, str] = {}
   for number, line in enumerate(lines(path), start=1):
     if line.strip():
       where = f'{path}:{number}'
-      yield where, check_keys(parse(line, where), keys, where)
+      row = check_keys(parse(line, where), keys, where)
+      if once:
+        check_once(str(row[once]), where, seen)
+      yield where, row
 
 
 def parse(text: str, where: Any) -> Any:
   """Returns a JSON value.
 
   Raises:
-    UserError: it is none.
+    UserError: it is none, an object has a key twice, or a string is no text.
   """
   try:
-    return json.loads(text)
+    found = json.loads(text, object_pairs_hook=_object)
+  except errors.UserError as error:
+    raise errors.UserError(f'{where}: {error}') from error
   except (ValueError, RecursionError) as error:
     raise errors.UserError(f'{where}: not JSON: {error}') from error
+  # Only escapes can be halves of surrogates: files are read as UTF-8.
+  if '\\ud' in text.lower():
+    check_text(json.dumps(found, ensure_ascii=False), where)
+  return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns the object; json keeps the last of two equal keys silently."""
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    ((key, count),) = Counter(key for key, _ in pairs).most_common(1)
+    raise errors.UserError(f'the key {key!r} stands there {count} times, '
+                           f'beside {", ".join(map(repr, found)):.80}')
+  return found
+
+
+def check_text(text: str, where: Any) -> None:
+  """Raises UserError at half of a surrogate pair, which is no character."""
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    half, before = text[error.start], text[:error.start][-40:]
+    raise errors.UserError(
+        f'{where}: {half!r} behind {before!r} is half a character; allowed: '
+        'text that UTF-8 can write') from error
+
+
+def check_once(name: str, where: Any, seen: dict[str, Any]) -> None:
+  """Raises UserError where a picture comes again; enters it in `seen`."""
+  key = file_names.normal(name)
+  if key in seen:
+    raise errors.UserError(
+        f'{where}: {name!r} is the picture of {seen[key]}; allowed: each once')
+  seen[key] = where
 
 
 def check_keys(row: Any, keys: Sequence[str], where: Any) -> dict[str, Any]:

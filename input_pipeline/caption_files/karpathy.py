@@ -25,9 +25,11 @@ def images(path: pathlib.Path) -> list[dict[str, Any]]:
   found = annotations.check_keys(content, ('images',), path)['images']
   if not isinstance(found, list):
     raise errors.UserError(f'{path}: "images" is no list')
+  seen: dict[str, str] = {}
   for number, image in enumerate(found):
     where = f'{path}, image {number}'
     annotations.check_keys(image, ('filename', 'split', 'sentences'), where)
+    annotations.check_once(str(image['filename']), where, seen)
     choices.check(f'split in {where}:', image['split'], annotations.SPLITS)
     image['split'] = annotations.SPLITS[image['split']]
   return found

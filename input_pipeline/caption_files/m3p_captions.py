@@ -62,4 +62,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     raise errors.UserError(
         f'{path} holds {type(found).__name__}; allowed: a dict, file name → '
         'list of captions')
+  for name, texts in found.items():
+    where = f'{path}, {name!a}'
+    for text in (name, *annotations.texts(texts, where)):
+      annotations.check_text(text, where)
   return found

@@ -4,14 +4,16 @@ A line an image: {"image": "cat.jpg", "split": "train", "captions": {"en":
 ["a cat"]}, "group": "optional, shared by pictures with the same answer"}.
 """
 
-import json
+import os
 import pathlib
 from typing import Any
 
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import file_names
 from input_pipeline import languages
 from input_pipeline.building import builder
+from input_pipeline.caption_files import annotations
 
 FILE = 'captions.jsonl'
 _KEYS = ('image', 'split', 'captions', 'group')
@@ -23,10 +25,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
   Raises:
     UserError: not JSON, or a key or value that the format does not have.
   """
-  try:
-    row = json.loads(line)
-  except json.JSONDecodeError as error:
-    raise errors.UserError(f'{where}: not JSON: {error}') from error
+  row = annotations.parse(line, where)
   if not isinstance(row, dict):
     raise errors.UserError(f'{where}: found {type(row).__name__}; allowed: '
                            'an object a line')
@@ -54,13 +53,6 @@ def _parse(line: str, where: str) -> dict[str, Any]:
   return row
 
 
-def _read(path: pathlib.Path) -> str:
-  try:
-    return path.read_text(encoding='utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise errors.UserError(f'{path}: not UTF-8: {error}') from error
-
-
 class Builder(builder.ImageTextBuilder):
   """Pictures and captions of `--raw_dir`."""
 
@@ -70,24 +62,27 @@ class Builder(builder.ImageTextBuilder):
     if not self.options.raw_dir or not path.is_file():
       raise errors.UserError(
           f'--raw_dir is {self.options.raw_dir!r}; allowed: a folder with '
-          f'{FILE} (docs/your_own_pictures.md has its format) and its pictures')
+          f'{FILE} (docs/your_own_pictures.md has its format) and its pictures'
+          + self.files.near(path))
     wanted = self.options.languages
-    items, seen = [], set()
-    for number, line in enumerate(_read(path).split('\n'), start=1):
+    items: list[builder.ImageItem] = []
+    seen: dict[str, str] = {}
+    for number, line in enumerate(annotations.lines(path), start=1):
       if not line.strip():
         continue
-      row = _parse(line, f'{path}:{number}')
+      where = f'{path}:{number}'
+      row = _parse(line, where)
       name = row['image']
-      if name in seen:
-        raise errors.UserError(f'{path}:{number}: "image" {name!r} stands '
-                               'there twice; allowed: one line an image')
-      seen.add(name)
-      inside = pathlib.PurePath(name)
-      if inside.is_absolute() or '..' in inside.parts:
-        raise errors.UserError(f'{path}:{number}: "image" is {name!r}; '
-                               f'allowed: a file below {folder}')
+      inside = pathlib.PurePosixPath(file_names.normal(name))
+      if inside.is_absolute() or '..' in inside.parts or '\0' in name:
+        raise errors.UserError(f'{where}: "image" is {name!r}; allowed: a file '
+                               f'below {folder}')
+      file = self.files.find(name, folder)
+      # Two files may differ in no more than NFC and NFD.
+      annotations.check_once(
+          str(file if os.path.isfile(file) else folder / inside), where, seen)
       items.append(builder.ImageItem(
-          image_id=name, path=folder / name, split=row['split'],
+          image_id=name, path=file, split=row['split'],
           group=row.get('group') or name,
           captions=[(code, text) for code, texts in row['captions'].items()
                     if not wanted or code in wanted for text in texts]))

@@ -33,7 +33,8 @@ class Builder(annotations.Builder):
       for language, path in sorted(
           self.by_language(paths).items(),
           key=lambda item: item[1].name.endswith('_gmt.jsonl')):
-        for where, row in annotations.rows(path, ('sentences', 'img_path')):
+        for where, row in annotations.rows(
+            path, ('sentences', 'img_path'), once='img_path'):
           captions.setdefault(str(row['img_path']), (split, []))[1].extend(
               (language, text)
               for text in annotations.texts(row['sentences'], where))

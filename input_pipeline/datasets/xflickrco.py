@@ -35,7 +35,9 @@ class Builder(annotations.Builder):
                   default=None,
                   key=lambda found: (_train_size(found.name), found.name))
       for split, file in (('test', path), ('train', train)):
-        for where, row in annotations.rows(file, _KEYS) if file else ():
+        for where, row in annotations.rows(
+            file, _KEYS, once='img_path' if split == 'test' else ''
+        ) if file else ():
           captions.setdefault((split, str(row['img_path'])), []).extend(
               (language, text)
               for text in annotations.texts(row['sentences'], where))

@@ -16,7 +16,7 @@ class Builder(annotations.Builder):
     path = annotations.find(self.folder, 'captions.jsonl')
     codes: dict[str, str] = {}
     items = []
-    for where, row in annotations.rows(path, ('image/key',)):
+    for where, row in annotations.rows(path, ('image/key',), once='image/key'):
       captions = []
       for theirs, value in row.items():
         if isinstance(value, dict) and 'caption' in value:

@@ -45,7 +45,7 @@ class Reader(contract.Reader):
 
   def image_id(self, key: bytes) -> str:
     """Returns the image's name; some formats have it in the value."""
-    return key.decode('utf-8', 'replace')
+    return key.decode('utf-8', 'surrogateescape')
 
   def value(self, place: str) -> memoryview:
     """Returns the bytes of a key.

@@ -1,52 +1,102 @@
-"""Finds an image of a dataset among the names that a features file has.
+"""Finds the images of a dataset among the names that a features file has.
 
-The same picture is `COCO_val2014_000000000042.jpg` in the annotations, and
-`COCO_val2014_000000000042`, `coco_val2014_000000000042` or `42` in files of
-features.
+The same picture is `val2014/COCO_val2014_000000000042.jpg` in the annotations,
+and `COCO_val2014_000000000042`, `coco_val2014_000000000042` or `42` in files of
+features. Which it is, is decided once, for the whole of both lists.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-import pathlib
+from collections.abc import Callable, Iterable, Sequence
+import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
+from input_pipeline import file_names
 from input_pipeline.region_files import contract
 
-_DIGITS = re.compile(r'(\d+)\D*$')
 # The endings that belong to pictures, and that MILVLG and UC2 leave in names.
-_ENDING = re.compile(r'\.(?:jpe?g|png|webp|gif|bmp|tiff?|svg)$', re.IGNORECASE)
+_ENDING = re.compile(
+    r'\.(?:jpe?g|jfif|png|webp|gif|bmp|tiff?|svg|ppm|hei[cf]|avif)$',
+    re.IGNORECASE)
+# Numbers as COCO and UNITER write them in full.
+_FULL = re.compile(
+    r'(?:.*/)?(?:coco_(?:train|val|test)\d{4}_|flickr30k_)(\d+)', re.ASCII)
+_PLAIN = re.compile(r'(.*/)?0*(\d+)', re.ASCII)
+_EQUAL = 'name'
+
+_Shorten = Callable[[str], str]
+
+
+class _Rule(NamedTuple):
+  """What is compared: of an image in the annotations, of a name in the file.
+
+  Attributes:
+    name: in words.
+    of_image: what of an image's name.
+    of_name: what of a name in the file.
+    has_folders: whether they count; else one side may lack some.
+  """
+  name: str
+  of_image: _Shorten
+  of_name: _Shorten
+  has_folders: bool = True
+
+
+def _spelling(name: str) -> str:
+  """Returns the name's normal form, its ending in lower case."""
+  return _ENDING.sub(
+      lambda match: match[0].lower(), file_names.normal(name))
 
 
 def _stem(name: str) -> str:
-  """Returns the name without the ending of a picture file."""
-  return _ENDING.sub('', name)
-
-
-def _base(name: str) -> str:
-  """Returns the stem in lower case, without folders."""
-  return pathlib.PurePosixPath(_stem(name)).name.casefold()
+  """Returns the name without the ending of a picture file and without case."""
+  return _ENDING.sub('', file_names.normal(name)).casefold()
 
 
 def _cut(name: str) -> str:
-  """Returns the name as mmf cuts it: at the first dot."""
-  return _base(name).split('.')[0]
+  """Returns the stem as mmf cuts it: at the first dot."""
+  folder, slash, base = _stem(name).rpartition('/')
+  return folder + slash + base.split('.')[0]
 
 
 def _number(name: str) -> str:
-  """Returns the last number in the name, '' where there is none."""
-  found = _DIGITS.search(_base(name))
-  return found[1].lstrip('0') or '0' if found else ''
+  """Returns a number for COCO's and UNITER's full names, else the stem."""
+  stem = _stem(name)
+  if match := _FULL.fullmatch(stem):
+    return str(int(match[1]))
+  match = _PLAIN.fullmatch(stem)
+  return (match[1] or '') + match[2] if match else stem
 
 
-# What is compared: of an image in the annotations, of a name in the file. The
-# closest comes first; each but the first can hold for several images.
-_Shorten = Callable[[str], str]
-_NUMBER = 'number'
-_RULES: dict[str, tuple[_Shorten, _Shorten]] = {
-    'name': (str, str), 'name without ending': (_stem, _stem),
-    'name without folder and case': (_base, _base),
-    'name up to the first dot': (_cut, _base), _NUMBER: (_number, _number)}
+def _rules(images: Sequence[str], names: Sequence[str]) -> list[_Rule]:
+  """Returns the rules for two lists, the closest first."""
+  stem, of_name = _Rule('name without ending and case', _stem, _stem), _stem
+  plain = [all(map(_is_number, map(_stem, found))) for found in (images, names)]
+  if any(plain):
+    # One list has numbers and nothing else: so they are all that can be meant.
+    of_name = _number
+    if all(map(_is_number, images)):
+      # Not files but rows of a table, which the file may count behind a word.
+      prefix = _prefix(list(map(_stem, names)))
+      def of_name(name):
+        return _number(_stem(name).removeprefix(prefix))
+    stem = _Rule('number', _number, of_name)
+  return [_Rule('spelling', _spelling, _spelling), stem,
+          _Rule('name without folder', stem.of_image, of_name,
+                has_folders=False),
+          _Rule('name up to the first dot', _cut, _stem,
+                has_folders=False)]
+
+
+def _is_number(name: str) -> bool:
+  return name.isascii() and name.isdigit()
+
+
+def _prefix(stems: Sequence[str]) -> str:
+  """Returns what stands before the number in all names, '' if they differ."""
+  prefix = os.path.commonprefix(stems).rstrip('0123456789')
+  is_shared = all(_is_number(stem.removeprefix(prefix)) for stem in stems)
+  return prefix if is_shared else ''
 
 
 class Index:
@@ -54,54 +104,73 @@ class Index:
 
   Attributes:
     places: name → place.
-    duplicates: names that came again; the first place counts.
-    matched: rule → how many images it found.
+    repeated: name → its further places, where it came again.
+    matched: rule → how many images it found, in the last `match`.
+    ambiguous: images that met a name in it, but not alone or not only that.
   """
 
   def __init__(self, entries: Iterable[contract.Entry]):
     self.places: dict[str, Any] = {}
-    self.duplicates: list[str] = []
+    self.repeated: dict[str, list[Any]] = {}
     self.matched: Counter[str] = Counter()
+    self.ambiguous: set[str] = set()
     for name, place in entries:
       if name in self.places:
-        self.duplicates.append(name)
+        self.repeated.setdefault(name, []).append(place)
       else:
         self.places[name] = place
 
   def match(self, image_ids: Iterable[str]) -> dict[str, Any]:
     """Returns {image id: place} of the images that are found.
 
-    Rules are tried one after the other, from equal names to equal numbers, on
-    what is left: images that have no place, and places that have no image. A
-    rule that gives two images the same place, or two places to an image, gives
-    neither: names with dots, which mmf cuts, would get each other's features.
+    Args:
+      image_ids: all images of the dataset.
     """
-    found: dict[str, Any] = {}
+    # Equal names are the same image. The closest rule by which any image meets
+    # a name is how the file was written, and the only one that is used: what it
+    # leaves over on both sides does not belong together. Where it cannot tell
+    # two images apart, or two names, none of them is found.
     images, names = list(dict.fromkeys(image_ids)), list(self.places)
-    for rule, (of_image, of_name) in _RULES.items():
-      if not images or not names:
+    found = {image: image for image in images if image in self.places}
+    self.matched = Counter({_EQUAL: len(found)} if found else {})
+    self.ambiguous = set()
+    for rule in _rules(images, names) if len(found) < len(images) else ():
+      pairs, ambiguous = _pairs(images, names, rule)
+      if found or pairs or ambiguous:
+        more = pairs.keys() - found.keys()
+        if more:
+          self.matched[rule.name] = len(more)
+        found |= pairs
+        self.ambiguous = ambiguous - found.keys()
         break
-      by_key = _unique(names, of_name)
-      pairs = {image: by_key[key]
-               for key, image in _unique(images, of_image).items()
-               if key and image is not None and by_key.get(key) is not None}
-      if rule == _NUMBER:  # cat_7 and dog_7 are not the same picture.
-        pairs = {image: name for image, name in pairs.items()
-                 if _base(image).isdigit() or _base(name).isdigit()}
-      found |= {image: self.places[name] for image, name in pairs.items()}
-      if pairs:
-        self.matched[rule] += len(pairs)
-      taken = set(pairs.values())
-      images = [image for image in images if image not in pairs]
-      names = [name for name in names if name not in taken]
-    return found
+    return {image: self.places[name] for image, name in found.items()}
 
 
-def _unique(names: Iterable[str], shorten: _Shorten,
-            ) -> dict[str, str | None]:
-  """Returns {key: name}, None where several names share the key."""
-  found: dict[str, str | None] = {}
+def _pairs(images: Iterable[str], names: Iterable[str], rule: _Rule,
+           ) -> tuple[dict[str, str], set[str]]:
+  """Returns {image: name} by a rule, and images that it cannot tell apart."""
+  images_by, names_by = (
+      _by_key(found, shorten, has_folders=rule.has_folders) for found, shorten in (
+          (images, rule.of_image), (names, rule.of_name)))
+  pairs, ambiguous = {}, set()
+  for key, same_images in images_by.items():
+    same_names = names_by.get(key, [])
+    if key and len(same_images) == len(same_names) == 1:
+      (image, path), (name, other) = same_images[0], same_names[0]
+      # Folders on both sides have to agree, as far as both have them.
+      if f'/{path}'.endswith(f'/{other}') or f'/{other}'.endswith(f'/{path}'):
+        pairs[image] = name
+    elif same_names:
+      ambiguous |= {image for image, _ in same_images}
+  return pairs, ambiguous
+
+
+def _by_key(names: Iterable[str], shorten: _Shorten, *, has_folders: bool,
+            ) -> dict[str, list[tuple[str, str]]]:
+  """Returns {key: [(name, what it was shortened to)]}."""
+  found: dict[str, list[tuple[str, str]]] = {}
   for name in names:
-    key = shorten(name)
-    found[key] = None if key in found else name
+    path = shorten(name)
+    key = path if has_folders else path.rpartition('/')[2]
+    found.setdefault(key, []).append((name, path))
   return found

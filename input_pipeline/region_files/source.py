@@ -15,8 +15,11 @@ import threading
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import file_names
 from input_pipeline import formats
 from input_pipeline.region_files import checks
 from input_pipeline.region_files import contract
@@ -63,12 +66,16 @@ def parts(name: str, path: str | os.PathLike) -> list[pathlib.Path]:
     UserError: there are none.
   """
   glob, path = module_of(name).GLOB, pathlib.Path(path)
+  folders = file_names.Folders()
+  path = folders.find(path.name, path.parent)
   if not path.exists():
-    raise errors.UserError(f'--features={path} does not exist')
+    raise errors.UserError(
+        f'--features={path} does not exist{folders.near(path)}')
   # An LMDB is a folder, with this file in it.
   if not glob or path.is_file() or (path / 'data.mdb').is_file():
     return [path]
-  found = sorted(path.glob(glob))
+  found = sorted(part for part in path.glob(glob)
+                 if not part.name.startswith('.'))
   if not found:
     raise errors.UserError(
         f'--features={path} is a folder without {glob} for {name}')
@@ -97,6 +104,8 @@ class RegionSource:
         self._readers.append(
             self._stack.enter_context(open_reader(name, part)))
       self._index = names_lib.Index(self._entries())
+      self._repeated = {repr(self._index.places[image]): places
+                        for image, places in self._index.repeated.items()}
     except BaseException:
       self.close()
       raise
@@ -114,8 +123,8 @@ class RegionSource:
 
   @property
   def duplicates(self) -> list[str]:
-    """Names that stand there more than once; the first one counts."""
-    return self._index.duplicates
+    """Names that stand there more than once."""
+    return list(self._index.repeated)
 
   def match(self, image_ids: Iterable[str]) -> dict[str, Any]:
     """Returns {image id: place} of the images that have regions here.
@@ -123,6 +132,16 @@ class RegionSource:
     Names are compared in several ways; see `names.Index.match`.
     """
     return self._index.match(image_ids)
+
+  @property
+  def matched(self) -> Counter[str]:
+    """Rule → how many images the last `match` found by it."""
+    return self._index.matched
+
+  @property
+  def ambiguous(self) -> set[str]:
+    """The images that `match` found more than one answer for."""
+    return self._index.ambiguous
 
   def unused(self, places: Iterable[Any]) -> list[str]:
     """Returns the images here that `match` gave no place for."""
@@ -139,9 +158,18 @@ class RegionSource:
     """Returns checked regions; see `checks.check`.
 
     Raises:
-      RowError: they cannot be used.
+      RowError: they cannot be used, or others have the same name.
       UserError: the file is damaged as a whole.
     """
+    regions = self._load(place)
+    for other in self._repeated.get(repr(place), ()):
+      # Tables have lines twice; but shards may each count their images from 0.
+      if not _equal(regions, self._load(other)):
+        raise contract.RowError(
+            'other features of the same name', self.where(other))
+    return regions
+
+  def _load(self, place: Any) -> contract.ImageRegions:
     number, inner = place
     reader = self._readers[number]
     with contract.refusing(reader.path, self.where(place)):
@@ -184,7 +212,7 @@ class RegionSource:
       found |= reader.found
     return {'format': self.name, 'images': self.num_images,
             'found': found, 'corrected': dict(self.notes),
-            'matched_by': dict(self._index.matched),
+            'matched_by': dict(self.matched),
             'files': [{'name': path.name, **_checksum(path)}
                       for path in self.paths]}
 
@@ -209,6 +237,11 @@ def read(name: str, path: str | os.PathLike) -> Iterator[contract.ImageRegions]:
               yield checks.check(reader.load(entry.place))[0]
           except contract.RowError as error:
             raise errors.UserError(f'{part}, {where}: {error}') from error
+
+
+def _equal(a: contract.ImageRegions, b: contract.ImageRegions) -> bool:
+  return all(np.array_equal(one, other)
+             for one, other in zip(a[1:], b[1:], strict=True))
 
 
 def _checksum(path: pathlib.Path) -> dict[str, Any]:

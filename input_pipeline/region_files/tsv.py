@@ -50,7 +50,8 @@ class Reader(contract.Reader):
               f'{self.path}: row {row} is longer than {contract.MAX_BYTES:,} '
               'bytes')
         if line.strip():
-          name = line[:line.find(b'\t')].decode('utf-8', 'replace')
+          # Names that are no UTF-8 stay apart from each other.
+          name = line[:line.find(b'\t')].decode('utf-8', 'surrogateescape')
           yield contract.Entry(name.strip(), [row, start, len(line)])
         start += len(line)
 

@@ -1,0 +1,82 @@
+"""Names of files as people and lists write them, and the files they mean.
+
+The same name comes composed (NFC) from one system and decomposed (NFD) from
+another, and with `\\` or `./` in it. Names that differ in case are different
+files here: they are told, never taken.
+"""
+
+import itertools
+import os
+import pathlib
+import unicodedata
+
+
+def normal(name: str) -> str:
+  """Returns the form in which names are compared: NFC, `/`, no `.` parts."""
+  return pathlib.PurePosixPath(
+      unicodedata.normalize('NFC', name).replace('\\', '/')).as_posix()
+
+
+class Folders:
+  """Folders, each listed once, and not before a name in it is missed."""
+
+  def __init__(self) -> None:
+    # Folder → normal form → names; folder → case-folded stem → names.
+    self._names: dict[pathlib.Path, dict[str, list[str]]] = {}
+    self._alike: dict[pathlib.Path, dict[str, list[str]]] = {}
+
+  def find(self, name: str, *folders: pathlib.Path) -> pathlib.Path:
+    """Returns the file that a name means, below the first folder that has it.
+
+    Equal names come first; then that one file whose name has the same normal
+    form. Where there is none, or more than one, the path as it was named.
+    """
+    named = [folder / name for folder in folders]
+    for path in itertools.chain(named, (
+        self._of_normal_form(name, folder) for folder in folders)):
+      # Not pathlib's: that raises at NUL and at names that are too long.
+      if os.path.isfile(path):
+        return path
+    return next((path for path, folder in zip(named, folders, strict=True)
+                 if folder.is_dir()), named[-1])
+
+  def _of_normal_form(self, name: str, folder: pathlib.Path) -> pathlib.Path:
+    for part in pathlib.PurePosixPath(normal(name)).parts:
+      self._list(folder)
+      found = self._names[folder].get(part, [])
+      folder = folder / (found[0] if len(found) == 1 else part)
+    return folder
+
+  def near(self, path: pathlib.Path) -> str:
+    """Returns '; there is …' where names differ in case or ending alone."""
+    found = sorted(map(str, self._near(path)))
+    return f'; there is {" and ".join(map(repr, found))}' if found else ''
+
+  def _near(self, path: pathlib.Path) -> list[pathlib.Path]:
+    if path.parent == path:
+      return []
+    folders = ([path.parent] if os.path.isdir(path.parent)
+               else self._near(path.parent))
+    for folder in folders:
+      self._list(folder)
+    return [folder / name for folder in folders
+            for name in self._alike[folder].get(_alike(path.name), ())]
+
+  def _list(self, folder: pathlib.Path) -> None:
+    """Reads a folder, unless it was read before."""
+    if folder in self._names:
+      return
+    try:
+      found = sorted(os.listdir(folder))
+    except (OSError, ValueError):  # Not there or not readable; NUL in it.
+      found = []
+    names: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
+    for name in found:
+      names.setdefault(unicodedata.normalize('NFC', name), []).append(name)
+      alike.setdefault(_alike(name), []).append(name)
+    self._alike[folder], self._names[folder] = alike, names
+
+
+def _alike(name: str) -> str:
+  return pathlib.PurePosixPath(normal(name).casefold()).stem
