@@ -20,10 +20,12 @@ import tensorflow_datasets as tfds
 from input_pipeline import choices
 from input_pipeline import datasets
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
 from input_pipeline import quiet
 from input_pipeline import records
 from input_pipeline import regions
+from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.building import builder as builder_lib
 from input_pipeline.building import extracted
@@ -33,8 +35,8 @@ from input_pipeline.building import unfinished
 MANIFEST = 'manifest.json'
 # Share of a user's own items that may be unusable.
 MAX_BAD = 0.01
-# Those that a dataset in `raw_dir` is made of, beside the pictures.
-_TEXT_FILES = ('.jsonl', '.json', '.txt', '.gz', '.csv', '.tsv', '.pkl', '')
+# Networks that the project's own regions come from.
+_NETWORKS = ('efficientnet-lite0', 'centernet')
 
 
 def names() -> list[str]:
@@ -42,20 +44,48 @@ def names() -> list[str]:
   return sorted(m.name for m in pkgutil.iter_modules(datasets.__path__))
 
 
-def _options(builder_class, raw_dir: str, **options) -> dict[str, Any]:
-  """Returns what decides the records' content, as JSON can hold it."""
-  if options['features_format']:
-    options |= extracted.stamp(
-        options['features_format'], options['features'])
-  tokenizer = tokenizer_lib.load()
-  options |= {'version': str(builder_class.VERSION),
-              'tokenizer': tokenizer.sha256}
-  if raw_dir:
-    folder = pathlib.Path(raw_dir)
-    options |= {'raw_dir': str(folder.resolve()), 'changed': max(
-        (path.stat().st_mtime_ns for path in folder.rglob('*')
-         if path.suffix.lower() in _TEXT_FILES), default=0)}
-  return options
+def _key(builder_class, options: builder_lib.Options,
+         ) -> tuple[dict[str, Any], Any]:
+  """Returns what decides the records' content, as JSON holds it, and items.
+
+  The user's own files are known by the items that the dataset finds in them,
+  and by the pictures that these name. What is fetched is known by its version:
+  prepared data can be copied to where nothing can be fetched.
+  """
+  key: dict[str, Any] = {
+      name: getattr(options, name)
+      for name in ('limit', 'features', 'features_format', 'storage', 'strict')}
+  key |= {'version': str(builder_class.VERSION),
+          'tokenizer': tokenizer_lib.load().sha256,
+          'languages': sorted(set(options.languages))}
+  fetched: Sequence[str] = _NETWORKS
+  if options.features_format:
+    fetched = ()
+    key['features'] = extracted.fingerprint_of(
+        options.features_format, options.features)
+  items = None
+  if options.raw_dir:
+    items = builder_class.list_items(options)
+    # Links lead from the prepared data to the pictures' place.
+    key['raw_dir'] = str(pathlib.Path(options.raw_dir).resolve())
+    key['files'] = _files(options.raw_dir, items)
+    if isinstance(items, list):
+      key['items'] = fingerprint.of_rows(
+          item._replace(path='') if hasattr(item, 'path') else item
+          for item in items)
+  else:
+    fetched = sorted(sources.SOURCES)
+  return key | {'sources': fingerprint.of(sources.versions(fetched))}, items
+
+
+def _files(raw_dir: str, items: Any) -> str:
+  """Returns the digest of the items' pictures, or of all files."""
+  if not isinstance(items, list):  # Too many to be read for this.
+    return fingerprint.of_path(raw_dir)
+  folder = str(pathlib.Path(raw_dir))
+  return fingerprint.of_files(folder, [
+      str(item.path).removeprefix(f'{folder}/')
+      for item in items if hasattr(item, 'path')])
 
 
 def _is_complete(folder: pathlib.Path, options: Mapping[str, Any]) -> bool:
@@ -105,21 +135,20 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     extracted.check_flags(features, features_format, regions.EXTRACTORS)
   elif features_format or features != 'grid':
     raise errors.UserError(f'--features: {dataset} has no pictures')
-  options = _options(
-      module.Builder, raw_dir, limit=limit, languages=sorted(set(languages)),
-      features=features, features_format=features_format, storage=storage,
-      strict=strict)
+  options = builder_lib.Options(
+      raw_dir=raw_dir, languages=tuple(languages), limit=limit, strict=strict,
+      features=features, features_format=features_format, storage=storage)
   folder = pathlib.Path(data_dir) / dataset
-  if _is_complete(folder, options):
-    logging.info('%s is already prepared in %s', dataset, folder)
-    return folder
   try:
-    with unfinished.lock(folder):
-      if not _is_complete(folder, options):
-        _write(folder, module.Builder, options, builder_lib.Options(
-            raw_dir=raw_dir, languages=tuple(languages), limit=limit,
-            strict=strict, features=features, features_format=features_format,
-            storage=storage), beam, max_bad)
+    key, items = _key(module.Builder, options)
+    if _is_complete(folder, key):
+      logging.info('%s is already prepared in %s', dataset, folder)
+      return folder
+    with unfinished.lock(folder) as has_waited:
+      if has_waited:  # For hours, perhaps.
+        key, items = _key(module.Builder, options)
+      if not _is_complete(folder, key):
+        _write(folder, module.Builder, key, items, options, beam, max_bad)
   except OSError as error:
     raise errors.UserError(
         f'cannot prepare {dataset} in --data_dir={data_dir}: {error}. Shards '
@@ -129,7 +158,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
 
 
 def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
-           options: builder_lib.Options, beam: str,
+           items: Any, options: builder_lib.Options, beam: str,
            max_bad: float) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
@@ -139,6 +168,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   options.copies = partial if has_pictures else None
   try:
     builder = builder_class(options=options, data_dir=partial)
+    builder.listed = items if isinstance(items, list) else None
     with _quiet():
       builder.download_and_prepare(download_config=download_config)
     manifest = manifests.describe(builder, folder.name, key)
@@ -158,6 +188,9 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
                     folder / unfinished.SKIPPED)
+  if options.raw_dir and key['files'] != _files(options.raw_dir, items):
+    logging.warning('%s: files in %s changed while they were read; the same '
+                    'command prepares it again', folder.name, options.raw_dir)
 
 
 def _beam_config(options: str) -> tfds.download.DownloadConfig:

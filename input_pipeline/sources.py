@@ -3,7 +3,7 @@
 python -m input_pipeline.sources --list
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import errno
 import fcntl
@@ -36,6 +36,12 @@ def cache_dir() -> pathlib.Path:
         os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'm3p_jax'
   # Absolute, because the clients run in folders of their own.
   return root.expanduser().absolute()
+
+
+def versions(names: Iterable[str]) -> dict[str, list[str]]:
+  """Returns what tells one release of the sources from another."""
+  return {name: [SOURCES[name].package, SOURCES[name].version,
+                 SOURCES[name].sha256] for name in names}
 
 
 def fetch(name: str) -> pathlib.Path:

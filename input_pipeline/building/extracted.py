@@ -12,6 +12,7 @@ from PIL import Image
 
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline import regions
 from input_pipeline.region_files import checks
 from input_pipeline.region_files import contract
@@ -44,12 +45,11 @@ def check_flags(features: str, features_format: str,
     choices.check('--features', features, own)
 
 
-def stamp(features_format: str, features: str) -> dict[str, Any]:
-  """Returns what tells whether a file is the one that was read before."""
-  path = pathlib.Path(features).resolve()
-  return {'features': str(path),
-          'features_changed': [part.stat().st_mtime_ns for part in
-                               source_lib.parts(features_format, path)]}
+def fingerprint_of(features_format: str, features: str) -> str:
+  """Returns what tells whether the files are those that were read before."""
+  return fingerprint.of([
+      [part.name, fingerprint.of_path(part)]
+      for part in source_lib.parts(features_format, features)])
 
 
 class ExtractedRegions:

@@ -60,6 +60,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     options: how it is prepared.
     reports: split → what was written and what was left out.
     tokenizer: of the model.
+    listed: its items, where `list_items` has found them already.
   """
   # A change of a dataset's records takes a new version: old ones are remade.
   VERSION = tfds.core.Version('1.2.0')
@@ -74,12 +75,23 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     super().__init_subclass__(**kwargs)
 
   def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
+    self._begin(options)
+    self.tokenizer = tokenizer_lib.load()
+    super().__init__(data_dir=data_dir)
+
+  def _begin(self, options: Options) -> None:
     self.options = options
     self.reports: dict[str, shards.Report] = {}
-    self.tokenizer = tokenizer_lib.load()
     self.bar = tqdm.tqdm(disable=True)
+    self.listed: list[Any] | None = None
     self._is_checked = False
-    super().__init__(data_dir=data_dir)
+
+  @classmethod
+  def list_items(cls, options: Options) -> Iterable[Any]:
+    """Returns `items()` without an extractor, features or a place to write."""
+    builder = cls.__new__(cls)
+    builder._begin(options)
+    return builder.items()
 
   def items(self) -> Iterable[Any]:
     """Returns the dataset's items; overridden by each dataset.
@@ -119,7 +131,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def chosen_items(self) -> tuple[Iterable[Any], int | None]:
     """Returns the items that the options ask for, and their number if known.
     """
-    items, limit = self.items(), self.options.limit
+    items, limit = self.listed or self.items(), self.options.limit
     if not isinstance(items, list):
       self.check_items(self.items())
       return (itertools.islice(items, limit) if limit else items), None

@@ -21,11 +21,16 @@ _OPTIONS = 'options.json'
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path):
-  """Lets one process at a time prepare a folder."""
+  """Lets one process at a time prepare a folder; gives whether it waited."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   with open(folder.with_name(f'.{folder.name}.lock'), 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+    has_waited = False
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      has_waited = True
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield has_waited
 
 
 def begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:

@@ -1,0 +1,123 @@
+"""What results are known by: digests of the files and options they come from.
+
+A result is kept with the digest of everything that it was made from; where
+that is another one now, it is made again. Pictures are never read: a file is
+known by name, size, time and, where links lead to it, by where it lies; a
+small one that is no picture is known by what it holds.
+"""
+
+from collections.abc import Iterable, Iterator
+import functools
+import hashlib
+import json
+import mimetypes
+import os
+import stat
+from typing import Any
+
+# Files up to this size are read: lists, captions, JSON.
+_SMALL_BYTES = 2**16
+# LMDB writes it whenever somebody reads.
+_NO_DATA = ('lock.mdb',)
+
+Path = str | os.PathLike[str]
+
+
+def of(value: Any) -> str:
+  """Returns 16 hexadecimal digits of a JSON value."""
+  return of_rows([value])
+
+
+def of_rows(rows: Iterable[Any]) -> str:
+  """Returns the digest of JSON values, which may be millions."""
+  digest = hashlib.sha256()
+  for row in rows:
+    digest.update(json.dumps(row, sort_keys=True).encode() + b'\n')
+  return digest.hexdigest()[:16]
+
+
+def of_files(folder: Path, names: Iterable[Path]) -> str:
+  """Returns the digest of files; one that is missing counts as missing.
+
+  Args:
+    folder: reached by whatever path, its files give the same digest.
+    names: of the files, below it.
+  """
+  real = functools.cache(os.path.realpath)
+  return of_rows(
+      _describe(os.path.join(folder, name), os.fspath(name), real(folder),
+                real, has_times=True)
+      for name in names)
+
+
+def of_path(path: Path, *, skip: Iterable[str] = (),
+            has_times: bool = True) -> str:
+  """Returns the digest of a file, or of all files in and below a folder.
+
+  Args:
+    path: links are followed; hidden files do not count.
+    skip: names of folders that do not count.
+    has_times: whether a file's time counts; without it a copy equals the
+      original, which is enough where names are never used twice.
+  """
+  folder, name = os.path.split(os.path.abspath(path))
+  if os.path.isdir(path):
+    folder, names = os.fspath(path), _walk(path, frozenset(skip))
+  else:
+    names = iter([name])
+  real = functools.cache(os.path.realpath)
+  return of_rows(
+      _describe(os.path.join(folder, name), name, real(folder), real,
+                has_times=has_times)
+      for name in names)
+
+
+def _walk(folder: Path, skip: frozenset[str]) -> Iterator[str]:
+  """Yields the files' names below the folder, those of each link once."""
+  seen, unreadable = set(), []
+  for root, folders, files in os.walk(
+      folder, followlinks=True, onerror=unreadable.append):
+    place = os.path.realpath(root)
+    is_known = place in seen  # A link into itself has no end.
+    seen.add(place)
+    folders[:] = () if is_known else sorted(
+        name for name in folders
+        if not name.startswith('.') and name not in skip)
+    for name in () if is_known else sorted(files):
+      if not name.startswith('.') and name not in _NO_DATA:
+        yield os.path.relpath(os.path.join(root, name), folder)
+  # Once they can be read, they are gone from this list.
+  yield from (f'{error.filename} unreadable' for error in unreadable)
+
+
+def _describe(path: str, name: str, folder: str, real, *,
+              has_times: bool) -> list[Any]:
+  """Returns what a file is known by.
+
+  Args:
+    path: of the file.
+    name: below the folder.
+    folder: without links.
+    real: `os.path.realpath`, which remembers folders.
+    has_times: see `of_path`.
+  """
+  place = os.path.join(real(os.path.dirname(path)), os.path.basename(path))
+  if os.path.islink(path):
+    place = os.path.realpath(path)
+  target = '' if place == os.path.normpath(
+      os.path.join(folder, name)) else place
+  try:
+    status = os.stat(path)
+  except (OSError, ValueError):  # A name can be none at all.
+    return [name, target, 'missing']
+  found: list[Any] = [name, target, status.st_size,
+                      status.st_mode & stat.S_IRUSR]
+  kind = mimetypes.guess_type(name)[0] or ''
+  if (stat.S_ISREG(status.st_mode) and status.st_size <= _SMALL_BYTES
+      and not kind.startswith('image/')):
+    try:
+      with open(path, 'rb') as file:
+        return [*found, hashlib.sha256(file.read()).hexdigest()]
+    except OSError:
+      return [*found, 'unreadable']
+  return [*found, status.st_mtime_ns] if has_times else found
