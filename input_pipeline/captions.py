@@ -6,6 +6,7 @@ and replaced by token ids; see `code_switch.py`.
 
 from collections.abc import Sequence
 import hashlib
+import re
 from typing import Any, NamedTuple
 import unicodedata
 
@@ -20,6 +21,8 @@ MAX_WORDS = 100
 # A suffix follows a word without a space: it is tokenised behind this letter,
 # which is one piece before any punctuation.
 _STEM = 'a'
+# Python splits at these controls too, which the tokenizer leaves out or keeps.
+_SPACES = re.compile(r'[^\S\v\x1c-\x1f\x85]+')
 
 
 class Word(NamedTuple):
@@ -27,6 +30,15 @@ class Word(NamedTuple):
   prefix: str
   core: str
   suffix: str
+
+
+def split_words(text: str) -> list[str]:
+  """Returns the words between what the tokenizer too takes for spaces.
+
+  >>> split_words(' one\u3000two\\x1f ')
+  ['one', 'two\\x1f']
+  """
+  return [word for word in _SPACES.split(text) if word]
 
 
 def split_word(word: str) -> Word:
@@ -79,8 +91,9 @@ class Encoder:
     Args:
       texts: (language, text) of each caption.
     """
-    self._meet({word for _, text in texts for word in text.split()})
-    return [self._caption(language, text.split()) for language, text in texts]
+    captions = [(language, split_words(text)) for language, text in texts]
+    self._meet({word for _, words in captions for word in words})
+    return [self._caption(language, words) for language, words in captions]
 
   def _meet(self, words: set[str]) -> None:
     new = sorted(words - self._met.keys())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,8 +27,10 @@ _LEAST = 3
 class CaptionSet:
   """The distinct captions of one language; N of them.
 
+  Captions that the tokenizer reads alike are one, see `store.Captions.form`.
+
   Attributes:
-    texts: the captions.
+    texts: the captions, as the first of those that are alike was written.
     token_ids_NL: int32 [N, L], `<s> ids </s> <pad>…`.
     text_mask_NL: bool [N, L], False at padding.
     groups: for each caption the numbers of the pictures that are right: those
@@ -85,10 +88,10 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   """
   pictures, captions = store.read_image_text(data_dir, dataset, split)
   num = min(limit or len(pictures.image_ids), len(pictures.image_ids))
-  by_language: dict[str, dict[str, list[int]]] = {}
+  by_language: dict[str, dict[tuple[bytes, str], list[int]]] = {}
   for row in np.flatnonzero(captions.picture_C < num).tolist():
     by_language.setdefault(captions.languages[row], {}).setdefault(
-        captions.texts[row], []).append(row)
+        captions.form(row), []).append(row)
   if tuple(languages) == (ALL,):
     languages = sorted(by_language)
   for language in languages:
@@ -127,13 +130,13 @@ def _width(pictures: store.Pictures, captions: store.Captions,
   return min(max_length, max_positions - num_regions)
 
 
-def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
+def _caption_set(rows_of: dict[Any, list[int]], captions: store.Captions,
                  members: dict[str, set[int]], groups: list[str],
                  max_length: int) -> CaptionSet:
   """Returns the captions of one language.
 
   Args:
-    rows_of: text → its rows in `captions`.
+    rows_of: distinct caption → its rows in `captions`.
     captions: all captions.
     members: group → its pictures.
     groups: the pictures' groups.
@@ -151,7 +154,8 @@ def _caption_set(rows_of: dict[str, list[int]], captions: store.Captions,
       id_counts_W[captions.word_splits[row]:captions.word_splits[row + 1]]
       .tolist() for row in first_N.numpy()]
   return CaptionSet(
-      texts=list(rows_of), word_lengths_N=word_lengths_N,
+      texts=[captions.texts[rows[0]] for rows in rows_of.values()],
+      word_lengths_N=word_lengths_N,
       num_cut=sum(sum(lengths) > max_length - 2 for lengths in word_lengths_N),
       token_ids_NL=token_ids_NL.numpy(),
       text_mask_NL=text_mask_NL.numpy(),

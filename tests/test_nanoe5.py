@@ -30,7 +30,8 @@ def _tiny_file() -> bytes:
   data = b'E5S1' + struct.pack('<I7ifi', 1, 32, 1, 1, 64, 2, 8, 2, 1e-12, 32)
   data += struct.pack('<5iQ', 2, 0, 2, 1, 3, len(blob))
   data += struct.pack('<3I', 0, 4, len(blob)) + struct.pack('<2f', -1.5, -2.)
-  data += blob + struct.pack('<iI', 0, 3) + b'map' + struct.pack('<i', 2)
+  data += blob + struct.pack('<iIIB2I', 1, 13, 0xbd, 2, 0x31, 0x32)
+  data += struct.pack('<i', 2)
   names = (b'norm', b'weights')
   start = len(data) + sum(2 + len(name) + 21 for name in names)
   data += struct.pack('<H4sBIQQ', 4, b'norm', 0, 2, start, 8)
@@ -52,6 +53,7 @@ def test_a_small_file_is_read(tmp_path):
   assert set(e5.config) == _CONFIG_KEYS
   assert e5.config['hidden'] == 32 and e5.config['mlp'] == 64
   assert e5.pieces == [('▁a', -1.5), ('ñ', -2.)]
+  assert e5.characters == {'½': '12'}
   assert e5.tensors == {'norm': 2, 'weights': 32}
   np.testing.assert_array_equal(e5.tensor('norm'), [.25, -3])
   np.testing.assert_array_equal(

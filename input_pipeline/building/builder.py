@@ -4,7 +4,7 @@ A dataset is a file in `datasets/` whose `Builder` says which items there are;
 reading, checking, tokenising and extracting happen here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import functools
 import os
 import pathlib
@@ -17,6 +17,7 @@ from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import records
 from input_pipeline import regions
+from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.building import copies
 from input_pipeline.building import extracted
 from input_pipeline.building import sharded_builder
@@ -68,7 +69,7 @@ class TextBuilder(sharded_builder.Builder, skip_registration=True):
 
   def make_records(self, items, report):
     """Yields the records of sentences."""
-    for batch in threads.batched(items, _SENTENCES):
+    for batch in threads.batched(self._readable(items, report), _SENTENCES):
       ids = self.tokenizer.encode_batch([item.text for item in batch])
       for item, item_ids in zip(batch, ids, strict=True):
         self.bar.update()
@@ -78,6 +79,15 @@ class TextBuilder(sharded_builder.Builder, skip_registration=True):
         report.languages.append(item.language)
         yield {'text_id': item.text_id, 'language': item.language,
                'text': item.text, 'ids': item_ids}
+
+  def _readable(self, items: Iterable[TextItem],
+                report: shards.Report) -> Iterator[TextItem]:
+    for item in items:
+      try:
+        tokenizer_lib.check_unicode(item.text)
+        yield item
+      except errors.RowError as error:
+        self.skip(report, f'{item.text_id} ({error.detail})', error.reason)
 
 
 class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
@@ -123,6 +133,8 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
       region_sets = self.extractor.extract([tile for _, tile, _ in batch])
       for (item, _, encoded), region_set in zip(
           batch, region_sets, strict=True):
+        report.max_class_id = max(
+            report.max_class_id, int(region_set.class_ids_R.max(initial=0)))
         report.languages += {caption['language'] for caption in encoded}
         yield self._record(item, encoded, region_set)
 
@@ -167,14 +179,18 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
   def _encode(self, item: ImageItem, report: shards.Report):
     kept = []
     for language, text in item.captions:
-      if not text.strip():
-        self.skip(report, f'{item.path} ({language})', 'empty caption')
-      elif len(text.split()) > captions_lib.MAX_WORDS:
-        self.skip(report, f'{item.path} ({language})',
-                  f'caption over {captions_lib.MAX_WORDS} words')
-      else:
+      try:
+        self._check_caption(text)
         kept.append((language, text))
+      except errors.RowError as error:
+        self.skip(report, f'{item.path} ({language})', error.reason)
     return self._encoder.encode(kept)
+
+  def _check_caption(self, text: str) -> None:
+    if not self.tokenizer.normalise(text):
+      raise errors.RowError('empty caption')
+    if len(captions_lib.split_words(text)) > captions_lib.MAX_WORDS:
+      raise errors.RowError(f'caption over {captions_lib.MAX_WORDS} words')
 
   def _record(self, item, encoded, region_set):
     return {

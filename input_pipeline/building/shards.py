@@ -44,12 +44,14 @@ class Report:
     num_bytes: of the records.
     languages: found in the records.
     skipped: (item, reason) of each thing left out.
+    max_class_id: of the regions in the records.
   """
   num_items: int = 0
   num_records: int = 0
   num_bytes: int = 0
   languages: list[str] = dataclasses.field(default_factory=list)
   skipped: list[list[str]] = dataclasses.field(default_factory=list)
+  max_class_id: int = 0
 
 
 # (items, report) → records; fills in the languages and what was left out.
@@ -170,4 +172,5 @@ def _add(reports: Sequence[Report]) -> Report:
       sum(report.num_records for report in reports),
       sum(report.num_bytes for report in reports),
       sorted({name for report in reports for name in report.languages}),
-      [row for report in reports for row in report.skipped])
+      [row for report in reports for row in report.skipped],
+      max((report.max_class_id for report in reports), default=0))

@@ -6,6 +6,7 @@ two splits ("Ein Rentier." for a reindeer and a caribou), it stays in `test`
 first, then in `validation`, and is left out of the others.
 """
 
+from collections.abc import Callable
 import pathlib
 import random
 
@@ -41,15 +42,21 @@ def assign_splits(captions: list[str]) -> dict[str, str]:
           for i, caption in enumerate(distinct)}
 
 
-def drop_shared(items: list[builder.ImageItem]) -> list[builder.ImageItem]:
-  """Returns the items without captions that another split has."""
+def drop_shared(items: list[builder.ImageItem],
+                form: Callable[[str], str]) -> list[builder.ImageItem]:
+  """Returns the items without captions that another split has.
+
+  Args:
+    items: of all splits.
+    form: what captions are compared by.
+  """
   owner: dict[tuple[str, str], str] = {}
   for split in ('train', 'validation', 'test'):
-    owner |= {caption: split for item in items if item.split == split
-              for caption in item.captions}
+    owner |= {(code, form(text)): split for item in items
+              if item.split == split for code, text in item.captions}
   return [item._replace(captions=[
-      caption for caption in item.captions if owner[caption] == item.split])
-          for item in items]
+      (code, text) for code, text in item.captions
+      if owner[code, form(text)] == item.split]) for item in items]
 
 
 class Builder(builder.ImageTextBuilder):
@@ -68,13 +75,14 @@ class Builder(builder.ImageTextBuilder):
       if name.startswith('symbols/') or not existing or not captions.get('en'):
         continue
       stamps.append((name, existing[0], captions))
-    splits = assign_splits([captions['en'] for *_, captions in stamps])
+    form = self.tokenizer.normalise
+    splits = assign_splits([form(captions['en']) for *_, captions in stamps])
     items = [
         builder.ImageItem(
             image_id=name, path=path,
-            split=splits[captions['en']],
-            group=group_name(captions['en']),
+            split=splits[form(captions['en'])],
+            group=group_name(form(captions['en'])),
             captions=[(code, captions[theirs])
                       for theirs, code in codes.items() if theirs in captions])
         for name, path, captions in stamps]
-    return drop_shared(items)
+    return drop_shared(items, form)

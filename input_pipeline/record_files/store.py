@@ -8,6 +8,7 @@ W words.
 
 import os
 from typing import Any, NamedTuple
+import unicodedata
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import errors
 from input_pipeline import quiet
 from input_pipeline import records
+from input_pipeline import tokenizer
 from input_pipeline.record_files import prepared
 from input_pipeline.record_files import record_index
 
@@ -75,6 +77,18 @@ class Captions(NamedTuple):
   ids: Ragged
   prefix_ids: Ragged
   suffix_ids: Ragged
+
+  def form(self, row: int) -> tuple[bytes, str]:
+    """Returns what a caption is compared by: what its tokenizer made of it.
+
+    Equal ids are equal texts in the tokenizer's own form, whichever accents,
+    widths and spaces they were written with. Unknown characters share an id:
+    where there are any, the text counts as well.
+    """
+    first, last = self.ids.splits[self.word_splits[row:row + 2]]
+    ids = self.ids.values[first:last]
+    unknown = self.texts[row] if (ids == tokenizer.UNK).any() else ''
+    return ids.tobytes(), unicodedata.normalize('NFKC', unknown)
 
 
 class CaptionWords(NamedTuple):

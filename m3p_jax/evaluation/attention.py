@@ -73,11 +73,11 @@ def collect(engine: engines.Engine, retrieval_set: evaluation_set.RetrievalSet,
 def _words(captions: evaluation_set.CaptionSet, index: int,
            weights_LR: np.ndarray) -> list[dict[str, Any]]:
   """Returns the longest words in their order, and where they look."""
-  words = captions.texts[index].split()
+  words = captions.texts[index].split(' ')
   lengths = captions.word_lengths_N[index]
   ends = 1 + np.cumsum(lengths)  # After `<s>`.
   shown = sorted(sorted(range(len(words)), key=lambda i: -len(words[i]))
                  [:_WORDS])
   return [{'word': words[i], 'weights': weights_LR[
       ends[i] - lengths[i]:ends[i]].mean(0).tolist()}
-          for i in shown if ends[i] <= len(weights_LR)]
+          for i in shown if lengths[i] and ends[i] <= len(weights_LR)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 import dataclasses
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -109,17 +108,9 @@ def check_data(weights: Weights, data_dir: str | pathlib.Path,
   """Checks that a prepared dataset is what the weights were made to read.
 
   Raises:
-    UserError: it is not prepared, or with another tokenizer or extractor.
+    UserError: it is not prepared, or with another tokenizer or extractor, or
+      it holds what the model has no room for.
   """
-  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
-  if not path.exists():
-    raise errors.UserError(
-        f'{path}: not there; prepare it with `python -m '
-        f'input_pipeline.prepare --dataset={dataset} --data_dir={data_dir}`')
-  content = json.loads(path.read_text())
-  for key in start.INPUT_KEYS:
-    expected = weights.manifest.get(key)
-    if None not in (expected, content.get(key)) and content[key] != expected:
-      raise errors.UserError(
-          f'{key} in {path} is {content[key]}, but the weights of '
-          f'{weights.path} were trained with {expected}')
+  content, path = start.read_manifest(data_dir, dataset)
+  start.check_inputs(content, weights.manifest, path, weights.path)
+  start.check_fit(weights.config, content, path, weights.path)

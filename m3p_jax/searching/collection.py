@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -73,10 +74,13 @@ def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
   pictures = join.pictures(
       [dataset] * len(parts), [part for part, _ in parts])
   captions: dict[str, dict[str, list[int]]] = {}
+  # What the tokenizer reads alike is one caption, as it was first written.
+  first_of: dict[Any, str] = {}
   first = 0
   for part, written in parts:
-    for picture, language, text in zip(
-        written.picture_C, written.languages, written.texts, strict=True):
+    for row, (picture, language, text) in enumerate(zip(
+        written.picture_C, written.languages, written.texts, strict=True)):
+      text = first_of.setdefault((language, *written.form(row)), text)
       captions.setdefault(language, {}).setdefault(text, []).append(
           first + int(picture))
     first += len(part.image_ids)

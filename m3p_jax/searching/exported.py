@@ -130,12 +130,20 @@ class Source(collection_lib.Source):
     Raises:
       UserError: they are not there.
     """
-    path = pathlib.Path(checkpoint or _read_manifest(self.folder)['checkpoint'])
+    manifest = _read_manifest(self.folder)
+    path = pathlib.Path(checkpoint or manifest['checkpoint'])
     if not path.is_dir():
       raise errors.UserError(
           f'{self.folder / MANIFEST} names the checkpoint {path}, which is '
           'not there; say where it is: load(path, checkpoint=DIR)')
-    return weights_lib.load(path)
+    weights = weights_lib.load(path)
+    made = [manifest['step'], manifest['embedding_dim']]
+    found = [weights.step, weights.config.embedding_dim]
+    if made != found:
+      raise errors.UserError(
+          f'{path}: step and width of the shared space are {found}, but '
+          f'{self.folder / VECTORS} was made with {made}')
+    return weights
 
   def settings(self) -> rankings.Settings:
     """Returns how to re-rank."""

@@ -18,6 +18,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import writing
+from m3p_jax.training import start
 
 _BOS, _PAD, _EOS = 0, 1, 2
 # Pictures in one call of the network: a search brings one, seldom many.
@@ -135,6 +136,10 @@ class Reader:
       raise errors.UserError(
           f'the tokenizer here has sha256 {loaded.sha256}, the one of '
           f'{self._weights.path} {expected}')
+    start.check_fit(
+        self._weights.config,
+        {'tokenizer': {'vocab_size': tokenizer.VOCAB_SIZE}}, 'this package',
+        self._weights.path)
     return loaded
 
   @functools.cached_property
@@ -148,6 +153,9 @@ class Reader:
       raise errors.UserError(
           f'{self._weights.path} was trained on features of {expected}; new '
           f'pictures are read by {extractor.manifest}')
+    start.check_fit(
+        self._weights.config, {'feature_extractor': extractor.manifest},
+        f'the extractor {extractor.manifest["name"]!r}', self._weights.path)
     return extractor
 
   def _language_ids(self, language: str | None,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 import itertools
 from typing import NamedTuple
+import unicodedata
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import languages
@@ -39,7 +40,7 @@ class Guesser:
     """Args: `texts` are the captions of each language."""
     self._words, self._scripts, self._letters = {}, {}, {}
     for language, captions in texts.items():
-      captions = list(captions)
+      captions = list(map(_form, captions))
       self._words[language] = {
           word for text in captions for word in _words(text)}
       self._letters[language] = set(itertools.chain.from_iterable(captions))
@@ -52,6 +53,7 @@ class Guesser:
     Where no word is known, a language stands there only if it is the only one
     of the collection in that script.
     """
+    query = _form(query)
     script = writing.main_script(query)
     fitting = [language for language, own in self._scripts.items()
                if script and (own == script or (
@@ -70,6 +72,11 @@ class Guesser:
       fitting = [language for language in fitting if best
                  and known[language] == best]
     return Guess(tuple(fitting) if len(fitting) <= _MOST else (), script)
+
+
+def _form(text: str) -> str:
+  # As the tokenizer reads it, composed: Macs type and name files decomposed.
+  return unicodedata.normalize('NFKC', text)
 
 
 def _words(text: str) -> list[str]:

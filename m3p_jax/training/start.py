@@ -1,6 +1,6 @@
 """Where a run starts: its geometry, first parameters and manifest."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -32,7 +32,7 @@ ModelConfig = model_config_lib.ModelConfig
 # Model keys that change no parameter: the config's own values are taken.
 FREE_KEYS = ('dropout', 'attention_dropout', 'dtype', 'remat', 'platform')
 # Parts of a manifest that a model's inputs must share with its weights'.
-INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation')
+INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation', 'class_ids')
 
 
 class Start(NamedTuple):
@@ -77,7 +77,8 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   """
   asked = model_config(config)
   languages = tuple(config.data.languages)
-  manifest = data_manifest(config)
+  manifests = data_manifests(config)
+  manifest = common_manifest(manifests)
   steps = checkpoint.steps(workdir / 'checkpoints')
   path, source = None, 'fresh'
   if steps:
@@ -91,9 +92,12 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
     asked = _geometry(asked, saved_config, path, given)
-    _check_manifest(manifest, saved, path)
+    check_inputs(manifest, saved, 'the prepared data', path)
     if asked.num_languages > 1:
       languages = _saved_languages(languages, saved, path)
+  for content, where in manifests:
+    check_fit(asked, content, where, source,
+              classes=_predicts_classes(config.tasks))
   return Start(asked, languages,
                manifest | {'languages': list(languages)}, source)
 
@@ -176,33 +180,111 @@ def use_compilation_cache() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
 
 
-def data_manifest(config: ConfigDict) -> dict[str, Any]:
-  """Returns what the prepared datasets of the run's streams agree on.
+def data_manifests(config: ConfigDict,
+                   ) -> list[tuple[dict[str, Any], pathlib.Path]]:
+  """Returns (manifest, path) of the datasets of the run's streams.
 
   Raises:
-    UserError: a dataset is not prepared, or two were prepared differently.
+    UserError: a dataset is not prepared.
   """
-  manifest, first = {}, {}
-  streams = {task.stream for task in config.tasks.values()}
-  for stream in sorted(streams):
-    for dataset in config.data[stream].datasets:
-      path = pathlib.Path(config.data.data_dir) / dataset / 'manifest.json'
-      if not path.exists():
+  streams = sorted({task.stream for task in config.tasks.values()})
+  return [read_manifest(config.data.data_dir, dataset) for stream in streams
+          for dataset in config.data[stream].datasets]
+
+
+def read_manifest(data_dir: str | pathlib.Path, dataset: str,
+                  ) -> tuple[dict[str, Any], pathlib.Path]:
+  """Returns (manifest, path) of a prepared dataset, classes as they were read.
+
+  Raises:
+    UserError: it is not prepared.
+  """
+  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  if not path.exists():
+    raise errors.UserError(
+        f'{path}: not there; prepare it with `python -m '
+        f'input_pipeline.prepare --dataset={dataset} --data_dir={data_dir}`')
+  content = json.loads(path.read_text())
+  # What a file of regions told of itself, which its format leaves open.
+  found = content.get('features', {}).get('found', {})
+  return content | {'class_ids': found.get('class_ids')}, path
+
+
+def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
+                    ) -> dict[str, Any]:
+  """Returns what all prepared datasets agree on.
+
+  Raises:
+    UserError: two were prepared differently.
+  """
+  manifest: dict[str, Any] = {}
+  first: dict[str, pathlib.Path] = {}
+  for content, path in manifests:
+    for key in INPUT_KEYS:
+      value = content.get(key)
+      if value is None:  # A text has no region features.
+        continue
+      if manifest.setdefault(key, value) != value:
         raise errors.UserError(
-            f'{path}: not there; prepare it with `python -m '
-            f'input_pipeline.prepare --dataset={dataset} '
-            f'--data_dir={config.data.data_dir}`')
-      content = json.loads(path.read_text())
-      for key in INPUT_KEYS:
-        value = content.get(key)
-        if value is None:  # A text has no region features.
-          continue
-        if manifest.setdefault(key, value) != value:
-          raise errors.UserError(
-              f'{key} of {path} is {value}, but of {first[key]} '
-              f'{manifest[key]}: prepare them alike')
-        first.setdefault(key, path)
+            f'{key} of {path} is {value}, but of {first[key]} '
+            f'{manifest[key]}: prepare them alike')
+      first.setdefault(key, path)
   return manifest
+
+
+def check_inputs(found: Mapping[str, Any], saved: Mapping[str, Any],
+                 where: Any, path: pathlib.Path) -> None:
+  """Raises UserError where data were made by other means than the weights'.
+
+  Args:
+    found: manifest of the data.
+    saved: manifest of the weights; what it does not name is not compared.
+    where: what the data are called.
+    path: of the weights.
+  """
+  for key in INPUT_KEYS:
+    ours, theirs = found.get(key), saved.get(key)
+    if None not in (ours, theirs) and ours != theirs:
+      raise errors.UserError(
+          f'{key} of {where} is {ours}, but the weights of {path} were trained '
+          f'with {theirs}')
+
+
+def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,
+              source: Any, *, classes: bool = False) -> None:
+  """Raises UserError where data hold what the model has no room for.
+
+  JAX would take the last row of a table for every number beyond it.
+
+  Args:
+    config: geometry.
+    content: manifest of the data; old ones do not name all sizes.
+    where: what the data are called.
+    source: what the weights are called.
+    classes: whether the classes of regions are predicted.
+  """
+  ids = content.get('tokenizer', {}).get('vocab_size', 0)
+  if config.vocab_size < ids:
+    raise errors.UserError(
+        f'model.vocab_size is {config.vocab_size:,} ({source}), but the '
+        f'tokenizer of {where} has {ids:,} ids; allowed: as many rows, or more')
+  width = (content.get('feature_extractor') or {}).get(
+      'feature_dim', config.region_feature_dim)
+  if config.region_feature_dim != width:
+    raise errors.UserError(
+        f'model.region_feature_dim is {config.region_feature_dim:,} ({source}),'
+        f' but the regions of {where} have {width:,} numbers; allowed: as many')
+  last = content.get('max_class_id', 0)
+  if classes and last >= config.num_region_classes:
+    raise errors.UserError(
+        f'model.num_region_classes is {config.num_region_classes:,} ({source}),'
+        f' but the regions of {where} have classes up to {last:,}; allowed: up '
+        f'to {config.num_region_classes - 1:,}, where 0 is the background')
+
+
+def _predicts_classes(tasks: ConfigDict) -> bool:
+  return any(config_check.find_loss(name, task).__module__.endswith(
+      '.masked_region') for name, task in tasks.items())
 
 
 def _geometry(asked: ModelConfig, saved: ModelConfig, path: pathlib.Path,
@@ -219,15 +301,6 @@ def _geometry(asked: ModelConfig, saved: ModelConfig, path: pathlib.Path,
     logging.warning('%s: the checkpoint decides', message)
   return dataclasses.replace(
       saved, **{name: getattr(asked, name) for name in FREE_KEYS})
-
-
-def _check_manifest(manifest: Mapping[str, Any], saved: Mapping[str, Any],
-                    path: pathlib.Path) -> None:
-  for key in INPUT_KEYS:
-    if key in manifest and saved.get(key, manifest[key]) != manifest[key]:
-      raise errors.UserError(
-          f'{key} of the prepared data is {manifest[key]}, but the weights of '
-          f'{path} were trained with {saved[key]}')
 
 
 def _saved_languages(languages: tuple[str, ...], saved: Mapping[str, Any],
