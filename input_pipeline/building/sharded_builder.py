@@ -59,6 +59,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   Attributes:
     options: how it is prepared.
     reports: split → what was written and what was left out.
+    totals: split → items before any was left out; empty where it is unknown.
     tokenizer: of the model.
   """
   # A change of a dataset's records takes a new version: old ones are remade.
@@ -76,6 +77,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
     self.options = options
     self.reports: dict[str, shards.Report] = {}
+    self.totals: Counter[str] = Counter()
     self.tokenizer = tokenizer_lib.load()
     self.bar = tqdm.tqdm(disable=True)
     self._is_checked = False
@@ -128,6 +130,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
       raise errors.UserError(f'{self.name}: {repeated[0]!r} stands there '
                              'twice; allowed: one item an id')
     self.check_items(items)
+    self.totals = Counter(item.split for item in items)
     if limit:
       items = items[::max(1, len(items) // limit)][:limit]
     hasher = hashing.Hasher('train')
