@@ -13,6 +13,7 @@ from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import examples
 from input_pipeline import phrases
+from input_pipeline.record_files import prepared
 from input_pipeline.record_files import store
 from m3p_jax import batch as batch_lib
 
@@ -60,11 +61,13 @@ class RetrievalSet:
     groups: names of the groups of pictures that share right answers.
     regions: all pictures, as NumPy arrays.
     captions: language → its captions.
+    left_out: pictures that preparation left out of the split.
   """
   image_ids: list[str]
   groups: list[str]
   regions: batch_lib.Regions
   captions: dict[str, CaptionSet]
+  left_out: int = 0
 
 
 def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
@@ -102,6 +105,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   for picture, group in enumerate(pictures.groups[:num]):
     members.setdefault(group, set()).add(picture)
   return RetrievalSet(
+      left_out=prepared.left_out(data_dir, dataset, split),
       image_ids=pictures.image_ids[:num], groups=pictures.groups[:num],
       regions=batch_lib.Regions(
           pictures.image_id_N[:num], pictures.features_NRF[:num],

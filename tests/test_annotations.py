@@ -1,8 +1,5 @@
 """Captions in the files that their authors publish, as items."""
 
-import csv
-import gzip
-import importlib
 import json
 import pathlib
 import pickle
@@ -10,56 +7,23 @@ import pickle
 import pytest
 
 from input_pipeline import errors
-from input_pipeline.building import builder
+from tests import caption_trees
 
-
-def _items(name, raw_dir, *wanted, strict=False):
-  """Returns {image id: (split, captions)} of a dataset."""
-  module = importlib.import_module(f'input_pipeline.datasets.{name}')
-  made = module.Builder.__new__(module.Builder)
-  made.options = builder.Options(
-      raw_dir=str(raw_dir), languages=wanted, strict=strict)
-  items = list(made.items())
-  assert len({item[0] for item in items}) == len(items)
-  if issubclass(module.Builder, builder.TextBuilder):
-    return items
-  return {item.image_id: (item.split, item.captions) for item in items}
-
-
-def _write(path: pathlib.Path, *lines: str) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  data = '\n'.join([*lines, '']).encode()
-  path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
-
-
-def _jsonl(path: pathlib.Path, *rows: dict) -> None:
-  _write(path, *(json.dumps(row) for row in rows))
+_items = caption_trees.items
+_write = caption_trees.write
+_jsonl = caption_trees.jsonl
+_karpathy = caption_trees.karpathy
 
 
 @pytest.fixture
 def multi30k(tmp_path):
-  data = tmp_path / 'data'
-  for split, names in (('train', ('1.jpg', '2.jpg')), ('val', ('3.jpg',)),
-                       ('test_2016_flickr', ('4.jpg',)),
-                       ('test_2017_mscoco', ('COCO_9.jpg#12',))):
-    _write(data / 'task1' / 'image_splits' / f'{split}.txt', *names)
-    for code in ('en', 'de', 'fr', 'cs'):
-      _write(data / 'task1' / 'raw' / f'{split}.{code}.gz',
-             *(f'{code} {name}' for name in names))
-  for split, names in (('train', ('1.jpg', '2.jpg')), ('val', ('3.jpg',)),
-                       ('test_2016', ('4.jpg',))):
-    _write(data / 'task2' / 'image_splits' / f'{split}_images.txt', *names)
-    for number in range(1, 6):
-      for code in ('en', 'de'):
-        _write(data / 'task2' / 'raw' / f'{split}.{number}.{code}.gz',
-               *(f'{code} {number} {name}' for name in names))
-  return tmp_path
+  return caption_trees.multi30k(tmp_path)
 
 
 def test_multi30k(multi30k):
   one = _items('multi30k_task1', multi30k)
   assert [split for split, _ in one.values()] == [
-      'train', 'train', 'validation', 'test']
+      'train', 'train', 'validation', 'test', 'test', 'test']
   assert sorted(one['2.jpg'][1]) == [
       (code, f'{code} 2.jpg') for code in ('cs', 'de', 'en', 'fr')]
   two = _items('multi30k_task2', multi30k / 'data' / 'task2', 'de')
@@ -76,13 +40,6 @@ def test_multi30k_with_a_line_too_few(multi30k):
   with pytest.raises(errors.UserError, match=r'train\.cs\.gz has 1 lines; '
                      'allowed: 2, as images'):
     _items('multi30k_task1', multi30k)
-
-
-def _karpathy(path, rows):
-  path.write_text(json.dumps({'images': [
-      {'filepath': 'val2014', 'filename': name, 'cocoid': number,
-       'split': split, 'sentences': [{'raw': f'{name} {i}'} for i in range(5)]}
-      for name, number, split in rows]}))
 
 
 def test_karpathy_and_what_follows_its_splits(tmp_path):
@@ -129,37 +86,6 @@ def test_captions_in_a_pickle_are_text_only(tmp_path):
     path.write_bytes(content)
     with pytest.raises(errors.UserError, match=rf'flicker\.de\.pkl.*{message}'):
       _items('m3p_flickr30k', tmp_path)
-
-
-def test_coco_cn(tmp_path):
-  for split, names in (('train', 'a'), ('val', 'b'), ('test', 'c')):
-    _write(tmp_path / f'coco-cn_{split}.txt', *names)
-  _write(tmp_path / 'data' / 'coco-cn_ext.icap2020.txt',
-         'a#0\t一只猫', 'a#1\t猫', 'c#0\t狗', 'z#0\t鸟')
-  assert _items('coco_cn', tmp_path) == {
-      'a.jpg': ('train', [('zh_CN', '一只猫'), ('zh_CN', '猫')]),
-      'c.jpg': ('test', [('zh_CN', '狗')]),
-      'z.jpg': ('train', [('zh_CN', '鸟')])}
-  _write(tmp_path / 'more.txt', 'a 0 猫')
-  with pytest.raises(errors.UserError, match=r'more\.txt:1.*imgname#k'):
-    _items('coco_cn', tmp_path)
-
-
-def test_tables_of_web_captions(tmp_path):
-  for name, rows in (('google.csv', ['a "red" cat', 'two\nlines', '']),
-                     ('google.valid.csv', ['x']), ('sbu.csv', ['y'])):
-    with open(tmp_path / name, 'w', newline='', encoding='utf-8') as file:
-      table = csv.writer(file, delimiter='\t')
-      table.writerow(['url', 'caption'])
-      table.writerows(['http://a', row] for row in rows)
-  assert _items('conceptual_captions', tmp_path) == {
-      '0': ('train', [('en', 'a "red" cat')]),
-      '1': ('train', [('en', 'two\nlines')]), '2': ('train', [('en', '')]),
-      'valid_0': ('validation', [('en', 'x')])}
-  assert _items('sbu', tmp_path) == {'0': ('train', [('en', 'y')])}
-  _write(tmp_path / 'sbu.csv', 'url\ttext', 'a\tb')
-  with pytest.raises(errors.UserError, match='one must be "caption"'):
-    _items('sbu', tmp_path)
 
 
 def test_iglue(tmp_path):

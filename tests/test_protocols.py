@@ -155,8 +155,8 @@ def test_only_the_published_pictures_are_used():
   captions = _captions([(c, c) for c in range(1_003)])
   (trial,) = protocols.trials('xtd10', 'ko', 1_003, captions)
   assert trial.is_right_CI.shape == (1_000, 1_000)
-  assert protocols.get('xtd10').deviations(1_003) == []
-  assert protocols.get('xtd10').deviations(12) == [
+  assert protocols.get('xtd10').deviations(1_003, 0) == []
+  assert protocols.get('xtd10').deviations(12, 0) == [
       '12 pictures instead of 1000']
 
 

@@ -26,6 +26,9 @@ def describe(builder: Any, dataset: str, options: Mapping[str, Any],
       'languages': sorted({language for report in reports
                            for language in report.languages}),
       'counts': counts,
+      # By --limit, or since they cannot be used.
+      'left_out': {split: total - counts.get(split, 0)
+                   for split, total in builder.totals.items()},
       'skipped': dict(sorted(Counter(
           reason for report in reports
           for _, reason in report.skipped).items()))}

@@ -59,6 +59,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   Attributes:
     options: how it is prepared.
     reports: split → what was written and what was left out.
+    totals: split → items before any was left out; empty where it is unknown.
     tokenizer: of the model.
     listed: its items, where `list_items` has found them already.
   """
@@ -82,6 +83,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def _begin(self, options: Options) -> None:
     self.options = options
     self.reports: dict[str, shards.Report] = {}
+    self.totals: Counter[str] = Counter()
     self.bar = tqdm.tqdm(disable=True)
     self.listed: list[Any] | None = None
     self._is_checked = False
@@ -140,6 +142,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
       raise errors.UserError(f'{self.name}: {repeated[0]!r} stands there '
                              'twice; allowed: one item an id')
     self.check_items(items)
+    self.totals = Counter(item.split for item in items)
     if limit:
       items = items[::max(1, len(items) // limit)][:limit]
     hasher = hashing.Hasher('train')

@@ -33,10 +33,10 @@ class Builder(annotations.Builder):
         if split_of.setdefault(image, split) != split:
           raise errors.UserError(f'{image!r} is in {_LISTS[split]} and in '
                                  f'{_LISTS[split_of[image]]}; allowed: in one')
-    captions = self._read(_CAPTIONS)
+    captions = self._captions_of(_CAPTIONS)
     annotations.warn_of_missing(split_of, captions, f'not in {_CAPTIONS}')
     if annotations.files(self.folder, _EXTENSION):
-      for name, found in self._read(_EXTENSION).items():
+      for name, found in self._captions_of(_EXTENSION).items():
         if split_of.get(name, 'train') == 'train':
           captions.setdefault(name, []).extend(found)
     split_of |= {name: 'train' for name in captions if name not in split_of}
@@ -55,7 +55,7 @@ class Builder(annotations.Builder):
           f'{self.folder} has {len(found) or "no"} {name}; allowed: one')
     return found[0]
 
-  def _read(self, name: str) -> dict[str, list[tuple[str, str]]]:
+  def _captions_of(self, name: str) -> dict[str, list[tuple[str, str]]]:
     """Returns {image: captions}; {} where none are wanted."""
     path, captions = self._find(name), {}
     if not self.language('zh', path):

@@ -1,6 +1,7 @@
 """Finds prepared datasets in their folder."""
 
 import difflib
+import json
 import os
 import pathlib
 
@@ -37,6 +38,14 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
   if split:
     choices.check(f'split of {dataset}', split, builder.info.splits)
   return builder
+
+
+def left_out(data_dir: str | os.PathLike[str], dataset: str,
+             split: str) -> int:
+  """Returns how many items of a split preparation left out, as far as known."""
+  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  manifest = json.loads(path.read_text())
+  return manifest.get('left_out', {}).get(split, 0)
 
 
 def _builder_dir(folder: pathlib.Path) -> pathlib.Path:

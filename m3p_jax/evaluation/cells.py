@@ -53,7 +53,7 @@ def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
       'mean_rank_variance': statistics.mean_rank_variance(
           list(outcome.queries.values()))}
   if deviations := protocols.get(c.protocol).deviations(
-      len(retrieval_set.image_ids)):
+      len(retrieval_set.image_ids), retrieval_set.left_out):
     cell['deviations'] = deviations
   if outcome.curve:
     cell['curve'] = outcome.curve

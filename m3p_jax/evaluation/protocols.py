@@ -75,11 +75,19 @@ class Protocol:
   own_gallery: bool = False
   pads: bool = False
 
-  def deviations(self, num_images: int) -> list[str]:
-    """Returns how the set differs from the published one, in words."""
-    if num_images >= self.num_pictures:
-      return []
-    return [f'{num_images} pictures instead of {self.num_pictures}']
+  def deviations(self, num_images: int, left_out: int) -> list[str]:
+    """Returns how the set differs from the published one, in words.
+
+    Args:
+      num_images: pictures of the set.
+      left_out: those that its preparation left out; others move up.
+    """
+    found = []
+    if num_images < self.num_pictures:
+      found.append(f'{num_images} pictures instead of {self.num_pictures}')
+    if left_out and self.num_pictures:
+      found.append(f'preparation left {left_out} of its pictures out')
+    return found
 
 
 _FLICKR_COCO = ('de', 'en', 'es', 'id', 'ja', 'ru', 'tr', 'zh_CN')
