@@ -16,6 +16,7 @@ import ml_collections
 import optax
 
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline import sources
 from m3p_jax import checkpoint
 from m3p_jax import config_check
@@ -179,10 +180,13 @@ def use_compilation_cache() -> None:
 def data_manifest(config: ConfigDict) -> dict[str, Any]:
   """Returns what the prepared datasets of the run's streams agree on.
 
+  And, as `data`, what each of them was made from.
+
   Raises:
     UserError: a dataset is not prepared, or two were prepared differently.
   """
-  manifest, first = {}, {}
+  manifest: dict[str, Any] = {}
+  first, data = {}, {}
   streams = {task.stream for task in config.tasks.values()}
   for stream in sorted(streams):
     for dataset in config.data[stream].datasets:
@@ -193,6 +197,7 @@ def data_manifest(config: ConfigDict) -> dict[str, Any]:
             f'input_pipeline.prepare --dataset={dataset} '
             f'--data_dir={config.data.data_dir}`')
       content = json.loads(path.read_text())
+      data[dataset] = fingerprint.of(content.get('options'))
       for key in INPUT_KEYS:
         value = content.get(key)
         if value is None:  # A text has no region features.
@@ -202,7 +207,26 @@ def data_manifest(config: ConfigDict) -> dict[str, Any]:
               f'{key} of {path} is {value}, but of {first[key]} '
               f'{manifest[key]}: prepare them alike')
         first.setdefault(key, path)
-  return manifest
+  return manifest | {'data': data}
+
+
+def check_same_data(manifest: Mapping[str, Any], folder: pathlib.Path) -> None:
+  """Checks that a run goes on with the data that it began with.
+
+  Args:
+    manifest: of now.
+    folder: the run's checkpoints; those of version 1 do not tell.
+
+  Raises:
+    UserError: a dataset was prepared again, from other files or options.
+  """
+  saved = checkpoint.peek(folder)[1].get('data', {})
+  for dataset, key in manifest['data'].items():
+    if saved.get(dataset, key) != key:
+      raise errors.UserError(
+          f'{dataset} was prepared again, from other files or with other '
+          f'options, since {folder} was saved: prepare it as it was, or start '
+          'in another --workdir, with init_from')
 
 
 def _geometry(asked: ModelConfig, saved: ModelConfig, path: pathlib.Path,
