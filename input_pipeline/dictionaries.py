@@ -22,6 +22,7 @@ from input_pipeline import bars
 from input_pipeline import captions
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline import records
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.dictionary_files import lexicon
@@ -75,7 +76,8 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
           source: str = 'freedict', path: str = '') -> pathlib.Path:
   """Returns the folder in which every language's dictionary now stands.
 
-  Dictionaries that the same tokenizer already built are kept.
+  Dictionaries that the same tokenizer already built of the same files are
+  kept.
 
   Args:
     languages, data_dir: target languages, folder of prepared data.
@@ -90,8 +92,8 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   for language, prepare, stamp in word_lists.readers(
       source, path, languages):
     target = folder / f'{language}.npz'
-    stamp = f'{_VERSION} {tokenizer_lib.load().sha256}{stamp}'
-    if not _is_current(target, stamp):
+    stamp = f'{_VERSION} {tokenizer_lib.load().sha256} {stamp}'
+    if _stamp(target) != stamp:
       jobs.append((prepare(), target, stamp))
   folder.mkdir(parents=True, exist_ok=True)
   if len(jobs) < 2:
@@ -150,11 +152,18 @@ def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
   return Dictionary(**joined, languages=tuple(languages))
 
 
-def _is_current(path: pathlib.Path, stamp: str) -> bool:
+def fingerprint_of(folder: str | os.PathLike[str],
+                   languages: Sequence[str]) -> str:
+  """Returns what tells the dictionaries of a folder from others there."""
+  return fingerprint.of([_stamp(pathlib.Path(folder, f'{language}.npz'))
+                         for language in languages])
+
+
+def _stamp(path: pathlib.Path) -> str:
   if not path.exists():
-    return False
+    return ''
   with np.load(path) as file:
-    return str(file['stamp']) == stamp
+    return str(file['stamp'])
 
 
 def _build_one(read: Callable[[], lexicon.Pairs], path: pathlib.Path,

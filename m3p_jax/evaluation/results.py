@@ -92,7 +92,7 @@ def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,
   """Returns a file's content with the computed cells replaced.
 
   A language that was not evaluated now stays; where it comes from other
-  weights, it keeps their step and checkpoint.
+  weights or data, it keeps what these were.
 
   Args:
     content: of the file; {} for a new one.
@@ -103,7 +103,9 @@ def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,
   """
   settings = dict(content.get('settings', {}))
   before = settings.get(setting, {'languages': {}})
-  origin = {key: before.get(key) for key in ('step', 'checkpoint')}
+  # Version 1 did not know the last two: what it found is then another's.
+  origin = {key: before.get(key)
+            for key in ('step', 'checkpoint', 'weights', 'data')}
   is_same = all(cell.get(key) == value for key, value in origin.items())
   kept = {
       name: language if is_same else origin | language

@@ -9,6 +9,8 @@ from absl import logging
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import fingerprint
+from input_pipeline.building import copies
 from m3p_jax import checkpoint
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.training import start
@@ -101,6 +103,22 @@ def _with_config(config: model_config_lib.ModelConfig,
           f'config.model.{name} is {model[name]}, but {getattr(config, name)} '
           f'in {path}: leave it out')
   return dataclasses.replace(config, dtype=model['dtype'])
+
+
+def fingerprint_of(path: pathlib.Path) -> str:
+  """Returns what tells a checkpoint's weights from others at the same path.
+
+  A copy of the checkpoint has the same: Orbax uses no file name twice.
+  """
+  return fingerprint.of_path(
+      path, skip=('optimizer', 'data'), has_times=False)
+
+
+def fingerprint_of_data(data_dir: str | pathlib.Path, dataset: str, *,
+                        has_times: bool = True) -> str:
+  """Returns the digest of a prepared dataset; see `fingerprint.of_path`."""
+  return fingerprint.of_path(pathlib.Path(data_dir) / dataset,
+                             skip=copies.FOLDERS, has_times=has_times)
 
 
 def check_data(weights: Weights, data_dir: str | pathlib.Path,

@@ -56,7 +56,12 @@ def run(recipe: stages.Stages, data_dir: pathlib.Path, *,
       lambda: dictionaries.build(quickstart.DICTIONARIES, data_dir),
       title=f'dictionaries of {len(quickstart.DICTIONARIES)} languages',
       settings={'languages': list(quickstart.DICTIONARIES)},
-      after=('download',), output=data_dir / dictionaries.FOLDER)
+      inputs=sources.versions(
+          name for language in quickstart.DICTIONARIES
+          for name in dictionaries.package_names(language)),
+      after=('download',), output=data_dir / dictionaries.FOLDER,
+      made=lambda: dictionaries.fingerprint_of(
+          data_dir / dictionaries.FOLDER, quickstart.DICTIONARIES))
 
 
 def prepare_one(recipe: stages.Stages, dataset: str, data_dir: pathlib.Path, *,
@@ -69,7 +74,10 @@ def prepare_one(recipe: stages.Stages, dataset: str, data_dir: pathlib.Path, *,
           languages=quickstart.LANGUAGES),
       title=f'prepare {dataset}',
       settings={'limit': limit, 'languages': list(quickstart.LANGUAGES)},
-      after=('download',), output=data_dir / dataset)
+      inputs=prepare.key_of(
+          dataset, limit=limit, languages=quickstart.LANGUAGES),
+      after=('download',), output=data_dir / dataset,
+      made=lambda: prepare.read_key(data_dir / dataset))
 
 
 def download(names: Sequence[str]) -> None:

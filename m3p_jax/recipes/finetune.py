@@ -27,6 +27,7 @@ from configs import finetuning
 from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import prepare
 from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -119,9 +120,12 @@ class Finetune:
   def _run(self, recipe: stages.Stages, setting: str, language: str) -> None:
     config = self.config(setting, language)
     name = '_'.join(filter(None, (setting, language)))
+    # Other weights may have come to the same place.
+    before = stages.newest_weights(self._init_from)
     if setting != 'no_finetune':
       stages.run_training(
           recipe, name, config, self.workdir / setting / language, after=(),
+          inputs=[before, self._data(config)],
           title=f'{name}: fine-tune on '
           f'{", ".join(config.data.image_text.languages)}')
     for evaluated in self.evaluations(setting, language):
@@ -133,7 +137,15 @@ class Finetune:
           title=f'{name}: evaluate on {c.dataset}',
           output=self._results(evaluated),
           settings=[self._init_from, c.to_dict()],
+          inputs=[before, prepare.read_key(
+              pathlib.Path(c.data_dir or self._data_dir) / c.dataset)],
           after=[] if setting == 'no_finetune' else [name])
+
+  def _data(self, config: ml_collections.ConfigDict) -> list[Any]:
+    """Returns what the sets that a run reads were made from."""
+    return [prepare.read_key(self._data_dir / dataset)
+            for task in config.tasks.values()
+            for dataset in config.data[task.stream].datasets]
 
   def _results(self, config: ml_collections.ConfigDict) -> pathlib.Path:
     """Returns the file that an evaluation goes to."""

@@ -74,14 +74,18 @@ class Photos:
     recipe = stages.Stages(self.workdir, total)
     if not self._weights:
       self._train(recipe, weights)
-    data_dir = self.workdir / 'data'
+    data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
+    _write_captions(raw_dir, self._folder, names)
     recipe.run(
-        'prepare_pictures', lambda: self._prepare(names, data_dir),
+        'prepare_pictures',
+        # Whatever else lies in a folder of photos is skipped, and counted.
+        lambda: prepare.prepare(
+            _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0),
         title=f'read {len(names):,} pictures of {self._folder}',
-        settings={'folder': str(self._folder), 'pictures': [
-            [name, (self._folder / name).stat().st_mtime_ns]
-            for name in names]},
-        output=data_dir / _DATASET)
+        settings={'folder': str(self._folder)},
+        inputs=prepare.key_of(_DATASET, raw_dir=str(raw_dir)),
+        output=data_dir / _DATASET,
+        made=lambda: prepare.read_key(data_dir / _DATASET))
     recipe.run('link', lambda: self._link(weights, data_dir), always=True,
                title=f'take the weights of {weights}')
     searcher = search.load(self.workdir)
@@ -108,13 +112,6 @@ class Photos:
         recipe, 'warm_start', config, workdir,
         title='warm start: regions find the space of the words',
         after=[f'prepare_{name}' for name in self._datasets])
-
-  def _prepare(self, names: list[str], data_dir: pathlib.Path) -> None:
-    raw_dir = self.workdir / 'raw'
-    _write_captions(raw_dir, self._folder, names)
-    # Whatever else lies in a folder of photos is skipped, and counted.
-    prepare.prepare(
-        _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0)
 
   def _link(self, weights: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Makes the workdir a run's own: weights, and what is searched."""
@@ -158,9 +155,7 @@ def _write_captions(raw_dir: pathlib.Path, folder: pathlib.Path,
                     names: list[str]) -> None:
   """Writes what `--dataset=captions` reads; the user's folder is only linked.
 
-  A file's name stands in for a caption. Written only where it says something
-  else than before: its time of change is part of what prepared data is known
-  by.
+  A file's name stands in for a caption.
   """
   raw_dir.mkdir(parents=True, exist_ok=True)
   link = raw_dir / _LINK
@@ -171,9 +166,7 @@ def _write_captions(raw_dir: pathlib.Path, folder: pathlib.Path,
       {'image': f'{_LINK}/{name}', 'split': 'test',
        'captions': {'en': [_title(name)]}}, ensure_ascii=False) + '\n'
       for name in names)
-  path = raw_dir / 'captions.jsonl'
-  if not path.exists() or path.read_text(encoding='utf-8') != text:
-    path.write_text(text, encoding='utf-8')
+  (raw_dir / 'captions.jsonl').write_text(text, encoding='utf-8')
 
 
 def _title(name: str) -> str:

@@ -14,10 +14,13 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import fingerprint
+from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import train
 from m3p_jax.convert import output as output_lib
 from m3p_jax.evaluation import results
+from m3p_jax.evaluation import weights
 
 # Where things lie and how often they are reported changes no result.
 _NOT_IN_RESULTS = (
@@ -42,7 +45,8 @@ class Stages:
 
   A finished stage is skipped, one that was cut off goes on, and its seconds
   add up. Each is known by a fingerprint of its settings and of the stages
-  before it, so that nothing stale is taken for done.
+  before it, by what it was made from and by what it made, so that nothing
+  stale is taken for done.
   """
 
   def __init__(self, workdir: pathlib.Path, total: int):
@@ -57,8 +61,9 @@ class Stages:
       self.records = json.loads(self._path.read_text())
 
   def run(self, name: str, work: Callable[[], Any], *, title: str,
-          settings: Any = None, after: Sequence[str] = (),
+          settings: Any = None, inputs: Any = None, after: Sequence[str] = (),
           output: pathlib.Path | None = None,
+          made: Callable[[], Any] = lambda: None,
           resumes: bool = False, always: bool = False) -> None:
     """Does one stage, unless it is done.
 
@@ -67,42 +72,54 @@ class Stages:
       work: does it; may be called again after it was cut off.
       title: what happens, for the announcement.
       settings: JSON; a stage with other settings is another stage.
+      inputs: JSON; fingerprints of what is read beside the stages before.
       after: names of the stages whose results this one reads.
       output: file or folder; the stage is not done while it is absent.
+      made: returns JSON that tells this output from another one there.
       resumes: what lies in `output` took long: it is gone on from, and never
         replaced where the settings are others.
       always: do it again even if it is done.
 
     Raises:
-      UserError: `resumes`, and `output` was made with other settings.
+      UserError: `resumes`, and `output` was made with other settings, or from
+        other inputs.
     """
     self._number += 1
     record = self.records.get(name, {})
-    fingerprint = self._fingerprint(settings, after)
+    key = self._fingerprint(settings, after)
+    inputs = fingerprint.of(
+        [inputs, *(self.records[one].get('made') for one in after)])
     is_there = output is None or output.exists()
-    is_same = record.get('fingerprint') == fingerprint
+    # Records of version 1 have neither inputs nor what was made.
+    is_same = (record.get('fingerprint') == key
+               and record.get('inputs', inputs) == inputs)
     if resumes and is_there and not is_same:
+      told = ('from other data or weights than those that are there now'
+              if record.get('fingerprint') == key else
+              f'with other settings{_differences(output, settings)}')
       raise errors.UserError(
-          f'{output} was made with other settings'
-          f'{_differences(output, settings)}; take another --workdir, or '
+          f'{output} was made {told}; take another --workdir, or '
           f'delete {output} to run it again')
+    if is_there and record.get('made') is not None:
+      is_there = record['made'] == made()
     is_done = is_same and record['finished'] and not always
     if is_done and is_there:
       self._announce(f'{title}: done before ({_minutes(record["seconds"])})')
       return
     self._announce(title)
     if not is_same or record['finished']:
-      record = {'fingerprint': fingerprint, 'seconds': 0.0}
+      record = {'fingerprint': key, 'inputs': inputs, 'seconds': 0.0}
     self.records[name] = record | {'finished': False}
-    self._work(name, work)
+    self._work(name, work, made)
 
-  def _work(self, name: str, work: Callable[[], Any]) -> None:
+  def _work(self, name: str, work: Callable[[], Any],
+            made: Callable[[], Any]) -> None:
     record = self.records[name]
     start, before = time.monotonic(), record['seconds']
     results.write(self._path, self.records)
     try:
       work()
-      record['finished'] = True
+      record |= {'finished': True, 'made': made()}
     finally:
       record['seconds'] = round(before + time.monotonic() - start, 1)
       record['peak_memory_mb'] = peak_memory_mb()
@@ -148,16 +165,28 @@ def peak_memory_mb() -> int:
 
 
 def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
-                 workdir: pathlib.Path, *, title: str,
-                 after: Sequence[str]) -> None:
+                 workdir: pathlib.Path, *, title: str, after: Sequence[str],
+                 inputs: Any = None) -> None:
   """Trains up to the last step, as one stage; goes on from what is there.
 
   Raises:
-    UserError: the folder holds a run with other settings.
+    UserError: the folder holds a run with other settings, or from other data
+      or weights.
   """
 
   def work():
     train.train_and_evaluate(config, workdir)
 
   recipe.run(name, work, title=title, after=after, output=workdir,
+             made=lambda: newest_weights(workdir), inputs=inputs,
              settings=settings_of(config_check.to_json(config)), resumes=True)
+
+
+def newest_weights(path: str | pathlib.Path) -> str | None:
+  """Returns the fingerprint of a run's newest weights, None without any."""
+  try:
+    folder, is_one = checkpoint.locate(path)
+  except errors.UserError:
+    return None
+  return weights.fingerprint_of(
+      folder if is_one else folder / str(checkpoint.steps(folder)[-1]))

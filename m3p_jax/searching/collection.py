@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline.building import copies
+import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import index as index_lib
@@ -105,13 +108,20 @@ class Source:
   split: str
   cache_dir: pathlib.Path | None
 
+  @functools.cached_property
+  def _data_key(self) -> str:
+    """What the prepared data were when they were first asked for."""
+    return weights_lib.fingerprint_of_data(self.data_dir, self.dataset)
+
   def collection(self, weights: weights_lib.Weights) -> Collection:
     """Returns all of it.
 
     Raises:
-      UserError: there is none, or it was not made for these weights.
+      UserError: there is none, it was not made for these weights, or it was
+        prepared again since the index was read.
     """
-    return _load_once(self._checked(weights), self.dataset, self.split)
+    return _load_once(self._checked(weights), self.dataset, self.split,
+                      self._data_key)
 
   def index(self, weights: weights_lib.Weights,
             embed: Embed) -> index_lib.Index:
@@ -193,9 +203,14 @@ class Source:
     """Returns where vectors are kept (None = nowhere), and their key."""
     if not self.cache_dir:
       return None, ''
-    return (self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz',
-            index_lib.fingerprint(pathlib.Path(self.data_dir) / self.dataset,
-                                  self.split, weights.path))
+    # The small copies are stored by their paths; vectors by these weights in
+    # this number format.
+    key = fingerprint.of([
+        os.path.abspath(self.data_dir), self._data_key, self.split,
+        weights_lib.fingerprint_of(weights.path),
+        dataclasses.asdict(weights.config),
+        str(weights.config.activation_dtype), m3p_jax.__version__])
+    return self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz', key
 
   def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:
     """Returns the folder of prepared datasets."""
@@ -207,7 +222,14 @@ class Source:
 
 
 # Two are enough for a searcher that changes its collection.
-_load_once = functools.lru_cache(maxsize=2)(load)
+@functools.lru_cache(maxsize=2)
+def _load_once(data_dir: pathlib.Path, dataset: str, split: str,
+               key: str) -> Collection:
+  if weights_lib.fingerprint_of_data(data_dir, dataset) != key:
+    raise errors.UserError(
+        f'{data_dir / dataset} was prepared again since its index was read: '
+        'start again')
+  return load(data_dir, dataset, split)
 
 
 def _make_index(data_dir: pathlib.Path, dataset: str, collection: Collection,

@@ -5,6 +5,7 @@ Letters: I pictures, E shared space of the dual encoder.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -69,7 +70,10 @@ def _manifest(searcher: searcher_lib.Searcher,
       'data_dir': str(pathlib.Path(source.data_dir).absolute()),
       'num_pictures': num_pictures, 'embedding_dim': dim, 'dtype': 'float32',
       'metric': 'cosine', 'languages': searcher.languages,
+      'data': weights_lib.fingerprint_of_data(
+          source.data_dir, source.dataset, has_times=False),
       'checkpoint': str(weights.path.absolute()), 'step': weights.step,
+      'weights': weights_lib.fingerprint_of(weights.path),
       'logit_scale': searcher.logit_scale,
       'rerank': dataclasses.asdict(searcher.settings),
       'tokenizer': weights.manifest.get('tokenizer'),
@@ -128,7 +132,7 @@ class Source(collection_lib.Source):
       checkpoint: where they are now; empty = where the manifest says.
 
     Raises:
-      UserError: they are not there.
+      UserError: they are not there, or others are.
     """
     manifest = _read_manifest(self.folder)
     path = pathlib.Path(checkpoint or manifest['checkpoint'])
@@ -143,7 +147,34 @@ class Source(collection_lib.Source):
       raise errors.UserError(
           f'{path}: step and width of the shared space are {found}, but '
           f'{self.folder / VECTORS} was made with {made}')
+    # An index of version 1 does not tell.
+    if manifest.get('weights') not in (
+        None, weights_lib.fingerprint_of(weights.path)):
+      raise errors.UserError(
+          f'{weights.path} holds other weights than those that the vectors of '
+          f'{self.folder} were made with; export the index again, or say where '
+          'those are: load(path, checkpoint=DIR)')
     return weights
+
+  def collection(self, weights: weights_lib.Weights
+                 ) -> collection_lib.Collection:
+    """Returns the prepared data that the vectors were made from.
+
+    Raises:
+      UserError: there are none, or others.
+    """
+    found = super().collection(weights)
+    if not self._is_same_data:
+      raise errors.UserError(
+          f'{self.dataset} in {self.data_dir} was prepared again, from other '
+          f'files, since {self.folder} was written: export the index again')
+    return found
+
+  @functools.cached_property
+  def _is_same_data(self) -> bool:
+    return _read_manifest(self.folder).get('data') in (
+        None, weights_lib.fingerprint_of_data(
+            self.data_dir, self.dataset, has_times=False))
 
   def settings(self) -> rankings.Settings:
     """Returns how to re-rank."""

@@ -4,7 +4,6 @@ Letters: I pictures, E shared space of the dual encoder.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import zipfile
@@ -37,15 +36,6 @@ class Index:
     """Returns the file of a picture; '' where it is not there any more."""
     path = self.originals[number]
     return path if path and os.path.isfile(path) else ''
-
-
-def fingerprint(folder: pathlib.Path, split: str,
-                checkpoint: pathlib.Path) -> str:
-  """Returns a hash that changes with the weights and the prepared data."""
-  parts = [f'{path.resolve()} {path.stat().st_mtime_ns}' for path in (
-      folder / 'manifest.json', checkpoint / 'config.json')]
-  return hashlib.sha256(
-      '\n'.join([*parts, split]).encode()).hexdigest()[:16]
 
 
 def read(path: pathlib.Path, key: str) -> Index | None:

@@ -11,6 +11,7 @@ from m3p_jax.searching import searcher as searcher_lib
 from m3p_jax.serve import languages as languages_lib
 from m3p_jax.serve import markup
 from m3p_jax.serve import render
+from m3p_jax.serve import renditions
 from m3p_jax.serve import uploads as uploads_lib
 
 MODES = {'dual': 'Dual', 'rerank': 'Re-ranked', 'joint': 'Joint'}
@@ -75,7 +76,7 @@ class Finder:
           return
         yield render.results(
             self.searcher.results(ranking, _SHOWN),
-            ranking.order_I[:_SHOWN].tolist(),
+            self._addresses(ranking.order_I[:_SHOWN].tolist()),
             query=query, guess=guess, mode=mode, seen=ranking.seen,
             wanted=ranking.wanted)
     except errors.UserError:
@@ -97,7 +98,8 @@ class Finder:
       return
     image_id = index.image_ids[number]
     detail = render.Detail(
-        f'picture/{number}/large', index.captions[number] or image_id, image_id,
+        renditions.address(index, number, is_large=True),
+        index.captions[number] or image_id, image_id,
         self.searcher.read(image_id), query)
     yield render.detail(detail, busy='Looking at the picture…')
     if query:
@@ -124,8 +126,8 @@ class Finder:
     found = self.searcher.similar(regions, _SHOWN)
     place = {one: i for i, one in enumerate(self.searcher.index.image_ids)}
     results = render.results(
-        found, [place[one.image_id] for one in found], query='', guess='',
-        mode='dual', seen=0, wanted=0)
+        found, self._addresses([place[one.image_id] for one in found]),
+        query='', guess='', mode='dual', seen=0, wanted=0)
     detail = render.Detail('', 'Your picture', '', regions, '')
     for part in self._described(detail, languages):
       yield results, part
@@ -139,6 +141,12 @@ class Finder:
       captions = captions | self.searcher.describe(
           detail.regions, (language,), _CAPTIONS)
     yield render.detail(detail._replace(captions=captions))
+
+  def _addresses(self, numbers: Sequence[int]) -> dict[int, str]:
+    """Returns {number: address of its small copy}."""
+    index = self.searcher.index
+    return {number: renditions.address(index, number, is_large=False)
+            for number in numbers}
 
   def _begin(self, session: str) -> int:
     """Returns a number that makes the session's older searches stop."""

@@ -82,13 +82,14 @@ def notice(title: str, message: str,
          if chips else '') + '</section>')
 
 
-def results(found: Sequence[searcher_lib.Result], numbers: Sequence[int], *,
+def results(found: Sequence[searcher_lib.Result],
+            addresses: Mapping[int, str], *,
             query: str, guess: str, mode: str, seen: int, wanted: int) -> str:
   """Returns a grid of pictures under a line that says what it is.
 
   Args:
     found: best first.
-    numbers: of the pictures in the index.
+    addresses: of the small copies, by the pictures' numbers in the index.
     query: searched for; '' = the visitor's picture.
     guess: its language in words.
     mode: of scoring.
@@ -98,9 +99,9 @@ def results(found: Sequence[searcher_lib.Result], numbers: Sequence[int], *,
   what = (f'<h2>Results for <q dir="auto">{markup.text(_short(query))}</q></h2>'
           if query else '<h2>Pictures like yours</h2>')
   cards = ''.join(
-      _card(one, number, rank, mode, decided=rank <= seen)
-      for rank, (one, number) in enumerate(
-          zip(found, numbers, strict=True), 1))
+      _card(one, number, address, rank, mode, decided=rank <= seen)
+      for rank, (one, (number, address)) in enumerate(
+          zip(found, addresses.items(), strict=True), 1))
   return (
       f'<section aria-label="Results"><div class="m3p-line">{what}'
       + (f'<span class="m3p-tag">{markup.text(guess)}</span>' if guess else '')
@@ -120,15 +121,15 @@ def _status(mode: str, seen: int, wanted: int) -> str:
           if mode == 'rerank' else 'all ordered by the joint encoder')
 
 
-def _card(one: searcher_lib.Result, number: int, rank: int, mode: str,
-          decided: bool) -> str:
+def _card(one: searcher_lib.Result, number: int, address: str, rank: int,
+          mode: str, *, decided: bool) -> str:
   title = one.caption or one.image_id
   score = f'<span title="cosine of query and picture">{one.cosine:.2f}</span>'
   if mode != 'dual' and one.match is not None:
     score = (f'<span title="match probability of the joint encoder">'
              f'{markup.percent(one.match)}</span>' + score)
   picture = (
-      f'<img src="picture/{number}" alt="" loading="lazy" decoding="async">'
+      f'<img src="{address}" alt="" loading="lazy" decoding="async">'
       if one.thumbnail else
       '<span class="m3p-blank" aria-hidden="true">▢</span>')
   return (

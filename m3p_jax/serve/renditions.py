@@ -9,6 +9,7 @@ import io
 import pathlib
 import threading
 
+from input_pipeline import fingerprint
 from input_pipeline.vision import pictures
 from input_pipeline.vision import svg
 from m3p_jax.searching import index as index_lib
@@ -19,6 +20,16 @@ _SIDE = 960
 _KEPT = 200
 # Pictures decoded at the same time.
 _AT_ONCE = 2
+
+
+def address(index: index_lib.Index, number: int, *, is_large: bool) -> str:
+  """Returns where the page finds a picture.
+
+  A browser keeps what an address gave it: another picture has another one.
+  """
+  path = (is_large and index.file(number)) or index.thumbnails[number]
+  return (f'picture/{number}{"/large" if is_large else ""}'
+          f'?v={fingerprint.of_files("/", [path])}')
 
 
 class Renditions:
@@ -37,9 +48,10 @@ class Renditions:
       number: of the picture in the index.
     """
     path = self._index.file(number)
-    return self._render(path) if path else None
+    return self._render(path, fingerprint.of_files('/', [path])) if path else None
 
-  def _decode(self, path: str) -> bytes | None:
+  def _decode(self, path: str, key: str) -> bytes | None:
+    del key  # A picture that was edited is another one.
     file = pathlib.Path(path)
     is_svg = file.suffix.lower() == '.svg'
     with self._decoders:

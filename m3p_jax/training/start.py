@@ -16,6 +16,7 @@ import ml_collections
 import optax
 
 from input_pipeline import errors
+from input_pipeline import fingerprint
 from input_pipeline import sources
 from m3p_jax import checkpoint
 from m3p_jax import config_check
@@ -214,12 +215,16 @@ def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
                     ) -> dict[str, Any]:
   """Returns what all prepared datasets agree on.
 
+  And, as `data`, what each of them was made from.
+
   Raises:
     UserError: two were prepared differently.
   """
   manifest: dict[str, Any] = {}
   first: dict[str, pathlib.Path] = {}
+  data: dict[str, str] = {}
   for content, path in manifests:
+    data[path.parent.name] = fingerprint.of(content.get('options'))
     for key in INPUT_KEYS:
       value = content.get(key)
       if value is None:  # A text has no region features.
@@ -229,7 +234,26 @@ def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
             f'{key} of {path} is {value}, but of {first[key]} '
             f'{manifest[key]}: prepare them alike')
       first.setdefault(key, path)
-  return manifest
+  return manifest | {'data': data}
+
+
+def check_same_data(manifest: Mapping[str, Any], folder: pathlib.Path) -> None:
+  """Checks that a run goes on with the data that it began with.
+
+  Args:
+    manifest: of now.
+    folder: the run's checkpoints; those of version 1 do not tell.
+
+  Raises:
+    UserError: a dataset was prepared again, from other files or options.
+  """
+  saved = checkpoint.peek(folder)[1].get('data', {})
+  for dataset, key in manifest['data'].items():
+    if saved.get(dataset, key) != key:
+      raise errors.UserError(
+          f'{dataset} was prepared again, from other files or with other '
+          f'options, since {folder} was saved: prepare it as it was, or start '
+          'in another --workdir, with init_from')
 
 
 def check_inputs(found: Mapping[str, Any], saved: Mapping[str, Any],
