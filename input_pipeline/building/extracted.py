@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+import os
 import pathlib
 from typing import Any
 
@@ -121,7 +122,7 @@ class ExtractedRegions:
           error.reason, f'{self._source.where(place)}: {error.detail}'
       ) from error
     boxes_R4, height, width = found.boxes_R4, found.height, found.width
-    if (height, width) == checks.UNKNOWN_SIZE and picture.is_file():
+    if (height, width) == checks.UNKNOWN_SIZE and os.path.isfile(picture):
       height, width = _size(picture)
       boxes_R4 = boxes_R4 * [width, height, width, height]
     return regions.RegionSet(

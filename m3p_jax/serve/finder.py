@@ -98,7 +98,7 @@ class Finder:
     image_id = index.image_ids[number]
     detail = render.Detail(
         f'picture/{number}/large', index.captions[number] or image_id, image_id,
-        self.searcher.read(image_id), query)
+        self._regions(image_id), query)
     yield render.detail(detail, busy='Looking at the picture…')
     if query:
       detail = detail._replace(
@@ -140,6 +140,10 @@ class Finder:
           detail.regions, (language,), _CAPTIONS)
     yield render.detail(detail._replace(captions=captions))
 
+  def _regions(self, image_id: str) -> batch_lib.Regions:
+    """Returns those of the collection, whatever file has that name here."""
+    return self.searcher.source.regions_of(image_id, self.searcher.weights)
+
   def _begin(self, session: str) -> int:
     """Returns a number that makes the session's older searches stop."""
     mine = next(self._count)
@@ -156,8 +160,7 @@ class Finder:
     self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
     for mode in ('dual', 'rerank'):
       self.searcher.search(query, 1, mode=mode)
-    first: batch_lib.Regions = self.searcher.read(
-        self.searcher.index.image_ids[0])
+    first = self._regions(self.searcher.index.image_ids[0])
     self.searcher.embed_images([first])
     self.searcher.explain(first, query)
 

@@ -70,7 +70,8 @@ class Uploads:
         picture = pictures.read(content, max_pixels=MAX_PIXELS)
       except pictures.PictureError as error:
         raise Refused(
-            _ADVICE.get(error.reason, f'The picture cannot be used: {error}'),
+            _ADVICE.get(error.reason,
+                        f'The picture cannot be used: {error.reason}.'),
             413 if error.reason == 'too large' else 415) from error
       regions = self._read(picture.image)
     name = secrets.token_urlsafe(16)
