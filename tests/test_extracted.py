@@ -11,6 +11,7 @@ from input_pipeline import errors
 from input_pipeline import export
 from input_pipeline import prepare
 from input_pipeline.building import builder
+from input_pipeline.building import copies
 from input_pipeline.building import shards
 from input_pipeline.datasets import sbu
 from input_pipeline.record_files import prepared

@@ -16,6 +16,7 @@ from input_pipeline import regions
 from input_pipeline.region_files import checks
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source as source_lib
+from input_pipeline.vision import pictures
 
 MISSING = 'no features'
 
@@ -151,7 +152,7 @@ def _size(picture: pathlib.Path) -> tuple[int, int]:
     RowError: it is no picture.
   """
   try:
-    with Image.open(picture) as image:
+    with Image.open(picture, formats=pictures.formats()) as image:
       return image.height, image.width
   # Pillow raises much more than OSError at damage.
   except Exception as error:

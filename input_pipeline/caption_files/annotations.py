@@ -7,7 +7,6 @@ Pictures are optional where regions come from a file; they are looked for in
 from collections.abc import Iterable, Iterator, Sequence
 import gzip
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -70,7 +69,7 @@ class Builder(builder.ImageTextBuilder):
       image_id: the name by default.
     """
     path = self.folder / 'images' / name
-    if not os.path.isfile(path):
+    if not path.is_file():
       path = self.folder / name
     image_id = image_id or name
     return builder.ImageItem(

@@ -80,7 +80,7 @@ def formats() -> tuple[str, ...]:
   Image.init()
   with contextlib.suppress(ImportError):
     importlib.import_module('pillow_heif').register_heif_opener()
-  missing = {'AVIF': not features.check('avif'),
+  missing = {'AVIF': 'AVIF' not in Image.OPEN or not features.check('avif'),
              'HEIF': 'HEIF' not in Image.OPEN}
   return tuple(name for name in ENDINGS if not missing.get(name))
 

@@ -22,7 +22,7 @@ _KEPT = 500
 # Pictures decoded at the same time.
 _AT_ONCE = 2
 
-TYPES = 'PNG, JPEG, WebP, GIF, BMP or TIFF'
+TYPES = 'PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF'
 _ADVICE = {
     'svg': 'SVG drawings are not taken here: save it as PNG first.',
     'too large': f'The picture has over {MAX_PIXELS // 10**6} million pixels: '
