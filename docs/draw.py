@@ -18,6 +18,7 @@ from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.building import copies
 from input_pipeline.record_files import store
 
 FOLDER = pathlib.Path(__file__).parent / 'images'
@@ -48,7 +49,7 @@ def read(data_dir: pathlib.Path):
         seed=(0, 1), settings=code_switch.Settings(rate=1.0),
         is_source_B=[True])
     switched[language] = tokenizer.decode(ids.to_list()[0])
-  image = Image.open(data_dir / 'emoji' / 'thumbnails' / f'{_EMOJI}.webp')
+  image = Image.open(copies.small(data_dir / 'emoji', _EMOJI))
   return image.convert('RGB').resize((224, 224)), captions.texts[row], switched
 
 

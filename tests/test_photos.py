@@ -11,34 +11,23 @@ import pytest
 from input_pipeline import errors
 from m3p_jax.recipes import photos
 
+NAMES = ['a.png', 'b.JPG', 'trips/beach_2024-05.jpeg']
 
 @pytest.fixture
 def folder(tmp_path):
   path = tmp_path / 'my pictures'
   (path / 'trips').mkdir(parents=True)
-  for name in ('b.JPG', 'a.png', 'trips/beach_2024-05.jpeg', '.hidden.png'):
+  for name in NAMES:
     Image.new('RGB', (9, 9)).save(path / name, format='PNG')
   (path / 'notes.txt').write_text('no picture')
   return path
-
-
-def test_pictures_of_all_folders_are_found(folder):
-  assert photos.find_pictures(folder) == [
-      'a.png', 'b.JPG', 'trips/beach_2024-05.jpeg']
-
-
-def test_no_picture_and_no_folder_are_named(tmp_path):
-  with pytest.raises(errors.UserError, match='no picture in it or below'):
-    photos.find_pictures(tmp_path)
-  with pytest.raises(errors.UserError, match='nowhere: no such folder'):
-    photos.find_pictures(tmp_path / 'nowhere')
 
 
 def test_names_stand_in_for_captions_and_the_folder_is_left_alone(
     folder, tmp_path):
   before = sorted(path.name for path in folder.rglob('*'))
   raw = tmp_path / 'raw'
-  photos._write_captions(raw, folder, photos.find_pictures(folder))
+  photos._write_captions(raw, folder, NAMES)
   rows = [json.loads(line)
           for line in (raw / 'captions.jsonl').read_text().splitlines()]
   assert [row['captions']['en'] for row in rows] == [
@@ -49,10 +38,10 @@ def test_names_stand_in_for_captions_and_the_folder_is_left_alone(
 
 
 def test_what_is_prepared_stays_while_nothing_changes(folder, tmp_path):
-  raw, names = tmp_path / 'raw', photos.find_pictures(folder)
-  photos._write_captions(raw, folder, names)
+  raw = tmp_path / 'raw'
+  photos._write_captions(raw, folder, NAMES)
   first = (raw / 'captions.jsonl').stat().st_mtime_ns
-  photos._write_captions(raw, folder, names)
+  photos._write_captions(raw, folder, NAMES)
   assert (raw / 'captions.jsonl').stat().st_mtime_ns == first
   photos._write_captions(raw, folder / 'trips', ['beach_2024-05.jpeg'])
   assert (raw / 'pictures').readlink() == folder / 'trips'

@@ -57,8 +57,10 @@ def test_half_transparent_grey_is_blended():
 
 def test_sixteen_bits_are_scaled_not_clipped():
   ramp_HW = np.tile(np.arange(16, dtype=np.uint16) << 12, (16, 1))
-  data = _encode(Image.fromarray(ramp_HW), 'PNG')
-  np.testing.assert_array_equal(_pixels(data)[..., 0], ramp_HW >> 8)
+  for data in (_encode(Image.fromarray(ramp_HW), 'PNG'),
+               _encode(Image.fromarray(ramp_HW), 'TIFF'),
+               b'P5 16 16 65535\n' + ramp_HW.astype('>u2').tobytes()):
+    np.testing.assert_array_equal(_pixels(data)[..., 0], ramp_HW >> 8)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -83,11 +85,44 @@ def test_cameras_orientation_is_undone(orientation):
     assert (picture.width, picture.height) == (24, 16)
     assert picture.content == (0, 0, 8, 8)
     np.testing.assert_array_equal(np.asarray(picture.image), upright)
+  # MPO is what many phones' .jpg really is.
+  lossy = [('JPEG', {}), ('WEBP', {}), ('AVIF', {}), ('HEIF', {}), ('MPO', dict(
+      save_all=True, append_images=[stored.copy()]))]
+  for form, options in lossy:
+    if form in (*pictures.formats(), 'MPO'):
+      picture = pictures.read(_encode(
+          stored, form, quality=95, exif=exif.tobytes(), **options))
+      assert (picture.width, picture.height) == (24, 16), form
+      red_HW = np.asarray(picture.image)[..., 1] < 128
+      assert red_HW[:7, :7].all() and not red_HW[9:, 9:].any(), form
+
+
+def test_heic_is_read_with_its_library_and_named_without(monkeypatch):
+  pytest.importorskip('pillow_heif')
+  assert 'HEIF' in pictures.formats()
+  data = _encode(Image.new('RGB', (64, 48), _RED), 'HEIF')
+  assert pictures.read(data).image.size == (64, 48)
+  monkeypatch.setattr(pictures, 'formats', lambda: ('PNG',))
+  with pytest.raises(pictures.PictureError, match=(
+      'HEIF without pillow-heif: .*-m pip install pillow-heif')):
+    pictures.read(data)
+
+
+def test_avif_without_its_library_is_named(monkeypatch):
+  data = _encode(Image.new('RGB', (64, 48), _RED), 'AVIF')
+  monkeypatch.setattr(pictures, 'formats', lambda: ('PNG',))
+  with pytest.raises(pictures.PictureError, match='AVIF without Pillow 11.3'):
+    pictures.read(data)
+
+
+def test_colours_of_print_are_turned_into_rgb():
+  data = _encode(Image.new('CMYK', (32, 32), (0, 255, 255, 0)), 'JPEG')
+  np.testing.assert_allclose(_pixels(data), np.full((32, 32, 3), _RED), atol=2)
 
 
 def test_first_frame_of_an_animation():
   frames = [Image.new('RGB', (16, 16), c) for c in ('red', 'blue')]
-  for form in ('GIF', 'WEBP', 'PNG'):
+  for form in ('GIF', 'WEBP', 'PNG', 'AVIF'):
     data = _encode(
         frames[0], form, save_all=True, append_images=frames[1:], lossless=True
     )
@@ -174,6 +209,8 @@ _JPEG = _encode(Image.fromarray(_NOISE), 'JPEG')
         (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'unreadable'),
         (_encode(Image.new('RGB', (7, 100)), 'PNG'), 'too small'),
         (_encode(Image.new('F', (9, 9)), 'TIFF'), 'not RGB'),
+        (_encode(Image.new('I', (9, 9), 200), 'TIFF'), 'not RGB'),
+        (b'\0\0\0\x18ftypavif' + bytes(99), 'unreadable'),
         (_claim_png(13_000, 13_800), 'too large'),
         (_claim_png(60_000, 60_000), 'too large'),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'svg'),

@@ -5,14 +5,19 @@ import io
 import numpy as np
 from PIL import Image
 
+from input_pipeline.building import copies
+from input_pipeline.vision import pictures
 from m3p_jax.searching import index as index_lib
 from m3p_jax.serve import renditions
 
 
+def _made(path, small=''):
+  return renditions.Renditions(index_lib.Index(
+      ['a'], [''], [str(small)], [str(path)], np.zeros((1, 2), np.float32)))
+
+
 def _get(path):
-  index = index_lib.Index(
-      ['a'], [''], [''], [str(path)], np.zeros((1, 2), np.float32))
-  return renditions.Renditions(index).get(0)
+  return _made(path).get(0)
 
 
 def test_a_picture_is_shrunk_turned_upright_and_stripped(tmp_path):
@@ -45,3 +50,22 @@ def test_what_is_gone_or_no_picture_is_not_served(tmp_path):
   path.unlink()
   path.symlink_to('/etc/passwd')
   assert _get(path) is None
+
+
+def test_a_replaced_file_is_not_shown_for_the_picture_that_was_found(tmp_path):
+  for name in copies.FOLDERS:
+    (tmp_path / name).mkdir()
+  path, draw = tmp_path / 'a.png', np.random.default_rng(0)
+  pixels_HW3 = draw.integers(0, 256, (300, 400, 3), np.uint8)
+  Image.fromarray(pixels_HW3).save(path)
+  copies.keep(tmp_path, 'a', path, pictures.read(path).image)
+  large = _made(path, copies.small(tmp_path, 'a'))
+  before = large.get(0)
+  assert Image.open(io.BytesIO(before)).size == (400, 300)
+  path.touch()
+  assert large.get(0) == before
+  pixels_HW3[100:160, 100:160] = 255  # The same but for a spot.
+  Image.fromarray(pixels_HW3).save(path)
+  assert large.get(0) is None
+  Image.new('RGB', (300, 400)).save(path)
+  assert large.get(0) is None

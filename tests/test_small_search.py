@@ -6,6 +6,7 @@ import os
 import shutil
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from input_pipeline import errors
@@ -13,6 +14,7 @@ from m3p_jax import search
 from m3p_jax.searching import exported
 from m3p_jax.searching import reading
 from m3p_jax.searching import writing
+from m3p_jax.serve import finder
 from m3p_jax.serve import heat
 from m3p_jax.serve import languages
 from m3p_jax.serve import markup
@@ -156,6 +158,21 @@ def test_a_language_is_guessed_no_further_than_known(query, words):
       language: [captions[i] for captions in small_search.PICTURES.values()]
       for i, language in enumerate(small_search.LANGUAGES)})
   assert str(guesser.guess(query)) == words
+
+
+def test_a_file_of_a_pictures_name_does_not_take_its_place(
+    searcher, tmp_path, monkeypatch):
+  page = finder.Finder(searcher)
+  number = searcher.index.image_ids.index('1f408.webp')
+  monkeypatch.chdir(tmp_path)
+  before = list(page.show(number, 'a cat', ('en',)))
+  described = searcher.describe('1f418.webp')
+  Image.new('RGB', (64, 64)).save('1f408.webp')
+  os.mkdir('1f418.webp')
+  assert list(page.show(number, 'a cat', ('en',))) == before
+  assert searcher.describe('1f418.webp') == described
+  with pytest.raises(errors.UserError, match='no regular file: .*1f418.webp'):
+    searcher.describe(tmp_path / '1f418.webp')
 
 
 def test_the_documented_examples_run(small_run, tmp_path, monkeypatch):

@@ -157,7 +157,7 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
     try:
       if not self.options.features_format:
         return self.extractor.cut(self._picture(item))
-      if item.path.is_file():  # Not needed, but nice to see.
+      if os.path.isfile(item.path):  # Not needed, but nice to see.
         self._picture(item)
       return self.extractor.load(item.image_id, item.path)
     except errors.RowError as error:

@@ -1,27 +1,39 @@
 """What a prepared dataset keeps of its pictures: a small copy, and a link.
 
 `thumbnails/` has a small copy of each picture and `originals/` a link to its
-file, which may be gone by the time it is looked for.
+file, which may be gone by the time it is looked for. They are named by a hash
+of the picture's name: that may be longer than a file's may be, and no two
+share one.
 """
 
 import contextlib
+import hashlib
+import io
 import os
 import pathlib
 
+import numpy as np
 from PIL import Image
 
 FOLDERS = ('thumbnails', 'originals')
 _SIDE = 160
+# Levels by which a pixel of an equal picture may differ: Pillow's encoder
+# changes with its version.
+_CHANGE = 64
 
 
-def small(folder: str | os.PathLike[str], image_id: str) -> pathlib.Path:
-  """Returns where the small copy of a picture lies.
+def small(folder: str | os.PathLike[str],
+          image_id: str) -> pathlib.Path | None:
+  """Returns the small copy of a picture, None where there is none.
 
   Args:
     folder: of the prepared dataset.
     image_id: name of the picture.
   """
-  return pathlib.Path(folder, 'thumbnails', f'{_flat(image_id)}.webp')
+  hashed = pathlib.Path(folder, 'thumbnails', f'{_hash(image_id)}.webp')
+  # Data of version 1 have the name itself, where it was short enough.
+  named = hashed.with_name(f'{_flat(image_id)}.webp')
+  return next((path for path in (hashed, named) if os.path.isfile(path)), None)
 
 
 def original(folder: str | os.PathLike[str],
@@ -34,10 +46,11 @@ def original(folder: str | os.PathLike[str],
     folder: of the prepared dataset.
     image_id: name of the picture.
   """
-  try:
-    return pathlib.Path(folder, 'originals', _flat(image_id)).readlink()
-  except OSError:  # Prepared before there were links, or copied without them.
-    return None
+  for name in (_hash(image_id), _flat(image_id)):
+    # Prepared before there were links, or copied without them.
+    with contextlib.suppress(OSError):
+      return pathlib.Path(folder, 'originals', name).readlink()
+  return None
 
 
 def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
@@ -53,14 +66,44 @@ def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
   Raises:
     OSError: the small copy could not be written.
   """
-  copy = image.copy()
-  copy.thumbnail((_SIDE, _SIDE))
-  copy.save(small(folder, image_id), quality=80)
-  link = pathlib.Path(folder, 'originals', _flat(image_id))
+  name = _hash(image_id)
+  pathlib.Path(folder, 'thumbnails', f'{name}.webp').write_bytes(_shrink(image))
+  link = pathlib.Path(folder, 'originals', name)
   # Some file systems have no links: then the small copy has to do.
   with contextlib.suppress(OSError):
     link.unlink(missing_ok=True)
     link.symlink_to(path.resolve())
+
+
+def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
+  """Returns whether a small copy could be one of this picture.
+
+  Args:
+    path: of the small copy.
+    image: as read from the file that may have been replaced since.
+  """
+  try:
+    with Image.open(path) as stored, Image.open(
+        io.BytesIO(_shrink(image))) as made:
+      change = np.subtract(
+          *(np.asarray(one.convert('RGB')) for one in (stored, made)),
+          dtype=np.int16) if stored.size == made.size else np.int16(_CHANGE + 1)
+      return bool(np.abs(change).max() <= _CHANGE)
+  except OSError:
+    return False
+
+
+def _shrink(image: Image.Image) -> bytes:
+  copy = image.copy()
+  copy.thumbnail((_SIDE, _SIDE))
+  content = io.BytesIO()
+  copy.save(content, 'WEBP', quality=80)
+  return content.getvalue()
+
+
+def _hash(image_id: str) -> str:
+  return hashlib.sha256(
+      image_id.encode('utf-8', 'surrogatepass')).hexdigest()[:32]
 
 
 def _flat(image_id: str) -> str:

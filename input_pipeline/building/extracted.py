@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+import os
 import pathlib
 from typing import Any
 
@@ -17,6 +18,7 @@ from input_pipeline import regions
 from input_pipeline.region_files import checks
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source as source_lib
+from input_pipeline.vision import pictures
 
 MISSING, AMBIGUOUS = 'no features', 'ambiguous features'
 
@@ -115,7 +117,7 @@ class ExtractedRegions:
 
   def _ambiguous(self) -> str:
     found = sorted(self._source.ambiguous)
-    return found and f'; {_count("images", found)} ambiguous' or ''
+    return (found and f'; {_count("images", found)} ambiguous') or ''
 
   def load(self, image_id: str, picture: pathlib.Path) -> regions.RegionSet:
     """Returns the regions of an image.
@@ -140,7 +142,7 @@ class ExtractedRegions:
           error.reason, f'{self._source.where(place)}: {error.detail}'
       ) from error
     boxes_R4, height, width = found.boxes_R4, found.height, found.width
-    if (height, width) == checks.UNKNOWN_SIZE and picture.is_file():
+    if (height, width) == checks.UNKNOWN_SIZE and os.path.isfile(picture):
       height, width = _size(picture)
       boxes_R4 = boxes_R4 * [width, height, width, height]
     return regions.RegionSet(
@@ -175,7 +177,7 @@ def _size(picture: pathlib.Path) -> tuple[int, int]:
     RowError: it is no picture.
   """
   try:
-    with Image.open(picture) as image:
+    with Image.open(picture, formats=pictures.formats()) as image:
       return image.height, image.width
   # Pillow raises much more than OSError at damage.
   except Exception as error:

@@ -55,7 +55,9 @@ def begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
 def tidy(partial: pathlib.Path, reports: Mapping[str, shards.Report], *,
          has_pictures: bool) -> None:
   """Lists what was left out, and deletes what only making it needed."""
-  with open(partial / SKIPPED, 'w', encoding='utf-8') as file:
+  # Names that are not UTF-8 stay escaped.
+  with open(partial / SKIPPED, 'w', encoding='utf-8',
+            errors='backslashreplace') as file:
     for split, report in reports.items():
       for item, reason in report.skipped:
         file.write(json.dumps({'split': split, 'item': item, 'reason': reason},

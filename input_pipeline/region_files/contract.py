@@ -136,6 +136,8 @@ def refusing(path: Any, place: str = ''):
   except Exception as error:
     found = f'{type(error).__name__}: {str(error)[:200]}'
     if place:
-      raise RowError('damaged', found) from error
+      # The operating system says what is wrong with a file.
+      reason = error.strerror if isinstance(error, OSError) else ''
+      raise RowError((reason or 'damaged').lower(), found) from error
     raise errors.UserError(
         f'{path} is damaged, or of another format ({found})') from error

@@ -1,6 +1,7 @@
 """Formats of a file an image, in one folder."""
 
 from collections.abc import Iterator
+import os
 import pathlib
 from typing import Any
 
@@ -26,14 +27,15 @@ class Reader(contract.Reader):
 
   def entries(self) -> Iterator[contract.Entry]:
     for path in sorted(self.path.rglob(f'*{self.ending}')):
-      if self.is_image(path):
-        # Below the folder, as images of several folders may share a name.
-        name = path.relative_to(self.path).as_posix()
+      # Below the folder, as images of several folders may share a name.
+      name = path.relative_to(self.path).as_posix()
+      # What is hidden is no data: macOS writes ._a.npy beside a.npy.
+      if self.is_image(path) and not f'/{name}'.count('/.'):
         yield contract.Entry(name.removesuffix(self.ending), name)
 
   def is_image(self, path: pathlib.Path) -> bool:
     """Returns whether a file stands for an image."""
-    return path.is_file()
+    return os.path.isfile(path)
 
   def read(self, place: str) -> bytes:
     """Returns the content of a file.
@@ -42,7 +44,7 @@ class Reader(contract.Reader):
       RowError: it is missing, or larger than any image's regions.
     """
     path = self.path / place
-    if not path.is_file():
+    if not os.path.isfile(path):
       raise contract.RowError('missing', place)
     size = path.stat().st_size
     if size > contract.MAX_BYTES:

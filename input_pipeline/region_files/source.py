@@ -250,11 +250,18 @@ def _checksum(path: pathlib.Path) -> dict[str, Any]:
   files = [path] if path.is_file() else sorted(
       p for p in path.rglob('*') if p.is_file() and p.name != 'lock.mdb')
   digest, size, piece = hashlib.sha256(), 0, bytearray(_PIECE_BYTES)
+  unreadable = 0
   for file in files:
     if path.is_dir():
-      digest.update(file.relative_to(path).as_posix().encode() + b'\0')
-    with open(file, 'rb', buffering=0) as opened:
-      while count := opened.readinto(piece):
-        size += count
-        digest.update(memoryview(piece)[:count])
-  return {'bytes': size, 'sha256': digest.hexdigest()}
+      digest.update(os.fsencode(file.relative_to(path).as_posix()) + b'\0')
+    try:
+      with open(file, 'rb', buffering=0) as opened:
+        while count := opened.readinto(piece):
+          size += count
+          digest.update(memoryview(piece)[:count])
+    except OSError:
+      if path.is_file():
+        raise
+      unreadable += 1  # Its image was skipped and counted.
+  return {'bytes': size, 'sha256': digest.hexdigest()} | (
+      {'unreadable': unreadable} if unreadable else {})

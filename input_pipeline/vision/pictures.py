@@ -3,14 +3,20 @@
 Letters: H and W, height and width.
 """
 
+import contextlib
+import functools
+import importlib
 import io
 import os
-import pathlib
 import re
+import shlex
+import stat
+import sys
 from typing import NamedTuple
 import warnings
 
 import numpy as np
+from PIL import features
 from PIL import Image
 from PIL import ImageChops
 
@@ -21,8 +27,20 @@ MIN_SIDE = 8
 # picture of this size takes 0.7 GB while it is read.
 MAX_PIXELS = 178_000_000
 
-# No EPS (Pillow would start Ghostscript) and none of the rare formats.
-_FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
+# What no picture of that many pixels is longer than.
+_MAX_BYTES = 8 * MAX_PIXELS
+
+# Formats by Pillow's names, with the endings of their files. No EPS (Pillow
+# would start Ghostscript) and none of the rare formats.
+ENDINGS = {
+    'PNG': ('.png', '.apng'),
+    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.mpo'),
+    'WEBP': ('.webp',), 'GIF': ('.gif',), 'BMP': ('.bmp',),
+    'TIFF': ('.tif', '.tiff'), 'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
+    'AVIF': ('.avif',), 'HEIF': ('.heic', '.heif', '.hif')}
+# What reads the formats that not every installation can read.
+_NEEDS = {'AVIF': ('Pillow 11.3', 'pillow>=11.3'),
+          'HEIF': ('pillow-heif', 'pillow-heif')}
 # Longer pictures are shrunk on loading to between one and two times this.
 _SHRUNK_SIDE = 1024
 # A pixel is empty above this brightness in every channel (JPEG's white is not
@@ -56,6 +74,56 @@ class PictureError(errors.RowError):
   """A picture that cannot be used."""
 
 
+@functools.cache
+def formats() -> tuple[str, ...]:
+  """Returns those of `ENDINGS` that can be read here."""
+  Image.init()
+  with contextlib.suppress(ImportError):
+    importlib.import_module('pillow_heif').register_heif_opener()
+  missing = {'AVIF': 'AVIF' not in Image.OPEN or not features.check('avif'),
+             'HEIF': 'HEIF' not in Image.OPEN}
+  return tuple(name for name in ENDINGS if not missing.get(name))
+
+
+def missing_library(name: str) -> PictureError:
+  """Returns what is said of a format that would be read with a library."""
+  library, requirement = _NEEDS[name]
+  return PictureError(
+      f'{name} without {library}', 'to read it, run: '
+      f'{sys.executable} -m pip install {shlex.quote(requirement)}')
+
+
+def read_bytes(path: str | os.PathLike, *,
+               max_bytes: int = _MAX_BYTES) -> bytes:
+  """Returns the content of a file that a user names.
+
+  Raises:
+    PictureError: it is missing, no regular file, too large, or the operating
+      system does not give it.
+  """
+  try:
+    found = os.stat(path)
+    # Reading a pipe would wait for ever.
+    content = b''
+    if stat.S_ISREG(found.st_mode) and found.st_size <= max_bytes:
+      with open(path, 'rb') as file:
+        content = file.read()
+  except FileNotFoundError as error:
+    what = 'link to no file' if os.path.islink(path) else 'no file'
+    raise PictureError('missing', f'{what} {path}') from error
+  except ValueError as error:  # Of characters that no name can have.
+    raise PictureError('no name of a file', ascii(path)) from error
+  except OSError as error:
+    raise PictureError((error.strerror or 'unreadable').lower(),
+                       str(path)) from error
+  if not stat.S_ISREG(found.st_mode):
+    raise PictureError('no regular file', f'{path} is a folder, pipe or device')
+  if found.st_size > max_bytes:
+    raise PictureError(
+        'too large', f'{path} has {found.st_size} bytes, over {max_bytes}')
+  return content
+
+
 class Picture(NamedTuple):
   """A decoded picture on white.
 
@@ -86,21 +154,25 @@ def _open(source: Source) -> tuple[Image.Image, str]:
   if isinstance(source, bytes):
     data, name = source, 'picture'
   else:
-    path = pathlib.Path(source)
-    if not path.is_file():
-      raise PictureError('missing', f'no file {path}')
-    data, name = path.read_bytes(), str(path)
+    data, name = read_bytes(source), str(source)
   if not data:
     raise PictureError('empty file', name)
   if _SVG.match(data[:4096]) or name.lower().endswith(('.svg', '.svgz')):
     raise PictureError('svg', f'{name} has to be rendered to PNG first')
   try:
-    return Image.open(io.BytesIO(data), formats=_FORMATS), name
+    return Image.open(io.BytesIO(data), formats=formats()), name
   except Image.DecompressionBombError as error:
     raise PictureError('too large', f'{name}: {error}') from error
   except Exception as error:  # Decoders of damaged files raise anything.
+    brand = data[8:32] if data[4:8] == b'ftyp' else b''
+    for known, its_format in ((b'avi', 'AVIF'), (b'hei', 'HEIF'),
+                              (b'mif1', 'HEIF')):
+      if known in brand and its_format not in formats():
+        refused = missing_library(its_format)
+        raise PictureError(
+            refused.reason, f'{name}; {refused.detail}') from error
     raise PictureError(
-        'unreadable', f'{name} is no picture in {", ".join(_FORMATS)}'
+        'unreadable', f'{name} is no picture in {", ".join(formats())}'
     ) from error
 
 
@@ -185,8 +257,9 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     raise PictureError(
         'too small', f'{name} has {width}×{height} pixels, under {MIN_SIDE}'
     )
-  if image.mode == 'F':
-    raise PictureError('not RGB', f'{name} has pixels of unknown range (float)')
+  if image.mode == 'F' or (image.mode == 'I' and image.format == 'TIFF'):
+    raise PictureError(
+        'not RGB', f'{name} has pixels of unknown range ({image.mode})')
   try:
     # JPEG alone can skip detail while decoding; its size changes with it. A
     # caller's picture stays as it is.

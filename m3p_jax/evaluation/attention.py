@@ -44,10 +44,10 @@ def collect(engine: engines.Engine, retrieval_set: evaluation_set.RetrievalSet,
     captions = retrieval_set.captions[language]
     for index in rng.permutation(len(captions.texts)):
       picture = min(captions.groups[index])
-      path = examples.thumbnail(
+      address = examples.thumbnail(
           data_dir, dataset, retrieval_set.image_ids[picture])
-      if path and len(captions.texts[index].split()) > 1:
-        chosen.append((language, index, picture, path))
+      if address and len(captions.texts[index].split()) > 1:
+        chosen.append((language, index, picture, address))
         break
   if not chosen:
     return {'pairs': []}
@@ -63,10 +63,10 @@ def collect(engine: engines.Engine, retrieval_set: evaluation_set.RetrievalSet,
   return {'pairs': [{
       'language': language, 'text': captions.texts[index],
       'image_id': retrieval_set.image_ids[picture],
-      'picture': examples.data_uri(path),
+      'picture': address,
       'boxes': retrieval_set.regions.boxes_BRG[picture, :, :4].tolist(),
       'words': _words(captions, index, weights_LR)}
-      for (language, index, picture, path), captions, weights_LR in zip(
+      for (language, index, picture, address), captions, weights_LR in zip(
           chosen, texts, weights_BLR, strict=True)]}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import json
 import pathlib
 import shutil
+import sys
 from typing import Any
 
 from absl import flags
@@ -20,6 +21,7 @@ from absl import flags
 from configs import quickstart
 from input_pipeline import errors
 from input_pipeline import prepare
+from input_pipeline.vision import folder as folder_lib
 from m3p_jax import checkpoint
 from m3p_jax import search
 from m3p_jax.evaluation import results
@@ -29,9 +31,6 @@ from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
 from m3p_jax.training import summary
 
-# A picture by its name; what it really is, its bytes tell.
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff',
-             '.svg')
 _DATASET = 'captions'
 _TRAINING = 'warm_start'
 _LINK = 'pictures'
@@ -66,7 +65,7 @@ class Photos:
       UserError: no picture in the folder, or no run at --weights.
     """
     # A mistake is told before the minutes of training.
-    names = find_pictures(self._folder)
+    names = self._find()
     weights = self._weights or self.workdir / _TRAINING
     if self._weights:
       _check_run(weights)
@@ -92,6 +91,14 @@ class Photos:
     recipe.run('index', lambda: searcher.index, title='index the pictures',
                always=True)
     return searcher
+
+  def _find(self) -> list[str]:
+    """Returns the pictures' names; tells what in the folder is left alone."""
+    found = folder_lib.find(self._folder)
+    if found.skipped:
+      print(f'{self._folder}: {len(found.names):,} pictures; passed over:',
+            *found.lines(), sep='\n    ', file=sys.stderr, flush=True)
+    return found.names
 
   def _train(self, recipe: stages.Stages, workdir: pathlib.Path) -> None:
     config = quickstart.get_config('warm_start')
@@ -130,25 +137,6 @@ def _check_run(workdir: pathlib.Path) -> None:
     raise errors.UserError(
         f'--weights={workdir}: no workdir of a run, with config.json and '
         'checkpoints/')
-
-
-def find_pictures(folder: pathlib.Path) -> list[str]:
-  """Returns the names of the pictures in and below a folder, sorted.
-
-  Raises:
-    UserError: it is no folder, or there is none.
-  """
-  if not folder.is_dir():
-    raise errors.UserError(f'--pictures={folder}: no such folder')
-  found = sorted(
-      str(path.relative_to(folder)) for path in folder.rglob('*')
-      if path.suffix.lower() in _SUFFIXES and path.is_file()
-      and not path.name.startswith('.'))
-  if not found:
-    raise errors.UserError(
-        f'--pictures={folder}: no picture in it or below; allowed are '
-        f'{", ".join(_SUFFIXES)}')
-  return found
 
 
 def _write_captions(raw_dir: pathlib.Path, folder: pathlib.Path,

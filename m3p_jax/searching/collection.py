@@ -247,10 +247,9 @@ def _make_index(data_dir: pathlib.Path, dataset: str, collection: Collection,
     for picture in pictures:
       captions[picture] = text
   folder = (data_dir / dataset).absolute()
-  small = [copies.small(folder, one) for one in collection.image_ids]
   return index_lib.Index(
       collection.image_ids, captions,
-      [str(path) if path.exists() else '' for path in small],
+      [str(copies.small(folder, one) or '') for one in collection.image_ids],
       [str(copies.original(folder, one) or '')
        for one in collection.image_ids],
       embed(collection.regions))

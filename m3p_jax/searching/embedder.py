@@ -144,7 +144,8 @@ class Embedder:
   def _regions(self, images: Sequence[Any]) -> batch_lib.Regions:
     """Returns the regions of pictures in all the forms that `score` takes."""
     is_file = [
-        os.path.exists(image) if isinstance(image, str)
+        os.path.exists(image) and not os.path.isdir(image)
+        if isinstance(image, str)
         else not isinstance(image, batch_lib.Regions) for image in images]
     # Files are read together: the network takes many at a time.
     files = [image for image, one in zip(images, is_file, strict=True) if one]

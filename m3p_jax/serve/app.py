@@ -49,12 +49,11 @@ def _add_routes(app: fastapi.FastAPI, index: index_lib.Index,
   # A number, never a path, names a picture: nothing else can be asked for.
   @app.get('/picture/{number}')
   def picture(number: int) -> responses.Response:
-    if number >= len(index.thumbnails):
-      raise fastapi.HTTPException(404)
-    path = pathlib.Path(index.thumbnails[number])
-    if not path.is_file():
-      raise fastapi.HTTPException(404)
-    return responses.FileResponse(path, media_type=_TYPE, headers=_HEADERS)
+    try:
+      content = pathlib.Path(index.thumbnails[number]).read_bytes()
+    except (IndexError, OSError) as error:
+      raise fastapi.HTTPException(404) from error
+    return responses.Response(content, media_type=_TYPE, headers=_HEADERS)
 
   @app.get('/picture/{number}/large')
   def large(number: int) -> responses.Response:

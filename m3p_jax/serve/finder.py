@@ -100,7 +100,7 @@ class Finder:
     detail = render.Detail(
         renditions.address(index, number, is_large=True),
         index.captions[number] or image_id, image_id,
-        self.searcher.read(image_id), query)
+        self._regions(image_id), query)
     yield render.detail(detail, busy='Looking at the picture…')
     if query:
       detail = detail._replace(
@@ -148,6 +148,10 @@ class Finder:
     return {number: renditions.address(index, number, is_large=False)
             for number in numbers}
 
+  def _regions(self, image_id: str) -> batch_lib.Regions:
+    """Returns those of the collection, whatever file has that name here."""
+    return self.searcher.source.regions_of(image_id, self.searcher.weights)
+
   def _begin(self, session: str) -> int:
     """Returns a number that makes the session's older searches stop."""
     mine = next(self._count)
@@ -164,8 +168,7 @@ class Finder:
     self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
     for mode in ('dual', 'rerank'):
       self.searcher.search(query, 1, mode=mode)
-    first: batch_lib.Regions = self.searcher.read(
-        self.searcher.index.image_ids[0])
+    first = self._regions(self.searcher.index.image_ids[0])
     self.searcher.embed_images([first])
     self.searcher.explain(first, query)
 

@@ -10,6 +10,7 @@ import pathlib
 import threading
 
 from input_pipeline import fingerprint
+from input_pipeline.building import copies
 from input_pipeline.vision import pictures
 from input_pipeline.vision import svg
 from m3p_jax.searching import index as index_lib
@@ -42,23 +43,27 @@ class Renditions:
     self._render = functools.lru_cache(maxsize=_KEPT)(self._decode)
 
   def get(self, number: int) -> bytes | None:
-    """Returns a picture as WebP, None where its file cannot be read any more.
+    """Returns a picture as WebP, None where its file is not it any more.
 
     Args:
       number: of the picture in the index.
     """
     path = self._index.file(number)
-    return self._render(path, fingerprint.of_files('/', [path])) if path else None
+    if not path:
+      return None
+    return self._render(number, path, fingerprint.of_files('/', [path]))
 
-  def _decode(self, path: str, key: str) -> bytes | None:
+  def _decode(self, number: int, path: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
-    file = pathlib.Path(path)
+    file, small = pathlib.Path(path), self._index.thumbnails[number]
     is_svg = file.suffix.lower() == '.svg'
     with self._decoders:
       try:
         image = pictures.read(svg.rasterise(file) if is_svg else file).image
-      except (pictures.PictureError, OSError):
+      except pictures.PictureError:
         return None
+      if small and not copies.is_copy(small, image):
+        return None  # Another picture than the one that was found.
       image.thumbnail((_SIDE, _SIDE))
       content = io.BytesIO()
       image.save(content, 'WEBP', quality=85)

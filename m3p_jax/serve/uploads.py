@@ -22,7 +22,7 @@ _KEPT = 500
 # Pictures decoded at the same time.
 _AT_ONCE = 2
 
-TYPES = 'PNG, JPEG, WebP, GIF, BMP or TIFF'
+TYPES = 'PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF'
 _ADVICE = {
     'svg': 'SVG drawings are not taken here: save it as PNG first.',
     'too large': f'The picture has over {MAX_PIXELS // 10**6} million pixels: '
@@ -70,7 +70,8 @@ class Uploads:
         picture = pictures.read(content, max_pixels=MAX_PIXELS)
       except pictures.PictureError as error:
         raise Refused(
-            _ADVICE.get(error.reason, f'The picture cannot be used: {error}'),
+            _ADVICE.get(error.reason,
+                        f'The picture cannot be used: {error.reason}.'),
             413 if error.reason == 'too large' else 415) from error
       regions = self._read(picture.image)
     name = secrets.token_urlsafe(16)

@@ -1,0 +1,217 @@
+"""Finds the pictures of a folder of the user's, and what is not taken of it.
+
+Nothing is opened: a picture is known by its ending. What it really is, its
+bytes tell when it is read.
+"""
+
+from collections import Counter
+from collections import defaultdict
+from collections import deque
+from collections.abc import Mapping
+import os
+import pathlib
+from typing import NamedTuple
+
+from input_pipeline import errors
+from input_pipeline.vision import pictures
+
+_SVG = '.svg'
+# Folders of small copies and of deleted pictures, and macOS's in archives.
+# Others of the kind are hidden: .thumbnails, .Trash-1000, .Trashes.
+_SYSTEM = ('@eadir', '#recycle', '#snapshot', '@recycle', '$recycle.bin',
+           'recycler', 'lost+found', 'system volume information', '__macosx')
+_HIDDEN = 'hidden'
+_OTHER = 'of another ending'
+_LINKED = 'link to what is read already'
+# Names shown of a reason.
+_SHOWN = 3
+
+
+class Found(NamedTuple):
+  """The pictures of a folder.
+
+  Attributes:
+    names: of the files below the folder, sorted.
+    skipped: reason → names of the files and folders that are not taken.
+  """
+  names: list[str]
+  skipped: Mapping[str, list[str]]
+
+  def lines(self) -> list[str]:
+    """Returns what was not taken, a line a reason; names are escaped."""
+    result = []
+    for reason, names in self.skipped.items():
+      shown = [_escaped(name) for name in names[:_SHOWN]]
+      if reason == _OTHER:
+        shown = [f'{ending or "none"} {count}' for ending, count in Counter(
+            _escaped(_ending(name)) for name in names).most_common(2 * _SHOWN)]
+      rest = ', …' if len(names) > len(shown) and reason != _OTHER else ''
+      result.append(f'{len(names):,} {reason}: {", ".join(shown)}{rest}')
+    return result
+
+
+def find(folder: str | os.PathLike[str]) -> Found:
+  """Returns the pictures in a folder and in those below it.
+
+  Folders that are linked are read as well. Each file is taken once: under its
+  own name, where it is below the folder, else under the first link to it.
+
+  Raises:
+    UserError: it is no folder, it cannot be read, or has no picture.
+  """
+  if not os.path.isdir(folder):
+    raise errors.UserError(f'{folder}: no such folder')
+  try:
+    os.listdir(folder)
+  except OSError as error:
+    raise errors.UserError(f'{folder}: {error.strerror}') from error
+  walk = _Walk(os.path.realpath(folder))
+  walk.read_all()
+  found = Found(sorted(walk.files.values()), {
+      reason: sorted(names) for reason, names in sorted(walk.skipped.items())})
+  if not found.names:
+    passed = '; '.join(found.lines())
+    raise errors.UserError(
+        f'{folder}: no picture in it or below; allowed are '
+        f'{", ".join(sorted(_endings()))}'
+        + (f'; passed over: {passed}' if passed else ''))
+  return found
+
+
+class _Walk:
+  """A walk through all folders below one, to each real folder once.
+
+  Attributes:
+    files: real path of a picture → its name.
+    skipped: see `Found`.
+  """
+
+  def __init__(self, root: str):
+    self.files: dict[str, str] = {}
+    self.skipped: dict[str, list[str]] = defaultdict(list)
+    self._root = root
+    self._seen: set[str] = set()
+    # Followed after all folders, so that a file keeps its own name.
+    self._links: deque[str] = deque()
+
+  def read_all(self) -> None:
+    """Fills `files` and `skipped`."""
+    self._read_below(self._root, '')
+    linked_files = []
+    while self._links:
+      name = self._links.popleft()
+      try:
+        real = os.path.realpath(os.path.join(self._root, name), strict=True)
+      except OSError as error:
+        self._skip(f'link that leads nowhere ({error.strerror})', name)
+        continue
+      if os.path.isdir(real):
+        self._follow(real, name)
+      elif self._is_picture(name):
+        linked_files.append((real, name))
+    for real, name in linked_files:
+      if real in self.files:
+        self._skip(_LINKED, name)
+      elif os.path.isfile(real):
+        self.files[real] = name
+      else:
+        self._skip('no regular file', name)
+
+  def _follow(self, real: str, name: str) -> None:
+    # A folder around the root is a loop, with everything beside it.
+    if real in self._seen or os.path.commonpath([real, self._root]) == real:
+      self._skip(_LINKED, name)
+    else:
+      self._read_below(real, name)
+
+  def _read_below(self, real: str, name: str) -> None:
+    """Reads a real folder and those below it, but follows no link."""
+    waiting = [(real, name)]
+    while waiting:
+      real, name = waiting.pop()
+      if real in self._seen:  # A link has led into this one before.
+        continue
+      self._seen.add(real)
+      try:
+        with os.scandir(real) as opened:
+          entries = sorted(opened, key=lambda entry: entry.name)
+      except OSError as error:
+        self._skip(f'unreadable ({error.strerror})', name or '.')
+        continue
+      if _is_ours({entry.name for entry in entries}):
+        self._skip('folder of a run or of prepared data', name or '.')
+        continue
+      for entry in entries:
+        below = f'{name}/{entry.name}' if name else entry.name
+        try:
+          if self._is_folder_to_read(entry, below):
+            waiting.append((entry.path, below))
+        except OSError as error:
+          self._skip(f'unreadable ({error.strerror})', below)
+
+  def _is_folder_to_read(self, entry: os.DirEntry, name: str) -> bool:
+    """Returns whether it is one; takes it where it is a link or a picture."""
+    if entry.is_symlink():
+      if not os.path.isdir(entry.path) or self._is_folder(name):
+        self._links.append(name)
+    elif entry.is_dir():
+      return self._is_folder(name)
+    elif self._is_picture(name):
+      if entry.is_file():
+        self.files[entry.path] = name
+      else:
+        self._skip('no regular file', name)
+    return False
+
+  def _is_folder(self, name: str) -> bool:
+    """Returns whether a folder of this name is read; else it is counted."""
+    last = name.rpartition('/')[2]
+    if last.startswith('.'):
+      return self._skip(_HIDDEN, name)
+    if last.casefold() in _SYSTEM:
+      return self._skip("of the system's own", name)
+    return self._is_utf8(name)
+
+  def _is_picture(self, name: str) -> bool:
+    """Returns whether a file of this name is taken; else it is counted."""
+    ending = _ending(name)
+    if name.rpartition('/')[2].startswith('.'):
+      # Settings and the like are not what a user misses.
+      return ending in _endings() and self._skip(_HIDDEN, name)
+    for format_name, endings in pictures.ENDINGS.items():
+      if ending in endings and format_name not in pictures.formats():
+        refused = pictures.missing_library(format_name)
+        return self._skip(f'{refused.reason} ({refused.detail})', name)
+    if ending not in _endings():
+      return self._skip(_OTHER, name)
+    return self._is_utf8(name)
+
+  def _is_utf8(self, name: str) -> bool:
+    try:
+      name.encode()
+    except UnicodeEncodeError:
+      return self._skip('with a name that is not UTF-8', name)
+    return True
+
+  def _skip(self, reason: str, name: str) -> bool:
+    self.skipped[reason].append(name)
+    return False
+
+
+def _endings() -> set[str]:
+  return {_SVG}.union(
+      *(pictures.ENDINGS[name] for name in pictures.formats()))
+
+
+def _ending(name: str) -> str:
+  return pathlib.PurePosixPath(name).suffix.lower()
+
+
+def _is_ours(names: set[str]) -> bool:
+  """Returns whether a folder is a run's workdir, or a prepared dataset."""
+  return ({'config.json', 'checkpoints'} <= names
+          or {'manifest.json', 'thumbnails'} <= names)
+
+
+def _escaped(name: str) -> str:
+  return os.fsencode(name).decode('utf-8', 'backslashreplace')
