@@ -21,9 +21,9 @@ class Folders:
   """Folders, each listed once, and not before a name in it is missed."""
 
   def __init__(self) -> None:
-    # Folder → normal form → names; folder → case-folded stem → names.
-    self._names: dict[pathlib.Path, dict[str, list[str]]] = {}
-    self._alike: dict[pathlib.Path, dict[str, list[str]]] = {}
+    # Folder → case-folded stem → names, with `/` between them: a folder may
+    # have millions.
+    self._alike: dict[pathlib.Path, dict[str, str]] = {}
 
   def find(self, name: str, *folders: pathlib.Path) -> pathlib.Path:
     """Returns the file that a name means, below the first folder that has it.
@@ -42,8 +42,8 @@ class Folders:
 
   def _of_normal_form(self, name: str, folder: pathlib.Path) -> pathlib.Path:
     for part in pathlib.PurePosixPath(normal(name)).parts:
-      self._list(folder)
-      found = self._names[folder].get(part, [])
+      found = [name for name in self._names_like(part, folder)
+               if unicodedata.normalize('NFC', name) == part]
       folder = folder / (found[0] if len(found) == 1 else part)
     return folder
 
@@ -57,25 +57,22 @@ class Folders:
       return []
     folders = ([path.parent] if os.path.isdir(path.parent)
                else self._near(path.parent))
-    for folder in folders:
-      self._list(folder)
     return [folder / name for folder in folders
-            for name in self._alike[folder].get(_alike(path.name), ())]
+            for name in self._names_like(path.name, folder)]
 
-  def _list(self, folder: pathlib.Path) -> None:
-    """Reads a folder, unless it was read before."""
-    if folder in self._names:
-      return
-    try:
-      found = sorted(os.listdir(folder))
-    except (OSError, ValueError):  # Not there or not readable; NUL in it.
-      found = []
-    names: dict[str, list[str]] = {}
-    alike: dict[str, list[str]] = {}
-    for name in found:
-      names.setdefault(unicodedata.normalize('NFC', name), []).append(name)
-      alike.setdefault(_alike(name), []).append(name)
-    self._alike[folder], self._names[folder] = alike, names
+  def _names_like(self, name: str, folder: pathlib.Path) -> list[str]:
+    """Returns what differs from a name in case, form or ending alone."""
+    if folder not in self._alike:
+      alike: dict[str, str] = {}
+      try:
+        for found in sorted(os.listdir(folder)):
+          key = _alike(found)
+          alike[key] = f'{alike[key]}/{found}' if key in alike else found
+      except (OSError, ValueError):  # Not there or not readable; NUL in it.
+        pass
+      self._alike[folder] = alike
+    return list(filter(None, self._alike[folder].get(
+        _alike(name), '').split('/')))
 
 
 def _alike(name: str) -> str:

@@ -81,11 +81,59 @@ def test_captions_in_a_pickle_are_text_only(tmp_path):
   for content, message in [
       (pickle.dumps({'a.jpg': pathlib.Path('x')}), 'asks for pathlib'),
       (pickle.dumps({'a.jpg': [3]}), 'captions are'),
+      (pickle.dumps({'a.jpg': ['x \ud83d']}), 'is half a character'),
+      (pickle.dumps({'\udce9.jpg': ['x']}), 'is half a character'),
       (pickle.dumps(['a']), 'holds list; allowed: a dict'),
       (pickle.dumps({'a.jpg': ['x']})[:-4], 'damaged')]:
     path.write_bytes(content)
     with pytest.raises(errors.UserError, match=rf'flicker\.de\.pkl.*{message}'):
       _items('m3p_flickr30k', tmp_path)
+
+
+def test_wrong_json_is_named(tmp_path):
+  path = tmp_path / 'dataset_coco.json'
+  _karpathy(path, [('a.jpg', 1, 'train'), ('./a.jpg', 2, 'test')])
+  with pytest.raises(errors.UserError, match=(
+      r"image 1: '\./a\.jpg' is the picture of .*coco\.json, image 0")):
+    _items('coco', tmp_path)
+  _karpathy(path, [('a.jpg', 1, 'train')])
+  path.write_text(path.read_text().replace(
+      '"raw": "a.jpg 3"', '"raw": "a", "raw": "b"'))
+  with pytest.raises(errors.UserError, match="coco.json: the key 'raw' stands"):
+    _items('coco', tmp_path)
+  path.write_text(path.read_text().replace('"raw": "a", ', '').replace(
+      '"b"', '"b \\ud83d"'))
+  with pytest.raises(errors.UserError, match=r"coco.json: .*half a character"):
+    _items('coco', tmp_path)
+  row = {'image/key': 'a', 'de': {'caption': ['eins \U0001f34e']}}
+  _jsonl(tmp_path / 'captions.jsonl', row)
+  assert _items('xm3600', tmp_path)['a'][1] == [('de', 'eins \U0001f34e')]
+  _jsonl(tmp_path / 'captions.jsonl', row, row)
+  with pytest.raises(errors.UserError, match=(
+      r"captions\.jsonl:2: 'a' is the picture of .*captions\.jsonl:1")):
+    _items('xm3600', tmp_path)
+  row = {'sentences': ['x'], 'id': '7', 'img_path': '7.jpg'}
+  for name, place in (('xflickrco', 'en/test.jsonl'),
+                      ('iglue_flickr30k', 'test_ann.jsonl')):
+    _jsonl(tmp_path / name / place, row, row | {'img_path': './7.jpg'})
+    with pytest.raises(errors.UserError, match=r"jsonl:2: '\./7\.jpg' is the"):
+      _items(name, tmp_path / name)
+
+
+def test_pictures_and_lists_are_found_in_either_form(tmp_path):
+  _write(tmp_path / 'test_image_names.txt', 'Ü.jpg', 'b.jpg')
+  _write(tmp_path / 'test_1kcaptions_en.txt', 'a', 'b')
+  for name in ('images/U\u0308.jpg', 'b.jpg'):
+    _write(tmp_path / name)
+  module = importlib.import_module('input_pipeline.datasets.xtd10')
+  made = module.Builder.__new__(module.Builder)
+  made.options = builder.Options(raw_dir=str(tmp_path))
+  assert [item.path for item in made.items()] == [
+      tmp_path / 'images/U\u0308.jpg', tmp_path / 'b.jpg']
+  (tmp_path / 'test_image_names.txt').rename(
+      tmp_path / 'Test_image_names.txt')
+  with pytest.raises(errors.UserError, match="there is .*Test_image_names"):
+    _items('xtd10', tmp_path)
 
 
 def test_iglue(tmp_path):

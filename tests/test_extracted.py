@@ -1,5 +1,6 @@
 """Datasets with regions out of files, and back out into files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,8 +16,6 @@ from input_pipeline.building import copies
 from input_pipeline.building import shards
 from input_pipeline.datasets import sbu
 from input_pipeline.record_files import prepared
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import names
 from tests import region_writers as writers
 
 IMAGES = [writers.image(name, seed=n, feature_dim=4)
@@ -64,7 +63,7 @@ def test_captions_meet_their_regions(tmp_path):
   assert manifest['feature_extractor']['feature_dim'] == 4
   features = manifest['features']
   assert features['without_captions'] == 1
-  assert features['matched_by'] == {'name without ending': 1, 'number': 1}
+  assert features['matched_by'] == {'number': 2}
   assert features['files'][0]['bytes'] == path.stat().st_size
   with pytest.raises(errors.UserError, match='nowhere.jpg.*no features'):
     _prepare(tmp_path, [('99.jpg', 'train', {'en': ['A dog.']}), *rows],
@@ -73,6 +72,49 @@ def test_captions_meet_their_regions(tmp_path):
                      match="features without captions .*: 1, the first '99'"):
     _prepare(tmp_path, rows[:2], 'lxmert_tsv', path, strict=True)
   assert _records(tmp_path / 'data', 'captions').keys() == records.keys()
+
+
+def test_who_found_whom_is_told(tmp_path, caplog):
+  rows = [(f'{name}.jpg', 'test', {'en': [name]})
+          for name in ('a/12', 'b/12', 'c/7', 'd/8')]
+  folder = _prepare(tmp_path, rows, 'butd_tsv',
+                    writers.butd_tsv(tmp_path, IMAGES), max_bad=1)
+  assert list(_records(tmp_path / 'data', 'captions')) == ['c/7.jpg']
+  (told,) = [text for text in caplog.messages if '--features=' in text]
+  assert told.endswith(
+      "regions of 1 of 4 images (1 by name without folder); 2 images "
+      "('a/12.jpg' …) ambiguous; left over: 3 images ('a/12.jpg' …), 2 rows "
+      "('12' …)")
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  assert manifest['skipped'] == {'ambiguous features': 2, 'no features': 1}
+  assert manifest['features']['ambiguous'] == 2
+
+
+def test_rows_of_one_name_must_be_equal(tmp_path):
+  # As shards do that each count their images from 0; tables have lines twice.
+  for name, images in (('a', IMAGES[:2]), ('b', [
+      IMAGES[0], dataclasses.replace(IMAGES[2], name=IMAGES[1].name)])):
+    (tmp_path / name).mkdir()
+    (tmp_path / 'features').mkdir(exist_ok=True)
+    writers.butd_tsv(tmp_path / name, images).rename(
+        tmp_path / 'features' / f'{name}.tsv')
+  (tmp_path / 'features' / '._a.tsv').write_bytes(b'hidden')
+  rows = [(f'{name}.jpg', 'test', {'en': [name]}) for name in ('12', '7')]
+  folder = _prepare(tmp_path, rows, 'butd_tsv', tmp_path / 'features',
+                    max_bad=0.5)
+  assert list(_records(tmp_path / 'data', 'captions')) == ['12.jpg']
+  assert json.loads((folder / 'skipped.jsonl').read_text())['reason'] == (
+      'other features of the same name')
+
+
+def test_names_that_are_no_utf8_stay_apart(tmp_path):
+  path = writers.butd_tsv(tmp_path, IMAGES)
+  path.write_bytes(path.read_bytes().replace(b'12\t', b'caf\xe9\t', 1).replace(
+      b'\n7\t', b'\ncaf\xe8\t').replace(b'\n99\t', b'\nc\t'))
+  rows = [(f'{name}.jpg', 'test', {'en': [name]})
+          for name in ('caf\ufffd', 'c')]
+  with pytest.raises(errors.UserError, match="no features"):
+    _prepare(tmp_path, rows, 'butd_tsv', path)
 
 
 def test_the_picture_gives_the_size_that_a_format_lacks(tmp_path):
@@ -118,6 +160,8 @@ def test_wrong_flags_are_named(tmp_path):
       ('bdut_tsv', path, "features_format 'bdut_tsv'; did you mean 'butd_tsv'"),
       ('', path, 'needs --features_format; there are: .*volta_lmdb'),
       ('butd_tsv', tmp_path / 'x', 'x does not exist'),
+      ('butd_tsv', path.with_suffix('.TSV'),
+       rf'TSV does not exist; there is .*{path.name}'),
       ('volta_lmdb', tmp_path, r'a folder without \*.lmdb for volta_lmdb')]:
     with pytest.raises(errors.UserError, match=message):
       _prepare(tmp_path, rows, name, features)
@@ -174,23 +218,3 @@ def test_export_replaces_nothing_unasked(tmp_path):
   assert sorted(path.name for path in tmp_path.glob('*out*')) == [
       'out.tsv', 'out.tsv.captions.jsonl']
   assert not (tmp_path / 'b.h5').exists()
-
-
-def _match(features, images):
-  index = names.Index(contract.Entry(name, name) for name in features)
-  return index.match(images)
-
-
-def test_names_are_compared_from_equal_to_alike():
-  assert _match(['a.jpg', 'a'], ['a', 'a.jpg']) == {'a': 'a', 'a.jpg': 'a.jpg'}
-  assert _match(['coco_val2014_000042'], ['x/COCO_val2014_000042.JPG']) == {
-      'x/COCO_val2014_000042.JPG': 'coco_val2014_000042'}
-  # UNITER counts Flickr30k's names with zeros before them.
-  assert _match(['flickr30k_000001000092795'], ['1000092795.jpg']) == {
-      '1000092795.jpg': 'flickr30k_000001000092795'}
-  assert _match(['cat_7'], ['dog_7.jpg']) == {}
-  # mmf cuts names at their first dot.
-  assert _match(['a', 'b'], ['a.x.jpg', 'b.x.jpg']) == {
-      'a.x.jpg': 'a', 'b.x.jpg': 'b'}
-  assert _match(['a'], ['a.x.jpg', 'a.y.jpg']) == {}
-  assert _match(['a'], ['x/a.jpg', 'y/a.jpg']) == {}

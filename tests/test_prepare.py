@@ -165,7 +165,21 @@ def test_prepares_again_only_when_something_changed(raw, tmp_path):
     ('{"image": ""}', ":2: \"image\" is ''"),
     ('{"image": "../a.png"}', 'allowed: a file below'),
     ('{"image": "/etc/a.png"}', 'allowed: a file below'),
-    ('{"image": "black.png"}', "'black.png' stands there twice"),
+    *((json.dumps({'image': image}),
+       r':2: .*black\.png. is the picture of .*captions\.jsonl:1;')
+      for image in ('black.png', './black.png', './/black.png')),
+    ('{"image": "absent/x.png"}\n{"image": "absent\\\\x.png"}',
+     ':3: .*is the picture of .*:2;'),
+    ('{"image": "a/../black.png"}', ':2: .*allowed: a file below'),
+    ('{"image": "a\\\\..\\\\black.png"}', ':2: .*allowed: a file below'),
+    ('{"image": "a\\u0000.png"}', r':2: .*a\\x00.*allowed: a file below'),
+    ('{"image": "a.png", "image": "b.png"}',
+     ":2: the key 'image' stands there 2 times"),
+    ('{"image": "a.png", "captions": {"en": ["a"], "de": [], "en": ["b"]}}',
+     ":2: the key 'en' stands there 2 times"),
+    ('{"image": "a.png", "captions": {"en": ["a dog \\uD83D"]}}',
+     r":2: '\\ud83d' behind '.*a dog ' is half a character"),
+    ('{"image": "\\udce9.png"}', ':2: .*is half a character'),
     ('{"image": "a.png", "split": "dev"}', "split in .*'dev'.*validation"),
     ('{"image": "a.png", "captions": {"en": "cat"}}', '"captions" is'),
     ('{"image": "a.png", "captions": {"zz": ["cat"]}}',
@@ -176,6 +190,30 @@ def test_a_wrong_line_is_named(raw, tmp_path, line, message):
   (raw / 'captions.jsonl').write_text(f'{first}\n{line}\n')
   with pytest.raises(errors.UserError, match=message):
     _prepare(raw, tmp_path)
+
+
+def test_names_find_their_files(tmp_path, toy_extractor):
+  del toy_extractor
+  # In the folder → in the list.
+  names = {'U\u0308.png': 'Ü.png', 'Ä.png': 'A\u0308.png', 'CAT.PNG': 'cat.png',
+           'sub/d.png': 'sub\\d.png'}
+  raw = tmp_path / 'raw'
+  (raw / 'sub').mkdir(parents=True)
+  for shade, name in enumerate(names):
+    Image.new('L', (32, 32), 40 * shade).save(raw / name)
+  _write_rows(raw, [_row(name, 'test', en=[f'{shade}'])
+                    for shade, name in enumerate(names.values())])
+  folder = _prepare(raw, tmp_path, max_bad=0.5)
+  records = _read(folder)
+  assert len(records) == 3
+  for record in records.values():
+    shade = int(record['captions']['text'][0])
+    assert record['features'].mean() == pytest.approx(
+        40 * shade / 255, abs=1e-3)
+  skipped = json.loads((folder / 'skipped.jsonl').read_text())
+  assert skipped['reason'] == 'missing'
+  assert "cat.png; there is '" in skipped['item']
+  assert "CAT.PNG'" in skipped['item']
 
 
 def test_wrong_arguments_are_named(raw, tmp_path):
@@ -189,6 +227,9 @@ def test_wrong_arguments_are_named(raw, tmp_path):
     prepare.prepare('emojis', str(tmp_path))
   with pytest.raises(errors.UserError, match='--raw_dir'):
     _prepare(tmp_path / 'nowhere', tmp_path)
+  (tmp_path / 'Captions.jsonl').write_text('')
+  with pytest.raises(errors.UserError, match='there is .*Captions.jsonl'):
+    _prepare(tmp_path, tmp_path)
   (tmp_path / 'file').write_text('')
   with pytest.raises(errors.UserError, match='cannot prepare captions in'):
     _prepare(raw, tmp_path / 'file')

@@ -117,7 +117,7 @@ class ExtractedRegions:
 
   def _ambiguous(self) -> str:
     found = sorted(self._source.ambiguous)
-    return (found and f'; {_count("images", found)} ambiguous') or ''
+    return f'; {_count("images", found)} ambiguous' if found else ''
 
   def load(self, image_id: str, picture: pathlib.Path) -> regions.RegionSet:
     """Returns the regions of an image.

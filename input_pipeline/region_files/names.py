@@ -7,7 +7,6 @@ features. Which it is, is decided once, for the whole of both lists.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-import os
 import re
 from typing import Any, NamedTuple
 
@@ -20,9 +19,8 @@ _ENDING = re.compile(
     re.IGNORECASE)
 # Numbers as COCO and UNITER write them in full.
 _FULL = re.compile(
-    r'(?:.*/)?(?:coco_(?:train|val|test)\d{4}_|flickr30k_)(\d+)', re.ASCII)
-_PLAIN = re.compile(r'(.*/)?0*(\d+)', re.ASCII)
-_EQUAL = 'name'
+    r'(?:coco_(?:train|val|test)\d{4}_|flickr30k_)(\d+)', re.ASCII)
+_EQUAL, _SPELLING = 'name', 'spelling'
 
 _Shorten = Callable[[str], str]
 
@@ -62,10 +60,11 @@ def _cut(name: str) -> str:
 def _number(name: str) -> str:
   """Returns a number for COCO's and UNITER's full names, else the stem."""
   stem = _stem(name)
-  if match := _FULL.fullmatch(stem):
-    return str(int(match[1]))
-  match = _PLAIN.fullmatch(stem)
-  return (match[1] or '') + match[2] if match else stem
+  folder, slash, base = stem.rpartition('/')
+  if match := _FULL.fullmatch(base):
+    folder, slash, base = '', '', match[1]
+  return folder + slash + (
+      base.lstrip('0') or '0' if _is_number(base) else base)
 
 
 def _rules(images: Sequence[str], names: Sequence[str]) -> list[_Rule]:
@@ -81,7 +80,7 @@ def _rules(images: Sequence[str], names: Sequence[str]) -> list[_Rule]:
       def of_name(name):
         return _number(_stem(name).removeprefix(prefix))
     stem = _Rule('number', _number, of_name)
-  return [_Rule('spelling', _spelling, _spelling), stem,
+  return [_Rule(_SPELLING, _spelling, _spelling), stem,
           _Rule('name without folder', stem.of_image, of_name,
                 has_folders=False),
           _Rule('name up to the first dot', _cut, _stem,
@@ -94,8 +93,10 @@ def _is_number(name: str) -> bool:
 
 def _prefix(stems: Sequence[str]) -> str:
   """Returns what stands before the number in all names, '' if they differ."""
-  prefix = os.path.commonprefix(stems).rstrip('0123456789')
-  is_shared = all(_is_number(stem.removeprefix(prefix)) for stem in stems)
+  prefix = stems[0].rstrip('0123456789') if stems else ''
+  is_shared = all(
+      stem.startswith(prefix) and _is_number(stem.removeprefix(prefix))
+      for stem in stems)
   return prefix if is_shared else ''
 
 
@@ -130,7 +131,8 @@ class Index:
     # a name is how the file was written, and the only one that is used: what it
     # leaves over on both sides does not belong together. Where it cannot tell
     # two images apart, or two names, none of them is found.
-    images, names = list(dict.fromkeys(image_ids)), list(self.places)
+    images = list(dict.fromkeys(image_ids))
+    names = [name for name in self.places if name]
     found = {image: image for image in images if image in self.places}
     self.matched = Counter({_EQUAL: len(found)} if found else {})
     self.ambiguous = set()
@@ -146,12 +148,13 @@ class Index:
     return {image: self.places[name] for image, name in found.items()}
 
 
-def _pairs(images: Iterable[str], names: Iterable[str], rule: _Rule,
+def _pairs(images: Sequence[str], names: Sequence[str], rule: _Rule,
            ) -> tuple[dict[str, str], set[str]]:
   """Returns {image: name} by a rule, and images that it cannot tell apart."""
-  images_by, names_by = (
-      _by_key(found, shorten, has_folders=rule.has_folders) for found, shorten in (
-          (images, rule.of_image), (names, rule.of_name)))
+  shorten = _as_short_as_names(names, rule)
+  same_short = Counter(map(shorten, images))
+  images_by = _by_key(images, rule.of_image, has_folders=rule.has_folders)
+  names_by = _by_key(names, rule.of_name, has_folders=rule.has_folders)
   pairs, ambiguous = {}, set()
   for key, same_images in images_by.items():
     same_names = names_by.get(key, [])
@@ -159,10 +162,32 @@ def _pairs(images: Iterable[str], names: Iterable[str], rule: _Rule,
       (image, path), (name, other) = same_images[0], same_names[0]
       # Folders on both sides have to agree, as far as both have them.
       if f'/{path}'.endswith(f'/{other}') or f'/{other}'.endswith(f'/{path}'):
-        pairs[image] = name
+        if same_short[shorten(image)] == 1:
+          pairs[image] = name
+        else:
+          ambiguous.add(image)
     elif same_names:
       ambiguous |= {image for image, _ in same_images}
   return pairs, ambiguous
+
+
+def _as_short_as_names(names: Sequence[str], rule: _Rule) -> _Shorten:
+  """Returns what makes an image's name as short as those in the file may be.
+
+  Where no name has a folder, or none a dot, they may have been taken off: `a`
+  is then of `a.jpg`, of `b/a.jpg` or of `a.1.jpg`.
+  """
+  if rule.name == _SPELLING:
+    return str
+  has_folders, has_dots = (
+      any(sign in rule.of_name(name) for name in names) for sign in '/.')
+
+  def shorten(image: str) -> str:
+    folder, slash, base = rule.of_image(image).rpartition('/')
+    base = base if has_dots else base.split('.')[0]
+    return folder + slash + base if has_folders else base
+
+  return shorten
 
 
 def _by_key(names: Iterable[str], shorten: _Shorten, *, has_folders: bool,

@@ -50,9 +50,11 @@ class Reader(contract.Reader):
               f'{self.path}: row {row} is longer than {contract.MAX_BYTES:,} '
               'bytes')
         if line.strip():
-          # Names that are no UTF-8 stay apart from each other.
-          name = line[:line.find(b'\t')].decode('utf-8', 'surrogateescape')
-          yield contract.Entry(name.strip(), [row, start, len(line)])
+          name, tab, _ = line.partition(b'\t')
+          # Names that are no UTF-8 stay apart; a row without a tab has none.
+          yield contract.Entry(
+              name.decode('utf-8', 'surrogateescape').strip() if tab else '',
+              [row, start, len(line)])
         start += len(line)
 
   def load(self, place: Any) -> contract.ImageRegions:
