@@ -13,8 +13,10 @@ import unicodedata
 
 def normal(name: str) -> str:
   """Returns the form in which names are compared: NFC, `/`, no `.` parts."""
-  return pathlib.PurePosixPath(
-      unicodedata.normalize('NFC', name).replace('\\', '/')).as_posix()
+  name = unicodedata.normalize('NFC', name).replace('\\', '/')
+  # There are millions of names, and most are plain.
+  is_plain = not ('//' in name or './' in name or name.endswith(('/', '/.')))
+  return name if is_plain else pathlib.PurePosixPath(name).as_posix()
 
 
 class Folders:

@@ -119,6 +119,9 @@ _PICTURES = strategies.builds(
     pictures=strategies.lists(_PICTURES, min_size=1, max_size=8, unique=True),
     write=strategies.sampled_from(_WRITERS), data=strategies.data())
 def test_whatever_is_missing_nobody_gets_anothers_row(pictures, write, data):
+  if write is names._number:  # Who writes numbers has nothing else to write.
+    pictures = [name for name in pictures if write(name).isdigit()]
+    hypothesis.assume(pictures)
   extracted = data.draw(strategies.lists(
       strategies.sampled_from(pictures), unique=True))
   # Programs that write two pictures under one name keep the last.
@@ -129,8 +132,8 @@ def test_whatever_is_missing_nobody_gets_anothers_row(pictures, write, data):
   shuffled = data.draw(strategies.permutations(pictures))
   assert _index(data.draw(strategies.permutations(list(row_of)))).match(
       shuffled) == found
-  assert found or not extracted or len(set(map(write, pictures))) < len(
-      pictures) or write(pictures[0]) != pictures[0]
+  if write is str:
+    assert found == {picture: picture for picture in extracted}
 
 
 def test_files_are_found_by_the_form_of_their_names(tmp_path):

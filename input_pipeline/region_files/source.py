@@ -240,8 +240,10 @@ def read(name: str, path: str | os.PathLike) -> Iterator[contract.ImageRegions]:
 
 
 def _equal(a: contract.ImageRegions, b: contract.ImageRegions) -> bool:
-  return all(np.array_equal(one, other)
-             for one, other in zip(a[1:], b[1:], strict=True))
+  return (a.height, a.width) == (b.height, b.width) and all(
+      np.array_equal(one, other) for one, other in (
+          (a.boxes_R4, b.boxes_R4), (a.features_RF, b.features_RF),
+          (a.class_ids_R, b.class_ids_R)))
 
 
 def _checksum(path: pathlib.Path) -> dict[str, Any]:
