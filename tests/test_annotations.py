@@ -1,5 +1,6 @@
 """Captions in the files that their authors publish, as items."""
 
+import importlib
 import json
 import pathlib
 import pickle
@@ -7,6 +8,7 @@ import pickle
 import pytest
 
 from input_pipeline import errors
+from input_pipeline.building import builder
 from tests import caption_trees
 
 _items = caption_trees.items
