@@ -8,6 +8,7 @@ import inspect
 import json
 import pathlib
 import pkgutil
+import sys
 from typing import Any
 
 import ml_collections
@@ -121,8 +122,10 @@ def check(config: ConfigDict) -> None:
   if not config.tasks:
     raise errors.UserError('tasks is empty: there is nothing to train')
   for name, task in config.tasks.items():
-    find_loss(name, task)
-    choices.check(f'stream of tasks.{name}', task.stream, STREAMS)
+    loss = find_loss(name, task)
+    choices.check(
+        f'stream of tasks.{name} ({task.objective})', task.stream,
+        getattr(sys.modules[loss.__module__], 'STREAMS', STREAMS))
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
     if not config.data[task.stream].datasets:
       raise errors.UserError(

@@ -206,6 +206,21 @@ def abstract_rows(mesh: Mesh, rows: Any) -> Any:
           (hosts * x.shape[0], *x.shape[1:]), x.dtype, sharding=sharding), rows)
 
 
+def settle(value: Any) -> Any:
+  """Returns the value: computed, where one CPU simulates several devices.
+
+  XLA has a thread for each of them, and a collective keeps it until all
+  devices have come. Two programs on their way at once could take all threads
+  and wait for each other; of one alone, each device has its own.
+
+  Args:
+    value: what a program with collectives gave.
+  """
+  if jax.default_backend() == 'cpu' and jax.local_device_count() > 1:
+    jax.block_until_ready(value)
+  return value
+
+
 def put_rows(mesh: Mesh, rows: Any) -> Any:
   """Returns this host's rows (a tree of NumPy) as global arrays."""
   sharding = of_rows(mesh)

@@ -38,6 +38,25 @@ def step(workdir: pathlib.Path, number: int, num_traced: int) -> Iterator[None]:
     jax.profiler.stop_trace()
 
 
+def check(profile_steps: int, num_steps: int) -> None:
+  """Raises UserError where the run ends before its trace begins."""
+  if profile_steps and num_steps <= _WARM_UP:
+    raise errors.UserError(
+        f'profile_steps is {profile_steps}: the trace begins after '
+        f'{_WARM_UP} steps, and {num_steps} are left; raise num_train_steps, '
+        'or set profile_steps to 0')
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[None]:
+  """Returns a context that writes a trace which outlasts it."""
+  try:
+    yield
+  finally:
+    with contextlib.suppress(RuntimeError):  # There is none.
+      jax.profiler.stop_trace()
+
+
 def part(name: str) -> jax.profiler.TraceAnnotation:
   """Returns a context that marks a part of a step."""
   return jax.profiler.TraceAnnotation(f'm3p {name}')

@@ -70,6 +70,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
     return {}
   if steps:
     start_lib.check_same_data(start.manifest, workdir / 'checkpoints')
+  tracing.check(config.profile_steps,
+                config.num_train_steps - (steps[-1] if steps else 0))
   start_lib.use_compilation_cache()
   if jax.default_backend() == 'cpu':
     allocator.keep_freed_memory()
@@ -124,7 +126,8 @@ class _Run:
     state = self._first_state()
     first = int(state.step)
     writer, progress = self._begin(state)
-    with contextlib.closing(progress), progress_lib.Termination() as terminate:
+    with (contextlib.closing(progress), tracing.ended(),
+          progress_lib.Termination() as terminate):
       losses = {} if first else self._validate(state, writer)
       progress.restart_clock()
       for step in range(first + 1, config.num_train_steps + 1):
@@ -185,7 +188,8 @@ class _Run:
         batches = sharding.put_rows(self.mesh, rows)
       # What the step reads is on the devices: nothing moves by accident.
       with jax.transfer_guard('disallow'):
-        state, metrics = self.step_fn(state, batches, self.step_key)
+        state, metrics = sharding.settle(
+            self.step_fn(state, batches, self.step_key))
       progress.submit(step, metrics, rows)
     return state
 

@@ -25,6 +25,8 @@ def make_config():
     ('tasks.xmlm.objective', 'masked_ml', "did you mean 'masked_lm'"),
     ('tasks.xmlm.objective', 'masking', 'has no `loss`'),
     ('tasks.xmlm.stream', 'txt', "did you mean 'text'"),
+    ('tasks.xmlm.objective', 'contrastive',
+     r"stream of tasks\.xmlm \(contrastive\) 'text'"),
     ('tasks.xmlm.options', {'mask_rat': 1}, "did you mean 'mask_rate'"),
     ('tasks.xmlm.batch_size', 0, 'batch_size is 0; allowed: 1 or more'),
     ('data.languages', ('xx',), "language 'xx'"),

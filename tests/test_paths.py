@@ -4,20 +4,36 @@ On made-up records and a tiny model: whether a path can be taken at all, and
 gives what its neighbour gives where both must agree.
 """
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from configs import base
+from input_pipeline import errors
+from m3p_jax import config_check
 from m3p_jax import metrics
+from m3p_jax import tracing
 from m3p_jax import train
+from m3p_jax.evaluation import retrieval
+from tests import compiler
 from tests import toy
 
 # Held by the run's speed alone.
 _TIMES = ('examples_per_second', 'step_seconds')
+_PLAIN = dict(data__image_text__code_switch__rate=0.5, eval_batches=1)
 
 
-def _config(**changes):
-  """Returns a config of two steps; `changes` by dotted keys."""
+def _config(*tasks, **changes):
+  """Returns a config of two steps.
+
+  Args:
+    *tasks: (objective, options), of four rows.
+    **changes: dotted keys, `__` for a dot.
+  """
   config = base.get_config()
   config.model.update(dict(
       width=8, num_heads=2, mlp_width=16, num_layers=2, max_positions=40,
@@ -29,21 +45,28 @@ def _config(**changes):
   data.text.max_length = data.image_text.max_length = 16
   data.image_text.datasets = ('pairs', 'english')
   data.image_text.languages = toy.LANGUAGES
-  data.image_text.code_switch.update(dict(rate=0.5, languages=('de', 'fr')))
-  config.tasks = dict(
-      mc_mlm=base.task_config('masked_lm', 'image_text', 4),
-      contrastive=base.task_config('contrastive', 'image_text', 4))
+  data.image_text.code_switch.languages = ('de', 'fr')
+  for objective, options in tasks or [('masked_lm', {})]:
+    stream = options.pop('stream', 'image_text')
+    config.tasks[f'{objective}_{stream}'] = base.task_config(
+        objective, stream, 4, **options)
   config.optimizer.warmup_steps = 1
   config.num_train_steps = config.checkpoint_every_steps = 2
-  config.log_every_steps = config.eval_batches = 1
+  config.log_every_steps = 1
+  config.eval_batches = 0
   config.mesh.data = 1
-  config.update_from_flattened_dict(changes)
+  for key, value in changes.items():
+    config.update_from_flattened_dict({key.replace('__', '.'): value})
   return config
 
 
 def _losses(config, workdir):
-  """Trains, and returns the lines of metrics.jsonl, all finite."""
+  """Trains, and returns the lines of metrics.jsonl; all are finite."""
   train.train_and_evaluate(config, workdir)
+  return _lines(workdir)
+
+
+def _lines(workdir):
   lines = [{key: value for key, value in line.items() if key not in _TIMES}
            for line in metrics.read(workdir / 'metrics.jsonl')]
   assert np.isfinite([value for line in lines
@@ -51,14 +74,96 @@ def _losses(config, workdir):
   return lines
 
 
-@pytest.mark.parametrize('datasets', [('pairs', 'english'), ('packed',)])
-def test_losses_from_records_are_those_from_memory(tmp_path, datasets):
-  found = []
-  for memory_bytes in (10**9, 0):
-    config = _config(**{'data.image_text.memory_bytes': memory_bytes,
-                        'data.image_text.datasets': datasets})
-    if datasets == ('packed',):
-      config.data.image_text.languages = ('en',)
-    found.append(_losses(config, tmp_path / str(memory_bytes)))
-  assert [line['step'] for line in found[0]] == [0, 1, 2, 2]
-  assert found[0] == found[1]
+def _assert_close(found, wanted):
+  for line, other in zip(found, wanted, strict=True):
+    assert line == pytest.approx(other, rel=1e-3)
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+  """Returns the workdir and the lines of a run that reads from memory."""
+  workdir = tmp_path_factory.mktemp('plain')
+  return workdir, _losses(_config(**_PLAIN), workdir)
+
+
+def test_losses_from_records_are_those_from_memory(plain, tmp_path):
+  records = _losses(_config(
+      **_PLAIN, data__image_text__memory_bytes=0), tmp_path)
+  assert plain[1][-1]['step'] == 2
+  assert records == plain[1]
+
+
+def test_a_simulated_mesh_gives_the_same_losses(plain, tmp_path):
+  config = _config(**_PLAIN, data__image_text__memory_bytes=0,
+                   mesh__data=2, mesh__model=2)
+  (tmp_path / 'config.json').write_text(
+      json.dumps(config_check.to_json(config)))
+  subprocess.run(
+      [sys.executable, 'main.py', f'--workdir={tmp_path}'], check=True,
+      cwd=pathlib.Path(config_check.__file__).parents[1],
+      env=compiler.environment(4))
+  _assert_close(_lines(tmp_path), plain[1])
+
+
+def test_how_it_is_computed_changes_no_loss(plain, tmp_path):
+  found = _losses(_config(
+      **_PLAIN, model__remat='dots', model__platform='tpu',
+      accumulation_steps=2), tmp_path)
+  _assert_close(found, plain[1])
+
+
+@pytest.mark.parametrize('changes', [
+    dict(model__dtype='bfloat16', model__remat='lean', model__refiner_layers=1,
+         model__match_head='first+product', model__caption_match=True,
+         model__num_languages=1, model__decoder=True,
+         model__normalise_regions=False, model__dropout=0.0,
+         optimizer__schedule='constant', optimizer__warmup_steps=0),
+    dict(model__remat='full', optimizer__schedule='cosine',
+         optimizer__first_moment_dtype='bfloat16', optimizer__clip_norm=0.0,
+         optimizer__weight_decay=0.1,
+         optimizer__rate_factors=(('^tokens/', 0.0), ('^encoder/', 0.5)),
+         data__image_text__datasets=('packed',),
+         data__image_text__languages=('en',), data__image_text__shots=4,
+         data__image_text__memory_bytes=0, data__image_text__alpha=1.0,
+         data__image_text__code_switch__mode='one',
+         data__image_text__code_switch__rate=1.0,
+         data__image_text__code_switch__language_per='word',
+         data__image_text__code_switch__sentence_rate=0.5,
+         data__image_text__code_switch__shuffle_seed=1),
+], ids=['model', 'optimizer and rows'])
+def test_a_run_takes_the_path(tmp_path, changes):
+  assert len(_losses(_config(**changes), tmp_path)) == 2
+
+
+def test_every_objective_is_fitted_validated_and_traced(tmp_path):
+  # The run ends before the trace would: what there is of it is kept.
+  config = _config(
+      ('masked_lm', {'stream': 'text'}), ('masked_lm', {}),
+      ('masked_region', {}), ('matching', {'negatives': 'hard'}),
+      ('contrastive', {}), ('region_alignment', {}),
+      ('retrieval', {'num_candidates': 2, 'softmax_weight': 1.0,
+                     'add_dual_score': True, 'negatives': 'hard'}),
+      data__text__concatenate=True, fit_first_values=True, eval_batches=1,
+      eval_every_steps=6, best_metric='matching_image_text/accuracy',
+      num_train_steps=12, profile_steps=5)
+  validated = [line for line in _losses(config, tmp_path)
+               if 'validation/masked_region_image_text/loss' in line]
+  assert [line['step'] for line in validated] == [0, 6, 12]
+  assert 0 <= tracing.compute_share(tmp_path) <= 1
+
+
+def test_a_trace_that_would_never_begin_is_refused(tmp_path):
+  with pytest.raises(errors.UserError, match='trace begins after 10 steps'):
+    train.train_and_evaluate(_config(profile_steps=5), tmp_path)
+
+
+@pytest.mark.parametrize('mode', retrieval.MODES)
+def test_a_set_in_int8_is_searched_in_every_mode(plain, mode):
+  config = _config(
+      evaluation__mode=mode, evaluation__dataset='packed',
+      evaluation__data_dir=str(toy.data_dir()), evaluation__languages=('en',),
+      evaluation__split='train', evaluation__top_k=3,
+      evaluation__joint_weight=0.5, evaluation__max_length=16)
+  config.data.data_dir = 'not there'
+  cell = retrieval.evaluate(config, plain[0])
+  assert 0 <= cell['languages']['en']['mean_recall'] <= 100

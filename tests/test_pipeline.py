@@ -206,10 +206,13 @@ def test_batches_that_hosts_cannot_share_are_refused():
     pipeline.build(_config(), FEW, seed=1, num_shards=3)
 
 
-def test_rows_read_from_records_are_those_from_memory():
+@pytest.mark.parametrize('changes', [
+    {}, {'image_text.datasets': ('packed',),
+         'image_text.languages': ('en',)}], ids=['float16', 'int8'])
+def test_rows_read_from_records_are_those_from_memory(changes):
   from_memory, from_records = (
-      _take(iter(pipeline.build(
-          _config(**{'image_text.memory_bytes': size}), TASKS, seed=1)), 5)
+      _take(iter(pipeline.build(_config(
+          **changes, **{'image_text.memory_bytes': size}), FEW, seed=1)), 5)
       for size in (10**9, 0))
   _assert_equal(from_memory, from_records)
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
 
+STREAMS = ('image_text',)
+
 
 def symmetric_cross_entropy(logits_BB: jax.Array,
                             image_id_B: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ from m3p_jax import metrics
 from m3p_jax.objectives import masking
 from m3p_jax.training import frequencies
 
+STREAMS = ('image_text',)
+
 
 class Prepared(NamedTuple):
   """Rows with regions hidden, and what was there."""

@@ -12,9 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
 from m3p_jax.objectives import negatives as negatives_lib
+
+STREAMS = ('image_text',)
 
 
 class Prepared(NamedTuple):
@@ -48,11 +51,12 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     `Mean` over pairs (in nats) and {'accuracy': Mean}.
 
   Raises:
-    ValueError: `negatives` is neither.
+    UserError: `negatives` is neither.
   """
   if negatives not in negatives_lib.KINDS:
-    raise ValueError(f'matching: negatives is {negatives!r}; allowed: '
-                     f'{", ".join(negatives_lib.KINDS)}')
+    raise errors.UserError(
+        f'matching: negatives is {negatives!r}; allowed: '
+        f'{", ".join(negatives_lib.KINDS)}')
   scores_BB = (negatives_lib.dual_scores(model, batch)
                if negatives == 'hard' else None)
   return prepared_loss(model, _draw(batch, key, scores_BB))

@@ -14,6 +14,8 @@ import jax
 from m3p_jax import batch as batch_lib
 from m3p_jax.objectives import contrastive
 
+STREAMS = ('image_text',)
+
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array):
   """Returns the symmetric cross-entropy over the batch, in nats.

@@ -12,9 +12,12 @@ their language.
 import jax
 import jax.numpy as jnp
 
+from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
 from m3p_jax.objectives import negatives as negatives_lib
+
+STREAMS = ('image_text',)
 
 
 def _candidate_pairs(key, scores_BB, image_id_B, num_candidates):
@@ -57,15 +60,17 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     `Mean` over anchors and {'accuracy': right candidate first}.
 
   Raises:
-    ValueError: unknown `negatives`, or fewer rows than candidates.
+    UserError: unknown `negatives`, or fewer rows than candidates.
   """
   size = batch.token_ids_BL.shape[0]
   if negatives not in negatives_lib.KINDS:
-    raise ValueError(f'retrieval: negatives is {negatives!r}; allowed: '
-                     f'{", ".join(negatives_lib.KINDS)}')
+    raise errors.UserError(
+        f'retrieval: negatives is {negatives!r}; allowed: '
+        f'{", ".join(negatives_lib.KINDS)}')
   if not 2 <= num_candidates <= size:
-    raise ValueError(f'retrieval: num_candidates is {num_candidates}; allowed: '
-                     f'2 to the batch size ({size})')
+    raise errors.UserError(
+        f'retrieval: num_candidates is {num_candidates}; allowed: 2 to the '
+        f'rows that are worked on at once ({size})')
   dual_BB = jnp.zeros((size, size))
   if negatives == 'hard' or add_dual_score:
     dual_BB = negatives_lib.dual_scores(model, batch)

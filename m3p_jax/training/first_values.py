@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.objectives import negatives
 from m3p_jax.training import frequencies as frequencies_lib
 
@@ -95,7 +96,8 @@ def centre_match_head(model: nn.Module, params: Any,
 
   def run(params):
     states, logits = zip(*(
-        apply({'params': params}, batch, jax.random.fold_in(key, i))
+        sharding.settle(
+            apply({'params': params}, batch, jax.random.fold_in(key, i)))
         for i, batch in enumerate(batches)), strict=True)
     return (jnp.concatenate(states).astype(jnp.float32),
             jnp.concatenate(logits))
