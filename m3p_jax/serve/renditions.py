@@ -48,7 +48,9 @@ class Renditions:
       number: of the picture in the index.
     """
     path = self._index.file(number)
-    return self._render(path, fingerprint.of_files('/', [path])) if path else None
+    if not path:
+      return None
+    return self._render(path, fingerprint.of_files('/', [path]))
 
   def _decode(self, path: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
