@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 
 import pytest
 
@@ -100,6 +101,13 @@ def test_one_command_trains_and_evaluates_the_settings(tmp_path, monkeypatch):
   # Compared with itself, no run is better.
   runs = [compare.load(f'{workdir}/retrieval.json:each')] * 2
   assert {row.p for row in compare.compare(*runs)} == {1.0}
+  # Other weights at the same place: evaluated again, and not trained on from.
+  shutil.rmtree(pretrained / 'checkpoints')
+  retrieval_data.save_checkpoint(pretrained / 'checkpoints', step=8)
+  with pytest.raises(errors.UserError, match='en was made from other data or'):
+    recipe.run(settings)
+  content = json.loads((workdir / 'retrieval.json').read_text())
+  assert content['settings']['no_finetune']['step'] == 8
 
 
 def test_the_table_has_intervals_and_floors(tmp_path):

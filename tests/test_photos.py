@@ -4,7 +4,10 @@ tests/test_notebooks.py runs the whole recipe.
 """
 
 import json
+import pathlib
+import shutil
 
+import numpy as np
 from PIL import Image
 import pytest
 
@@ -37,15 +40,42 @@ def test_names_stand_in_for_captions_and_the_folder_is_left_alone(
   assert sorted(path.name for path in folder.rglob('*')) == before
 
 
-def test_what_is_prepared_stays_while_nothing_changes(folder, tmp_path):
-  raw = tmp_path / 'raw'
-  photos._write_captions(raw, folder, NAMES)
-  first = (raw / 'captions.jsonl').stat().st_mtime_ns
-  photos._write_captions(raw, folder, NAMES)
-  assert (raw / 'captions.jsonl').stat().st_mtime_ns == first
-  photos._write_captions(raw, folder / 'trips', ['beach_2024-05.jpeg'])
-  assert (raw / 'pictures').readlink() == folder / 'trips'
-  assert (raw / 'captions.jsonl').stat().st_mtime_ns > first
+def _camera(folder, first_seed):
+  folder.mkdir()
+  for number in range(3):
+    rng = np.random.default_rng(first_seed + number)
+    Image.fromarray(np.kron(
+        rng.integers(0, 256, (4, 4, 3), np.uint8),
+        np.ones((16, 16, 1), np.uint8))).save(
+            folder / f'IMG_{number}.png', compress_level=0)
+
+
+def test_other_pictures_of_the_same_names_are_indexed(
+    small_run, tmp_path, capsys):
+  for name, seed in (('100CANON', 0), ('101CANON', 100)):
+    _camera(tmp_path / name, seed)
+
+  def index(name):
+    searcher = photos.Photos(
+        tmp_path / 'run', tmp_path / 'data', tmp_path / name,
+        weights=small_run).run()
+    assert [searcher.index.file(i) for i in range(3)] == [
+        str(tmp_path / name / pathlib.PurePath(image_id).name)
+        for image_id in searcher.index.image_ids]
+    return searcher.index.vectors_IE
+
+  first = index('100CANON')
+  capsys.readouterr()
+  np.testing.assert_array_equal(index('100CANON'), first)
+  assert 'read 3 pictures' in capsys.readouterr().err.split(
+      ': done before')[0]
+  second = index('101CANON')
+  assert (first != second).any(axis=1).all()
+  # One is replaced by an older one of the same size.
+  shutil.copy2(tmp_path / '100CANON' / 'IMG_1.png',
+               tmp_path / '101CANON' / 'IMG_1.png')
+  third = index('101CANON')
+  assert (second != third).any(axis=1).tolist().count(True) == 1
 
 
 def test_weights_that_are_no_run_are_refused_before_all_work(

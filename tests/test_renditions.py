@@ -1,6 +1,7 @@
 """Large pictures: never the file itself, and nothing that is no picture."""
 
 import io
+import os
 
 import numpy as np
 from PIL import Image
@@ -69,3 +70,18 @@ def test_a_replaced_file_is_not_shown_for_the_picture_that_was_found(tmp_path):
   assert large.get(0) is None
   Image.new('RGB', (300, 400)).save(path)
   assert large.get(0) is None
+
+
+def test_an_edited_picture_is_another_one_at_another_address(tmp_path):
+  path, found = tmp_path / 'a.png', []
+  index = index_lib.Index(
+      ['a'], [''], [''], [str(path)], np.zeros((1, 2), np.float32))
+  large = renditions.Renditions(index)
+  for colour in ('teal', 'red', 'teal'):
+    Image.new('RGB', (90, 90), colour).save(path, compress_level=0)
+    os.utime(path, (1, 1) if colour == 'red' else None)
+    found.append((renditions.address(index, 0, is_large=True), large.get(0)))
+  addresses, contents = zip(*found, strict=True)
+  assert len(set(addresses)) == 3
+  assert addresses[0].startswith('picture/0/large?v=')
+  assert contents[0] == contents[2] != contents[1]

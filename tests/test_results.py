@@ -99,3 +99,15 @@ def test_summary_groups_languages_by_what_was_trained_on():
 
 def test_a_mean_over_a_missing_language_is_none():
   assert results.mean(cell(en=1.), ['en', 'de']) is None
+
+
+@pytest.mark.parametrize('what', ['weights', 'data'])
+def test_others_at_the_same_path_are_told(tmp_path, what):
+  results.update(tmp_path, HEADER, 'dual', 'en', cell(en=40., de=20.) | {
+      'weights': 'w', 'data': 'd'})
+  results.update(tmp_path, HEADER, 'dual', 'en', cell(de=30.) | {
+      'weights': 'w', 'data': 'd'} | {what: 'others'})
+  languages = results.read(
+      tmp_path / 'retrieval.json')['settings']['en']['languages']
+  assert languages['en'][what] == what[0]
+  assert what not in languages['de']

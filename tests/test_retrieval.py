@@ -10,12 +10,14 @@ import pytest
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import cells
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import nearest
 from m3p_jax.evaluation import rerank
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import scoring
+from m3p_jax.evaluation import weights as weights_lib
 from tests import models
 from tests import retrieval_data
 
@@ -332,3 +334,20 @@ def test_data_of_another_tokenizer_is_refused(workdir, config):
   with pytest.raises(errors.UserError, match='tokenizer'):
     retrieval.evaluate(config, workdir)
   path.write_text(before)
+
+
+def test_scores_depend_on_weights_geometry_and_all_of_the_regions(
+    workdir, config):
+  weights = weights_lib.load(workdir)
+  before = cells.origin(config, weights, DATA)
+  assert before == cells.origin(config, weights, DATA)
+  regions, geometry = DATA.regions, weights.config
+  for other in (
+      cells.origin(config, weights._replace(config=dataclasses.replace(
+          geometry, num_heads=4)), DATA),
+      *(cells.origin(config, weights, dataclasses.replace(
+          DATA, regions=regions._replace(**{name: changed})))
+        for name, changed in (('boxes_BRG', regions.boxes_BRG + 1),
+                              ('features_BRF', regions.features_BRF + 1),
+                              ('mask_BR', ~regions.mask_BR)))):
+    assert other != before

@@ -1,5 +1,6 @@
 """Search finds, describes and scores; its index is stored and renewed."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -11,6 +12,7 @@ import pytest
 from input_pipeline import errors
 from input_pipeline.building import copies
 from m3p_jax import search
+from m3p_jax.searching import exported
 from tests import retrieval_data
 from tests import toy
 
@@ -240,3 +242,72 @@ def test_originals_are_named_and_small_copies_where_they_have_gone(
   assert str(file) in capsys.readouterr().out
   file.unlink()
   assert found()['picture 3'].path == result.thumbnail
+
+
+def test_data_prepared_again_are_read_again_in_the_same_process(
+    searcher, workdir, tmp_path):
+  del searcher  # Its fixture puts the toy tokenizer in place.
+  shutil.copytree(workdir.parent, tmp_path / 'copy')
+  data = tmp_path / 'copy' / 'data' / 'pairs'
+
+  def load():
+    return search.load(tmp_path / 'copy' / 'run', data_dir=data.parent)
+
+  before, open_page = load(), load()
+  names = set(before.index.image_ids)
+  assert set(open_page.index.image_ids) == names
+  first = before.describe('picture 3', ('en',))
+  shutil.rmtree(data)
+  shutil.copytree(toy.data_dir() / 'english', data)
+  manifest = json.loads(
+      (workdir.parent / 'data' / 'pairs' / 'manifest.json').read_text())
+  (data / 'manifest.json').write_text(json.dumps(
+      manifest | {'counts': {'train': 20, 'validation': 4, 'test': 4}}))
+  now = load()
+  assert len(now.index.image_ids) == 28
+  assert now.describe('picture 3', ('en',)) != first
+  # Who has the old vectors in memory does not mix them with the new pictures.
+  with pytest.raises(errors.UserError, match='prepared again since'):
+    open_page.search('a', mode='joint')
+
+
+def test_another_number_format_makes_another_index(searcher, workdir):
+  del searcher
+  config = retrieval_data.make_config(workdir.parent / 'data')
+  keys = []
+  for dtype in ('float32', 'bfloat16', 'float32'):
+    config.model.dtype = dtype
+    search.load(workdir, config=config).search('a', 1)
+    with np.load(workdir / 'search' / 'pairs_all.npz') as stored:
+      keys.append(str(stored['key']))
+  assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.parametrize('what', ['weights', 'data'])
+def test_an_exported_index_is_not_mixed_with_others(
+    searcher, workdir, tmp_path, what):
+  del searcher
+  shutil.copytree(workdir.parent, tmp_path / 'copy')
+  copy = tmp_path / 'copy'
+  made = search.load(copy / 'run', data_dir=copy / 'data')
+  manifest = exported.export(made, tmp_path / 'index')
+  # Where weights and data were copied to, they are the same.
+  shutil.copytree(copy / 'run' / 'checkpoints', tmp_path / 'moved')
+  again = search.load(tmp_path / 'index', checkpoint=tmp_path / 'moved' / '7')
+  assert again.search('a', 3, mode='joint') == made.search('a', 3, mode='joint')
+  if what == 'weights':
+    shutil.rmtree(copy / 'run' / 'checkpoints')
+    retrieval_data.save_checkpoint(
+        copy / 'run' / 'checkpoints', step=7, config=dataclasses.replace(
+            retrieval_data.CONFIG, mlp_width=16))
+    with pytest.raises(errors.UserError, match='7 holds other weights'):
+      search.load(tmp_path / 'index')
+  else:
+    path = copy / 'data' / 'pairs' / 'manifest.json'
+    path.write_text(json.dumps(
+        json.loads(path.read_text()) | {'options': 'others'}))
+    other = search.load(tmp_path / 'index')
+    assert other.search('a', 3) == made.search('a', 3)
+    with pytest.raises(errors.UserError, match='prepared again, from other'):
+      other.search('a', 3, mode='joint')
+  assert manifest['num_pictures'] == 77

@@ -158,3 +158,21 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
   monkeypatch.setenv('M3P_JAX_CACHE', str(tmp_path / 'file'))
   with pytest.raises(errors.UserError, match='M3P_JAX_CACHE to a folder'):
     sources.fetch('udhr')
+
+
+def test_what_another_table_wants_is_fetched_again(
+    toy_source, tmp_path, monkeypatch):
+  del toy_source
+  folder = sources.fetch('toy')
+  assert not (folder / 'package' / 'b.ogg').exists()
+  # Of version 1 it is not known what it holds: it stays.
+  complete = folder / '.complete'
+  told = complete.read_text()
+  complete.write_text(told.split('\n')[0] + '\n')
+  monkeypatch.setitem(sources.SOURCES, 'toy', sources.SOURCES['toy']._replace(
+      suffixes=('.txt', '.ogg')))
+  sources.fetch('toy')
+  assert _num_calls(tmp_path) == 1
+  complete.write_text(told)
+  assert (sources.fetch('toy') / 'package' / 'b.ogg').exists()
+  assert _num_calls(tmp_path) == 2

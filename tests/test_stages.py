@@ -87,3 +87,55 @@ def test_what_changes_no_weights_is_no_setting():
   config = {'seed': 1, 'data': {'data_dir': 'x', 'languages': ['en']},
             'evaluation': {'top_k': 5}, 'init_from': 'y', 'mesh': {'data': 2}}
   assert stages.settings_of(config) == {'seed': 1, 'data.languages': ['en']}
+
+
+def _run(workdir, work, *, inputs=None, made=lambda: None, **options):
+  recipe = stages.Stages(workdir, 2)
+  recipe.run('data', work, title='', inputs=inputs, made=made)
+  recipe.run('train', lambda: work('train'), title='', after=['data'],
+             **options)
+
+
+@pytest.mark.parametrize('change', ['inputs', 'made'])
+def test_other_inputs_and_another_output_run_it_again(tmp_path, change):
+  calls, now = [], {'inputs': 1, 'made': 'a'}
+
+  def work(what='data'):
+    calls.append(what)
+
+  def run():
+    _run(tmp_path, work, inputs=now['inputs'], made=lambda: now['made'])
+
+  run()
+  run()
+  assert calls == ['data', 'train']
+  now[change] = 'other'
+  run()
+  run()
+  # What reads it runs again where it was another thing that was made.
+  assert calls[2:] == ['data', 'train'][:1 + (change == 'made')]
+
+
+def test_long_work_on_other_data_is_refused(tmp_path):
+  output = tmp_path / 'train'
+
+  def run(made):
+    _run(tmp_path, lambda what='': what and output.mkdir(), inputs=made,
+         made=lambda: made, output=output, resumes=True)
+
+  run('a')
+  run('a')
+  with pytest.raises(errors.UserError, match='train was made from other data'):
+    run('b')
+
+
+def test_records_of_version_1_are_done(tmp_path):
+  calls = []
+  for value in (1, 2):
+    _run(tmp_path, lambda what='data': calls.append(what), inputs=value,
+         made=lambda value=value: value)
+    records = _records(tmp_path)
+    for record in records.values():
+      del record['inputs'], record['made']
+    (tmp_path / 'timings.json').write_text(json.dumps(records))
+  assert calls == ['data', 'train']

@@ -251,3 +251,20 @@ def test_broken_loss_stops_with_its_step_and_keeps_the_save(tmp_path):
   # Updates that are not finite were left out of what was saved.
   newest = checkpoint.load(tmp_path / 'run')[0]
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(newest))
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+  workdir = tmp_path / 'run'
+  config = make_config(tmp_path, num_train_steps=2, eval_batches=0)
+  train.train_and_evaluate(config, workdir)
+  manifest = tmp_path / 'data' / 'udhr' / 'manifest.json'
+  content = json.loads(manifest.read_text())
+  manifest.write_text(json.dumps(content | {'options': {'files': 'others'}}))
+  # Nothing is left to do: nothing can go wrong.
+  assert train.train_and_evaluate(config, workdir) == {}
+  config.num_train_steps = 3
+  with pytest.raises(errors.UserError, match='udhr was prepared again'):
+    train.train_and_evaluate(config, workdir)
+  manifest.write_text(json.dumps(content))
+  train.train_and_evaluate(config, workdir)
+  assert checkpoint.steps(workdir / 'checkpoints')[-1] == 3

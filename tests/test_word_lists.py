@@ -1,5 +1,6 @@
 """Dictionaries that users bring, from their files to translations."""
 
+import os
 import sqlite3
 
 import numpy as np
@@ -131,3 +132,31 @@ def test_what_is_not_there_is_named(tmp_path):
     dictionaries.build(
         ('de',), tmp_path / 'data', source='mus', path=str(tmp_path))
   assert not (tmp_path / 'data').exists()
+
+
+def test_dictionaries_of_other_files_are_built_again(tmp_path):
+  file = tmp_path / 'ko.tsv'
+
+  def build():
+    folder = dictionaries.build(
+        ('ko',), tmp_path / 'data', source='tsv', path=str(tmp_path))
+    return dictionaries.load(folder, ('ko',)).ids.tolist(), (
+        folder / 'ko.npz').stat().st_mtime_ns
+
+  file.write_text('dog\t개\n')
+  first, time = build()
+  assert build() == (first, time)
+  file.write_text('dog\t말\n')
+  os.utime(file, (1, 1))
+  assert build()[0] != first
+  # A folder of PanLex's tables is not known by its own time.
+  for language, text in (('eng', 'dog'), ('kor', '개')):
+    (tmp_path / f'{language}.tsv').write_text(
+        f'langvar\ttxt\tmeaning\n{language}-000\t{text}\t1\n')
+  stamps = []
+  for text in ('개', '말'):
+    (tmp_path / 'kor.tsv').write_text(
+        f'langvar\ttxt\tmeaning\nkor-000\t{text}\t1\n')
+    (reader,) = word_lists.readers('panlex', str(tmp_path), ('ko',))
+    stamps.append(reader.stamp)
+  assert stamps[0] != stamps[1]

