@@ -146,7 +146,9 @@ class ImageTextBuilder(sharded_builder.Builder, skip_registration=True):
       self.bar.update()
       encoded = self._encode(item, report)
       if isinstance(outcome, errors.RowError):
-        self.skip(report, f'{item.path} ({outcome.detail})', outcome.reason)
+        where, detail = str(item.path), outcome.detail
+        self.skip(report, detail if where in detail else f'{where} ({detail})',
+                  outcome.reason)
       elif not encoded:
         self.skip(report, str(item.path), 'no caption')
       else:
