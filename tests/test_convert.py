@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
@@ -19,6 +20,7 @@ from m3p_jax import checkpoint
 from m3p_jax.convert import importing
 from m3p_jax.convert import names
 from m3p_jax.convert import output
+from m3p_jax.saving import deferred
 from tests import weight_files
 
 
@@ -98,11 +100,102 @@ def test_heads_are_never_guessed(tmp_path):
   assert found.config.num_heads == 4
 
 
-def test_numbers_that_are_not_finite_are_told(tmp_path, caplog):
+def test_numbers_that_are_not_finite_are_refused_where_they_are_read(
+    tmp_path, caplog):
   tensors = weight_files.tensors()
-  tensors['mrfr_dense.bias'][3] = np.nan
+  tensors['cross_alignment.layer_norm.bias'][3] = np.nan
   importing.read('m3p', weight_files.write(tmp_path / 'a.pth', tensors))
-  assert 'mrfr_dense.bias' in caplog.text
+  assert 'cross_alignment.layer_norm.bias' in caplog.text
+  tensors['mrfr_dense.bias'][3] = np.nan
+  with pytest.raises(errors.UserError, match="'mrfr_dense.bias' holds 1 num"):
+    importing.read('m3p', weight_files.write(tmp_path / 'a.pth', tensors))
+
+
+def _xlmr_variant(folder, name):
+  """Returns the path of the golden XLM-R as other tools write it."""
+  tensors = safetensors_numpy.load_file(weight_files.XLMR)
+  bare = {key.removeprefix('roberta.'): value
+          for key, value in tensors.items()}
+  shape = tensors['roberta.embeddings.word_embeddings.weight'].shape
+  made = {
+      'noprefix': bare,
+      'bf16': {key: value.astype(ml_dtypes.bfloat16)
+               for key, value in tensors.items()},
+      'f16': {key: value.astype(np.float16) for key, value in tensors.items()},
+      'position_ids': tensors | {
+          'roberta.embeddings.position_ids': np.arange(66)[None]},
+      'classifier': tensors | {
+          'classifier.dense.weight': np.zeros((2, 2), np.float32),
+          'qa_outputs.bias': np.zeros(2, np.float32)},
+      'sentence_transformers': {
+          f'0.auto_model.{key}': value for key, value in bare.items()},
+      'gamma_beta': {key.replace('Norm.weight', 'Norm.gamma').replace(
+          'Norm.bias', 'Norm.beta'): value for key, value in tensors.items()},
+      'resized': tensors | {'roberta.embeddings.word_embeddings.weight':
+                            np.ones((shape[0] + 3, shape[1]), np.float32)},
+      'twice': tensors | bare,
+      'types': tensors | {'roberta.embeddings.token_type_embeddings.weight':
+                          np.zeros((2, shape[1]), np.float32)},
+  }.get(name, tensors)
+  path = folder / 'model.safetensors'
+  safetensors_numpy.save_file(made, path)
+  shutil.copy(weight_files.XLMR.with_name('config.json'), folder)
+  return path
+
+
+@pytest.mark.parametrize(('name', 'tolerance'), [
+    ('noprefix', 0), ('position_ids', 0), ('classifier', 0),
+    ('sentence_transformers', 0), ('gamma_beta', 0),
+    # Half of the last bit of what they keep.
+    ('f16', 2 ** -11), ('bf16', 2 ** -8)])
+def test_xlmr_is_read_as_other_tools_write_it(tmp_path, name, tolerance):
+  expected = importing.read('xlmr', weight_files.XLMR)
+  found = importing.read('xlmr', _xlmr_variant(tmp_path, name))
+  assert found.config == expected.config
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(
+          np.asarray(a), np.asarray(b), rtol=0, atol=tolerance),
+      deferred.make(found.params), deferred.make(expected.params))
+
+
+@pytest.mark.parametrize(('name', 'said', 'message'), [
+    ('', {'hidden_act': 'gelu_new'}, "'hidden_act' is 'gelu_new'.*'gelu'"),
+    ('', {'position_embedding_type': 'relative_key'},
+     "'position_embedding_type' is 'relative_key'; allowed: 'absolute'"),
+    ('', {'model_type': 'roberta'}, "'model_type' is 'roberta'.*xlm-roberta"),
+    ('', {'model_type': 'bert'}, "'model_type' is 'bert'"),
+    ('', {'model_type': 'xlm-roberta-xl'}, "'model_type' is 'xlm-roberta-xl'"),
+    ('', {'layer_norm_eps': None}, 'nothing says the LayerNorm epsilon'),
+    ('resized', {}, 'vocab_size 300, but the tensors of .* have 303'),
+    ('twice', {}, 'the same tensor under several names'),
+    ('types', {}, r'shape \(2, 32\); allowed: \(1, 32\)')])
+def test_another_model_than_xlmr_is_refused_by_name(
+    tmp_path, name, said, message):
+  path = _xlmr_variant(tmp_path, name)
+  beside = path.with_name('config.json')
+  content = json.loads(beside.read_text()) | said
+  beside.write_text(json.dumps({
+      key: value for key, value in content.items() if value is not None}))
+  with pytest.raises(errors.UserError, match=message):
+    importing.read('xlmr', path)
+
+
+def test_a_resized_word_table_is_read_where_its_config_agrees(
+    tmp_path, caplog):
+  path = _xlmr_variant(tmp_path, 'resized')
+  beside = path.with_name('config.json')
+  beside.write_text(json.dumps(
+      json.loads(beside.read_text()) | {'vocab_size': 303}))
+  assert importing.read('xlmr', path).config.vocab_size == 303
+  # Of XLM-R's 250,002 ids most have no row: said here, refused at load.
+  assert '303 rows' in caplog.text and '250,002 ids' in caplog.text
+
+
+def test_m3p_with_another_activation_is_refused(tmp_path):
+  path = weight_files.write(tmp_path / 'a.pth', weight_files.tensors(),
+                            {'gelu_activation': False})
+  with pytest.raises(errors.UserError, match="'gelu_activation' is .*; allowed: True"):
+    importing.read('m3p', path)
 
 
 def test_output_is_replaced_only_when_asked(tmp_path):

@@ -90,12 +90,15 @@ def test_tux_paint_captions(tmp_path):
   assert tux_paint.group_name('A Red apple. ') == 'a red apple'
 
 
-def test_a_shared_translation_stays_in_test():
+def test_a_shared_translation_stays_in_test(tokenizer):
   items = [
-      builder.ImageItem(name, None, split, name, [('en', name), ('de', 'x')])
-      for name, split in (('a', 'train'), ('b', 'test'), ('c', 'validation'))]
-  assert [item.captions for item in tux_paint.drop_shared(items)] == [
-      [('en', 'a')], [('en', 'b'), ('de', 'x')], [('en', 'c')]]
+      builder.ImageItem(name, None, split, name, [('en', name), ('de', text)])
+      # However it is written: composed or not.
+      for name, split, text in (('a', 'train', 'e\u0301'), ('b', 'test', 'é'),
+                                ('c', 'validation', 'é '))]
+  assert [item.captions for item in tux_paint.drop_shared(
+      items, tokenizer.normalise)] == [
+      [('en', 'a')], [('en', 'b'), ('de', 'é')], [('en', 'c')]]
 
 
 def test_emoji_captions_are_of_the_picture():

@@ -1,12 +1,26 @@
 """Properties of retrieval sets."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
+from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import records
 from input_pipeline.record_files import store
+from m3p_jax.searching import collection
 from tests import toy
+
+# The same caption but for its writing, in pairs of pictures; 'ㄪ' and '𐎀' are
+# both unknown to the tokenizer, and 'đ' is not 'd'.
+_WRITTEN = ('một con mèo đen', unicodedata.normalize('NFD', 'một con mèo đen'),
+            'một  con mèo\u200bđen', 'một con mèo den',
+            'chữ \U00010380 mèo', unicodedata.normalize('NFD',
+                                                        'chữ \U00010380 mèo'),
+            'chữ \U00010381 mèo', 'Ｔａｘｉ', 'Taxi')
+_ALIKE = [{0, 1, 2}, {3}, {4, 5}, {6}, {7, 8}]
 
 
 def test_captions_are_distinct_and_their_groups_are_right():
@@ -21,6 +35,26 @@ def test_captions_are_distinct_and_their_groups_are_right():
                 if t == text and name == language}
       assert right == {i for i, group in enumerate(found.groups)
                        if group in groups}
+
+
+def test_captions_that_the_tokenizer_reads_alike_are_one_answer(
+    tokenizer, tmp_path):
+  toy._write(tmp_path / 'vi', records.image_text_features(toy.FEATURE_DIM), {
+      'test': [{
+          'image_id': f'{i}.png', 'group': f'{i}', 'height': 9, 'width': 9,
+          'boxes': np.zeros((1, 4), np.float32), 'class_ids': [0],
+          'features': np.ones((1, toy.FEATURE_DIM), np.float16),
+          'captions': captions_lib.encode([('vi', text)], tokenizer)}
+               for i, text in enumerate(_WRITTEN)]})
+  rows = evaluation_set.load(tmp_path, 'vi', 'test', ('vi',), 16).captions['vi']
+  assert rows.groups == _ALIKE
+  # Each is shown as it was first written.
+  assert rows.texts == [_WRITTEN[min(alike)] for alike in _ALIKE]
+  assert rows.written_M2.tolist() == [
+      [k, i] for k, alike in enumerate(_ALIKE) for i in sorted(alike)]
+  (tmp_path / 'vi' / 'manifest.json').write_text('{"counts": {"test": 9}}')
+  found = collection.load(tmp_path, 'vi', 'test').captions['vi']
+  assert list(map(set, found.values())) == _ALIKE
 
 
 def test_pictures_of_a_group_are_never_each_others_negatives():

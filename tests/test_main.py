@@ -68,6 +68,22 @@ def test_a_mistake_is_one_line(tmp_path, arguments, message):
   assert 'Traceback' not in result.stderr
 
 
+def test_bytes_that_are_no_utf_8_are_told(tmp_path):
+  result = run(f'--workdir={tmp_path}', QUICKSTART, '--mode=search',
+               '--query=caf\udce9')
+  assert result.returncode == 2
+  assert result.stderr.startswith(
+      "error: '--query=caf\\udce9' is not UTF-8; allowed: ")
+
+
+def test_a_terminal_of_another_encoding_gets_every_line():
+  result = subprocess.run(
+      [sys.executable, 'main.py', '--help'], cwd=ROOT, capture_output=True,
+      env=os.environ | {'PYTHONIOENCODING': 'ascii'}, check=False)
+  assert result.returncode == 0, result.stderr
+  assert b'[--config.KEY=VALUE \\u2026]' in result.stdout
+
+
 def test_help_explains_every_flag():
   text = ' '.join(run('--help').stdout.split())
   for flag in ('--config', '--workdir', '--mode', '--query', '--k'):

@@ -121,7 +121,8 @@ def test_unusable_items_are_counted(raw, tmp_path):
       'caption over 100 words': 1}
   assert manifest['languages'] == ['de', 'en']
   assert manifest['feature_extractor'] == {'name': 'toy'}
-  assert set(manifest['tokenizer']) == {'source', 'sha256'}
+  assert set(manifest['tokenizer']) == {'source', 'sha256', 'vocab_size'}
+  assert manifest['max_class_id'] == 2
 
 
 def test_more_unusable_items_than_allowed(raw, tmp_path):
@@ -236,6 +237,31 @@ def test_wrong_arguments_are_named(raw, tmp_path):
   (raw / 'captions.jsonl').write_bytes(b'\xff\xfe')
   with pytest.raises(errors.UserError, match='not UTF-8'):
     _prepare(raw, tmp_path)
+
+
+def test_captions_that_are_no_text_are_counted(raw, tmp_path):
+  (raw / 'captions.jsonl').write_text(
+      '{"image": "black.png", "captions": {"en": ["a dog \\ud83d", "a dog"]}}\n'
+      '{"image": "white.png", "captions": {"en": ["\\u200b", "a cat\\u001f"]}}')
+  folder = _prepare(raw, tmp_path)
+  assert json.loads((folder / 'manifest.json').read_text())['skipped'] == {
+      'not UTF-8': 1, 'empty caption': 1}
+  assert [record['captions']['text'].tolist()
+          for _, record in sorted(_read(folder).items())] == [
+              [b'a dog'], [b'a cat\x1f']]
+
+
+def test_sentences_that_are_no_text_are_counted(tmp_path):
+  raw = tmp_path / 'raw'
+  raw.mkdir()
+  (raw / 'en.txt').write_text(
+      '{"id": "1 \\ud83d", "text": "One sentence."}\n'
+      '{"id": "2", "text": "Half a \\ud83d pair."}\n')
+  folder = prepare.prepare('text', str(tmp_path), raw_dir=str(raw),
+                           max_bad=1.0)
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  assert manifest['skipped'] == {'not UTF-8': 1}
+  assert sum(manifest['counts'].values()) == 1
 
 
 def test_nothing_usable(raw, tmp_path):

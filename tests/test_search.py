@@ -20,6 +20,7 @@ from tests import toy
 class FakeTokenizer:
   """Two ids a word, inside the toy model's vocabulary."""
   sha256 = retrieval_data.TOKENIZER['sha256']
+  vocab_size = retrieval_data.CONFIG.vocab_size
 
   def encode(self, text):
     return [4 + (hash_of(word) + i) % 490 for word in text.split()
@@ -206,6 +207,35 @@ def test_another_tokenizer_or_extractor_is_refused(searcher, monkeypatch):
   monkeypatch.setattr(FakeTokenizer, 'sha256', 'cd')
   with pytest.raises(errors.UserError, match='tokenizer'):
     searcher.search('a')
+
+
+def test_what_the_model_has_no_room_for_is_refused(
+    searcher, workdir, monkeypatch):
+  # JAX would read the last row of the table for every id beyond it.
+  monkeypatch.setattr(FakeTokenizer, 'vocab_size', 501)
+  with pytest.raises(errors.UserError, match='vocab_size is 500 .* 501 ids'):
+    searcher.embed_texts(['a'])
+  monkeypatch.setattr(FakeExtractor, 'manifest', {
+      'name': 'fake', 'feature_dim': toy.FEATURE_DIM + 1})
+  with pytest.raises(errors.UserError, match='feature_dim is 8 .* 9 numbers'):
+    search.load(workdir).embed_images([np.zeros((20, 30, 3), np.uint8)])
+
+
+@pytest.mark.parametrize(('found', 'message'), [
+    ({'tokenizer': retrieval_data.TOKENIZER | {'vocab_size': 501}},
+     'vocab_size is 500 .*checkpoints/7.*manifest.json has 501 ids'),
+    ({'feature_extractor': {'feature_dim': 2048}},
+     'region_feature_dim is 8 .* have 2,048 numbers')])
+def test_a_collection_that_does_not_fit_is_refused(
+    workdir, tmp_path, found, message):
+  shutil.copytree(workdir.parent / 'data', tmp_path / 'data')
+  retrieval_data.save_checkpoint(
+      tmp_path / 'checkpoints', step=7, manifest={'languages': ['en', 'de']})
+  path = tmp_path / 'data' / 'pairs' / 'manifest.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | found))
+  with pytest.raises(errors.UserError, match=message):
+    search.load(tmp_path / 'checkpoints', data_dir=tmp_path / 'data',
+                dataset='pairs').similar('picture 1')
 
 
 def test_the_command_prints_ranked_lines(searcher, workdir, capsys):

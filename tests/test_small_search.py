@@ -85,6 +85,21 @@ def test_words_are_made_of_the_tokens_of_the_text(searcher, tokenizer, text):
     assert len(words) > len(text.split())
 
 
+@pytest.mark.parametrize('query', ['cat \ud83d', 'caf\udce9'])
+def test_a_query_that_is_no_utf_8_is_told(searcher, query):
+  with pytest.raises(errors.UserError, match='not UTF-8: .*\\\\ud'):
+    searcher.search(query)
+
+
+def test_an_exported_index_is_searched_with_its_own_weights(
+    searcher, tmp_path):
+  exported.export(searcher, tmp_path / 'index')
+  other = tmp_path / 'run' / 'checkpoints' / '7'
+  shutil.copytree(searcher.weights.path, other)
+  with pytest.raises(errors.UserError, match=r'are \[7, 32\].* \[60, 32\]'):
+    search.load(tmp_path / 'index', checkpoint=other.parents[1])
+
+
 def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
   manifest = exported.export(searcher, tmp_path / 'index')
   vectors = np.load(tmp_path / 'index' / 'vectors.npy')

@@ -1,10 +1,14 @@
 """The rebuilt tokenizer gives XLM-R's published ids."""
 
+import hashlib
 import multiprocessing
 import pickle
+import unicodedata
 
 import pytest
+from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
+from input_pipeline import captions
 from input_pipeline import errors
 from input_pipeline import tokenizer as tokenizer_lib
 
@@ -59,9 +63,73 @@ def test_no_text_gives_a_special_id_but_unknown(tokenizer):
 
 @pytest.mark.parametrize('text, same', [
     ('  two   spaces ', 'two spaces'), ('ﬁne', 'fine'), ('Ａ１', 'A1'),
-    ('line\nbreak', 'line break'), ('അവന്\u200dറെ', 'അവന് റെ')])
+    ('line\nbreak', 'line break'), ('അവന്\u200dറെ', 'അവന് റെ'),
+    ('con me\u0300o đe\u0301n', 'con mèo đén'), ('a\u0323\u0302', 'ậ'),
+    ('\u1112\u1161\u11ab', '한'), ('a\x1fb', 'ab'), ('a\x0bb', 'ab')])
 def test_text_is_normalised_as_xlmr_does(tokenizer, text, same):
+  assert tokenizer.normalise(text) == same.strip()
   assert tokenizer.encode(text) == tokenizer.encode(same)
+  # As captions are stored.
+  (caption,) = captions.encode([('de', text)], tokenizer)
+  assert caption['word_ids'] == tokenizer.encode(same)
+
+
+# Source: SentencePiece's nmt_nfkc, of which XLM-R's model holds a copy: what
+# is left out, what becomes a space and what stays in spite of NFKC.
+_LEFT_OUT = {*range(0x01, 0x09), 0x0b, *range(0x0e, 0x20), 0x7f, 0x8f, 0x9f}
+_SPACES = {0x09, 0x0a, 0x0c, 0x0d, 0x1680, *range(0x200b, 0x2010), 0x2028,
+           0x2029, 0x2581, 0xfeff, 0xfffd}
+_KEPT = {0xff5e}
+# Characters with a compatibility form that are younger than the Unicode of
+# that copy: 32FF, for one, is from 2019.
+_YOUNGER = {
+    0x32ff, *range(0xa7f1, 0xa7f5), 0xab69, *range(0x10781, 0x107bb),
+    *range(0x1ccd6, 0x1ccfa), *range(0x1e030, 0x1e06e), 0x1f16c, 0x1f23b,
+    *range(0x1fbf0, 0x1fbfa)}
+
+
+def test_every_character_is_normalised_as_xlmr_does(tokenizer):
+  for code in set(range(0x11_0000)) - set(range(0xd800, 0xe000)):
+    character = chr(code)
+    if code in _LEFT_OUT:
+      expected = ''
+    elif code in _SPACES:
+      expected = ' '
+    elif code in _KEPT | _YOUNGER:
+      expected = character
+    else:
+      expected = unicodedata.normalize('NFKC', character)
+    # Before it a letter that joins with nothing.
+    assert tokenizer.normalise(f'ъ{character}ъ') == ' '.join(
+        f'ъ{expected}ъ'.split(' ')), hex(code)
+
+
+def test_composed_and_decomposed_are_the_same(tokenizer):
+  composed = [chr(code) for code in range(0xa0, 0x1_0000)
+              if not 0xd800 <= code < 0xe000]
+  composed = [one for one in composed
+              if unicodedata.normalize('NFC', one) == one
+              != unicodedata.normalize('NFD', one)
+              == unicodedata.normalize('NFKD', one)]
+  assert len(composed) > 12_000
+  for one in composed:
+    parts = unicodedata.normalize('NFD', one)
+    assert tokenizer.normalise(parts) == tokenizer.normalise(one) == one
+
+
+def test_the_normaliser_is_no_version_s_of_the_library(tokenizer):
+  model = model_pb2.ModelProto.FromString(tokenizer._path.read_bytes())
+  table = model.normalizer_spec.precompiled_charsmap
+  # Equal with SentencePiece 0.2.0, 0.2.1 and 0.2.3.
+  assert hashlib.sha256(table).hexdigest() == (
+      '0942789e0111452f1cc446f70036e26d24458c3c7858c53cc12ca4d87531279b')
+
+
+@pytest.mark.parametrize('text', ['a \ud83d dog', 'caf\udce9'])
+def test_text_that_is_no_utf_8_is_named(tokenizer, text):
+  for method in (tokenizer.encode, tokenizer.normalise, tokenizer.split):
+    with pytest.raises(errors.RowError, match=r'not UTF-8: .*\\ud'):
+      method(text)
 
 
 @pytest.mark.parametrize('text', [

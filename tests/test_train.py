@@ -235,6 +235,28 @@ def test_other_tokenizer_than_the_weights_is_refused(whole, tmp_path):
     train.train_and_evaluate(config, tmp_path / 'x')
 
 
+@pytest.mark.parametrize(('found', 'message'), [
+    ({'tokenizer': {'sha256': 'ab', 'vocab_size': 250_003}},
+     r'vocab_size is 250,002 \(fresh\).*has 250,003 ids'),
+    ({'feature_extractor': {'feature_dim': 2048}},
+     'region_feature_dim is 12 .* have 2,048 numbers'),
+    ({'max_class_id': 7}, 'num_region_classes is 7 .* up to 7; .* up to 6'),
+    ({'features': {'found': {'class_ids': 'as in the file'}}},
+     'class_ids of .* is as in the file')])
+def test_data_that_do_not_fit_are_refused(tmp_path, found, message):
+  config = make_config(tmp_path)
+  config.tasks.mrm = base.task_config('masked_region', 'image_text', 4)
+  config.data.image_text.datasets = ('a', 'b')
+  config.data.image_text.languages = ('en',)
+  for name, more in (('a', {}), ('b', found)):
+    folder = tmp_path / 'data' / name
+    folder.mkdir()
+    (folder / 'manifest.json').write_text(json.dumps(
+        {'features': {'found': {'class_ids': 'class + 1'}}} | more))
+  with pytest.raises(errors.UserError, match=message):
+    train.train_and_evaluate(config, tmp_path / 'run')
+
+
 def test_broken_loss_stops_with_its_step_and_keeps_the_save(tmp_path):
   config = make_config(tmp_path, checkpoint_every_steps=1, eval_batches=0,
                        max_bad_steps=2)

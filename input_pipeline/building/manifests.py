@@ -7,7 +7,6 @@ import importlib.metadata
 from typing import Any
 
 from input_pipeline import errors
-from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.building import builder as builder_lib
 from input_pipeline.building import extracted
 
@@ -22,7 +21,7 @@ def describe(builder: Any, dataset: str, options: Mapping[str, Any],
       'dataset': dataset, 'options': options,
       'tokenizer': {'source': builder.tokenizer.source,
                     'sha256': builder.tokenizer.sha256,
-                    'vocab_size': tokenizer_lib.VOCAB_SIZE},
+                    'vocab_size': builder.tokenizer.vocab_size},
       'languages': sorted({language for report in reports
                            for language in report.languages}),
       'counts': counts,
@@ -35,7 +34,7 @@ def describe(builder: Any, dataset: str, options: Mapping[str, Any],
   if isinstance(builder, builder_lib.ImageTextBuilder):
     manifest['feature_extractor'] = builder.extractor.manifest
     manifest['max_class_id'] = max(
-        (report.max_class_id for report in reports), default=0)
+        [0, *(report.max_class_id for report in reports)])
     manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
     if isinstance(builder.extractor, extracted.ExtractedRegions):
       manifest['features'] = builder.extractor.report()

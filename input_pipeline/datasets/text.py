@@ -60,7 +60,9 @@ class Builder(builder.TextBuilder):
         continue
       place = path.relative_to(folder).as_posix()
       for name, text in _documents(path):
-        document = f'{place}/{name}'
+        # Names of files and of documents may be no UTF-8.
+        document = f'{place}/{name}'.encode(
+            'utf-8', 'backslashreplace').decode()
         split = hashing.split(document, validation=1, test=1)
         sentences = (sentence for line in text.split('\n')
                      for sentence in udhr.sentences(line))

@@ -52,7 +52,7 @@ def read_entries(folder: pathlib.Path, name: str) -> Iterator[str]:
   with gzip.open(text_path) as file:
     text = file.read()
   spans = set()
-  with index_path.open(encoding='utf-8') as lines:
+  with index_path.open(encoding='utf-8', errors='replace') as lines:
     for line in lines:
       headword, offset, length = line.rstrip('\n').split('\t')[:3]
       if not headword.startswith(('00database', '00-database')):

@@ -111,12 +111,28 @@ def _draw(config: ModelConfig, read: frozenset[str]):
   return jax.jit(draw)
 
 
-def warn_of_odd_numbers(tensors: Tensors, path: pathlib.Path) -> None:
-  """Warns of each tensor with a number that is not finite."""
+def check_numbers(tensors: Tensors, unused: Tensors,
+                  path: pathlib.Path) -> None:
+  """Checks that all numbers are finite; warns where the model does not read.
+
+  Args:
+    tensors: of the file.
+    unused: those of them that no part of the model reads, by any keys.
+    path: of the file.
+
+  Raises:
+    UserError: one that it reads is not.
+  """
+  ignored = set(map(id, unused.values()))
   for key, tensor in tensors.items():
-    if tensor.dtype.kind not in 'iub' and not all(
-        np.isfinite(piece_N.astype(np.float32)).all()
-        for piece_N in tensor.pieces()):
+    if tensor.dtype.kind in 'iub':
+      continue
+    count = sum(int((~np.isfinite(piece_N.astype(np.float32))).sum())
+                for piece_N in tensor.pieces())
+    if count and id(tensor) not in ignored:
+      raise errors.UserError(
+          f'{path}: {key!r} holds {count:,} numbers that are not finite')
+    if count:
       logging.warning('%s: %s holds numbers that are not finite', path, key)
 
 

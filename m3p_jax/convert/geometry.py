@@ -29,6 +29,13 @@ _XLMR_KEYS = {
     'num_heads': ('num_attention_heads',), 'vocab_size': ('vocab_size',),
     'mlp_width': ('intermediate_size',),
     'max_positions': ('max_position_embeddings',)}
+# What this model computes, by the keys that name it in config.json and in a
+# file's own options; where a key is missing, this is what its makers mean.
+_COMPUTED = {'hidden_act': ('gelu',), 'position_embedding_type': ('absolute',),
+             'gelu_activation': (True,)}
+# BERT and RoBERTa have tensors of the same names and shapes, but count
+# positions differently or read another tokenizer's ids.
+_XLMR_TYPES = ('xlm-roberta',)
 
 
 def of_m3p(file: tensors_lib.File, path: pathlib.Path,
@@ -89,6 +96,8 @@ def of_xlmr(file: tensors_lib.File, path: pathlib.Path,
       'max_positions': shape('embeddings.position_embeddings.weight', 0),
       'num_layers': _count(file.tensors, r'encoder\.layer\.(\d+)\.'),
       'mlp_width': shape('encoder.layer.0.intermediate.dense.weight', 0)}
+  _check_said(file.geometry, path.with_name('config.json'),
+              {'model_type': _XLMR_TYPES})
   if 'layer_norm_eps' not in file.geometry and asked is None:
     raise errors.UserError(
         f'{path}: nothing says the LayerNorm epsilon; put the config.json of '
@@ -130,6 +139,8 @@ def _finish(found: dict[str, Any], file: tensors_lib.File, path: pathlib.Path,
             asked: ModelConfig | None, base: ModelConfig,
             keys: Mapping[str, tuple[str, ...]]) -> ModelConfig:
   """Returns the geometry, once its sources agree."""
+  _check_said(file.geometry, path.with_name('config.json'), _COMPUTED)
+  _check_said(file.params, f'"params" of {path}', _COMPUTED)
   said = _said(file, path, asked, keys)
   if 'num_heads' not in said:
     raise errors.UserError(
@@ -145,6 +156,15 @@ def _finish(found: dict[str, Any], file: tensors_lib.File, path: pathlib.Path,
     return dataclasses.replace(base, **found)
   except ValueError as error:
     raise errors.UserError(f'{path}: {error}') from error
+
+
+def _check_said(content: Mapping[str, Any], where: Any,
+                allowed: Mapping[str, tuple[Any, ...]]) -> None:
+  for key, values in allowed.items():
+    if key in content and content[key] not in values:
+      raise errors.UserError(
+          f'{where}: {key!r} is {content[key]!r}; allowed: '
+          f'{", ".join(map(repr, values))}')
 
 
 def _said(file, path, asked, keys) -> dict[str, tuple[int, str]]:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
+from absl import logging
 from flax import linen as nn
 import jax
 
 from input_pipeline import errors
+from input_pipeline import tokenizer
 from m3p_jax.convert import assembly
 from m3p_jax.convert import e5
 from m3p_jax.convert import files
@@ -38,7 +40,8 @@ def read(kind: str, path: str | pathlib.Path, *,
 
   Raises:
     UserError: the file cannot be read, its geometry is not known or not the
-      asked one, or a tensor is missing, surplus or of another shape.
+      asked one, it computes what this model does not, or a tensor is missing,
+      surplus, of another shape or not finite.
   """
   path = pathlib.Path(path)
   key = jax.random.key(seed)
@@ -56,7 +59,12 @@ def read(kind: str, path: str | pathlib.Path, *,
   else:
     module = {'xlmr': from_xlmr, 'volta': from_volta}[kind]
     imported = module.read(file, path, key, asked=asked)
-  assembly.warn_of_odd_numbers(file.tensors, path)
+  assembly.check_numbers(file.tensors, imported.unused, path)
+  if imported.config.vocab_size < tokenizer.VOCAB_SIZE:
+    logging.warning(
+        '%s: the word table has %s rows, but XLM-R\'s tokenizer %s ids: data '
+        'prepared here will be refused', path,
+        f'{imported.config.vocab_size:,}', f'{tokenizer.VOCAB_SIZE:,}')
   return imported._replace(sha256=file.sha256)
 
 

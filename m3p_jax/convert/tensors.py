@@ -88,7 +88,7 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding='utf-8'))
   except ValueError as error:
     raise errors.UserError(f'{path}: not JSON: {error}') from error
   if not isinstance(content, dict):

@@ -66,7 +66,8 @@ def build(workdir: pathlib.Path) -> str:
       details.reranking(results.read(workdir / 'rerank_choice.json')),
       sections.losses(_runs(workdir)),
       *(metric_tables.section(list(one.values())) for one in (named, *others)),
-      details.ablation(ablation.read_text() if ablation.exists() else ''),
+      details.ablation(ablation.read_text(encoding='utf-8')
+                       if ablation.exists() else ''),
       details.facts(files[0], results.read(workdir / 'timings.json')))
   dataset = html.escape(files[0]['dataset'].replace('_', ' ').title())
   return string.Template(_TEMPLATE.read_text(encoding='utf-8')).substitute(

@@ -81,6 +81,7 @@ def _run_cell(cell: Cell, workdir: pathlib.Path,
     train.train_and_evaluate(config, folder / stage)
   weights = weights_lib.load(folder / STAGES[-1])
   c = configs[-1].evaluation
+  weights_lib.check_data(weights, configs[-1].data.data_dir, c.dataset)
   retrieval_set = evaluation_set.load(
       configs[-1].data.data_dir, c.dataset, c.split, c.languages, c.max_length,
       max_positions=weights.config.max_positions)
@@ -200,7 +201,8 @@ def main(options: command.Options) -> None:
       options.workdir, options.data_dir, num_seeds=flags.FLAGS.seeds,
       limit=options.limit, overrides=options.overrides)
   table = text(content, options.workdir)
-  (options.workdir / 'ablation.md').write_text(table + '\n')
+  (options.workdir / 'ablation.md').write_text(
+      table + '\n', encoding='utf-8')
   if (options.workdir / 'retrieval.json').exists():
     report.write(options.workdir)
   print(table)

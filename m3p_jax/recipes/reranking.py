@@ -45,6 +45,7 @@ def choose(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
   c = config.evaluation
   data_dir = c.data_dir or config.data.data_dir
   weights = weights_lib.load(config.init_from, model=config.model.to_dict())
+  weights_lib.check_data(weights, data_dir, c.dataset)
 
   def load(split, languages):
     return evaluation_set.load(

@@ -138,7 +138,7 @@ class Reader:
           f'{self._weights.path} {expected}')
     start.check_fit(
         self._weights.config,
-        {'tokenizer': {'vocab_size': tokenizer.VOCAB_SIZE}}, 'this package',
+        {'tokenizer': {'vocab_size': loaded.vocab_size}}, 'this package',
         self._weights.path)
     return loaded
 

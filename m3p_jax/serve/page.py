@@ -35,7 +35,7 @@ def looks() -> dict[str, Any]:
       block_info_text_color='*neutral_600', block_radius='16px',
       input_placeholder_color='*neutral_500',
       input_placeholder_color_dark='*neutral_400')
-  return {'theme': theme, 'css': (_STATIC / 'page.css').read_text(),
+  return {'theme': theme, 'css': (_STATIC / 'page.css').read_text('utf-8'),
           'head': '<meta name="color-scheme" content="light dark">'}
 
 
@@ -65,17 +65,17 @@ def build(finder: finder_lib.Finder) -> gradio.Blocks:
           label='Captions in', elem_id='m3p-languages',
           info='Languages that a picture is described in.')
       drop = gradio.HTML(
-          html_template=(_STATIC / 'drop.html').read_text(),
-          js_on_load=(_STATIC / 'drop.js').read_text(),
+          html_template=(_STATIC / 'drop.html').read_text('utf-8'),
+          js_on_load=(_STATIC / 'drop.js').read_text('utf-8'),
           apply_default_css=False, elem_id='m3p-drop', value='',
           limit=uploads.MAX_BYTES, types=uploads.TYPES)
     with gradio.Row(elem_classes='m3p-found'):
       results = gradio.HTML(
           finder.welcome(), apply_default_css=False, elem_id='m3p-results',
-          js_on_load=(_STATIC / 'results.js').read_text(), scale=3)
+          js_on_load=(_STATIC / 'results.js').read_text('utf-8'), scale=3)
       detail = gradio.HTML(
           '', apply_default_css=False, elem_id='m3p-panel',
-          js_on_load=(_STATIC / 'panel.js').read_text(), scale=2)
+          js_on_load=(_STATIC / 'panel.js').read_text('utf-8'), scale=2)
     asked = gradio.State('')
     _connect(finder, query=query, go=go, mode=mode, languages=languages,
              drop=drop, results=results, detail=detail, asked=asked)
@@ -98,7 +98,8 @@ def _connect(finder: finder_lib.Finder, *, query, go, mode, languages, drop,
       yield part, '', query.strip()
 
   def example(mode: str, request: gradio.Request, event: gradio.EventData):
-    text = event._data['query']
+    # As the query field's own text arrives: without halves of characters.
+    text = str(event._data['query']).encode('utf-8', 'replace').decode()
     for part in finder.search(text, mode, request.session_hash or ''):
       yield text, part, '', text
 

@@ -98,7 +98,8 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
       languages = _saved_languages(languages, saved, path)
   for content, where in manifests:
     check_fit(asked, content, where, source,
-              classes=_predicts_classes(config.tasks))
+              classes=any(task.objective == 'masked_region'
+                          for task in config.tasks.values()))
   return Start(asked, languages,
                manifest | {'languages': list(languages)}, source)
 
@@ -304,11 +305,6 @@ def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,
         f'model.num_region_classes is {config.num_region_classes:,} ({source}),'
         f' but the regions of {where} have classes up to {last:,}; allowed: up '
         f'to {config.num_region_classes - 1:,}, where 0 is the background')
-
-
-def _predicts_classes(tasks: ConfigDict) -> bool:
-  return any(config_check.find_loss(name, task).__module__.endswith(
-      '.masked_region') for name, task in tasks.items())
 
 
 def _geometry(asked: ModelConfig, saved: ModelConfig, path: pathlib.Path,
