@@ -53,7 +53,7 @@ def of_path(path: Path, *, skip: Iterable[str] = (),
 
   Args:
     path: links are followed; hidden files do not count.
-    skip: names of folders that do not count.
+    skip: folders that do not count: names, or paths without links.
     has_times: whether a file's time counts; without it a copy equals the
       original, which is enough where names are never used twice.
   """
@@ -75,7 +75,8 @@ def _walk(folder: Path, skip: frozenset[str]) -> Iterator[str]:
     seen.add(place)
     folders[:] = () if is_known else sorted(
         name for name in folders
-        if not name.startswith('.') and name not in skip)
+        if not name.startswith('.')
+        and skip.isdisjoint((name, os.path.join(place, name))))
     below = os.path.relpath(root, folder)
     for name in () if is_known else sorted(files):
       if not name.startswith('.') and name not in _NO_DATA:

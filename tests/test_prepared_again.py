@@ -120,18 +120,18 @@ def test_another_network_reads_again(raw, tmp_path, monkeypatch, features):
   del raw
   network = {'grid': 'efficientnet-lite0', 'detector': 'centernet'}[features]
   options = dict(raw_dir=str(tmp_path / 'raw'), features=features)
-  before = prepare.key_of('captions', **options)
-  assert before == prepare.key_of('captions', **options)
+  before = prepare.key_of('captions', tmp_path, **options)
+  assert before == prepare.key_of('captions', tmp_path, **options)
   monkeypatch.setitem(sources.SOURCES, network,
                       sources.SOURCES[network]._replace(version='9'))
-  assert prepare.key_of('captions', **options) != before
+  assert prepare.key_of('captions', tmp_path, **options) != before
 
 
-def test_another_package_is_prepared_again(monkeypatch):
-  before = prepare.key_of('udhr')
+def test_another_package_is_prepared_again(tmp_path, monkeypatch):
+  before = prepare.key_of('udhr', tmp_path)
   monkeypatch.setitem(sources.SOURCES, 'udhr',
                       sources.SOURCES['udhr']._replace(version='9'))
-  assert prepare.key_of('udhr') != before
+  assert prepare.key_of('udhr', tmp_path) != before
 
 
 def test_texts_are_known_by_their_files(tmp_path):
@@ -139,8 +139,11 @@ def test_texts_are_known_by_their_files(tmp_path):
   text = tmp_path / 'raw' / 'en.txt'
 
   def languages():
-    folder = prepare.prepare('text', str(tmp_path / 'data'),
+    # The prepared data lie among the files, and are none of them.
+    folder = prepare.prepare('text', str(tmp_path / 'raw' / '.data'),
                              raw_dir=str(tmp_path / 'raw'))
+    assert prepare.read_key(folder) == prepare.key_of(
+        'text', tmp_path / 'raw' / '.data', raw_dir=str(tmp_path / 'raw'))
     return json.loads((folder / 'manifest.json').read_text())['languages']
 
   text.write_text('A sentence.\n' * 300)
