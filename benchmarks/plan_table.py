@@ -18,7 +18,10 @@ from absl import flags
 
 from configs import pretrain
 from input_pipeline import errors
+from input_pipeline import fingerprint
+from m3p_jax import config_check
 from m3p_jax import plan
+from m3p_jax.evaluation import provenance
 from m3p_jax.planning import plan_step
 
 TOPOLOGIES = ('v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:8x8',
@@ -29,15 +32,19 @@ _COLUMNS = ('slice', 'chips', 'rows a step', 'state a chip', 'memory a chip',
 
 
 def make(topology: str, workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the plan of a topology, made if it is not in its folder."""
-  folder = workdir / topology.replace(':', '-')
-  if (folder / 'plan.json').exists():
-    return json.loads((folder / 'plan.json').read_text())
+  """Returns the plan of a topology, made if its folder has none of this code.
+  """
   chips = math.prod(map(int, topology.partition(':')[2].split('x')))
   config = pretrain.get_config()
   config.plan.topology = topology
   scale = ROWS_A_CHIP * chips / plan_step.count_rows(config)
-  return plan.plan(plan_step.scaled(config, scale, chips), folder)
+  config = plan_step.scaled(config, scale, chips)
+  # A plan takes minutes; the table goes on from those that are there.
+  folder = workdir / topology.replace(':', '-') / fingerprint.of(
+      [config_check.to_json(config), provenance.commit()])
+  if (folder / 'plan.json').exists():
+    return json.loads((folder / 'plan.json').read_text())
+  return plan.plan(config, folder)
 
 
 def row(found: dict[str, Any]) -> list[str]:

@@ -43,11 +43,8 @@ def of_files(folder: Path, names: Iterable[Path]) -> str:
     folder: reached by whatever path, its files give the same digest.
     names: of the files, below it.
   """
-  real = functools.cache(os.path.realpath)
-  return of_rows(
-      _describe(os.path.join(folder, name), os.fspath(name), real(folder),
-                real, has_times=True)
-      for name in names)
+  return of_rows(_describe(os.fspath(folder), map(os.fspath, names),
+                           has_times=True))
 
 
 def of_path(path: Path, *, skip: Iterable[str] = (),
@@ -56,20 +53,16 @@ def of_path(path: Path, *, skip: Iterable[str] = (),
 
   Args:
     path: links are followed; hidden files do not count.
-    skip: names of folders that do not count.
+    skip: folders that do not count: names, or paths without links.
     has_times: whether a file's time counts; without it a copy equals the
       original, which is enough where names are never used twice.
   """
-  folder, name = os.path.split(os.path.abspath(path))
   if os.path.isdir(path):
     folder, names = os.fspath(path), _walk(path, frozenset(skip))
   else:
+    folder, name = os.path.split(os.path.abspath(path))
     names = iter([name])
-  real = functools.cache(os.path.realpath)
-  return of_rows(
-      _describe(os.path.join(folder, name), name, real(folder), real,
-                has_times=has_times)
-      for name in names)
+  return of_rows(_describe(folder, names, has_times=has_times))
 
 
 def _walk(folder: Path, skip: frozenset[str]) -> Iterator[str]:
@@ -82,42 +75,52 @@ def _walk(folder: Path, skip: frozenset[str]) -> Iterator[str]:
     seen.add(place)
     folders[:] = () if is_known else sorted(
         name for name in folders
-        if not name.startswith('.') and name not in skip)
+        if not name.startswith('.')
+        and skip.isdisjoint((name, os.path.join(place, name))))
+    below = os.path.relpath(root, folder)
     for name in () if is_known else sorted(files):
       if not name.startswith('.') and name not in _NO_DATA:
-        yield os.path.relpath(os.path.join(root, name), folder)
+        yield name if below == '.' else f'{below}/{name}'
   # Once they can be read, they are gone from this list.
   yield from (f'{error.filename} unreadable' for error in unreadable)
 
 
-def _describe(path: str, name: str, folder: str, real, *,
-              has_times: bool) -> list[Any]:
-  """Returns what a file is known by.
+def _describe(folder: str, names: Iterable[str], *,
+              has_times: bool) -> Iterator[list[Any]]:
+  """Yields what each file is known by; see `of_path`."""
+  real_folder = os.path.realpath(folder)
 
-  Args:
-    path: of the file.
-    name: below the folder.
-    folder: without links.
-    real: `os.path.realpath`, which remembers folders.
-    has_times: see `of_path`.
-  """
-  place = os.path.join(real(os.path.dirname(path)), os.path.basename(path))
-  if os.path.islink(path):
-    place = os.path.realpath(path)
-  target = '' if place == os.path.normpath(
-      os.path.join(folder, name)) else place
-  try:
-    status = os.stat(path)
-  except (OSError, ValueError):  # A name can be none at all.
-    return [name, target, 'missing']
-  found: list[Any] = [name, target, status.st_size,
-                      status.st_mode & stat.S_IRUSR]
-  kind = mimetypes.guess_type(name)[0] or ''
-  if (stat.S_ISREG(status.st_mode) and status.st_size <= _SMALL_BYTES
-      and not kind.startswith('image/')):
+  @functools.cache
+  def elsewhere(below: str) -> str:
+    place = os.path.realpath(os.path.join(folder, below))
+    expected = os.path.normpath(os.path.join(real_folder, below))
+    return '' if place == expected else place
+
+  for name in names:
+    path = os.path.join(folder, name)
+    target = (os.path.realpath(path) if os.path.islink(path)
+              else elsewhere(os.path.dirname(name)))
     try:
-      with open(path, 'rb') as file:
-        return [*found, hashlib.sha256(file.read()).hexdigest()]
-    except OSError:
-      return [*found, 'unreadable']
-  return [*found, status.st_mtime_ns] if has_times else found
+      status = os.stat(path)
+    except (OSError, ValueError):  # A name can be none at all.
+      yield [name, target, 'missing']
+      continue
+    row = [name, target, status.st_size, status.st_mode & stat.S_IRUSR]
+    if (status.st_size <= _SMALL_BYTES and stat.S_ISREG(status.st_mode)
+        and not _is_picture(os.path.splitext(name)[1])):
+      yield [*row, _digest(path)]
+    else:
+      yield [*row, status.st_mtime_ns] if has_times else row
+
+
+@functools.cache
+def _is_picture(ending: str) -> bool:
+  return (mimetypes.guess_type(f'x{ending}')[0] or '').startswith('image/')
+
+
+def _digest(path: str) -> str:
+  try:
+    with open(path, 'rb') as file:
+      return hashlib.sha256(file.read()).hexdigest()
+  except OSError:
+    return 'unreadable'

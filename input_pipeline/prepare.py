@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import pathlib
 import pkgutil
 import shutil
@@ -44,15 +45,18 @@ def names() -> list[str]:
   return sorted(m.name for m in pkgutil.iter_modules(datasets.__path__))
 
 
-def key_of(dataset: str, **options: Any) -> dict[str, Any]:
+def key_of(dataset: str, data_dir: str | os.PathLike[str],
+           **options: Any) -> dict[str, Any]:
   """Returns what a dataset's records are made from, as its manifest has it.
 
   Args:
     dataset: a file of `datasets/`.
+    data_dir: where prepared datasets are kept.
     **options: fields of `builder.Options`.
   """
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
-  return _key(module.Builder, builder_lib.Options(**options))[0]
+  return _key(module.Builder, pathlib.Path(data_dir) / dataset,
+              builder_lib.Options(**options))[0]
 
 
 def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -63,7 +67,7 @@ def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def _key(builder_class, options: builder_lib.Options,
+def _key(builder_class, folder: pathlib.Path, options: builder_lib.Options,
          ) -> tuple[dict[str, Any], Any]:
   """Returns what decides the records' content, as JSON holds it, and items.
 
@@ -87,7 +91,7 @@ def _key(builder_class, options: builder_lib.Options,
     items = builder_class.list_items(options)
     # Links lead from the prepared data to the pictures' place.
     key['raw_dir'] = str(pathlib.Path(options.raw_dir).resolve())
-    key['files'] = _files(options.raw_dir, items)
+    key['files'] = _files(options.raw_dir, items, folder)
     if isinstance(items, list):
       key['items'] = fingerprint.of_rows(
           item._replace(path='') if hasattr(item, 'path') else item
@@ -97,13 +101,20 @@ def _key(builder_class, options: builder_lib.Options,
   return key | {'sources': fingerprint.of(sources.versions(fetched))}, items
 
 
-def _files(raw_dir: str, items: Any) -> str:
-  """Returns the digest of the items' pictures, or of all files."""
+def _files(raw_dir: str, items: Any, folder: pathlib.Path) -> str:
+  """Returns the digest of the items' pictures, or of all files.
+
+  Args:
+    raw_dir: of the user's files.
+    items: found in them.
+    folder: of the prepared dataset, which may lie among them.
+  """
   if not isinstance(items, list):  # Too many to be read for this.
-    return fingerprint.of_path(raw_dir)
-  folder = str(pathlib.Path(raw_dir))
-  return fingerprint.of_files(folder, [
-      str(item.path).removeprefix(f'{folder}/')
+    return fingerprint.of_path(raw_dir, skip=[
+        os.path.realpath(path) for path in (folder, folder.parent)])
+  start = str(pathlib.Path(raw_dir))
+  return fingerprint.of_files(start, [
+      str(item.path).removeprefix(f'{start}/')
       for item in items if hasattr(item, 'path')])
 
 
@@ -151,13 +162,13 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       features=features, features_format=features_format, storage=storage)
   folder = pathlib.Path(data_dir) / dataset
   try:
-    key, items = _key(module.Builder, options)
+    key, items = _key(module.Builder, folder, options)
     if read_key(folder) == key:
       logging.info('%s is already prepared in %s', dataset, folder)
       return folder
     with unfinished.lock(folder) as has_waited:
       if has_waited:  # For hours, perhaps.
-        key, items = _key(module.Builder, options)
+        key, items = _key(module.Builder, folder, options)
       if read_key(folder) != key:
         _write(folder, module.Builder, key, items, options, beam, max_bad)
   except OSError as error:
@@ -199,7 +210,8 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
                     folder / unfinished.SKIPPED)
-  if options.raw_dir and key['files'] != _files(options.raw_dir, items):
+  if options.raw_dir and key['files'] != _files(
+      options.raw_dir, items, folder):
     logging.warning('%s: files in %s changed while they were read; the same '
                     'command prepares it again', folder.name, options.raw_dir)
 

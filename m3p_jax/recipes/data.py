@@ -75,7 +75,7 @@ def prepare_one(recipe: stages.Stages, dataset: str, data_dir: pathlib.Path, *,
       title=f'prepare {dataset}',
       settings={'limit': limit, 'languages': list(quickstart.LANGUAGES)},
       inputs=prepare.key_of(
-          dataset, limit=limit, languages=quickstart.LANGUAGES),
+          dataset, data_dir, limit=limit, languages=quickstart.LANGUAGES),
       after=('download',), output=data_dir / dataset,
       made=lambda: prepare.read_key(data_dir / dataset))
 

@@ -82,7 +82,7 @@ class Photos:
             _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0),
         title=f'read {len(names):,} pictures of {self._folder}',
         settings={'folder': str(self._folder)},
-        inputs=prepare.key_of(_DATASET, raw_dir=str(raw_dir)),
+        inputs=prepare.key_of(_DATASET, data_dir, raw_dir=str(raw_dir)),
         output=data_dir / _DATASET,
         made=lambda: prepare.read_key(data_dir / _DATASET))
     recipe.run('link', lambda: self._link(weights, data_dir), always=True,

@@ -94,12 +94,12 @@ class Stages:
     is_same = (record.get('fingerprint') == key
                and record.get('inputs', inputs) == inputs)
     if resumes and is_there and not is_same:
-      told = ('from other data or weights than those that are there now'
-              if record.get('fingerprint') == key else
-              f'with other settings{_differences(output, settings)}')
+      told = ('was made from other data or weights than those that are there '
+              'now' if record.get('fingerprint') == key else
+              f'was made with other settings{_differences(output, settings)}')
       raise errors.UserError(
-          f'{output} was made {told}; take another --workdir, or '
-          f'delete {output} to run it again')
+          f'{output} {told}; take another --workdir, or delete {output} to run '
+          'it again')
     if is_there and record.get('made') is not None:
       is_there = record['made'] == made()
     is_done = is_same and record['finished'] and not always
