@@ -180,7 +180,7 @@ def test_wrong_flags_are_named(tmp_path):
 @pytest.mark.parametrize('format_name', export.names())
 def test_export_and_import_give_the_same_records(tmp_path, format_name):
   rows = [('a/12.jpg', 'train', {'en': ['A cat.'], 'de': ['Eine Katze.']}),
-          ('7', 'test', {'en': ['A dog.', 'A big dog.']})]
+          ('b/7', 'test', {'en': ['A dog.', 'A big dog.']})]
   _prepare(tmp_path, rows, 'volta_h5', writers.volta_h5(tmp_path, IMAGES))
   before = _records(tmp_path / 'data', 'captions')
   out = tmp_path / 'raw2' / 'out'

@@ -171,6 +171,7 @@ def test_prepares_again_only_when_something_changed(raw, tmp_path):
       for image in ('black.png', './black.png', './/black.png')),
     ('{"image": "absent/x.png"}\n{"image": "absent\\\\x.png"}',
      ':3: .*is the picture of .*:2;'),
+    ('{"image": "absent.png"}\n{"image": "absent.png"}', ':3: .*of .*:2;'),
     ('{"image": "a/../black.png"}', ':2: .*allowed: a file below'),
     ('{"image": "a\\\\..\\\\black.png"}', ':2: .*allowed: a file below'),
     ('{"image": "a\\u0000.png"}', r':2: .*a\\x00.*allowed: a file below'),

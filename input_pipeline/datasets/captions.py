@@ -31,7 +31,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
                            'an object a line')
   for key in row:
     choices.check(f'key in {where}:', key, _KEYS)
-  image, captions = row.get('image'), row.get('captions', {})
+  image, captions = row.get('image'), row.setdefault('captions', {})
   if not isinstance(image, str) or not image:
     raise errors.UserError(f'{where}: "image" is {image!r}; allowed: the name '
                            'of a picture beside the file')

@@ -183,9 +183,8 @@ def _as_short_as_names(names: Sequence[str], rule: _Rule) -> _Shorten:
       any(sign in rule.of_name(name) for name in names) for sign in '/.')
 
   def shorten(image: str) -> str:
-    folder, slash, base = rule.of_image(image).rpartition('/')
-    base = base if has_dots else base.split('.')[0]
-    return folder + slash + base if has_folders else base
+    path = rule.of_image(image if has_dots else _cut(image))
+    return path if has_folders else path.rpartition('/')[2]
 
   return shorten
 
