@@ -40,18 +40,20 @@ def stderr_on_failure() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logs() -> Iterator[None]:
-  """Holds back what is logged below errors, but this project's warnings.
+  """Holds back what libraries log below errors.
 
   TFDS says what it reads, and warns of its own deprecated names.
   """
   logger = logging.get_absl_logger()
-  hold = lambda record: record.levelno >= standard_logging.ERROR or (
-      record.levelno >= standard_logging.WARNING and _is_own(record))
-  logger.addFilter(hold)
+
+  def is_shown(record: standard_logging.LogRecord) -> bool:
+    return record.levelno >= standard_logging.ERROR or _is_own(record)
+
+  logger.addFilter(is_shown)
   try:
     yield
   finally:
-    logger.removeFilter(hold)
+    logger.removeFilter(is_shown)
 
 
 def _is_own(record: standard_logging.LogRecord) -> bool:

@@ -91,10 +91,11 @@ class Builder(builder.ImageTextBuilder):
       captions: (language, text).
       image_id: the name by default.
     """
-    places = [self.folder / 'images' / name, self.folder / name]
+    folders = [self.folder / 'images', self.folder]
     if match := _COCO.fullmatch(name):  # As COCO's archives unpack.
-      places += [place.parent / match['folder'] / name for place in places]
-    path = next(filter(pathlib.Path.is_file, places), places[1])
+      folders = [folder / match['folder'] for folder in folders] + folders
+    path = next((folder / name for folder in folders
+                 if (folder / name).is_file()), self.folder / name)
     image_id = image_id or name
     return builder.ImageItem(
         image_id=image_id, path=path, split=split, group=image_id,

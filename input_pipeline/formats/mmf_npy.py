@@ -27,7 +27,7 @@ class Reader(folder.Reader):
   ending = '.npy'
 
   def is_image(self, path: pathlib.Path) -> bool:
-    return not path.name.endswith(_INFO) and path.is_file()
+    return not path.name.endswith(_INFO) and super().is_image(path)
 
   def load(self, place: Any) -> contract.ImageRegions:
     stem = place.removesuffix(self.ending)

@@ -68,7 +68,8 @@ def parts(name: str, path: str | os.PathLike) -> list[pathlib.Path]:
   # An LMDB is a folder, with this file in it.
   if not glob or path.is_file() or (path / 'data.mdb').is_file():
     return [path]
-  found = sorted(path.glob(glob))
+  found = sorted(part for part in path.glob(glob)
+                 if not part.name.startswith('.'))
   if not found:
     raise errors.UserError(
         f'--features={path} is a folder without {glob} for {name}')
