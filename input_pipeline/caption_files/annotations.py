@@ -288,12 +288,12 @@ def aligned(names: Sequence[str], path: pathlib.Path) -> list[str]:
   return found
 
 
-def warn_of_missing(names: Iterable[str], there: Collection[str], what: str,
+def warn_of_missing(names: Iterable[Any], there: Collection[Any], what: str,
                     ) -> None:
   """Says how many of the names are not there.
 
   Args:
-    names: of images.
+    names: of images, or their numbers.
     there: those that they are looked for in.
     what: that they are missing from what.
   """
