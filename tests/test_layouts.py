@@ -14,6 +14,7 @@ from input_pipeline import prepare
 from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.record_files import store
+from input_pipeline.region_files import source
 from m3p_jax.evaluation import protocols
 from tests import caption_trees as trees
 from tests import region_writers as writers
@@ -329,6 +330,18 @@ def test_hidden_files_and_packed_copies_are_no_text(tmp_path):
   _hide(tmp_path, 'zh.txt')
   assert [item.text for item in trees.items('text', tmp_path)] == [
       'Ein Satz.', '一只猫。']
+
+
+@pytest.mark.parametrize('name', ['butd_tsv', 'milvlg_npz', 'mmf_npy'])
+def test_hidden_files_are_no_features(tmp_path, name):
+  getattr(writers, name)(
+      tmp_path, [writers.image(str(i), seed=i, feature_dim=4) for i in (1, 2)])
+  (path,) = {file.parent for file in tmp_path.rglob('*') if file.is_file()}
+  _hide(path, *(file.name for file in path.iterdir()))
+  found = source.RegionSource(name, path)
+  places = found.match(['1', '2'])
+  assert len(places) == 2 and not found.unused(places.values())
+  found.close()
 
 
 @pytest.fixture

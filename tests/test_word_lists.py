@@ -84,6 +84,7 @@ def test_panlex_tables(tmp_path):
   (tmp_path / 'deu.tsv').write_text(
       header + '3\tdeu-000\tHund\thund\t7\n4\tdeu-000\tMaus\tmaus\t9\n')
   assert _pairs('panlex', tmp_path, 'de') == {'dog': {'Hund'}}
+  (tmp_path / '._deu.tsv').write_bytes(b'\0\5\xff')  # As macOS leaves them.
   (tmp_path / 'deu.tsv').write_text('vocab\t639-3\nHund\tdeu\n')
   with pytest.raises(errors.UserError, match=r'deu\.tsv: columns .vocab'):
     _pairs('panlex', tmp_path, 'de')

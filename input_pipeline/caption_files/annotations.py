@@ -95,7 +95,7 @@ class Builder(builder.ImageTextBuilder):
     """
     folders = [self.folder / 'images', self.folder]
     if match := _COCO.fullmatch(name):  # As COCO's archives unpack.
-      folders += [folder / match['folder'] for folder in folders]
+      folders = [folder / match['folder'] for folder in folders] + folders
     path = self.files.find(name, *folders)
     image_id = image_id or name
     return builder.ImageItem(
@@ -333,12 +333,12 @@ def aligned(names: Sequence[str], path: pathlib.Path) -> list[str]:
   return found
 
 
-def warn_of_missing(names: Iterable[str], there: Collection[str], what: str,
+def warn_of_missing(names: Iterable[Any], there: Collection[Any], what: str,
                     ) -> None:
   """Says how many of the names are not there.
 
   Args:
-    names: of images.
+    names: of images, or their numbers.
     there: those that they are looked for in.
     what: that they are missing from what.
   """

@@ -55,7 +55,8 @@ def items(builder: annotations.Builder, name: str, *,
   path = annotations.find(
       builder.folder, f'dataset_{name}.json', f'{name}/dataset.json')
   is_wanted = has_own and bool(builder.language('en', path))
-  listed, found, more = images(path), [], more or {}
+  listed, more = images(path), more or {}
+  found: list[builder_lib.ImageItem] = []
   annotations.warn_of_missing(
       more, {image.get('cocoid') for image in listed}, f'not in {path}')
   if name == 'coco':

@@ -57,7 +57,8 @@ class Builder(annotations.Builder):
 
   def _captions_of(self, name: str) -> dict[str, list[tuple[str, str]]]:
     """Returns {image: captions}; {} where none are wanted."""
-    path, captions = self._find(name), {}
+    path = self._find(name)
+    captions: dict[str, list[tuple[str, str]]] = {}
     if not self.language('zh', path):
       return {}
     for number, line in enumerate(annotations.lines(path), start=1):

@@ -56,7 +56,8 @@ def available(path: pathlib.Path) -> list[str]:
 def _tables(folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Returns {PanLex's code: table}."""
   return {next((row['langvar'] for row in _meanings(table)), ''): table
-          for table in sorted(folder.glob('*.tsv'))}
+          for table in sorted(folder.glob('*.tsv'))
+          if not table.name.startswith('.')}
 
 
 @contextlib.contextmanager

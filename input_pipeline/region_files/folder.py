@@ -35,7 +35,8 @@ class Reader(contract.Reader):
 
   def is_image(self, path: pathlib.Path) -> bool:
     """Returns whether a file stands for an image."""
-    return os.path.isfile(path)
+    return os.path.isfile(path) and not any(
+        part.startswith('.') for part in path.relative_to(self.path).parts)
 
   def read(self, place: str) -> bytes:
     """Returns the content of a file.
