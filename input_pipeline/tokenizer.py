@@ -78,11 +78,11 @@ class Tokenizer:
     and half width, one and several spaces are the same to the model.
     """
     spelled = self._processor.normalize(check_unicode(text))
-    return spelled.replace(_SPACE, ' ').strip()
+    return spelled.replace(_SPACE, ' ').strip(' ')
 
   def split(self, text: str) -> list[str]:
     """Returns the words between spaces; the ids of a text are theirs."""
-    return self.normalise(text).split()
+    return [word for word in self.normalise(text).split(' ') if word]
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of ids; special ones are left out."""

@@ -89,6 +89,9 @@ def test_words_are_made_of_the_tokens_of_the_text(searcher, tokenizer, text):
 def test_a_query_that_is_no_utf_8_is_told(searcher, query):
   with pytest.raises(errors.UserError, match='not UTF-8: .*\\\\ud'):
     searcher.search(query)
+  # The page says so, in what can be sent.
+  (notice,) = finder.Finder(searcher).search(query, 'dual', 'visitor')
+  assert 'Nothing to search for' in notice.encode().decode()
 
 
 def test_an_exported_index_is_searched_with_its_own_weights(
