@@ -1,5 +1,6 @@
 """Search finds, describes and scores; its index is stored and renewed."""
 
+import dataclasses
 import json
 import os
 import types
@@ -177,6 +178,23 @@ def test_a_stale_or_broken_index_is_renewed(searcher, workdir, change):
   before = path.stat().st_mtime_ns
   assert search.load(workdir).search('a', k=5) == expected
   assert path.stat().st_mtime_ns > before
+
+
+def test_what_cannot_be_kept_is_told_before_it_is_made(
+    searcher, tmp_path, caplog):
+  (tmp_path / 'file').touch()
+  source = dataclasses.replace(
+      searcher.source, cache_dir=tmp_path / 'file' / 'search')
+  told = []
+
+  def embed(regions):
+    told.append(caplog.text)
+    return np.zeros((len(regions.mask_BR), 8), np.float32)
+
+  source.index(searcher.weights, embed)
+  assert 'every start computes the vectors anew' in told[0]
+  with pytest.raises(errors.UserError, match=r'--out=.*nothing can be written'):
+    search.exported.export(searcher, tmp_path / 'file' / 'index')
 
 
 def test_one_split_can_be_searched(searcher, workdir):
