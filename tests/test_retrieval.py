@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -216,6 +217,32 @@ def test_captions_that_are_cut_are_counted(workdir, config, capsys):
       results.rounded(cell['languages']['de']))
   assert 'captions have more than 12 ids' in (
       workdir / 'report.html').read_text()
+
+
+def test_what_was_left_out_is_told(workdir, config, capsys, tmp_path):
+  shutil.copytree(workdir.parent / 'data', tmp_path / 'data')
+  config.evaluation.data_dir = str(tmp_path / 'data')
+  config.setting = 'left_out'
+  path = tmp_path / 'data' / 'pairs' / 'manifest.json'
+  manifest = json.loads(path.read_text())
+  path.write_text(json.dumps(manifest | {
+      'options': {'limit': 77}, 'skipped': {'empty caption': 3}}))
+  cell = retrieval.evaluate(config, workdir)
+  out = capsys.readouterr().out
+  assert '\nLeft out: all but 77 items, when it was prepared' in out
+  assert 'all splits): empty caption 3\n' in out
+  assert len(cell['left_out']) == 2
+  assert 'empty caption 3' in (workdir / 'report.html').read_text()
+
+
+def test_a_workdir_that_cannot_be_written_is_told_first(
+    workdir, config, tmp_path, monkeypatch):
+  (tmp_path / 'file').touch()
+  monkeypatch.setattr(retrieval.weights_lib, 'load', None)
+  config.init_from = str(workdir)
+  with pytest.raises(errors.UserError, match=(
+      r'--workdir=.*file/run: nothing can be written to .*/file \(Not a dir')):
+    retrieval.evaluate(config, tmp_path / 'file' / 'run')
 
 
 def test_other_modes_land_beside(workdir, config):

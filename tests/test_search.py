@@ -182,6 +182,23 @@ def test_a_stale_or_broken_index_is_renewed(searcher, workdir, change):
   assert path.stat().st_mtime_ns > before
 
 
+def test_what_cannot_be_kept_is_told_before_it_is_made(
+    searcher, tmp_path, caplog):
+  (tmp_path / 'file').touch()
+  source = dataclasses.replace(
+      searcher.source, cache_dir=tmp_path / 'file' / 'search')
+  told = []
+
+  def embed(regions):
+    told.append(caplog.text)
+    return np.zeros((len(regions.mask_BR), 8), np.float32)
+
+  source.index(searcher.weights, embed)
+  assert 'every start computes the vectors anew' in told[0]
+  with pytest.raises(errors.UserError, match=r'--out=.*nothing can be written'):
+    search.exported.export(searcher, tmp_path / 'file' / 'index')
+
+
 def test_one_split_can_be_searched(searcher, workdir):
   assert len(search.load(workdir, split='test').search('a', k=99)) == 9
   with pytest.raises(errors.UserError, match=r"split 'tset'.*all, train"):

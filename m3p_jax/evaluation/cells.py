@@ -1,7 +1,9 @@
 """What one evaluation writes into a setting's cell of retrieval.json."""
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
+import pathlib
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from input_pipeline import evaluation_set
 from m3p_jax.evaluation import outcome as outcome_lib
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import results
 from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
 
@@ -59,11 +62,34 @@ def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
   if deviations := protocols.get(c.protocol).deviations(
       len(retrieval_set.image_ids), retrieval_set.left_out):
     cell['deviations'] = deviations
+  if notes := _left_out(config, len(retrieval_set.image_ids), languages):
+    cell['left_out'] = notes
   if outcome.curve:
     cell['curve'] = outcome.curve
   if c.mode == 'rerank':
     cell |= {'top_k': c.top_k, 'joint_weight': c.joint_weight}
   return cell
+
+
+def _left_out(config: ml_collections.ConfigDict, num_images: int,
+              languages: Mapping[str, Any]) -> list[str]:
+  """Returns what of the dataset was not asked, in words."""
+  c = config.evaluation
+  manifest = results.read(pathlib.Path(
+      c.data_dir or config.data.data_dir) / c.dataset / 'manifest.json')
+  notes = []
+  if limit := manifest.get('options', {}).get('limit'):
+    notes.append(f'all but {limit} items, when it was prepared (--limit)')
+  if skipped := manifest.get('skipped'):
+    notes.append('what could not be used when it was prepared (all splits): '
+                 + ', '.join(f'{reason} {count:,}'
+                             for reason, count in skipped.items()))
+  asked = protocols.get(c.protocol).num_folds * max(
+      one['num_images'] for one in languages.values())
+  if asked < num_images:
+    notes.append(f'{num_images - asked:,} of {num_images:,} pictures, by the '
+                 'protocol')
+  return notes
 
 
 def checksum(retrieval_set: evaluation_set.RetrievalSet, language: str) -> str:

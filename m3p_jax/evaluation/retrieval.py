@@ -196,8 +196,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
         f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
         'per cent:\n')
   print(results.table(cell, languages))
+  print(''.join(f'\nLeft out: {one}' for one in cell.get('left_out', ())))
   if cut := results.cut_note(cell):
-    print(f'\n{cut}')
+    print(cut)
   for deviation in cell.get('deviations', ()):
     print(f'\nNot comparable with published numbers: {deviation}')
   print(f'\n{outcome.seconds:.0f} s, {outcome.pairs_scored:,} pairs through '

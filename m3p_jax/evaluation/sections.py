@@ -93,11 +93,14 @@ def overview(files: Sequence[Content]) -> str:
   first = files[0]
   cell = next(iter(first['settings'].values()))
   count = next(iter(cell['languages'].values()))['num_images']
-  deviations = ''.join(
-      f'<br><b>Not comparable with published numbers:</b> {html.escape(one)}.'
-      for one in cell.get('deviations', ()))
-  if cut := results.cut_note(cell):
-    deviations += f'<br>{html.escape(cut)}.'
+  # Each once, whichever of the rows it is said of.
+  deviations = ''.join(dict.fromkeys(
+      f'<br><b>{title}:</b> {html.escape(one)}.' for cell in rows.values()
+      for title, told in (
+          ('Not comparable with published numbers', cell.get('deviations', ())),
+          ('Left out', cell.get('left_out', ())),
+          ('Cut', filter(None, [results.cut_note(cell)])))
+      for one in told))
   return section(
       f'Retrieval: {first["dataset"]}, {first["split"]}',
       f'Protocol <code>{html.escape(first["protocol"])}</code>, {count} '

@@ -1,0 +1,151 @@
+"""A small home of a user, in which the names that the pages use are there.
+
+`python -m tests.docs_home RUN` fills the working directory: pictures, features,
+dictionaries, weights of other projects, and the run of `small_search` as the
+quickstart's. All of it is real and tiny.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+
+from PIL import Image
+
+from input_pipeline import dictionaries
+from input_pipeline import prepare
+from input_pipeline import sources
+from m3p_jax import config_check
+from m3p_jax.convert import exporting
+from m3p_jax.convert import importing
+from m3p_jax.evaluation import retrieval
+from m3p_jax.model import config as model_config
+from tests import region_writers
+from tests import small_search
+from tests import weight_files
+
+ROOT = pathlib.Path(__file__).parent.parent
+_CONFIG = '''"""The checkout's config, small."""
+
+from configs import {name} as real
+from tests import docs_home
+
+
+def get_config(*arguments):
+  return docs_home.tiny(real.get_config(*arguments))
+'''
+_SPLITS = ('train', 'train', 'validation', 'test')
+
+
+def make_checkout(home: pathlib.Path) -> None:
+  """Links a checkout, in which configs alone are others: small ones."""
+  for path in ROOT.iterdir():
+    if path.name in ('m3p_jax', 'input_pipeline', 'benchmarks', 'main.py',
+                     'Makefile') or path.suffix == '.txt':
+      (home / path.name).symlink_to(path)
+  (home / 'configs').mkdir()
+  for path in (ROOT / 'configs').glob('*.py'):
+    if 'def get_config' in path.read_text():
+      (home / 'configs' / path.name).write_text(
+          _CONFIG.format(name=path.stem))
+
+
+def tiny(config):
+  """Returns a config that takes two steps of four rows."""
+  config.model.update(dict(
+      width=16, num_heads=2, mlp_width=32, num_layers=1, dtype='float32'))
+  config.num_train_steps = config.checkpoint_every_steps = 2
+  config.eval_every_steps = config.eval_batches = 0
+  config.optimizer.warmup_steps = 0
+  switch = config.data.image_text.code_switch
+  switch.languages = switch.languages and ('de', 'fr')
+  for task in config.tasks.values():
+    task.batch_size = 4
+  return config
+
+
+def _write_pictures(folder: pathlib.Path, splits: tuple[str, ...],
+                    count: int) -> None:
+  """Writes pictures with captions; the splits take turns."""
+  folder.mkdir()
+  found = {path.stem: path for path in
+           sources.fetch('fluent-emoji-3d').rglob('*.webp')}
+  lines = []
+  for number, (code, captions) in enumerate(
+      list(small_search.PICTURES.items())[:count]):
+    name = f'{captions[0].replace(" ", "_")}.jpg'
+    Image.open(found[code]).convert('RGB').save(folder / name)
+    lines.append(json.dumps({
+        'image': name, 'split': splits[number % len(splits)], 'captions': {
+            language: [caption] for language, caption in zip(
+                ('en', 'de'), captions, strict=False)}}))
+  (folder / 'captions.jsonl').write_text('\n'.join(lines))
+
+
+def _write_features(raw_dir: pathlib.Path, folder: pathlib.Path) -> None:
+  """Writes regions of M3P's detector for the pictures of a folder."""
+  folder.mkdir()
+  images = [region_writers.image(
+      json.loads(line)['image'], seed=number, feature_dim=2_048)
+            for number, line in enumerate(
+                (raw_dir / 'captions.jsonl').read_text().splitlines())]
+  region_writers.m3p_h5(folder, images)
+
+
+def _write_weights() -> None:
+  config = model_config.ModelConfig(
+      width=16, num_heads=2, mlp_width=16, num_layers=1, num_languages=100,
+      embedding_dim=8)
+  path = weight_files.write(pathlib.Path('checkpoint.pth').absolute(),
+                            weight_files.random_m3p(config), geometry=False)
+  weight_files.write_geometry(path.parent, config.num_heads)
+  imported = importing.read('m3p', path)
+  draft = path.with_name('draft')
+  importing.write(imported, draft, asked_languages=None)
+  exporting.write('volta', exporting.load(draft),
+                  path.with_name('pytorch_model.bin'))
+  shutil.rmtree(draft)
+  shutil.copytree(weight_files.XLMR.parent, 'xlm-roberta-base')
+
+
+def _write_dictionaries() -> None:
+  pathlib.Path('muse').mkdir()
+  for language in ('de', 'fr'):
+    pathlib.Path(f'muse/en-{language}.txt').write_text(
+        'apple Apfel\ndog Hund\ncat Katze\nred rot\n')
+    dictionaries.build((language,), 'data', source='muse', path='muse')
+  shutil.copytree('data/dictionaries/muse', 'data/dictionaries/freedict')
+
+
+def _evaluate(run: pathlib.Path) -> None:
+  """Writes the same results into two workdirs, A and B."""
+  config = config_check.get_config(str(run / 'config.json'))
+  config.update_from_flattened_dict({
+      'init_from': str(run), 'setting': 'all', 'evaluation.split': 'train'})
+  retrieval.evaluate(config, 'A')
+  shutil.copytree('A', 'B')
+
+
+def main(small_run: pathlib.Path) -> None:
+  """Fills the working directory."""
+  _write_pictures(pathlib.Path('DIR'), _SPLITS, 12)
+  _write_pictures(pathlib.Path('pictures'), ('test',), 4)
+  for name in ('cat.jpg', 'my_cat.jpg', 'dog.jpg'):
+    shutil.copy('DIR/a_red_apple.jpg', name)
+  _write_features(pathlib.Path('DIR'), pathlib.Path('FEATURES'))
+  _write_weights()
+  _write_dictionaries()
+  run = pathlib.Path('runs/quickstart')
+  shutil.copytree(small_run, run)
+  shutil.copytree(small_run.parent / 'data', 'data', dirs_exist_ok=True)
+  config = json.loads((run / 'config.json').read_text())
+  config['data']['data_dir'] = 'data'
+  config['evaluation']['split'] = 'test'
+  (run / 'config.json').write_text(json.dumps(config))
+  shutil.copytree(run, 'runs/photos')
+  _evaluate(run)
+  prepare.prepare('udhr', 'data', limit=200, languages=('en', 'de'))
+
+
+if __name__ == '__main__':
+  main(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,128 @@
+"""Every command and every Python block of the pages runs, as it is typed.
+
+A block that needs a pod, a network or many minutes has a comment before it
+that says so: <!-- test: skip, it needs a TPU pod -->. The others run in a
+`docs_home`, page by page, in the order of the page.
+"""
+
+import functools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import pytest
+
+from tests import docs_home
+from tests import python_server
+
+ROOT = docs_home.ROOT
+# Its blocks change the checkout; `test_docs.py` types them into another.
+_ELSEWHERE = 'docs/extending.md'
+_SECONDS = 120
+
+
+class Block(NamedTuple):
+  """A block of code of a page."""
+  page: str
+  line: int
+  language: str
+  text: str
+  skip: str
+
+
+@functools.cache
+def blocks() -> list[Block]:
+  """Returns the blocks of shell and Python of all pages."""
+  found = []
+  for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))):
+    text, page = path.read_text(), str(path.relative_to(ROOT))
+    for match in re.finditer(
+        r'(?:<!-- test: skip, (.+?) -->\n)?^( *)```(sh|python)\n(.*?)^ *```',
+        text, re.S | re.M):
+      skip, indent, language, content = match.groups()
+      found.append(Block(
+          page, text[:match.start(2)].count('\n') + 1, language,
+          re.sub(f'^{indent}', '', content, flags=re.M), skip or ''))
+  return found
+
+
+def _cases(page: str | None = None):
+  return [pytest.param(block, id=f'{block.page}:{block.line}')
+          for block in blocks() if not block.skip
+          and block.page != _ELSEWHERE and page in (None, block.page)]
+
+
+def test_what_is_not_run_says_why():
+  skipped = [block for block in blocks() if block.skip]
+  assert len(_cases()) > 20
+  assert len(skipped) < len(_cases())
+  for block in skipped:
+    assert re.search(r'minutes|network|TPU|until it is stopped|stand for',
+                     block.skip), block
+
+
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+  """Returns a program that takes the place of Python."""
+  folder = tmp_path_factory.mktemp('server')
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'tests.python_server', folder / 'socket'],
+      cwd=ROOT)
+  try:
+    while not (folder / 'socket').exists():
+      assert process.poll() is None
+      time.sleep(0.1)
+    python_server.write_client(folder / 'python', folder / 'socket')
+    yield folder / 'python'
+  finally:
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope='module')
+def home(server, small_run, tmp_path_factory) -> pathlib.Path:
+  """Returns a filled home, which stays as it is."""
+  folder = tmp_path_factory.mktemp('home')
+  docs_home.make_checkout(folder)
+  (folder / '.venv' / 'bin').mkdir(parents=True)
+  shutil.copy(server, folder / '.venv' / 'bin' / 'python')
+  for name in ('.run', '.demo'):
+    (folder / '.venv' / name).touch()
+  subprocess.run([server, '-m', 'tests.docs_home', small_run], cwd=folder,
+                 check=True)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def place(home, tmp_path_factory):
+  """Returns a function from a page to its own copy of the home."""
+
+  @functools.cache
+  def copy(page: str) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp('page') / 'home'
+    shutil.copytree(home, folder, symlinks=True)
+    return folder
+
+  return copy
+
+
+@pytest.mark.parametrize('block', _cases())
+def test_block_runs_as_it_is_typed(block, place, server):
+  home = place(block.page)
+  environment = {
+      name: value for name, value in os.environ.items()
+      if name not in ('VENV', 'MAKEFLAGS', 'MAKELEVEL', 'WORKDIR', 'DATA_DIR',
+                      'PICTURES', 'QUERY', 'ARGS')}
+  environment['PATH'] = f'{server.parent}{os.pathsep}{os.environ["PATH"]}'
+  command = (['bash', '-euo', 'pipefail', '-c', block.text]
+             if block.language == 'sh' else [server, '-'])
+  done = subprocess.run(
+      command, input=block.text if block.language == 'python' else '',
+      cwd=home, env=environment, text=True, capture_output=True,
+      timeout=_SECONDS, check=False)
+  assert done.returncode == 0, f'{block.text}\n{done.stdout}\n{done.stderr}'
