@@ -43,8 +43,8 @@ def of_files(folder: Path, names: Iterable[Path]) -> str:
     folder: reached by whatever path, its files give the same digest.
     names: of the files, below it.
   """
-  return of_rows(_describe(os.fspath(folder), map(os.fspath, names),
-                           has_times=True))
+  return of_rows(_describe(
+      os.fspath(folder), (os.fspath(name) for name in names), has_times=True))
 
 
 def of_path(path: Path, *, skip: Iterable[str] = (),
