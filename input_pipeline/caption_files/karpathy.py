@@ -62,9 +62,11 @@ def items(builder: annotations.Builder, name: str, *,
   if name == 'coco':
     listed = _choose_test(builder.folder, listed)
   for image in listed:
-    captions = [('en', annotations.check_keys(
-        sentence, ('raw',), f'{path}, {image["filename"]}')['raw'])
-                for sentence in image['sentences'] if is_wanted]
+    where = f'{path}, {image["filename"]}'
+    captions = [
+        ('en', text) for sentence in image['sentences'] if is_wanted
+        for text in annotations.texts(
+            annotations.check_keys(sentence, ('raw',), where)['raw'], where)]
     captions += more.get(image.get('cocoid'), ())
     if captions:
       found.append(builder.item(picture(image), image['split'], captions,
