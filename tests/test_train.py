@@ -245,7 +245,7 @@ def test_other_tokenizer_than_the_weights_is_refused(whole, tmp_path):
      'class_ids of .* is as in the file')])
 def test_data_that_do_not_fit_are_refused(tmp_path, found, message):
   config = make_config(tmp_path)
-  config.tasks.mrm = base.task_config('masked_region', 'image_text', 4)
+  config.tasks = dict(mrm=base.task_config('masked_region', 'image_text', 4))
   config.data.image_text.datasets = ('a', 'b')
   config.data.image_text.languages = ('en',)
   for name, more in (('a', {}), ('b', found)):
