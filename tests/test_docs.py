@@ -142,7 +142,7 @@ def test_extending_works_as_written(tmp_path):
       assert text.endswith('\n)\n'), path
       content = text.removesuffix(')\n') + content + ')\n'
     path.write_text(content)
-  _write_pictures(tmp_path / 'pictures')
+  _write_pictures(tmp_path / 'DIR')
   (tmp_path / 'check.py').write_text('\n'.join((
       'from configs import base',
       'from input_pipeline import languages, prepare',
@@ -150,9 +150,13 @@ def test_extending_works_as_written(tmp_path):
       'assert languages.get("haw").name == "Hawaiian"',
       'assert languages.resolve("zh-Hans") == "zh_CN"',
       'assert languages.resolve("haw") == "haw"',
-      'for name in ("captions", "folders"):',
-      '  prepare.prepare(name, "data", raw_dir="pictures")',
+      'prepare.prepare("captions", "data", raw_dir="DIR")',
       'from input_pipeline import evaluation_set',
+      'import json, pathlib',
+      'made = {name: json.loads(pathlib.Path(f"data/{name}/manifest.json")'
+      '.read_text()) for name in ("udhr", "folders")}',
+      'assert made["udhr"]["languages"] == ["en", "haw"], made',
+      'assert sum(made["folders"]["counts"].values()) == 1, made',
       'found = evaluation_set.load("data", "captions", "test", ["all"], 16)',
       'assert found.captions["haw"].texts == ["he ʻāpala ʻulaʻula"]',
       'assert list(found.captions) == ["en", "haw"]',
@@ -173,10 +177,14 @@ def test_extending_works_as_written(tmp_path):
       'assert 0 < float(mean.compute()) <= 4, mean')))
   shutil.copytree(config_table.ROOT / 'tests', tmp_path / 'tests',
                   ignore=shutil.ignore_patterns('__pycache__'))
-  done = subprocess.run(
-      [sys.executable, 'check.py'], cwd=tmp_path, text=True,
-      capture_output=True, check=False)
-  assert done.returncode == 0, done.stderr
+  path = f'{pathlib.Path(sys.executable).parent}{os.pathsep}'
+  for command in (*(block for _, block in _blocks('extending.md', 'sh')),
+                  'python check.py'):
+    done = subprocess.run(
+        ['bash', '-euo', 'pipefail', '-c', command], cwd=tmp_path, text=True,
+        env=os.environ | {'PATH': path + os.environ['PATH']},
+        capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_commands_of_the_pages_are_commands():
