@@ -17,6 +17,7 @@ from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.model import config as model_config
 
 
 def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
@@ -122,7 +123,7 @@ def origin(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
       'protocol': config.evaluation.protocol,
       'weights': digest.hexdigest()[:16],
       'model': dataclasses.asdict(weights.config),
-      'dtype': str(weights.config.activation_dtype),
+      'dtype': model_config.number_format(weights.dtype),
       'regions': regions.hexdigest()[:16],
       'queries': {name: checksum(retrieval_set, name)
                   for name in retrieval_set.captions}}

@@ -19,6 +19,7 @@ from input_pipeline.building import copies
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.model import config as model_config
 from m3p_jax.searching import index as index_lib
 from m3p_jax.searching import reading
 
@@ -209,7 +210,7 @@ class Source:
         os.path.abspath(self.data_dir), self._data_key, self.split,
         weights_lib.fingerprint_of(weights.path),
         dataclasses.asdict(weights.config),
-        str(weights.config.activation_dtype), m3p_jax.__version__])
+        model_config.number_format(weights.dtype), m3p_jax.__version__])
     return self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz', key
 
   def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:
