@@ -19,6 +19,7 @@ import tqdm
 from input_pipeline import bars
 from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.evaluation import forward
 from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
@@ -176,7 +177,7 @@ class Engine:
       chosen = index[start:start + size]
       padded = np.pad(chosen, (0, size - len(chosen)), mode='edge')
       batch = jax.device_put(_take(rows, padded), self.rows)
-      result = function(batch)
+      result = sharding.settle(function(batch))
       # The device works on this batch while the one before is fetched.
       if running:
         _fetch(*running, out, bar)

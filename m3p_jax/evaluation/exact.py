@@ -21,6 +21,7 @@ import tqdm
 from input_pipeline import bars
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import forward
 from m3p_jax.evaluation import partition
@@ -161,9 +162,10 @@ class _Job:
     running = None
     for chosen, length in self._tiles(name):
       padded = np.pad(chosen, (0, self._tile(name) - len(chosen)), mode='edge')
-      result = functions.match_grid(engine.joint_params, half, *jax.device_put(
-          (texts.token_ids_CL[padded, :length],
-           texts.text_mask_CL[padded, :length]), engine.whole))
+      result = sharding.settle(functions.match_grid(
+          engine.joint_params, half, *jax.device_put(
+              (texts.token_ids_CL[padded, :length],
+               texts.text_mask_CL[padded, :length]), engine.whole)))
       # The devices work on this tile while the one before is fetched.
       if running:
         _fetch(*running, out_CI, bar)

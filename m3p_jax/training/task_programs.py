@@ -95,7 +95,8 @@ class _Lowered:
     def step(state, rows, key):
       found = None
       for tasks, program in zip(self._groups, gradients, strict=True):
-        found = program(_readable(state), _rows_of(rows, tasks), key, found)
+        found = sharding.settle(
+            program(_readable(state), _rows_of(rows, tasks), key, found))
       return update(state, found)
 
     return step
