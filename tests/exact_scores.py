@@ -73,7 +73,7 @@ def questions() -> dict[str, exact.Question]:
 def small_pieces():
   """Makes the few pairs here as many pieces as millions would be."""
   before = exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE
-  exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE = 80, 2
+  exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE = 60, 2
   try:
     yield
   finally:

@@ -73,7 +73,7 @@ def test_killed_and_resumed_equals_uninterrupted(alone, tmp_path):
   assert len(before) == 2
   resumed = exact_scores.score(tmp_path)
   after = pieces(tmp_path)
-  assert len(after) == 5
+  assert len(after) == 7
   assert before.items() <= after.items()
   for name, scores_CI in alone.items():
     np.testing.assert_array_equal(resumed[name], scores_CI)

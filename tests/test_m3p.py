@@ -174,4 +174,4 @@ def test_config_names_what_is_wrong():
   with pytest.raises(ValueError, match='num_heads must divide'):
     model_config.ModelConfig(width=10, num_heads=3)
   with pytest.raises(ValueError, match="dtype is 'float8'"):
-    model_config.options(base.model_config() | {'dtype': 'float8'})
+    model_config.options(dict(base.model_config(), dtype='float8'))

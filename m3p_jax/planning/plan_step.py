@@ -101,7 +101,8 @@ class PlannedStep:
     forward = jax.make_jaxpr(functools.partial(
         train_step.eval_step, model=m3p.M3P(self._config), tasks=self._tasks))(
             self._state.all_params(), self._batches, jax.random.key(0))
-    return 3 / self._mesh.size * matmul_flops.count(forward)
+    return 3 / self._mesh.size * matmul_flops.count(
+        forward, devices=self._mesh.size)
 
 
 def peak_seconds(config: ConfigDict, mesh: Mesh) -> float | None:
