@@ -18,7 +18,6 @@ from ml_collections import config_flags
 
 from input_pipeline import errors
 from input_pipeline import quiet
-from m3p_jax import allocator
 from m3p_jax import command_line
 from m3p_jax import modes
 
@@ -106,9 +105,8 @@ def main(argv):
 
 
 def _train(config, workdir, given):
-  with allocator.collecting_later():
-    from m3p_jax import hosts
-    from m3p_jax import train
+  from m3p_jax import hosts
+  from m3p_jax import train
   from m3p_jax.training import summary
   hosts.connect(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   train.train_and_evaluate(config, workdir, given=given)

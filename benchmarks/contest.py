@@ -17,14 +17,8 @@ import time
 import traceback
 from typing import Any, NamedTuple
 
-from m3p_jax import allocator
-
 # A contest that has taken longer ends after this many rounds.
 _SECONDS, _LEAST_ROUNDS = 240, 3
-
-# A contender that holds more of the machine's memory than this gives back what
-# it has freed before it rests: the others need room.
-_RESTING_SHARE = 0.4
 
 # A run of one contender; it may return numbers to report beside its time, and
 # 'seconds' and 'cpu_seconds' where only a part of the run counts.
@@ -205,9 +199,6 @@ def _serve(pipe, factory: str, arguments: dict[str, Any]) -> None:
       numbers = runs[value]() or {}
       seconds = numbers.get('seconds', time.perf_counter() - start)
       cpu_seconds = numbers.get('cpu_seconds', time.process_time() - cpu)
-      if (_from_kernel('/proc/self/status', 'VmRSS')
-          > _RESTING_SHARE * _from_kernel('/proc/meminfo', 'MemTotal')):
-        allocator.give_back()
       pipe.send((None, (seconds, cpu_seconds, numbers)))
   except EOFError:
     return

@@ -15,7 +15,6 @@ from benchmarks import input_pipeline as records_benchmark
 from benchmarks import report
 from configs import base
 from input_pipeline import pipeline
-from m3p_jax import allocator
 
 _PICTURES = 512
 _BATCH_SIZE = 64
@@ -52,7 +51,6 @@ def measure(sizes: Sequence[str]) -> list[report.Row]:
 
 def ours(folder: str) -> dict[str, contest.Run]:
   """Returns the pipeline from memory, and streamed from the records."""
-  allocator.keep_freed_memory()  # As training does on a CPU.
 
   def make(memory_bytes: int | None) -> contest.Run:
     data = base.get_config().data

@@ -26,9 +26,8 @@ import numpy as np
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
-from m3p_jax.evaluation import forward
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 
 # The release cuts captions at this length when fine-tuning, and pads to it.
 RELEASE_LENGTH = 64
@@ -82,8 +81,10 @@ def naive(engine: engines.Engine, regions: batch_lib.Regions,
         jax.tree.map(lambda x: x[image_B], regions))
     return model.match_logits(model.encode(batch, deterministic=True))
 
-  step = jax.jit(forward.bound(engine.config, match))
-  resident = jax.device_put(regions, engine.whole)
+  module = m3p.M3P(engine.config, model_config_lib.Options(
+      dtype=model_config_lib.number_format(_DTYPE.value)))
+  step = jax.jit(nn.apply(match, module))
+  resident = jax.device_put(regions)
   num_captions, num_pictures = len(texts.token_ids_CL), len(regions.mask_BR)
   text_P, image_P = np.divmod(
       np.arange(num_captions * num_pictures), num_pictures)
@@ -93,7 +94,7 @@ def naive(engine: engines.Engine, regions: batch_lib.Regions,
     for start in range(0, len(text_P), engine.batch_size):
       chosen = slice(start, start + engine.batch_size)
       parts.append(step(
-          engine.params, image_P[chosen],
+          {'params': engine.params}, image_P[chosen],
           texts.token_ids_CL[text_P[chosen], :length],
           texts.text_mask_CL[text_P[chosen], :length], resident))
     return np.concatenate([np.asarray(part) for part in parts]).reshape(
@@ -126,10 +127,11 @@ def main(argv: list[str]) -> None:
   config = model_config_lib.ModelConfig(
       vocab_size=_VOCAB, width=width, num_heads=heads, mlp_width=mlp,
       num_layers=num_layers, region_feature_dim=num_features,
-      num_languages=1, dtype=_DTYPE.value)
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
+      num_languages=1)
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(config, key)))(
       jax.random.key(0))
-  engine = engines.Engine(params, config, batch_size=_BATCH_SIZE.value)
+  engine = engines.Engine(params, config, batch_size=_BATCH_SIZE.value,
+                          dtype=_DTYPE.value)
   regions = make_regions(_PICTURES.value, num_regions, num_features)
   texts = make_texts(_CAPTIONS.value)
   longest = int(texts.text_mask_CL.sum(1).max())
@@ -141,7 +143,8 @@ def main(argv: list[str]) -> None:
   }, _ROUNDS.value)
   num_pairs = scores['exact'].size
   print(json.dumps({
-      'size': _SIZE.value, 'dtype': str(config.activation_dtype),
+      'size': _SIZE.value,
+      'dtype': model_config_lib.number_format(_DTYPE.value),
       'device': f'{jax.device_count()} x {jax.devices()[0].device_kind} '
                 f'({platform.processor() or platform.machine()})',
       'pairs': num_pairs, 'batch_size': _BATCH_SIZE.value,

@@ -38,7 +38,6 @@ from input_pipeline import records
 from input_pipeline.building import builder
 from input_pipeline.building import shards
 from input_pipeline.record_files import prepared
-from m3p_jax import allocator
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]
@@ -165,7 +164,6 @@ def source(folder: str, name: str, *, batch_size: int,
 
   Of sentences `_TEXT_BATCHES` times as many, each 16 times as large.
   """
-  allocator.keep_freed_memory()
   dataset, stream, rate = _SOURCES[name]
   if dataset == 'texts':
     batch_size, batches = 16 * batch_size, _TEXT_BATCHES * batches

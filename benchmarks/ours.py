@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -12,15 +13,13 @@ import numpy as np
 from benchmarks import contest
 from benchmarks import problems
 from configs import base
-from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
+from m3p_jax import train_step
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
 from m3p_jax.model import m3p
-from m3p_jax.training import compilation
 from m3p_jax.training import start as start_lib
 
 
@@ -31,7 +30,6 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
     size: key of `problems.PROBLEMS`.
     dtype: of activations.
   """
-  allocator.keep_freed_memory()
   problem = problems.PROBLEMS[size]
   config = base.get_config()
   config.model.update(problem.model, dtype=dtype)
@@ -44,15 +42,19 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
                      with_regions=name != 'xmlm')
       for i, name in enumerate(problems.TASKS)}
   key = jax.random.key(0)
-  state, step_fn = _begin(config, mesh, batches, key)
+  state, step_fn = _begin(config, mesh)
 
   def compile_step():
-    step_fn.wait()
+    nonlocal step_fn
+    with jax.set_mesh(mesh):
+      step_fn = step_fn.lower(
+          state, sharding.abstract_rows(mesh, batches), key).compile()
     jax.block_until_ready(state)
 
   def step():
     nonlocal state
-    state, metrics = step_fn(state, sharding.put_rows(mesh, batches), key)
+    with jax.set_mesh(mesh):
+      state, metrics = step_fn(state, sharding.put_rows(mesh, batches), key)
     return {'loss': float(metrics['train/loss'].compute())}
 
   return {'training step': step, 'compile': compile_step}
@@ -67,15 +69,16 @@ def task_configs(problem: problems.Problem) -> ml_collections.ConfigDict:
           ('mc_vlm', 'matching'), ('xmlm', 'masked_lm'))})
 
 
-def _begin(config: ml_collections.ConfigDict, mesh, batches, key):
+def _begin(config: ml_collections.ConfigDict, mesh) -> tuple[Any, Any]:
   """Returns (first state, train step), as `m3p_jax.train` makes them."""
-  geometry = model_config.ModelConfig(**config.model)
+  geometry = start_lib.model_config(config)
   _, tx = start_lib.make_optimizer(config)
   abstract, create = start_lib.abstract_state(
       geometry, mesh=mesh, tx=tx, rate_factors=())
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  step_fn = compilation.begin_step(
-      abstract, mesh, batches, key, model=m3p.M3P(geometry),
+  step_fn = train_step.jit(
+      abstract, mesh,
+      model=m3p.M3P(geometry, start_lib.model_options(config)),
       tasks=start_lib.make_tasks(config.tasks), tx=tx)
   start = start_lib.Start(geometry, ('en',), {}, 'fresh')
   with jax.set_mesh(mesh):
@@ -114,8 +117,7 @@ def scoring(size: str) -> dict[str, contest.Run]:
       np.arange(problem.score_pictures))
 
   def score():
-    found = exact.scores(engine, regions, {'': question},
-                         total_pairs=problems.MULTI30K_PAIRS)['']
+    found = exact.scores(engine, regions, {'': question})['']
     return {'pairs': float(found.size)}
 
   return {'exact scoring': score}
@@ -123,8 +125,8 @@ def scoring(size: str) -> dict[str, contest.Run]:
 
 def make_engine(problem: problems.Problem) -> engines.Engine:
   """Returns an engine with fresh parameters."""
-  geometry = model_config.ModelConfig(**problem.model)
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(
+  geometry = model_config.geometry(problem.model)
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(
       geometry, key)))(jax.random.key(0))
   return engines.Engine(params, geometry, batch_size=problem.score_rows)
 
@@ -147,7 +149,6 @@ def matmul(size: int = 4096) -> dict[str, contest.Run]:
 
 def first_step(size: str) -> dict[str, contest.Run]:
   """Returns the runs of `training`, everything imported that it needs."""
-  with allocator.collecting_later():  # As main.py does.
-    importlib.import_module('m3p_jax.train')
+  importlib.import_module('m3p_jax.train')
   start_lib.use_compilation_cache()
   return training(size)

@@ -10,7 +10,10 @@ ConfigDict = ml_collections.ConfigDict
 
 
 def model_config() -> ConfigDict:
-  """Returns the geometry of the released M3P (reference: base size)."""
+  """Returns the geometry of the released M3P (base size), and how it is run.
+
+  Dropout, dtype and remat shape no parameter: no checkpoint keeps them.
+  """
   model = ConfigDict()
   # Rows of the word table; padded to a multiple of 128 so that it shards.
   model.vocab_size = 250_002
@@ -53,12 +56,10 @@ def model_config() -> ConfigDict:
   # Activations: 'float32', 'bfloat16' or 'auto': bfloat16 on TPU, GPU and CPUs
   # with AMX or AVX-512 BF16, float32 on others.
   model.dtype = 'auto'
-  # What a layer keeps for its backward pass: 'none' = everything; 'lean' = its
-  # matrix products, with backward passes of our own for what is between them
-  # (right for a TPU); 'dots' = the same by jax.checkpoint; 'full' = its input.
+  # What a layer keeps for its backward pass: 'none' = all that autodiff asks
+  # for; 'projections' = its matrix products (right for a TPU); 'input' = what
+  # enters it. The rest is computed again.
   model.remat = 'none'
-  # What steps are compiled for; 'auto' = the devices of this process.
-  model.platform = 'auto'
   return model
 
 
@@ -208,8 +209,7 @@ def get_config() -> ConfigDict:
   config.mesh.model = 1
   config.optimizer = optimizer_config()
   # Parts that a step's rows are worked on in, one after the other: the memory
-  # of one part, the gradients of all. Negatives of `contrastive` and of hard
-  # `matching` are those of a part.
+  # of one part, the gradients of all. A part's negatives are its own rows.
   config.accumulation_steps = 1
 
   config.plan = ConfigDict()

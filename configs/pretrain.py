@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
       mc_mrm=base.task_config('masked_region', 'image_text', 512),
       # Each with a wrong pair: 2,048 rows in all.
       mc_vlm=base.task_config('matching', 'image_text', 256))
-  config.model.remat = 'lean'
+  config.model.remat = 'projections'
   config.optimizer.learning_rate = 1e-4
   config.num_train_steps = 400_000
   config.eval_every_steps = 5_000

@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
       width=32, num_heads=2, mlp_width=64, num_layers=2, max_positions=64,
       region_feature_dim=1280, num_region_classes=1001, num_languages=4,
       embedding_dim=16, refiner_layers=1, match_head='first+product',
-      dtype='float32', remat='full'))
+      dtype='float32', remat='input'))
   data = config.data
   data.languages = LANGUAGES
   data.text.datasets, data.text.languages = ('udhr',), LANGUAGES

@@ -40,3 +40,8 @@ class Batch(NamedTuple):
   text_mask_BL: Any
   language_B: Any
   regions: Regions | None = None
+
+  @property
+  def num_regions(self) -> int:
+    """Where the text begins in a row that is read with its regions."""
+    return 0 if self.regions is None else self.regions.mask_BR.shape[1]

@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 from input_pipeline import errors
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 from m3p_jax.saving import data_handler
 from m3p_jax.saving import deferred
 from m3p_jax.saving import saved_storage
@@ -167,7 +167,7 @@ def load(path: str | pathlib.Path, *,
 
   def read(path):
     config, manifest = read_files(path)
-    boxed = initial.abstract_params(config)
+    boxed = m3p.abstract_params(config)
     abstract = nn.unbox(boxed)
     if shard is None:
       device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -213,7 +213,7 @@ def read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
   """Returns (geometry, manifest) of one checkpoint."""
   config = json.loads((path / 'config.json').read_text())
   manifest = json.loads((path / 'manifest.json').read_text())
-  return ModelConfig(**config), manifest
+  return model_config_lib.geometry(config), manifest
 
 
 def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:

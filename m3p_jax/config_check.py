@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import difflib
-import functools
 import importlib
 import inspect
 import json
@@ -26,9 +25,10 @@ MOMENT_DTYPES = ('float32', 'bfloat16')
 RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
-    'setting', 'data.data_dir', 'model.dtype', 'model.remat',
-    'model.platform', 'plan', 'best_metric', 'max_bad_steps',
-    'profile_steps')
+    'setting', 'data.data_dir', 'model.dtype', 'model.remat', 'plan',
+    'best_metric', 'max_bad_steps', 'profile_steps')
+# Keys of version 1 that mean nothing now; workdirs may have them.
+_FORMER = ('model.platform',)
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
 _TASK_KEYS = tuple(base.task_config('', '', 1))
@@ -57,7 +57,11 @@ def get_config(path: str) -> ConfigDict:
   `--config=m3p_jax/config_check.py:PATH` loads it as any other config file.
   """
   config = base.get_config()
-  saved = ConfigDict(_with_tuples(json.loads(pathlib.Path(path).read_text())))
+  content = _with_tuples(json.loads(pathlib.Path(path).read_text()))
+  for key in _FORMER:
+    section, _, name = key.partition('.')
+    content.get(section, {}).pop(name, None)
+  saved = ConfigDict(content)
   check_keys(saved, path)
   config.update(saved)
   return config
@@ -160,17 +164,6 @@ def takes_baseline(loss: Callable[..., Any]) -> bool:
   return _BASELINE in inspect.signature(loss).parameters
 
 
-def with_options(function: Callable[..., Any] | None,
-                 options: Mapping[str, Any]) -> Callable[..., Any] | None:
-  """Returns the function with those of the options that it takes."""
-  if function is None:
-    return None
-  taken = inspect.signature(function).parameters
-  return functools.partial(
-      function, **{key: value for key, value in options.items()
-                   if key in taken})
-
-
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
                     workdir: pathlib.Path) -> None:
   """Raises UserError where a run cannot go on with this config.
@@ -182,7 +175,8 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
   """
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)
-  old.pop('tasks')
+  for key in ('tasks', *_FORMER):
+    old.pop(key, None)
   new = flatten(to_json(config))
   changed = [
       f'{key}: {old.get(key, "(absent)")!r} -> {new.get(key, "(absent)")!r}'

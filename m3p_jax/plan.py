@@ -210,7 +210,7 @@ def _advice(found: Plan) -> str:
   return (f'{_gb(memory["total"])} a chip are needed, '
           f'{_gb(memory["total"] - memory["limit"])} more than there are. '
           "Lower tasks.*.batch_size or raise accumulation_steps; set "
-          "model.remat='full'; or take more chips (mesh.data splits the "
+          "model.remat='input'; or take more chips (mesh.data splits the "
           f'state: {_gb(memory["parameters"] + memory["optimizer"])} here)')
 
 

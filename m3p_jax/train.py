@@ -14,7 +14,6 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
-from m3p_jax import allocator
 from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import hosts
@@ -25,7 +24,6 @@ from m3p_jax import train_step
 from m3p_jax.model import m3p
 from m3p_jax.planning import plan_step
 from m3p_jax.saving import saved_storage
-from m3p_jax.training import compilation
 from m3p_jax.training import first_values
 from m3p_jax.training import progress as progress_lib
 from m3p_jax.training import start as start_lib
@@ -69,8 +67,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
   tracing.check(config.profile_steps,
                 config.num_train_steps - (steps[-1] if steps else 0))
   start_lib.use_compilation_cache()
-  if jax.default_backend() == 'cpu':
-    allocator.keep_freed_memory()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
   if hosts.is_first():
@@ -93,7 +89,7 @@ class _Run:
                                 config.accumulation_steps)
     self.tasks = start_lib.make_tasks(config.tasks)
     self.schedule, self.tx = start_lib.make_optimizer(config)
-    self.model = m3p.M3P(start.config)
+    self.model = m3p.M3P(start.config, start_lib.model_options(config))
     self.checkpointer = checkpoint.Checkpointer(
         workdir / 'checkpoints', keep=config.keep_checkpoints)
     self.init_key, self.step_key = jax.random.split(
@@ -103,11 +99,9 @@ class _Run:
     self.abstract, self.create = start_lib.abstract_state(
         start.config, mesh=self.mesh, tx=self.tx,
         rate_factors=config.optimizer.rate_factors)
-    # Compiled while everything else is made.
-    self.step_fn = compilation.begin_step(
-        self.abstract, self.mesh, training_data.shapes(self.dataset),
-        self.step_key, model=self.model, tasks=self.tasks, tx=self.tx,
-        accumulation_steps=config.accumulation_steps)
+    self.step_fn = train_step.jit(
+        self.abstract, self.mesh, model=self.model, tasks=self.tasks,
+        tx=self.tx, accumulation_steps=config.accumulation_steps)
     self.iterator = iter(self.dataset)
     self.validation: list[Any] | None = None
     self.frequencies = training_data.count(streams, config, start)

@@ -1,4 +1,4 @@
-"""One update: every task's loss, their weighted sum, gradients, AdamW."""
+"""One update: each task's gradient, part by part, their weighted sum, AdamW."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -17,8 +17,6 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import optimizer
 from m3p_jax import sharding
-from m3p_jax.training import accumulation
-from m3p_jax.training import in_turn
 
 Mean = metrics_lib.Mean
 Metrics = dict[str, Mean]
@@ -62,16 +60,11 @@ class Task:
     name: key of its batch, and first part of its metrics' names.
     loss: loss(model, batch, key) -> (Mean, dict[str, Mean]).
     weight: factor of its mean in the sum of the losses.
-    prepare: prepare(batch, key) -> rows with all that the loss draws, which
-      may then be split; None, or a result of None = it cannot be told apart.
-    prepared_loss: prepared_loss(model, rows) -> as `loss`.
   """
   name: str
   loss: Callable[[nn.Module, batch_lib.Batch, jax.Array],
                  tuple[Mean, Metrics]]
   weight: float = 1.0
-  prepare: Callable[[batch_lib.Batch, jax.Array], Any] | None = None
-  prepared_loss: Callable[[nn.Module, Any], tuple[Mean, Metrics]] | None = None
 
 
 def create_state(params: Any, *, tx: optax.GradientTransformation,
@@ -99,76 +92,90 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     tasks: their order decides their random keys.
     tx: the optimizer of `state.params`.
     accumulation_steps: parts that the rows are worked on in, one after the
-      other; see `training/accumulation.py`.
-  """
-  # XLA's CPU compiler would keep the activations of all tasks at once.
-  if accumulation_steps == 1 and model.config.resolved_platform == 'cpu':
-    return update(state, gradients_in_turn(
-        state, batches, key, model=model, tasks=dict(enumerate(tasks))), tx=tx)
-  key = jax.random.fold_in(key, state.step)
-
-  def weighted_loss(trainable):
-    return _weighted_loss(
-        optimizer.merge(trainable, state.frozen), batches, key, model=model,
-        tasks=tasks, with_dropout=True)
-
-  if accumulation_steps > 1:
-    found = accumulation.value_and_grad(
-        state.params, state.frozen, batches, key, model=model, tasks=tasks,
-        steps=accumulation_steps)
-  else:
-    found = jax.value_and_grad(weighted_loss, has_aux=True)(state.params)
-  return update(state, found, tx=tx)
-
-
-def gradients_in_turn(state: TrainState,
-                      batches: Mapping[str, batch_lib.Batch], key: jax.Array,
-                      before: Any = None, *, model: nn.Module,
-                      tasks: Mapping[int, Task]):
-  """Returns ((loss, metrics), gradients) of some tasks, one after the other.
-
-  Args: as `train_step`, of the state what it needs (`opt_state` may be None),
-  and
-    before: what this returned for other tasks, which is added; None = nothing.
-    tasks: by their numbers among all tasks.
+      other.
   """
   key = jax.random.fold_in(key, state.step)
+  gradients, metrics, loss = [], {}, jnp.zeros(())
+  for index, task in enumerate(tasks):
+    gradient, found = _task_gradient(
+        state, batches[task.name], jax.random.fold_in(key, index), model=model,
+        task=task, parts=accumulation_steps)
+    gradients.append(gradient)
+    loss += task.weight * found['loss'].compute()
+    metrics |= {f'{task.name}/{name}': mean for name, mean in found.items()}
+  gradient = jax.tree.map(lambda *parts: sum(parts), *gradients)
+  one, norm = jnp.ones(()), optax.tree.norm(gradient)
+  metrics |= {'train/loss': Mean(loss, one),
+              'train/gradient_norm': Mean(norm, one)}
 
-  def one_loss(trainable, batch, index, task):
-    return _task_loss(
-        optimizer.merge(trainable, state.frozen), batch, key, model=model,
-        index=index, task=task, with_dropout=True)
-
-  return in_turn.value_and_grad(
-      one_loss, state.params, batches, tasks, is_on=state.step >= 0,
-      before=before)
-
-
-def update(state: TrainState, found: Any, *, tx: optax.GradientTransformation,
-           ) -> tuple[TrainState, Metrics]:
-  """Returns the state after an update, and the step's metrics.
-
-  Args:
-    state: before the update.
-    found: ((loss, metrics of all tasks), gradients).
-    tx: the optimizer of `state.params`.
-  """
-  (loss, metrics), gradients = found
-  one, norm = jnp.ones(()), optax.tree.norm(gradients)
-  metrics = metrics | {'train/loss': Mean(loss, one),
-                       'train/gradient_norm': Mean(norm, one)}
-
-  def change(params, opt_state, gradients):
-    updates, opt_state = tx.update(gradients, opt_state, params)
+  def update(params, opt_state):
+    updates, opt_state = tx.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
 
   # What is not finite would stay so for ever: such an update is left out.
   params, opt_state = jax.lax.cond(
-      jnp.isfinite(loss) & jnp.isfinite(norm), change,
-      lambda params, opt_state, _: (params, opt_state),
-      state.params, state.opt_state, gradients)
+      jnp.isfinite(loss) & jnp.isfinite(norm), update,
+      lambda params, opt_state: (params, opt_state),
+      state.params, state.opt_state)
   return state.replace(
       step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def _task_gradient(state: TrainState, batch: batch_lib.Batch, key: jax.Array,
+                   *, model: nn.Module, task: Task, parts: int):
+  """Returns (gradient of weight · mean, metrics) of one task.
+
+  Totals and weights of the parts are added up, and divided once: a mean of
+  means would count a part with few masked words as much as one with many.
+  Each part draws its own masks, wrong pairs and dropout, and sees its own rows
+  alone: they are the negatives of its contrastive loss.
+  """
+
+  def total(params, batch, key):
+    metrics = _task_metrics(
+        optimizer.merge(params, state.frozen), batch, key, model=model,
+        task=task, with_dropout=True)
+    return metrics['loss'].total, metrics
+
+  gradient = jax.grad(total, has_aux=True)
+  if parts == 1:
+    found, metrics = gradient(state.params, batch, key)
+  else:
+    # Part i has the rows i, i + parts, ...: every device gives to every part.
+    split = jax.tree.map(lambda x: jnp.moveaxis(
+        x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+
+    def add(sums, part):
+      return jax.tree.map(jnp.add, sums, gradient(state.params, *part)), None
+
+    xs = split, jax.random.split(key, parts)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
+            gradient, state.params, *jax.tree.map(lambda x: x[0], xs)))
+    (found, metrics), _ = jax.lax.scan(add, zeros, xs)
+  scale = Mean(jnp.float32(task.weight), metrics['loss'].weight).compute()
+  return jax.tree.map(lambda x: x * scale, found), metrics
+
+
+def _task_metrics(params, batch, key, *, model, task, with_dropout):
+  """Returns {metric: Mean} of a task, its loss among them."""
+  loss_key, dropout_key = jax.random.split(key)
+  mean, metrics = nn.apply(
+      lambda module: task.loss(module, batch, loss_key), model)(
+          {'params': params},
+          rngs={'dropout': dropout_key} if with_dropout else {})
+  return {'loss': mean} | metrics
+
+
+def eval_step(params: Any, batches: Mapping[str, batch_lib.Batch],
+              key: jax.Array, *, model: nn.Module, tasks: Sequence[Task]
+              ) -> Metrics:
+  """Returns 'task/metric' -> Mean of the whole tree `params`, no dropout."""
+  return {
+      f'{task.name}/{name}': mean for index, task in enumerate(tasks)
+      for name, mean in _task_metrics(
+          params, batches[task.name], jax.random.fold_in(key, index),
+          model=model, task=task, with_dropout=False).items()}
 
 
 # FSDP gathers a product's weights before it. Of itself the compiler would
@@ -193,37 +200,3 @@ def jit(state: TrainState, mesh: Mesh, **step):
       in_shardings=(shardings, sharding.of_rows(mesh), whole),
       out_shardings=(shardings, whole), donate_argnums=0,
       compiler_options=_TPU_OPTIONS if platform == 'tpu' else None)
-
-
-def eval_step(params: Any, batches: Mapping[str, batch_lib.Batch],
-              key: jax.Array, *, model: nn.Module, tasks: Sequence[Task]
-              ) -> Metrics:
-  """Returns 'task/metric' -> Mean of the whole tree `params`, no dropout."""
-  return _weighted_loss(params, batches, key, model=model, tasks=tasks,
-                        with_dropout=False)[1]
-
-
-def _weighted_loss(params, batches, key, *, model, tasks, with_dropout):
-  """Returns (Σ weight · mean, metrics of all tasks)."""
-  total, metrics = jnp.zeros(()), {}
-  for index, task in enumerate(tasks):
-    loss, task_metrics = _task_loss(
-        params, batches[task.name], key, model=model, index=index, task=task,
-        with_dropout=with_dropout)
-    total += loss
-    metrics |= task_metrics
-  return total, metrics
-
-
-def _task_loss(params, batch, key, *, model, index, task, with_dropout):
-  """Returns (weight · mean, metrics) of the task of this number."""
-  loss_key, dropout_key = jax.random.split(jax.random.fold_in(key, index))
-
-  def bound_loss(module):
-    return task.loss(module, batch, loss_key)
-
-  mean, metrics = nn.apply(bound_loss, model)(
-      {'params': params},
-      rngs={'dropout': dropout_key} if with_dropout else {})
-  return task.weight * mean.compute(), {f'{task.name}/loss': mean} | {
-      f'{task.name}/{name}': value for name, value in metrics.items()}

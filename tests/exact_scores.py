@@ -21,8 +21,7 @@ import numpy as np
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
-from m3p_jax.evaluation import partition
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 from tests import models
 
 CONFIG = dataclasses.replace(
@@ -34,12 +33,13 @@ ORIGIN = {'weights': 'of seed 2'}
 @functools.cache
 def params():
   """Returns weights that tell pairs apart."""
-  return jax.jit(lambda key: nn.unbox(initial.init_params(CONFIG, key)))(
+  return jax.jit(lambda key: nn.unbox(m3p.init_params(CONFIG, key)))(
       jax.random.key(2))
 
 
 def engine(batch_size: int = 32) -> engines.Engine:
-  return engines.Engine(params(), CONFIG, batch_size=batch_size)
+  return engines.Engine(params(), CONFIG, batch_size=batch_size,
+                        dtype='float32')
 
 
 def regions() -> batch_lib.Regions:
@@ -71,14 +71,13 @@ def questions() -> dict[str, exact.Question]:
 
 @contextlib.contextmanager
 def small_pieces():
-  """Makes the few pairs here as many pieces and shapes as millions would be."""
-  before = partition.PAIRS_PER_PIECE, partition.COMPILING_FLOPS
-  partition.PAIRS_PER_PIECE = 40
-  partition.COMPILING_FLOPS = dict.fromkeys(before[1], 1e6)
+  """Makes the few pairs here as many pieces as millions would be."""
+  before = exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE
+  exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE = 60, 2
   try:
     yield
   finally:
-    partition.PAIRS_PER_PIECE, partition.COMPILING_FLOPS = before
+    exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE = before
 
 
 def score(folder: pathlib.Path | None = None, origin=ORIGIN,

@@ -18,18 +18,16 @@ from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
-from m3p_jax.training import compilation
+from m3p_jax.planning import compiled_program
 from m3p_jax.training import start
-from m3p_jax.training import task_programs
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))
-# Heads that four devices can share; one layer, for most of it is compiling.
-CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=1)
+# Heads that four devices can share; few layers, for most of it is compiling.
+CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=2)
 STEPS = 20
 ROWS = 8
 
@@ -58,25 +56,20 @@ def run(data: int, model: int) -> None:
                       jax.process_index() * share, share)
     return {task.name: rows for task in tasks}
 
-  # Compiled before the first rows come, as main.py does.
-  step = dict(model=m3p.M3P(CONFIG), tasks=tasks, tx=tx)
-  if model == 4:  # One of the meshes as a CPU with bfloat16 does it.
-    with jax.set_mesh(mesh):
-      step_fn = compilation.Compiled(
-          task_programs.Step(abstract, mesh, **step), abstract,
-          sharding.abstract_rows(mesh, batches(0)), jax.random.key(1))
-  else:
-    step_fn = compilation.begin_step(
-        abstract, mesh, batches(0), jax.random.key(1), **step)
+  # One of the meshes as a TPU's config has it; it changes no number.
+  options = dataclasses.replace(
+      models.OPTIONS, remat='projections' if model == 2 else 'none')
+  step_fn = train_step.jit(
+      abstract, mesh, model=m3p.M3P(CONFIG, options), tasks=tasks, tx=tx)
   losses = []
   with jax.set_mesh(mesh):
     state = jax.jit(
-        lambda key: create(nn.unbox(initial.init_params(CONFIG, key))),
+        lambda key: create(nn.unbox(m3p.init_params(CONFIG, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
             jax.random.key(0))
     for step in range(STEPS):
-      state, metrics = step_fn(
-          state, sharding.put_rows(mesh, batches(step)), jax.random.key(1))
+      state, metrics = sharding.settle(step_fn(
+          state, sharding.put_rows(mesh, batches(step)), jax.random.key(1)))
       losses.append({name: float(mean.compute())
                      for name, mean in metrics.items()})
   kernel = state.params['encoder']['mlp']['inner']['kernel']
@@ -86,9 +79,36 @@ def run(data: int, model: int) -> None:
       'shape': kernel.shape, 'held': held, 'whole': whole}))
 
 
+def largest_array() -> tuple[int, int]:
+  """Returns numbers in a step's largest array, and in a part's logits.
+
+  Of a masked language model on a mesh of 4 × 2 with XLM-R's whole vocabulary,
+  as it is compiled; nothing is run.
+  """
+  mesh = sharding.make_mesh(4, 2, jax.devices()[:8])
+  tx = optimizer.make_optimizer(
+      lambda count: 1e-3, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01,
+      clip_norm=1.0)
+  state, _ = start.abstract_state(
+      models.TINY, mesh=mesh, tx=tx, rate_factors=())
+  tasks = train_step.Task('mc_mlm', masked_lm.loss),
+  options = dataclasses.replace(models.OPTIONS, remat='projections')
+  rows = sharding.abstract_rows(
+      mesh, {'mc_mlm': models.batch(rows=256, length=24)})
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  with jax.set_mesh(mesh):
+    text = train_step.jit(
+        state, mesh, model=m3p.M3P(models.TINY, options), tasks=tasks,
+        tx=tx).lower(state, rows, key).compile().as_text()
+  sizes = {math.prod(map(int, shape.split(','))) for _, shape, _ in
+           compiled_program.ARRAY.findall(text) if shape}
+  predictions = 256 // 4 * round(0.15 * 24)
+  return max(sizes), predictions * models.TINY.padded_vocab_size // 2
+
+
 def state_bytes(mesh, tx) -> tuple[int, int]:
   """Returns (bytes a device holds, bytes in all) of M3P's training state."""
-  config = model_config.ModelConfig(**base.model_config())
+  config = model_config.geometry(base.model_config())
   leaves = jax.tree.leaves(start.abstract_state(
       config, mesh=mesh, tx=tx, rate_factors=())[0])
   return tuple(
@@ -103,6 +123,8 @@ if __name__ == '__main__':
     hosts.connect(sys.argv[1].partition('=')[2], 2, int(sys.argv[2]))
     run(4, 1)
   else:
+    largest, logits = largest_array()
+    print(json.dumps({'largest': largest, 'logits': logits}))
     sizes = list(map(int, sys.argv[1:]))
     for pair in zip(sizes[::2], sizes[1::2], strict=True):
       run(*pair)

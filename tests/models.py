@@ -10,15 +10,13 @@ import numpy as np
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
 from m3p_jax.model import m3p
 
 TINY = model_config.ModelConfig(
     vocab_size=250_002, width=16, num_heads=2, mlp_width=32, num_layers=2,
     max_positions=40, region_feature_dim=12, num_region_classes=7,
-    num_languages=3, embedding_dim=8, dropout=0.1, attention_dropout=0.1,
-    dtype='float32')
-
+    num_languages=3, embedding_dim=8)
+OPTIONS = model_config.Options(dropout=0.1, attention_dropout=0.1)
 
 # For what compiles often: the word table is most of a step.
 SHORT = dataclasses.replace(TINY, vocab_size=500)
@@ -34,9 +32,9 @@ def short_words(rows: batch_lib.Batch) -> batch_lib.Batch:
 @functools.cache
 def tiny():
   """Returns (module, params) of the tiny model; made once a process."""
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(TINY, key)))(
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(TINY, key)))(
       jax.random.key(0))
-  return m3p.M3P(TINY), params
+  return m3p.M3P(TINY, OPTIONS), params
 
 
 def call(fn, *args, params=None, dropout_key=None):

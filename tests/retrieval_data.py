@@ -17,7 +17,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 from tests import models
 from tests import toy
 
@@ -28,7 +28,7 @@ MANIFEST = {'tokenizer': TOKENIZER, 'languages': list(LANGUAGE_IDS)}
 CONFIG = model_config_lib.ModelConfig(
     vocab_size=500, width=16, num_heads=2, mlp_width=32, num_layers=1,
     max_positions=64, region_feature_dim=toy.FEATURE_DIM,
-    num_region_classes=7, num_languages=1, embedding_dim=8, dtype='float32')
+    num_region_classes=7, num_languages=1, embedding_dim=8)
 
 
 def retrieval_set(num_images=7) -> evaluation_set.RetrievalSet:
@@ -67,7 +67,7 @@ def save_checkpoint(
     config: model_config_lib.ModelConfig = CONFIG,
     manifest: Mapping[str, Any] = MANIFEST) -> None:
   """Saves weights drawn with the step as their seed."""
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(config, key)))(
       jax.random.key(step))
   state = train_step.TrainState(
       step=jnp.int32(step), params=params, frozen={}, opt_state=())

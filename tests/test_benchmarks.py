@@ -14,7 +14,6 @@ from benchmarks import problems
 from benchmarks import report
 from benchmarks import two_stage_recall
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
 from m3p_jax.model import m3p
 from m3p_jax.planning import matmul_flops
 from m3p_jax.training import start as start_lib
@@ -56,8 +55,8 @@ def test_growth_writes_its_scale_out():
 
 
 def test_flops_are_those_of_the_traced_model():
-  model = m3p.M3P(model_config.ModelConfig(**TINY.model, dtype='float32'))
-  params = jax.eval_shape(lambda key: nn.unbox(initial.init_params(
+  model = m3p.M3P(model_config.geometry(TINY.model))
+  params = jax.eval_shape(lambda key: nn.unbox(m3p.init_params(
       model.config, key)), jax.random.key(0))
   rows = ours.as_batch(problems.make_rows(TINY, 1, seed=0))
   position_BP = np.zeros((1, 2), np.int32)
@@ -66,7 +65,7 @@ def test_flops_are_those_of_the_traced_model():
       TINY.model['width'])
   boxes = 2 * TINY.num_regions * 5 * TINY.model['width']
   traced = matmul_flops.count(jax.make_jaxpr(nn.apply(
-      lambda model: model.read_text(rows, position_BP), model))(
+      lambda model: model.encode(rows, read=position_BP), model))(
           {'params': params}, rngs={'dropout': jax.random.key(0)}))
   assert traced == pytest.approx(
       problems.encoder_flops(TINY, length, 2) + embedding + boxes, rel=1e-6)
@@ -85,8 +84,8 @@ def test_pictures_of_two_sets_are_padded_to_the_most_regions():
 @pytest.mark.parametrize('size', ['small', 'base'])
 def test_a_steps_flops_are_those_of_its_losses(size):
   problem = problems.PROBLEMS[size]
-  model = m3p.M3P(model_config.ModelConfig(**problem.model, dtype='float32'))
-  params = nn.unbox(initial.abstract_params(model.config))
+  model = m3p.M3P(model_config.geometry(problem.model))
+  params = nn.unbox(m3p.abstract_params(model.config))
   key, forward = jax.random.key(0), 0.0
   for task in start_lib.make_tasks(ours.task_configs(problem)):
     rows = jax.tree.map(jax.numpy.asarray, ours.as_batch(
@@ -176,5 +175,5 @@ def test_opponent_is_the_same_model(opponent):
 
 def test_geometries_are_valid():
   for problem in problems.PROBLEMS.values():
-    geometry = model_config.ModelConfig(**problem.model)
+    geometry = model_config.geometry(problem.model)
     assert problem.num_regions + problem.text_length <= geometry.max_positions

@@ -95,6 +95,20 @@ def test_newest_are_kept_with_geometry_and_manifest(tmp_path):
   assert json.loads((tmp_path / '3' / 'manifest.json').read_text()) == MANIFEST
 
 
+def test_geometry_of_version_1_is_read_without_its_runs_options(tmp_path):
+  save(tmp_path, 1)
+  path = tmp_path / '1' / 'config.json'
+  content = json.loads(path.read_text())
+  assert not {'dtype', 'remat', 'dropout', 'attention_dropout'} & set(content)
+  path.write_text(json.dumps(content | {
+      'dropout': 0.1, 'attention_dropout': 0.1, 'dtype': 'auto',
+      'remat': 'lean', 'platform': 'auto'}))
+  assert checkpoint.load(tmp_path)[1] == CONFIG
+  path.write_text(json.dumps(content | {'depth': 2}))
+  with pytest.raises(errors.UserError, match='none of its checkpoints'):
+    checkpoint.load(tmp_path)
+
+
 def test_load_takes_a_checkpoint_a_folder_of_them_or_a_workdir(tmp_path):
   state, _ = save(tmp_path / 'checkpoints', 1, 2)
   for path in (tmp_path, tmp_path / 'checkpoints',

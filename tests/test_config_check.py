@@ -92,6 +92,17 @@ def test_saved_config_comes_back_as_it_was(tmp_path):
   assert config_check.get_config(str(path)).to_dict() == config.to_dict()
 
 
+def test_workdirs_of_version_1_are_read_and_resumed(tmp_path):
+  config = make_config()
+  saved = config_check.to_json(config)
+  saved['model'] |= {'platform': 'auto', 'remat': 'lean'}
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(saved))
+  found = config_check.get_config(str(path))
+  assert start.model_options(found).remat == 'projections'
+  config_check.check_resumable(saved, config, tmp_path)
+
+
 def test_some_keys_may_change_on_resuming(tmp_path):
   config = make_config()
   saved = config_check.to_json(config)

@@ -119,7 +119,7 @@ def test_languages_enter_the_text_and_the_image_path_alone(tmp_path):
         'image': module.encode_images(regions, languages, deterministic=True)}
 
   ours = jax.jit(lambda params: nn.apply(passes, m3p.M3P(dataclasses.replace(
-      imported.config, dtype='float32', normalise_regions=False)))(
+      imported.config, normalise_regions=False)))(
           {'params': params}))(deferred.make(imported.params))
   reference = m3p_reference.M3P(weights, 3)
   embedded = reference.regions(features, boxes)

@@ -1,7 +1,5 @@
 """The exact engine: naive scores, whatever is skipped, split or killed."""
 
-import dataclasses
-import itertools
 import signal
 import socket
 import subprocess
@@ -9,22 +7,15 @@ import sys
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
-from m3p_jax.evaluation import forward
-from m3p_jax.evaluation import partition
-from m3p_jax.model import initial
-from m3p_jax.model import joint_pass
-from m3p_jax.model import prepared
+from m3p_jax.model import m3p
 from tests import compiler
 from tests import exact_scores
-from tests import models
 
 
 def naive(params, config, regions, texts):
@@ -34,9 +25,9 @@ def naive(params, config, regions, texts):
     return model.match_logits(model.encode(batch_lib.Batch(
         token_ids_1L, text_mask_1L, None, picture), deterministic=True))
 
-  step = jax.jit(forward.bound(config, match))
+  step = jax.jit(nn.apply(match, m3p.M3P(config)))
   return np.array([[
-      step(params, jax.tree.map(lambda x, i=i: x[i:i + 1], regions),
+      step({'params': params}, jax.tree.map(lambda x, i=i: x[i:i + 1], regions),
            texts.token_ids_CL[c:c + 1], texts.text_mask_CL[c:c + 1])[0]
       for i in range(len(regions.mask_BR))]
                    for c in range(len(texts.token_ids_CL))])
@@ -58,63 +49,6 @@ def test_scores_equal_naive_passes_one_pair_at_a_time(alone):
         found_CI, expected_CI[:, question.pictures_I], atol=1e-5)
     not_asked = np.setdiff1d(np.arange(21), question.pictures_I)
     assert np.isnan(alone[name][:, not_asked]).all()
-
-
-@pytest.mark.parametrize('num_layers, match_head, refiner_layers', [
-    (1, 'first', 0), (2, 'first+product', 1)])
-def test_every_geometry_equals_the_plain_pass(
-    num_layers, match_head, refiner_layers):
-  config = dataclasses.replace(
-      exact_scores.CONFIG, num_layers=num_layers, match_head=match_head,
-      refiner_layers=refiner_layers)
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
-      jax.random.key(1))
-  batch = models.batch(rows=4)
-  mask_BR = np.ones((4, 5), bool)
-  mask_BR[1, 3:] = mask_BR[2, 1] = False
-  batch = batch._replace(
-      token_ids_BL=batch.token_ids_BL % 500,
-      regions=batch.regions._replace(mask_BR=mask_BR))
-  position_BR = jnp.broadcast_to(jnp.arange(5), (4, 5))
-
-  def both(model, batch):
-    pictures = joint_pass.picture_half(model, batch.regions, position_BR)
-    texts = joint_pass.text_half(
-        model, batch.token_ids_BL, batch.text_mask_BL, start=5)
-    return (joint_pass.match_grid(model, pictures, texts),
-            joint_pass.match_pairs(model, pictures, texts))
-
-  grid_BB, pairs_B = jax.jit(forward.bound(config, both))(params, batch)
-  expected_BB = naive(params, config, batch.regions, engines.Texts(
-      batch.token_ids_BL, batch.text_mask_BL, None)).T
-  np.testing.assert_allclose(grid_BB, expected_BB, atol=1e-5)
-  np.testing.assert_allclose(pairs_B, expected_BB.diagonal(), atol=1e-5)
-
-
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('mlp_width', [16, 32])  # As wide as the model, wider.
-def test_prepared_layers_score_the_same(mlp_width, dtype):
-  config = dataclasses.replace(
-      exact_scores.CONFIG, mlp_width=mlp_width, dtype=dtype)
-  params = jax.jit(lambda key: nn.unbox(initial.init_params(config, key)))(
-      jax.random.key(1))
-  batch = models.batch(rows=4)
-  batch = batch._replace(token_ids_BL=batch.token_ids_BL % 500)
-
-  def match(model, batch):
-    regions = batch.regions
-    position_BR = jnp.broadcast_to(
-        jnp.arange(regions.mask_BR.shape[1]), regions.mask_BR.shape)
-    return joint_pass.match_pairs(
-        model, joint_pass.picture_half(model, regions, position_BR),
-        joint_pass.text_half(model, batch.token_ids_BL, batch.text_mask_BL,
-                             start=position_BR.shape[1]))
-
-  found = prepared.prepare(config, params)
-  assert prepared.are_prepared(found['encoder'])
-  score = jax.jit(forward.bound(config, match))
-  np.testing.assert_allclose(
-      score(found, batch), score(params, batch), atol=1e-6)
 
 
 def run(folder, *arguments, devices=1):
@@ -139,7 +73,7 @@ def test_killed_and_resumed_equals_uninterrupted(alone, tmp_path):
   assert len(before) == 2
   resumed = exact_scores.score(tmp_path)
   after = pieces(tmp_path)
-  assert len(after) == 5
+  assert len(after) == 7
   assert before.items() <= after.items()
   for name, scores_CI in alone.items():
     np.testing.assert_array_equal(resumed[name], scores_CI)
@@ -191,42 +125,16 @@ def test_nothing_to_search_and_broken_weights_are_told():
                  questions)
 
 
-def test_lengths_cost_the_least():
-  assert partition.choose_lengths(np.array([3, 3, 4, 9]), 3) == [4, 9]
-  rng = np.random.default_rng(0)
-  for price in (0.5, 2.0, 7.5, 100.0):
-    count_N = rng.integers(1, 9, 12)
-    found = partition.choose_lengths(count_N, price)
-
-    def cost(lengths, count_N=count_N, price=price):
-      return price * len(lengths) + sum(
-          min(x for x in lengths if x >= n) for n in count_N)
-
-    values = sorted(set(count_N.tolist()))
-    assert cost(found) == min(
-        cost(lengths) for size in range(1, len(values) + 1)
-        for lengths in itertools.combinations(values, size)
-        if lengths[-1] == values[-1])
-
-
-def test_blocks_cover_every_picture_once():
+def test_pieces_cover_every_picture_once():
   counts_I = np.array([3, 5, 5, 1] * 25)
   pictures_I = np.arange(1, 100)
-  size = partition.block_size(len(pictures_I), num_captions=300)
-  blocks = partition.blocks(pictures_I, counts_I, size=size)
-  # 4,096 pairs at most where there are few: 13 pictures of 300 captions, which
-  # eight devices share.
-  assert [len(block) for block in blocks] == [16] * 6 + [3]
+  blocks = exact.cut(pictures_I, np.arange(5) < counts_I[:, np.newaxis],
+                     num_captions=300)
+  # 4,096 pairs at most where there are few: 13 pictures of 300 captions.
+  assert {len(block) for block in blocks} == {12, 13}
   np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), pictures_I)
   # Pictures with as many regions go together.
   assert (np.diff(counts_I[np.concatenate(blocks)]) <= 0).all()
-
-
-def test_few_sizes_are_compiled_and_no_picture_is_cut():
-  sizes = {partition.padded_size(count, size=24, num_devices=1)
-           for count in range(1, 25)}
-  assert sizes == {8, 16, 24}
-  for devices in (1, 8, 16):
-    for count in range(1, 25):
-      rows = partition.padded_size(count, size=24, num_devices=devices)
-      assert rows >= count and rows % devices == 0
+  # And a thousandth of them where there are many.
+  assert len(exact.cut(np.arange(5_000), np.ones((5_000, 1), bool),
+                       num_captions=25_000)) == 1_000

@@ -8,12 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import base
 from m3p_jax.model import config as model_config
-from m3p_jax.model import heads
-from m3p_jax.model import initial
-from m3p_jax.model import layers
 from m3p_jax.model import m3p
-from m3p_jax.model import pooling
+from m3p_jax.model import regions as regions_lib
 from tests import models
 
 
@@ -106,8 +104,8 @@ def test_features_and_boxes_are_normalised_inside():
 
 def test_normalise_keeps_zeros_and_has_finite_gradient():
   x = jnp.zeros((2, 3))
-  assert np.abs(pooling.normalise(x)).max() == 0
-  gradient = jax.grad(lambda x: pooling.normalise(x).sum())(x)
+  assert np.abs(regions_lib.normalise(x)).max() == 0
+  gradient = jax.grad(lambda x: regions_lib.normalise(x).sum())(x)
   assert np.isfinite(gradient).all()
 
 
@@ -127,30 +125,9 @@ def test_padding_rows_of_the_vocabulary_never_win():
   assert np.isneginf(logits_BPV[..., 250_002:]).all()
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_contract_gradients_equal_einsum(dtype):
-  key = jax.random.key(0)
-  x = jax.random.normal(key, (3, 4, 8)).astype(dtype)
-  kernel = jax.random.normal(key, (8, 2, 5))
-
-  def ours(x, kernel):
-    return jnp.sin(layers.contract(
-        'BTD,DHK->BTHK', x, kernel).astype(jnp.float32)).sum()
-
-  def plain(x, kernel):
-    return jnp.sin(jnp.einsum(
-        'BTD,DHK->BTHK', x.astype(jnp.float32), kernel)).sum()
-
-  tolerance = 1e-5 if dtype == 'float32' else 0.15
-  for a, b in zip(jax.grad(ours, (0, 1))(x, kernel),
-                  jax.grad(plain, (0, 1))(x, kernel), strict=True):
-    np.testing.assert_allclose(
-        a.astype(jnp.float32), b.astype(jnp.float32), atol=tolerance)
-
-
 def test_base_size_has_the_parameters_of_the_release():
   config = model_config.ModelConfig()
-  shapes = initial.abstract_params(config)
+  shapes = m3p.abstract_params(config)
   sizes = {name: sum(x.size for x in jax.tree.leaves(part))
            for name, part in shapes.items()}
   assert sizes['tokens'] == 250_112 * 768
@@ -162,8 +139,8 @@ def test_base_size_has_the_parameters_of_the_release():
 
 def test_match_head_may_add_the_product_of_both_vectors():
   config = dataclasses.replace(models.TINY, match_head='first+product')
-  params = nn.unbox(initial.init_params(config, jax.random.key(0)))
-  only = nn.unbox(initial.init_params(models.TINY, jax.random.key(0)))
+  params = nn.unbox(m3p.init_params(config, jax.random.key(0)))
+  only = nn.unbox(m3p.init_params(models.TINY, jax.random.key(0)))
   assert set(params) - set(only) == {'match_product'}
   # Only the product makes a difference, and it is the joint states' cosine.
   params['match_product'] = jnp.arange(config.embedding_dim) / 10
@@ -171,14 +148,14 @@ def test_match_head_may_add_the_product_of_both_vectors():
 
   def parts(module):
     encoded = module.encode(batch, deterministic=True)
-    text_BD = pooling.mean_pool(encoded.text_BLD, batch.text_mask_BL)
-    image_BD = pooling.mean_pool(encoded.regions_BRD, batch.regions.mask_BR)
-    embedded_BD = pooling.mean_pool(
+    text_BD = m3p.mean_pool(encoded.text_BLD, batch.text_mask_BL)
+    image_BD = m3p.mean_pool(encoded.regions_BRD, batch.regions.mask_BR)
+    embedded_BD = m3p.mean_pool(
         module.region_embedding(batch.regions), batch.regions.mask_BR)
-    image_BE = pooling.normalise(
+    image_BE = regions_lib.normalise(
         module.image_projection(image_BD)
         + module.region_projection(embedded_BD))
-    text_BE = pooling.normalise(module.text_projection(text_BD))
+    text_BE = regions_lib.normalise(module.text_projection(text_BD))
     return (module.match_logits(encoded),
             module.match_logits(encoded._replace(product_BE=None)),
             (image_BE * text_BE) @ params['match_product'])
@@ -187,7 +164,7 @@ def test_match_head_may_add_the_product_of_both_vectors():
       {'params': params})
   assert np.abs(product_B).min() > 1e-3
   np.testing.assert_allclose(
-      logits_B, first_B + heads.FIRST_LOGIT_SCALE * product_B, rtol=1e-5)
+      logits_B, first_B + m3p.FIRST_LOGIT_SCALE * product_B, rtol=1e-5)
 
 
 def test_config_names_what_is_wrong():
@@ -197,4 +174,4 @@ def test_config_names_what_is_wrong():
   with pytest.raises(ValueError, match='num_heads must divide'):
     model_config.ModelConfig(width=10, num_heads=3)
   with pytest.raises(ValueError, match="dtype is 'float8'"):
-    model_config.ModelConfig(dtype='float8')
+    model_config.options(dict(base.model_config(), dtype='float8'))

@@ -151,7 +151,7 @@ def test_embeddings_are_those_of_the_engine(engine, tokenizer):
   config = model_config.ModelConfig(
       width=384, num_heads=12, mlp_width=1536, num_layers=12,
       max_positions=512, region_feature_dim=8, num_region_classes=2,
-      num_languages=1, embedding_dim=384, dtype='float32')
+      num_languages=1, embedding_dim=384)
   params = nn.unbox(e5_lib.to_params(config, jax.random.key(0)))
   # E5 has no projection.
   params['text_projection'] = jax.tree.map(

@@ -28,7 +28,8 @@ def call(function):
 
 
 def make_engine(batch_size):
-  return engines.Engine(models.tiny()[1], models.TINY, batch_size=batch_size)
+  return engines.Engine(models.tiny()[1], models.TINY, batch_size=batch_size,
+                        dtype='float32')
 
 
 def make_texts(language='en'):
@@ -41,7 +42,7 @@ def make_texts(language='en'):
 def evaluate(mode, **kwargs):
   return retrieval.run(
       models.tiny()[1], models.TINY, DATA, ('en', 'de'), mode=mode,
-      language_ids=IDS, **kwargs)
+      language_ids=IDS, dtype='float32', **kwargs)
 
 
 def test_vectors_equal_the_models_at_any_batch_size():

@@ -1,11 +1,13 @@
 """Rules of splitting, and that a mesh changes no loss."""
 
 import json
+import pathlib
 import socket
 import subprocess
 import sys
 
 from flax import linen as nn
+from flax import traverse_util
 import jax
 from jax.sharding import PartitionSpec as P
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from input_pipeline import errors
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 from tests import compiler
 
 
@@ -57,7 +59,7 @@ def test_unknown_axis_and_indivisible_size_are_refused():
 
 def test_every_parameter_of_the_base_size_has_a_rule():
   config = model_config.ModelConfig(refiner_layers=2)
-  boxed = initial.abstract_params(config)
+  boxed = m3p.abstract_params(config)
   mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
   shardings = sharding.of_params(mesh, boxed)
   assert (jax.tree.structure(shardings)
@@ -67,6 +69,27 @@ def test_every_parameter_of_the_base_size_has_a_rule():
   for leaf in jax.tree.leaves(
       boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)):
     sharding.spec(FakeMesh, leaf.names, leaf.value.shape, 'x')
+
+
+@pytest.mark.parametrize('size, changes', [
+    ('base', {}),
+    ('large', dict(
+        width=1024, num_heads=16, mlp_width=4096, num_layers=24,
+        embedding_dim=512, refiner_layers=2, match_head='first+product',
+        caption_match=True, decoder=True))])
+def test_parameters_are_those_that_checkpoints_have(size, changes):
+  golden = json.loads((
+      pathlib.Path(__file__).parent / 'golden' / 'parameter_shapes.json'
+  ).read_text())
+  boxed = traverse_util.flatten_dict(
+      m3p.abstract_params(model_config.ModelConfig(**changes)), sep='/',
+      is_leaf=lambda _, leaf: isinstance(leaf, nn.Partitioned))
+  found = {path: ', '.join(
+      f'{axis} {count}' for axis, count in zip(
+          leaf.names, leaf.value.shape, strict=True))
+           for path, leaf in boxed.items()}
+  # Another name or shape needs a conversion of the checkpoints there are.
+  assert found == golden[size]
 
 
 def losses_on(devices: int, *arguments) -> subprocess.Popen:
@@ -93,8 +116,10 @@ def assert_equal_losses(one, other):
 
 
 def test_meshes_and_hosts_give_the_losses_of_one_device():
-  one, eight, mixed, wide = results(
+  arrays, one, eight, mixed, wide = results(
       losses_on(8, 1, 1, 8, 1, 4, 2, 2, 4))
+  # Nothing in a step is as large as a device's logits of all words.
+  assert arrays['largest'] < arrays['logits'] / 2
   for other in (eight, mixed, wide):
     assert_equal_losses(one, other)
   layers, embed, mlp = mixed['shape']

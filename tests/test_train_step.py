@@ -3,6 +3,7 @@
 import functools
 import re
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from m3p_jax import metrics
 from m3p_jax import optimizer
 from m3p_jax import train_step
+from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
+from m3p_jax.objectives import masking
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0),)
@@ -129,6 +132,87 @@ def test_no_weight_is_no_loss():
   after, values = step(state, batches(), jax.random.key(0))
   assert values['train/loss'].compute() == 0
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
+
+
+def mean_nats(model, batch, key):
+  """Returns the masked words' loss with every word asked for: no draw."""
+  del key
+  position_BP = jnp.broadcast_to(
+      jnp.arange(batch.token_ids_BL.shape[1]), batch.token_ids_BL.shape)
+  nats_BP, likeliest_BP = model.token_nats(
+      model.encode(batch, read=batch.num_regions + position_BP,
+                   deterministic=True).read_BPD, batch.token_ids_BL)
+  def mean(values_BP):
+    return metrics.Mean((values_BP * batch.text_mask_BL).sum(),
+                        batch.text_mask_BL.sum().astype(jnp.float32))
+  return mean(nats_BP), {'accuracy': mean(likeliest_BP == batch.token_ids_BL)}
+
+
+def test_four_parts_of_eight_are_one_of_thirty_two():
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(models.SHORT, key)))(
+      jax.random.key(0))
+  # A plain step of size 1: the change of the parameters is the gradient.
+  tx = optimizer.make_optimizer(
+      lambda count: 1e-3, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0,
+      clip_norm=0.0, rate_factors=FACTORS)
+  rows = models.short_words(models.batch(rows=32))
+  # Parts have unequal weights: rows 0, 4, ... are the first part's.
+  length_B1 = jnp.where(jnp.arange(32) % 4 == 0, 3, 9)[:, None]
+  rows = rows._replace(
+      text_mask_BL=rows.text_mask_BL & (jnp.arange(9)[None] < length_B1))
+  tasks = (train_step.Task('text', mean_nats, 0.5),
+           train_step.Task('joint', mean_nats, 2.0))
+  state = train_step.create_state(params, tx=tx, rate_factors=FACTORS)
+  (whole, whole_metrics), (parts, parts_metrics) = (
+      jax.jit(functools.partial(
+          train_step.train_step, model=m3p.M3P(models.SHORT), tasks=tasks,
+          tx=tx, accumulation_steps=steps))(
+              state, {'text': rows._replace(regions=None), 'joint': rows},
+              jax.random.key(3)) for steps in (1, 4))
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7)
+  assert whole_metrics.keys() == parts_metrics.keys()
+  jax.tree.map(close, parts_metrics, whole_metrics)
+  jax.tree.map(close, parts.params, whole.params)
+
+
+def test_parts_draw_masks_of_their_own():
+  rows = jax.tree.map(lambda x: jnp.concatenate([x[:2], x[:2]]),
+                      models.batch()._replace(regions=None))
+  seen = []
+
+  def loss(model, batch, key):
+    masked = masking.mask_tokens(batch, key)
+    jax.debug.callback(seen.append, masked.positions_BP)
+    return metrics.Mean(model.logit_scale(), jnp.ones(())), {}
+
+  model, params = models.tiny()
+  tx = optimizer.make_optimizer(
+      lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0,
+      clip_norm=1.0)
+  step = functools.partial(
+      train_step.train_step, model=model, tx=tx, accumulation_steps=4,
+      tasks=(train_step.Task('xmlm', loss),))
+  jax.block_until_ready(jax.jit(step)(
+      train_step.create_state(params, tx=tx), {'xmlm': rows},
+      jax.random.key(0)))
+  jax.effects_barrier()
+  assert len(seen) == 4
+  assert len({tuple(np.ravel(positions)) for positions in seen}) > 1
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_an_update_that_is_not_finite_is_left_out(bad):
+  state, step = jitted()
+  rows = batches()
+  rows['contrastive'] = rows['contrastive']._replace(
+      regions=rows['contrastive'].regions._replace(
+          features_BRF=rows['contrastive'].regions.features_BRF * bad))
+  after, values = step(state, rows, jax.random.key(0))
+  assert not np.isfinite(values['train/loss'].compute())
+  assert after.step == 1
+  jax.tree.map(np.testing.assert_array_equal,
+               (after.params, after.opt_state),
+               (state.params, state.opt_state))
 
 
 def test_state_keeps_its_parts_with_other_values():

@@ -31,7 +31,7 @@ _COMMANDS = {'import': ('from', 'path', 'out'),
 
 def _import(values) -> None:
   config = values['config'].value
-  asked = config and model_config.ModelConfig(**config.model)
+  asked = config and model_config.geometry(config.model)
   with output.draft(values.out, overwrite=values.overwrite) as path:
     imported = importing.read(
         values['from'].value, values.path, asked=asked,

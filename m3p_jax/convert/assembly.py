@@ -18,7 +18,7 @@ from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 
 ModelConfig = model_config.ModelConfig
 Tensors = dict[str, stored_array.StoredArray]
@@ -105,7 +105,7 @@ def _draw(config: ModelConfig, read: frozenset[str]):
   """
 
   def draw(key):
-    params = layout.flatten(nn.unbox(initial.init_params(config, key)))
+    params = layout.flatten(nn.unbox(m3p.init_params(config, key)))
     return {path: value for path, value in params.items() if path not in read}
 
   return jax.jit(draw)
@@ -133,4 +133,4 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 @functools.lru_cache(maxsize=4)
 def _shapes_of(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
   return {path: x.shape for path, x in layout.flatten(nn.unbox(
-      initial.abstract_params(config))).items()}
+      m3p.abstract_params(config))).items()}

@@ -26,7 +26,6 @@ from m3p_jax.convert import layout
 from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.model import m3p
-from m3p_jax.model import transformer
 from m3p_jax.objectives import negatives
 from m3p_jax.saving import deferred
 
@@ -54,7 +53,7 @@ def run(kind: str, checkpoint: str | pathlib.Path,
   imported = importing.read(kind, checkpoint, complete=True)
   imported = imported._replace(
       params=deferred.make(imported.params), config=dataclasses.replace(
-          imported.config, dtype='float32', normalise_regions=False))
+          imported.config, normalise_regions=False))
   try:
     ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs)
   except KeyError as error:
@@ -152,7 +151,7 @@ def _m3p(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
     if config.decoder:
       found['decoder_hidden'] = module.decode(
           rows.token_ids_BL, rows.masked.text_mask_BL,
-          transformer.Memory(image_BRD, rows.masked.regions.mask_BR),
+          (image_BRD, rows.masked.regions.mask_BR),
           deterministic=True)
     return found | _losses(module, encoded, rows)
 

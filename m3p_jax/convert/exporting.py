@@ -159,7 +159,6 @@ def score_function(source: Source):
 
   Match logits of the joint encoder, float32; parameters are constants.
   """
-  config = dataclasses.replace(source.config, dtype='float32')
   params = assembly.nested(source.params)
 
   def score(token_ids_BL, text_mask_BL, features_BRF, boxes_BRG, mask_BR):
@@ -171,7 +170,7 @@ def score_function(source: Source):
     return nn.apply(
         lambda module: module.match_logits(
             module.encode(batch, deterministic=True)),
-        m3p.M3P(config))({'params': params})
+        m3p.M3P(source.config))({'params': params})
 
   return score
 

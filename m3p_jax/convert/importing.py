@@ -114,7 +114,7 @@ def _read_ours(file: tensors_lib.File,
                path: pathlib.Path) -> assembly.Imported:
   """Returns what `export --to=safetensors` wrote."""
   try:
-    config = model_config.ModelConfig(**file.geometry)
+    config = model_config.geometry(file.geometry)
   except (TypeError, ValueError) as error:
     raise errors.UserError(
         f'{path.with_name("config.json")}: not a geometry of ours: '

@@ -13,6 +13,7 @@ from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.model import config as model_config
 
 
 def make(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
@@ -86,7 +87,7 @@ def origin(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
       'dataset': config.evaluation.dataset, 'split': config.evaluation.split,
       'protocol': config.evaluation.protocol,
       'weights': digest.hexdigest()[:16],
-      'dtype': str(weights.config.activation_dtype),
+      'dtype': model_config.number_format(weights.dtype),
       'features': features.hexdigest()[:16],
       'queries': {name: checksum(retrieval_set, name)
                   for name in retrieval_set.captions}}

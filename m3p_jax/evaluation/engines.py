@@ -1,7 +1,7 @@
 """Vectors and match logits of many pictures and captions, in fixed shapes.
 
-Letters: I pictures, C captions, P pairs, L text length, B rows of one forward
-pass, E shared space of the dual encoder.
+Letters: I pictures, C captions, P pairs, L text length, R regions, B rows of
+one forward pass, N layers, H heads, E shared space of the dual encoder.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,17 +17,15 @@ import numpy as np
 import tqdm
 
 from input_pipeline import bars
-from m3p_jax import allocator
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import forward
-from m3p_jax.model import attention as attention_lib
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import joint_pass
 from m3p_jax.model import m3p
-from m3p_jax.model import prepared
+from m3p_jax.model import transformer
 
-# Captions are cut to these lengths, so that short ones cost little.
+# Captions are cut to these lengths, so that short ones cost little; pictures
+# to a multiple of so many regions.
 LENGTHS = (8, 12, 16, 24, 32, 64, 128, 256, 512)
+REGIONS_MULTIPLE = 16
 # Another length means another compilation: worth it for so many batches.
 MIN_BATCHES = 4
 
@@ -49,33 +47,29 @@ class Engine:
   """One model's parameters on all local devices, rows split over them."""
 
   def __init__(self, params: Any, config: model_config_lib.ModelConfig, *,
-               batch_size: int = 256):
+               batch_size: int = 256, dtype: str = 'auto'):
     """Puts the parameters on every device of this host.
 
     Args:
       params: of M3P, boxed or not.
       config: geometry.
       batch_size: most rows or pairs in one forward pass.
+      dtype: of activations; 'auto' = what the devices are fast at.
     """
     self.config = config
     self.batch_size = batch_size
-    if config.resolved_platform == 'cpu':
-      allocator.keep_freed_memory()
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     # Arrays split over the devices by their rows, and arrays on each whole.
-    self.rows = NamedSharding(mesh, P('data'))
-    self.whole = NamedSharding(mesh, P())
-    self.num_devices = mesh.size
-    self.params = jax.device_put(nn.unbox(params), self.whole)
-
-  @functools.cached_property
-  def joint_params(self) -> Any:
-    """Parameters as the joint pass reads them; made when first asked for."""
-    return prepared.prepare(self.config, self.params)
+    self._rows = NamedSharding(mesh, P('data'))
+    self._whole = NamedSharding(mesh, P())
+    self._num_devices = mesh.size
+    self.params = jax.device_put(nn.unbox(params), self._whole)
+    self._functions = _functions(config, model_config_lib.Options(
+        dtype=model_config_lib.number_format(dtype)))
 
   def logit_scale(self) -> float:
     """Returns the learned factor on cosines."""
-    return float(_functions(self.config).logit_scale(self.params))
+    return float(self._functions.logit_scale(self.params))
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    title: str = '') -> np.ndarray:
@@ -86,7 +80,7 @@ class Engine:
       title: of the progress bar; empty = none.
     """
     function = functools.partial(
-        _functions(self.config).embed_images, self.params)
+        self._functions.embed_images, self.params)
     count = len(regions.mask_BR)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
     with bars.bar(title, count, unit='pictures') as bar:
@@ -101,7 +95,7 @@ class Engine:
       title: of the progress bar; empty = none.
     """
     function = functools.partial(
-        _functions(self.config).embed_texts, self.params)
+        self._functions.embed_texts, self.params)
     count = len(texts.token_ids_CL)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
     with bars.bar(title, count, unit='captions') as bar:
@@ -123,22 +117,29 @@ class Engine:
       text_P: int, their captions.
       title: of the progress bar; empty = none.
     """
+    # Pictures are sent once, not once a pair; padding that none of them needs
+    # stays here.
+    used = np.flatnonzero(np.asarray(regions.mask_BR)[image_P].any(0))
+    width = -(-(used.max(initial=0) + 1) // REGIONS_MULTIPLE) * REGIONS_MULTIPLE
+    start = regions.mask_BR.shape[1]
+    regions = jax.device_put(batch_lib.Regions(
+        regions.image_id_B, *(x[:, :width] for x in regions[1:])), self._whole)
     function = functools.partial(
-        _functions(self.config).match, self.joint_params)
-    # Pictures are sent once, not once a pair.
-    regions = jax.device_put(regions, self.whole)
+        self._functions.match, self.params, regions, start)
     logits_P = np.zeros(len(image_P), np.float32)
     with bars.bar(title, len(image_P), unit='pairs') as bar:
       for length, index in self._by_length(texts, text_P):
         rows = _Pairs(image_P, text_P, texts.token_ids_CL[:, :length],
                       texts.text_mask_CL[:, :length])
-        self._run(functools.partial(function, regions=regions), rows, index,
-                  logits_P, bar)
+        self._run(function, rows, index, logits_P, bar)
     return logits_P
 
   def attention(self, regions: batch_lib.Regions,
                 texts: Texts) -> np.ndarray:
-    """Returns float32 [B, L, R], see `attention.text_to_regions`.
+    """Returns float32 [B, L, R]: how much text looks at its picture's regions.
+
+    The mean over layers and heads. Text looks at text as well, so the weights
+    of a position sum over R to less than 1.
 
     Args:
       regions: of B pictures.
@@ -146,8 +147,8 @@ class Engine:
     """
     # The joint pass has no language.
     batch = batch_lib.Batch(*texts[:2], None, regions)
-    return np.asarray(_functions(self.config).attention(
-        self.params, jax.device_put(batch, self.whole)))
+    return np.asarray(self._functions.attention(
+        self.params, jax.device_put(batch, self._whole)))
 
   def _by_length(self, texts: Texts, text_P: np.ndarray
                  ) -> Iterator[tuple[int, np.ndarray]]:
@@ -170,12 +171,12 @@ class Engine:
            index: np.ndarray, out: np.ndarray, bar: tqdm.tqdm) -> None:
     """Writes function(rows) of the rows in `index` into `out`."""
     size = min(self.batch_size, 1 << max(len(index) - 1, 0).bit_length())
-    size = -(-size // self.num_devices) * self.num_devices
+    size = -(-size // self._num_devices) * self._num_devices
     running = None
     for start in range(0, len(index), size):
       chosen = index[start:start + size]
       padded = np.pad(chosen, (0, size - len(chosen)), mode='edge')
-      batch = jax.device_put(_take(rows, padded), self.rows)
+      batch = jax.device_put(_take(rows, padded), self._rows)
       result = function(batch)
       # The device works on this batch while the one before is fetched.
       if running:
@@ -209,7 +210,7 @@ def _fetch(result: jax.Array, chosen: np.ndarray, out: np.ndarray,
 
 
 class _Functions(NamedTuple):
-  """The jitted forward passes of one geometry; (params, rows) → array."""
+  """The jitted forward passes of one geometry; (params, …) → array."""
   embed_images: Callable[..., jax.Array]
   embed_texts: Callable[..., jax.Array]
   match: Callable[..., jax.Array]
@@ -218,29 +219,38 @@ class _Functions(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def _functions(config: model_config_lib.ModelConfig) -> _Functions:
+def _functions(config: model_config_lib.ModelConfig,
+               options: model_config_lib.Options) -> _Functions:
   """Returns the forward passes, compiled once for all engines."""
-
-  def bind(function):
-    return forward.jit(forward.bound(config, function))
+  module = m3p.M3P(config, options)
 
   def embed_images(model, regions):
-    return model.embed_images(regions, deterministic=True)
+    return model.embed_images(regions)
 
   def embed_texts(model, texts):
-    return model.embed_texts(*texts, deterministic=True)
+    return model.embed_texts(*texts)
 
-  def match(model, pairs, *, regions):
+  def match(model, regions, text_position, pairs):
     image_B, token_ids_BL, text_mask_BL = pairs
-    chosen = jax.tree.map(lambda x: x[image_B], regions)
-    position_BR = jnp.broadcast_to(
-        jnp.arange(chosen.mask_BR.shape[1]), chosen.mask_BR.shape)
-    return joint_pass.match_pairs(
-        model, joint_pass.picture_half(model, chosen, position_BR),
-        joint_pass.text_half(model, token_ids_BL, text_mask_BL,
-                             start=position_BR.shape[1]))
+    return model.match_rows(batch_lib.Batch(
+        token_ids_BL, text_mask_BL, None,
+        jax.tree.map(lambda x: x[image_B], regions)),
+                            text_position=text_position)
 
-  attention = jax.jit(functools.partial(
-      attention_lib.text_to_regions, m3p.M3P(config)))
-  return _Functions(bind(embed_images), bind(embed_texts), bind(match),
-                    attention, bind(lambda model: model.logit_scale()))
+  def attention(params, batch):
+    _, sown = nn.apply(
+        lambda model: model.encode(batch), module,
+        mutable=[transformer.ATTENTION])({'params': params})
+    encoder = sown[transformer.ATTENTION]['encoder']
+    (layers_NBHTT,) = encoder['layers']['attention']['weights']
+    (last_BHTT,) = encoder['last']['attention']['weights']
+    weights_NBHTT = jnp.concatenate([layers_NBHTT, last_BHTT[None]])
+    start = batch.num_regions
+    return weights_NBHTT[..., start:, :start].mean((0, 2))
+
+  def jit(function):
+    return jax.jit(lambda params, *args: nn.apply(
+        lambda model: function(model, *args), module)({'params': params}))
+
+  return _Functions(jit(embed_images), jit(embed_texts), jit(match),
+                    jax.jit(attention), jit(lambda model: model.logit_scale()))

@@ -1,32 +1,34 @@
 """The exact engine: the joint encoder's match logit of every pair.
 
-Pictures are taken in blocks whose halves (see `joint_pass`) stay on the
-devices, split over them, while all captions go by, sorted by length and cut
-into tiles. A block and a language make a piece, which hosts share out, write
-to disk and never score twice.
+A block of pictures with all captions of a language makes a piece, which hosts
+share out, write to disk and never score twice: FOLDER/LANGUAGE/piece_0000.npy
+holds the scores of all captions with the pictures that manifest.json tells.
+Pieces appear whole or not at all, so that a run that was killed goes on with
+the first that is missing, on any host that sees the folder.
 
-Letters: I pictures, C captions, R regions, L text length, N numbers.
+Letters: I pictures, C captions, P pairs, R regions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-import functools
+from collections.abc import Mapping, Sequence
+import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
-import tqdm
 
 from input_pipeline import bars
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
-from m3p_jax.evaluation import forward
-from m3p_jax.evaluation import partition
-from m3p_jax.evaluation import score_files
-from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import joint_pass
+from m3p_jax.evaluation import results
+
+MANIFEST = 'manifest.json'
+# A run that is killed loses one piece: so many pairs, or one in so many of
+# them all where that is more.
+PAIRS_PER_PIECE, MOST_PIECES = 4_096, 1_000
 
 
 class Question(NamedTuple):
@@ -43,7 +45,7 @@ class Question(NamedTuple):
 def scores(engine: engines.Engine, regions: batch_lib.Regions,
            questions: Mapping[str, Question], *,
            folder: pathlib.Path | None = None,
-           origin: Mapping[str, Any] | None = None, total_pairs: int = 0,
+           origin: Mapping[str, Any] | None = None,
            title: str = '') -> dict[str, np.ndarray]:
   """Returns {language: float32 [C, I] match logits}, NaN where not asked.
 
@@ -55,8 +57,6 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
       keeps everything in memory.
       Hosts share the pieces out, and wait for each other before they read.
     origin: what the scores depend on beside the arguments, as JSON.
-    total_pairs: of all calls, where this is one of several: the more pairs,
-      the more shapes pay; 0 = this is the only one.
     title: of the progress bar; empty = none.
 
   Raises:
@@ -68,38 +68,55 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
     raise errors.UserError(
         f'{num_hosts} hosts score together, but have no folder to share')
   _check(regions, questions)
-  counts_I = partition.count_regions(regions)
-  size = partition.block_size(
-      max(len(one.pictures_I) for one in questions.values()),
-      max(len(one.texts.token_ids_CL) for one in questions.values()))
-  blocks = {name: partition.blocks(one.pictures_I, counts_I, size=size)
+  blocks = {name: cut(one.pictures_I, regions.mask_BR,
+                      num_captions=len(one.texts.token_ids_CL))
             for name, one in questions.items()}
   matrices = {} if folder is None else {
-      name: score_files.Matrix(
-          folder / name, len(one.texts.token_ids_CL), blocks[name],
-          origin or {})
+      name: _Matrix(folder / name, len(one.texts.token_ids_CL), blocks[name],
+                    origin or {})
       for name, one in questions.items()}
-  job = _Job(engine, regions, questions, blocks, size, total_pairs)
   mine = [(name, number) for name in questions
           for number in range(host, len(blocks[name]), num_hosts)]
   todo = [(name, number) for name, number in mine
-          if not (matrices and matrices[name].has(number))]
-  found = {name: np.full((len(one.texts.token_ids_CL), len(counts_I)), np.nan,
-                         np.float32) for name, one in questions.items()}
-  total, left = (sum(job.num_pairs(*piece) for piece in pieces)
+          if not (matrices and matrices[name].path(number).exists())]
+  found = {name: np.full(
+      (len(one.texts.token_ids_CL), len(regions.mask_BR)), np.nan, np.float32)
+           for name, one in questions.items()}
+  total, left = (sum(
+      len(blocks[name][number]) * len(found[name]) for name, number in pieces)
                  for pieces in (mine, todo))
   with bars.bar(title if host == 0 else '', total, unit='pairs',
                 initial=total - left) as bar:
     for name, number in todo:
-      piece_CI = job.score(name, number, bar)
-      found[name][:, blocks[name][number]] = piece_CI
+      pictures_I = blocks[name][number]
+      piece_CI = _score(
+          engine, regions, name, questions[name].texts, pictures_I)
+      found[name][:, pictures_I] = piece_CI
       if matrices:
         matrices[name].write(number, piece_CI)
+      bar.update(piece_CI.size)
   if num_hosts > 1:
     multihost_utils.sync_global_devices(f'scores in {folder}')
   for name, matrix in matrices.items():
     matrix.read_into(found[name])
   return found
+
+
+def cut(pictures_I: np.ndarray, mask_IR: np.ndarray, *,
+        num_captions: int) -> list[np.ndarray]:
+  """Returns the pictures of each piece, those with as many regions together.
+
+  Args:
+    pictures_I: int, the pictures to score.
+    mask_IR: of all pictures' regions.
+    num_captions: that each of them is scored with.
+  """
+  pairs = max(PAIRS_PER_PIECE, num_captions * len(pictures_I) // MOST_PIECES)
+  size = max(1, pairs // num_captions)
+  # What is padding to a picture is no work only if all of its piece agree.
+  counts_I = np.asarray(mask_IR).sum(1)[pictures_I]
+  order_I = pictures_I[np.argsort(-counts_I, kind='stable')]
+  return np.array_split(order_I, -(-len(order_I) // size))
 
 
 def _check(regions: batch_lib.Regions,
@@ -115,127 +132,97 @@ def _check(regions: batch_lib.Regions,
           f'{len(one.pictures_I)} pictures; there must be one of each at least')
 
 
-class _Job:
-  """Scores pieces; knows what all of them share."""
+def _score(engine: engines.Engine, regions: batch_lib.Regions, name: str,
+           texts: engines.Texts, pictures_I: np.ndarray) -> np.ndarray:
+  """Returns one piece [C, I], float32.
 
-  def __init__(self, engine: engines.Engine, regions: batch_lib.Regions,
-               questions: Mapping[str, Question],
-               blocks: Mapping[str, Sequence[np.ndarray]], size: int,
-               total_pairs: int):
-    self._size = size
-    self._engine, self._regions = engine, regions
-    self._questions, self._blocks = questions, blocks
-    self._order = {name: np.argsort(
-        -one.texts.text_mask_CL.sum(1), kind='stable')
-                   for name, one in questions.items()}
-    counts_I = partition.count_regions(regions)
-    lengths_N = np.concatenate(
-        [self._tile_lengths(name) for name in questions])
-    pairs = max(total_pairs, sum(
-        len(one.pictures_I) * len(one.texts.token_ids_CL)
-        for one in questions.values()))
-    # Each picture stands for its share of the pairs, and so does each tile.
-    price = partition.places_to_compile(
-        engine.config, engine.num_devices) / pairs
-    self._region_counts = partition.choose_lengths(
-        counts_I, price * len(counts_I))
-    self._lengths = partition.choose_lengths(
-        lengths_N, price * len(self._region_counts) * len(lengths_N))
+  Raises:
+    UserError: a score is NaN.
+  """
+  shape = len(texts.token_ids_CL), len(pictures_I)
+  text_P, image_P = (index_CI.ravel() for index_CI in np.indices(shape))
+  piece_CI = engine.match(
+      jax.tree.map(lambda x: np.asarray(x)[pictures_I], regions), texts,
+      image_P, text_P).reshape(shape)
+  if np.isnan(piece_CI).any():
+    caption, picture = np.argwhere(np.isnan(piece_CI))[0]
+    raise errors.UserError(
+        f'{name}: the score of caption {caption} and picture '
+        f'{pictures_I[picture]} is NaN; the weights or features that gave it '
+        'are broken')
+  return piece_CI
 
-  def num_pairs(self, name: str, number: int) -> int:
-    """Returns how many pairs a piece has."""
-    return len(self._order[name]) * len(self._blocks[name][number])
 
-  def score(self, name: str, number: int, bar: tqdm.tqdm) -> np.ndarray:
-    """Returns one piece [C, I], float32.
+class _Matrix:
+  """Float32 [C, I] scores of one language, in pieces on disk."""
+
+  def __init__(self, folder: pathlib.Path, num_captions: int,
+               blocks: Sequence[np.ndarray], origin: Mapping[str, Any]):
+    """Opens the folder, or begins it.
+
+    Args:
+      folder: made where it is absent.
+      num_captions: C.
+      blocks: numbers of the pictures of each piece.
+      origin: what the scores depend on, as JSON.
 
     Raises:
-      UserError: a score is NaN.
+      UserError: the folder holds scores of something else.
     """
-    engine, texts = self._engine, self._questions[name].texts
-    functions = _functions(engine.config, self._regions.mask_BR.shape[1])
-    pictures_I = self._blocks[name][number]
-    half = functions.picture_half(
-        engine.joint_params, *self._put_pictures(pictures_I))
-    out_CI = np.empty((len(texts.token_ids_CL), len(pictures_I)), np.float32)
-    running = None
-    for chosen, length in self._tiles(name):
-      padded = np.pad(chosen, (0, self._tile(name) - len(chosen)), mode='edge')
-      result = functions.match_grid(engine.joint_params, half, *jax.device_put(
-          (texts.token_ids_CL[padded, :length],
-           texts.text_mask_CL[padded, :length]), engine.whole))
-      # The devices work on this tile while the one before is fetched.
-      if running:
-        _fetch(*running, out_CI, bar)
-      running = (result, chosen)
-    _fetch(*running, out_CI, bar)
-    if np.isnan(out_CI).any():
-      caption, picture = np.argwhere(np.isnan(out_CI))[0]
-      raise errors.UserError(
-          f'{name}: the score of caption {caption} and picture '
-          f'{pictures_I[picture]} is NaN; the weights or features that gave it '
-          'are broken')
-    return out_CI
+    self.folder = folder
+    self._num_captions, self._blocks = num_captions, list(blocks)
+    content = {
+        'captions': num_captions,
+        'pieces': [[int(i) for i in block] for block in blocks],
+        **json.loads(json.dumps(origin))}
+    path = folder / MANIFEST
+    found = results.read(path)
+    for key in content:
+      if found and found.get(key) != content[key]:
+        raise errors.UserError(
+            f'{path}: its scores were made with another {key}'
+            f'{_difference(found.get(key), content[key])}; delete {folder} '
+            'to score again, or take another --workdir')
+    if not found:
+      folder.mkdir(parents=True, exist_ok=True)
+      results.write_text(path, json.dumps(content) + '\n')
 
-  def _tile(self, name: str) -> int:
-    """Returns how many captions are scored with a block at once."""
-    return max(1, min(self._engine.batch_size // self._size,
-                      len(self._order[name])))
+  def write(self, number: int, scores_CI: np.ndarray) -> None:
+    """Writes one piece whole."""
+    path = self.path(number)
+    draft = path.with_name(f'.{path.name}.{os.getpid()}')
+    with draft.open('wb') as file:
+      np.save(file, scores_CI.astype(np.float32), allow_pickle=False)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(draft, path)
 
-  def _tile_lengths(self, name: str) -> np.ndarray:
-    """Returns the length of each tile's longest caption."""
-    length_C = self._questions[name].texts.text_mask_CL.sum(1)
-    return length_C[self._order[name]][::self._tile(name)]
+  def read_into(self, scores_CI: np.ndarray) -> None:
+    """Writes every piece into its columns of `scores_CI`.
 
-  def _tiles(self, name: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (captions of a tile, the length they are padded to)."""
-    size, order_C = self._tile(name), self._order[name]
-    for start, longest in zip(range(0, len(order_C), size),
-                              self._tile_lengths(name), strict=True):
-      yield order_C[start:start + size], min(
-          length for length in self._lengths if length >= longest)
+    Raises:
+      UserError: a piece is missing or has another shape.
+    """
+    for number, block in enumerate(self._blocks):
+      path = self.path(number)
+      try:
+        piece_CI = np.load(path, allow_pickle=False)
+      except (OSError, ValueError) as error:
+        raise errors.UserError(
+            f'{path}: cannot be read ({error}); delete it, and the same '
+            'command scores it again') from error
+      if piece_CI.shape != (self._num_captions, len(block)):
+        raise errors.UserError(
+            f'{path}: has shape {piece_CI.shape}, not '
+            f'{(self._num_captions, len(block))}; delete it, and the same '
+            'command scores it again')
+      scores_CI[:, block] = piece_CI
 
-  def _put_pictures(self, pictures_I: np.ndarray):
-    """Returns (regions, positions) of a block on the devices, cut."""
-    engine = self._engine
-    size = partition.padded_size(len(pictures_I), size=self._size,
-                                 num_devices=engine.num_devices)
-    pictures_I = np.pad(pictures_I, (0, size - len(pictures_I)), mode='edge')
-    counts_I = partition.count_regions(self._regions)[pictures_I]
-    width = min(count for count in self._region_counts
-                if count >= counts_I.max())
-    # Position 0 is read by the match head; then come the regions that are.
-    rank_IR = 1 + ~self._regions.mask_BR[pictures_I]
-    rank_IR[:, 0] = 0
-    position_IR = np.argsort(
-        rank_IR, axis=1, kind='stable')[:, :width].astype(np.int32)
-    rows_I1 = pictures_I[:, np.newaxis]
-    regions = batch_lib.Regions(
-        self._regions.image_id_B[pictures_I],
-        *(np.asarray(x)[rows_I1, position_IR] for x in self._regions[1:]))
-    return jax.device_put((regions, position_IR), engine.rows)
+  def path(self, number: int) -> pathlib.Path:
+    return self.folder / f'piece_{number:04}.npy'
 
 
-def _fetch(result: jax.Array, chosen: np.ndarray, out_CI: np.ndarray,
-           bar: tqdm.tqdm) -> None:
-  num_pictures = out_CI.shape[1]
-  out_CI[chosen] = np.asarray(result)[:num_pictures, :len(chosen)].T
-  bar.update(num_pictures * len(chosen))
-
-
-class _Functions(NamedTuple):
-  """The jitted halves of the joint pass; (params, …) → array."""
-  picture_half: Any
-  match_grid: Any
-
-
-@functools.lru_cache(maxsize=4)
-def _functions(config: model_config_lib.ModelConfig, num_regions: int,
-               ) -> _Functions:
-
-  def match_grid(model, pictures, token_ids_CL, text_mask_CL):
-    return joint_pass.match_grid(model, pictures, joint_pass.text_half(
-        model, token_ids_CL, text_mask_CL, start=num_regions))
-
-  return _Functions(*(forward.jit(forward.bound(config, function))
-                      for function in (joint_pass.picture_half, match_grid)))
+def _difference(found: Any, wanted: Any) -> str:
+  """Returns both values where they are short."""
+  told = f' ({json.dumps(found)}, now {json.dumps(wanted)})'
+  return told if len(told) < 200 else ''

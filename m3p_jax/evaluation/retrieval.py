@@ -38,7 +38,7 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
         retrieval_set: evaluation_set.RetrievalSet, languages: Sequence[str],
         *, mode: str, top_k: int = 20, joint_weight: float = -1.0,
         batch_size: int = 256, protocol: str = 'tux-paint',
-        language_ids: Mapping[str, int] | None = None,
+        language_ids: Mapping[str, int] | None = None, dtype: str = 'auto',
         folder: pathlib.Path | None = None,
         origin: Mapping[str, Any] | None = None) -> outcome_lib.Outcome:
   """Returns the retrieval results of a model in several languages.
@@ -57,6 +57,7 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
     protocol: name of the protocol.
     language_ids: index of each language in the checkpoint's; needed where the
       model has language embeddings.
+    dtype: of activations.
     folder: keeps the scores of mode 'joint' while they come; a run that was
       killed goes on from there.
     origin: what those scores depend on, as JSON.
@@ -70,7 +71,7 @@ def run(params: Any, model_config: model_config_lib.ModelConfig,
                            f'{", ".join(MODES)}')
   start = time.monotonic()
   scorer = scoring.Scorer(
-      engines.Engine(params, model_config, batch_size=batch_size),
+      engines.Engine(params, model_config, batch_size=batch_size, dtype=dtype),
       retrieval_set, languages, protocol, language_ids)
   dual = scorer.dual()
   wanted = scorer.wanted(dual, top_k if mode == 'rerank' else 0)
@@ -109,7 +110,8 @@ def choose_rerank(
     top_ks: Sequence[int] = (1, 2, 3, 5, 10, 20),
     joint_weights: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0, -1.0),
     batch_size: int = 256, protocol: str = 'tux-paint',
-    language_ids: Mapping[str, int] | None = None) -> rerank.Choice:
+    language_ids: Mapping[str, int] | None = None,
+    dtype: str = 'auto') -> rerank.Choice:
   """Returns the best top k and weight on a (validation) set, with curves.
 
   Pairs are scored once, for the largest k; every other k and weight is
@@ -125,9 +127,10 @@ def choose_rerank(
     batch_size: pairs in one forward pass.
     protocol: name of the protocol.
     language_ids: see `run`.
+    dtype: of activations.
   """
   scorer = scoring.Scorer(
-      engines.Engine(params, model_config, batch_size=batch_size),
+      engines.Engine(params, model_config, batch_size=batch_size, dtype=dtype),
       retrieval_set, languages, protocol, language_ids)
   dual = scorer.dual()
   scores = scorer.scores(dual, scorer.match(
@@ -174,8 +177,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   outcome = run(
       weights.params, weights.config, retrieval_set, languages, mode=c.mode,
       top_k=c.top_k, joint_weight=c.joint_weight, batch_size=c.batch_size,
-      protocol=c.protocol, language_ids=weights.language_ids, folder=folder,
-      origin=origin)
+      protocol=c.protocol, language_ids=weights.language_ids,
+      dtype=weights.dtype, folder=folder, origin=origin)
   cell = cells_lib.make(config, weights, outcome, retrieval_set)
   if jax.process_index():
     return cell  # Hosts score together; the first one writes.
@@ -186,8 +189,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
       retrieval_set, outcome.text_to_image, data_dir=data_dir,
       dataset=c.dataset) | header | {'mode': c.mode})
   results.write(workdir / 'attention.json', attention.collect(
-      engines.Engine(weights.params, weights.config), retrieval_set, languages,
-      data_dir=data_dir, dataset=c.dataset))
+      engines.Engine(weights.params, weights.config, dtype=weights.dtype),
+      retrieval_set, languages, data_dir=data_dir, dataset=c.dataset))
   print(f'\n{c.dataset} ({c.split}), protocol {c.protocol}, setting {setting}, '
         f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
         'per cent:\n')

@@ -1,7 +1,6 @@
 """The weights that evaluation and search use, and what they were made for."""
 
 from collections.abc import Collection, Mapping
-import dataclasses
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -24,12 +23,14 @@ class Weights(NamedTuple):
     manifest: tokenizer, feature extractor, normalisation, languages.
     path: folder of the checkpoint.
     step: its step; None where the folder's name is no number.
+    dtype: of activations, as `config.model.dtype`.
   """
   params: Any
   config: model_config_lib.ModelConfig
   manifest: dict[str, Any]
   path: pathlib.Path
   step: int | None
+  dtype: str = 'auto'
 
   @property
   def language_ids(self) -> dict[str, int]:
@@ -85,23 +86,23 @@ def load(source: str | pathlib.Path, *,
         raise
       logging.warning('%s; trying the one before it', error)
   if model is not None:
-    config = _with_config(config, model, path, given)
+    _check_given(config, model, path, given)
   step = int(path.name) if path.name.isdecimal() else None
-  return Weights(params, config, manifest, path, step)
+  return Weights(params, config, manifest, path, step,
+                 model['dtype'] if model else 'auto')
 
 
-def _with_config(config: model_config_lib.ModelConfig,
+def _check_given(config: model_config_lib.ModelConfig,
                  model: Mapping[str, Any], path: pathlib.Path,
-                 given: Collection[str]) -> model_config_lib.ModelConfig:
+                 given: Collection[str]) -> None:
   for key in given:
     section, _, name = key.partition('.')
-    if section != 'model' or name in start.FREE_KEYS:
+    if section != 'model' or name in model_config_lib.OPTION_KEYS:
       continue
     if model[name] != getattr(config, name):
       raise errors.UserError(
           f'config.model.{name} is {model[name]}, but {getattr(config, name)} '
           f'in {path}: leave it out')
-  return dataclasses.replace(config, dtype=model['dtype'])
 
 
 def check_data(weights: Weights, data_dir: str | pathlib.Path,

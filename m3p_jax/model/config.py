@@ -1,16 +1,22 @@
-"""The geometry of an M3P model, and the number format a machine is fast at."""
+"""The geometry of an M3P model, and what a run chooses beside it."""
 
+from collections.abc import Mapping
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 # Processors that multiply bfloat16 faster than float32, as Linux names it.
 _BFLOAT16_FLAGS = {'amx_bf16', 'avx512_bf16'}
 
 # XLA shards the word table only if its rows divide by the mesh.
 VOCAB_MULTIPLE = 128
+
+DTYPES = ('auto', 'float32', 'bfloat16')
+# What a layer keeps for its backward pass, and version 1's names for it.
+REMATS = {'none': 'none', 'projections': 'projections', 'input': 'input',
+          'lean': 'projections', 'dots': 'projections', 'full': 'input'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +34,6 @@ class ModelConfig:
     num_region_classes: C, detector classes with background (0).
     num_languages: rows of the language table; 1 = there is none.
     embedding_dim: E, width of the dual encoder's shared space.
-    dropout: share of activations dropped in training.
-    attention_dropout: share of attention weights dropped in training.
     layer_norm_epsilon: of every LayerNorm.
     refiner_layers: layers of the region refiner; 0 = off.
     normalise_regions: whether features and boxes are divided by their norms
@@ -39,13 +43,6 @@ class ModelConfig:
       and the picture's, both read from the joint states.
     caption_match: whether there is the head that matches two captions.
     decoder: whether the layers can attend to encoded rows, to write text.
-    dtype: of activations: 'float32', 'bfloat16' or 'auto'.
-    remat: what a layer keeps for its backward pass: 'none' = everything,
-      'lean' = its matrix products alone, by backward passes of our own,
-      'dots' = the same by `jax.checkpoint`, 'full' = its input. GELU and
-      LayerNorm always keep their inputs alone, attention does on a CPU.
-    platform: what the step is compiled for: 'cpu', 'gpu' or 'tpu'; 'auto' =
-      the devices of this process. Decides no parameter.
   """
   vocab_size: int = 250_002
   width: int = 768
@@ -57,31 +54,19 @@ class ModelConfig:
   num_region_classes: int = 1601
   num_languages: int = 100
   embedding_dim: int = 384
-  dropout: float = 0.1
-  attention_dropout: float = 0.1
   layer_norm_epsilon: float = 1e-12
   refiner_layers: int = 0
   normalise_regions: bool = True
   match_head: str = 'first'
   caption_match: bool = False
   decoder: bool = False
-  dtype: str = 'auto'
-  remat: str = 'none'
-  platform: str = 'auto'
 
   def __post_init__(self):
     if self.width % self.num_heads:
       raise ValueError(
           f'model.num_heads must divide model.width: {self.width} % '
           f'{self.num_heads} = {self.width % self.num_heads}')
-    for name, allowed in (('match_head', ('first', 'first+product')),
-                          ('dtype', ('auto', 'float32', 'bfloat16')),
-                          ('remat', ('none', 'lean', 'dots', 'full')),
-                          ('platform', ('auto', 'cpu', 'gpu', 'tpu'))):
-      if getattr(self, name) not in allowed:
-        raise ValueError(
-            f'model.{name} is {getattr(self, name)!r}; allowed: '
-            f'{", ".join(allowed)}')
+    _check_choice('match_head', self.match_head, ('first', 'first+product'))
 
   @property
   def head_size(self) -> int:
@@ -92,36 +77,64 @@ class ModelConfig:
     """Rows of the word table in memory, a multiple of `VOCAB_MULTIPLE`."""
     return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
-  @property
-  def activation_dtype(self) -> jnp.dtype:
-    """The dtype of activations on this machine, 'auto' resolved."""
-    name = (fast_dtype(self.resolved_platform) if self.dtype == 'auto'
-            else self.dtype)
-    return jnp.dtype(name)
 
-  @property
-  def resolved_platform(self) -> str:
-    """'cpu', 'gpu' or 'tpu': `platform` with 'auto' resolved."""
-    return (jax.default_backend() if self.platform == 'auto'
-            else self.platform)
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a run chooses and no parameter depends on.
 
-  @property
-  def unroll(self) -> int:
-    """Layers compiled one by one before a loop goes on with the next.
+  Attributes:
+    dropout: share of activations dropped in training.
+    attention_dropout: share of attention weights dropped in training.
+    dtype: of activations, 'float32' or 'bfloat16'.
+    remat: what a layer keeps for its backward pass: 'none' = all that
+      autodiff asks for, 'projections' = its matrix products, 'input' = what
+      enters it; the rest is computed again.
+  """
+  dropout: float = 0.0
+  attention_dropout: float = 0.0
+  dtype: str = 'float32'
+  remat: str = 'none'
 
-    XLA's CPU compiler makes bfloat16 loops slower than unrolled layers (E5's
-    geometry, 128 rows a step, AVX-512 BF16: 3.7 s as a loop, 3.3 by fours, 3.0
-    unrolled), and at base size they take 6.1 GB by sixes where unrolled ones
-    take 4.3: it converts what all layers keep to float32 before the loop.
-    Float32 loops are as fast, and compile in a quarter of the time.
-    """
-    is_slow_loop = (self.resolved_platform == 'cpu'
-                    and self.activation_dtype == jnp.bfloat16)
-    return self.num_layers if is_slow_loop else 1
+  def __post_init__(self):
+    _check_choice('dtype', self.dtype, DTYPES[1:])
+    _check_choice('remat', self.remat, REMATS)
+    object.__setattr__(self, 'remat', REMATS[self.remat])
+
+
+# Keys of a config's model section that are no geometry. Version 1 saved them
+# with it, and had a `platform`.
+OPTION_KEYS = tuple(field.name for field in dataclasses.fields(Options))
+_FORMER_KEYS = (*OPTION_KEYS, 'platform')
+
+
+def geometry(model: Mapping[str, Any]) -> ModelConfig:
+  """Returns the geometry in a config's model section, or a `config.json`."""
+  return ModelConfig(**{key: value for key, value in model.items()
+                        if key not in _FORMER_KEYS})
+
+
+def options(model: Mapping[str, Any], platform: str | None = None) -> Options:
+  """Returns the options in a config's model section.
+
+  Args:
+    model: the section.
+    platform: 'cpu', 'gpu' or 'tpu': decides the dtype 'auto'; None = that of
+      this process.
+  """
+  _check_choice('dtype', model['dtype'], DTYPES)
+  found = {key: model[key] for key in OPTION_KEYS}
+  return Options(**found | {'dtype': number_format(found['dtype'], platform)})
+
+
+def number_format(dtype: str, platform: str | None = None) -> str:
+  """Returns a dtype with 'auto' resolved; `platform` as in `options`."""
+  if dtype != 'auto':
+    return dtype
+  return fast_dtype(platform or jax.default_backend())
 
 
 def fast_dtype(platform: str) -> str:
-  """Returns 'bfloat16' where the machine multiplies it natively."""
+  """Returns 'bfloat16' where 'cpu', 'gpu' or 'tpu' multiplies it natively."""
   if platform != 'cpu':
     return 'bfloat16'
   try:
@@ -129,3 +142,9 @@ def fast_dtype(platform: str) -> str:
   except OSError:
     return 'float32'
   return 'bfloat16' if _BFLOAT16_FLAGS & set(flags.split()) else 'float32'
+
+
+def _check_choice(name, value, allowed):
+  if value not in allowed:
+    raise ValueError(
+        f'model.{name} is {value!r}; allowed: {", ".join(allowed)}')

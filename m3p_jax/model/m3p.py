@@ -1,43 +1,108 @@
 """M3P: one Transformer over regions and text, and its heads.
 
-Letters: B rows, L text length, R regions, T=R+L, P predictions a row, D width,
-F region feature, V padded vocabulary, C region classes, E shared space.
-Source: reference.md, sections 2 and 3.
+Letters: B rows, L text length, R regions, T=R+L, S length attended to, P
+positions read of a row, D width, F region feature, V padded vocabulary, C
+region classes, E shared space.
+Source: reference.md, sections 2 and 3; the shared space is ours.
 """
+
+import functools
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
-from m3p_jax.model import encoded as encoded_lib
-from m3p_jax.model import heads
-from m3p_jax.model import inputs
-from m3p_jax.model import layer_stack
-from m3p_jax.model import pooling
+from m3p_jax import sharding
+from m3p_jax.model import config as model_config
+from m3p_jax.model import regions as regions_lib
 from m3p_jax.model import transformer
+from m3p_jax.model import vocabulary
+
+# Factors by which cosines are multiplied: at first, and at most (CLIP's).
+MAX_LOGIT_SCALE = 100.0
+FIRST_LOGIT_SCALE = 20.0
 
 
-class M3P(inputs.Inputs, heads.Heads):
+class Encoded(NamedTuple):
+  """What the layers made of the rows.
+
+  Attributes:
+    regions_BRD: last hidden states, 0 at padding; None without regions.
+    text_BLD: last hidden states, 0 at padding.
+    read_BPD: those of the positions asked for, in place of all others.
+    product_BE: float32, the picture's unit vector times the caption's; None
+      where the match head does not read it.
+  """
+  regions_BRD: jax.Array | None = None
+  text_BLD: jax.Array | None = None
+  read_BPD: jax.Array | None = None
+  product_BE: jax.Array | None = None
+
+
+class M3P(nn.Module):
   """The model; every method is usable inside `nn.apply` on a bound module.
 
   Where `deterministic` is left None, dropout runs if the caller gave a
   'dropout' key.
   """
+  config: model_config.ModelConfig
+  options: model_config.Options = model_config.Options()
 
   def setup(self):
-    c = self.config
-    self._setup_inputs()
-    layer = transformer.EncoderLayer
-    if c.remat in layer_stack.CHECKPOINT_POLICIES:
-      layer = nn.remat(layer, prevent_cse=False,
-                       policy=layer_stack.CHECKPOINT_POLICIES[c.remat])
-    self.encoder = nn.scan(
-        layer, variable_axes={'params': 0, transformer.ATTENTION: 0},
-        split_rngs={'params': True}, in_axes=(nn.broadcast, 0, nn.broadcast),
-        length=c.num_layers, unroll=c.unroll,
-        metadata_params={nn.PARTITION_NAME: 'layers'})(c)
+    c, o = self.config, self.options
+    self.tokens = transformer.Table(c.padded_vocab_size, c.width, 'vocab')
+    self.positions = transformer.Table(c.max_positions, c.width, 'positions')
+    if c.num_languages > 1:
+      self.languages = transformer.Table(
+          c.num_languages, c.width, 'languages')
+    self.embedding_norm = transformer.layer_norm(
+        c.layer_norm_epsilon, o.dtype)
+    self.region_embedding = regions_lib.RegionEmbedding(c, o)
+    if c.refiner_layers:
+      self.refiner = regions_lib.RegionRefiner(c, o)
+    self.drop = nn.Dropout(o.dropout)
+    self.encoder = transformer.stacked_encoder(
+        c, o, is_initializing=self.is_initializing())
     self._setup_heads()
+
+  def _setup_heads(self):
+    c = self.config
+
+    def linear(out, axis, kernel_init=None, equation='BD,DX->BX'):
+      return transformer.Linear(
+          equation, (c.width, out), ('embed', axis), kernel_init)
+
+    self.pooler, self.match = linear(c.width, 'mlp'), linear(1, 'one')
+    if c.caption_match:
+      self.caption_pooler = linear(c.width, 'mlp')
+      self.caption_match = linear(1, 'one')
+    if c.match_head == 'first+product':
+      self.match_product = self._vector('match_product', c.embedding_dim,
+                                        'shared', nn.initializers.ones)
+    self.token_bias = self._vector('token_bias', c.padded_vocab_size, 'vocab',
+                                   nn.initializers.zeros)
+    self.region_regression = linear(
+        c.region_feature_dim, 'region_feature', equation='BPD,DF->BPF')
+    self.region_class = regions_lib.RegionClassHead(c)
+    # Text vectors begin as the mean of the last hidden states, which E5 has
+    # already aligned across languages. A picture begins as its embedded
+    # regions alone; what the layers make of them is learned on top.
+    identity = lambda key, shape, dtype: jnp.eye(
+        shape[0], shape[1], dtype=dtype)
+    self.text_projection = linear(c.embedding_dim, 'shared', identity)
+    self.region_projection = linear(c.embedding_dim, 'shared', identity)
+    self.image_projection = linear(
+        c.embedding_dim, 'shared', nn.initializers.zeros)
+    self.log_scale = self.param(
+        'log_scale', nn.with_logical_partitioning(
+            nn.initializers.constant(jnp.log(FIRST_LOGIT_SCALE)), ()),
+        (), jnp.float32)
+
+  def _vector(self, name, size, axis, init):
+    return self.param(name, nn.with_logical_partitioning(init, (axis,)),
+                      (size,), jnp.float32)
 
   def __call__(self, batch: batch_lib.Batch) -> jax.Array:
     """Touches every parameter, so that the tree does not depend on tasks."""
@@ -54,80 +119,58 @@ class M3P(inputs.Inputs, heads.Heads):
     if self.config.caption_match:
       outputs.append(self.caption_match_logits(encoded.text_BLD))
     if self.config.decoder:
-      memory = transformer.Memory(encoded.regions_BRD, batch.regions.mask_BR)
+      memory = encoded.regions_BRD, batch.regions.mask_BR
       outputs.append(self.decode(
           batch.token_ids_BL, batch.text_mask_BL, memory, deterministic=True))
     return jnp.stack([x.astype(jnp.float32).sum() for x in outputs]).sum()
 
-  def encode(self, batch: batch_lib.Batch, *,
-             deterministic: bool | None = None) -> encoded_lib.Encoded:
+  # What the layers read, and what they make of it.
+
+  def encode(self, batch: batch_lib.Batch, *, read: jax.Array | None = None,
+             text_position: int | None = None,
+             deterministic: bool | None = None) -> Encoded:
     """Returns hidden states: joint, or text-only where there are no regions.
 
     Args:
       batch: rows; `regions` None encodes the text alone.
+      read: int [B, P], positions in the row, regions first: the last layer
+        computes these alone. None = all.
+      text_position: of the first token where there are regions; None = after
+        them. A picture whose padding is cut off needs to say where it ended.
       deterministic: no dropout; None = dropout if there is a key for it.
     """
     deterministic = self._resolve(deterministic)
+    position_T = jnp.arange(batch.token_ids_BL.shape[1])
     if batch.regions is None:
-      return encoded_lib.Encoded(None, self._encode_text(
-          batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
-          deterministic))
-    hidden_BTD, mask_BT = self._join(batch, deterministic)
-    hidden_BTD = self._run_layers(hidden_BTD, mask_BT, deterministic)
-    regions_BRD, text_BLD = jnp.split(
-        hidden_BTD, [batch.regions.mask_BR.shape[1]], axis=1)
-    if self.config.match_head == 'first':
-      return encoded_lib.Encoded(regions_BRD, text_BLD)
-    return encoded_lib.Encoded(regions_BRD, text_BLD, self.match_inputs(
-        regions_BRD, text_BLD, batch.regions.mask_BR, batch.text_mask_BL,
-        self.pooled_regions(batch.regions)))
-
-  def read_text(self, batch: batch_lib.Batch, position_BP: jax.Array, *,
-                deterministic: bool | None = None) -> jax.Array:
-    """Returns `encode`'s states of some tokens, [B, P, D].
-
-    The last layer computes these alone.
-
-    Args:
-      batch: as `encode`'s.
-      position_BP: int, the tokens' places in the text.
-      deterministic: as `encode`'s.
-    """
-    deterministic = self._resolve(deterministic)
-    if batch.regions is None:
-      hidden_BTD, mask_BT = self._place_words(
-          batch.token_ids_BL, batch.text_mask_BL, batch.language_B,
-          deterministic)
+      hidden_BTD, mask_BT = self._embed_text(
+          batch.token_ids_BL, batch.language_B), batch.text_mask_BL
     else:
-      hidden_BTD, mask_BT = self._join(batch, deterministic)
-      position_BP = position_BP + batch.regions.mask_BR.shape[1]
-    return self._read(hidden_BTD, mask_BT, position_BP, deterministic)
-
-  def read_regions(self, batch: batch_lib.Batch, position_BP: jax.Array, *,
-                   deterministic: bool | None = None) -> jax.Array:
-    """Returns `encode`'s states of some regions, [B, P, D].
-
-    The last layer computes these alone.
-
-    Args:
-      batch: rows with regions.
-      position_BP: int, the regions' places in the picture.
-      deterministic: as `encode`'s.
-    """
-    deterministic = self._resolve(deterministic)
-    hidden_BTD, mask_BT = self._join(batch, deterministic)
-    return self._read(hidden_BTD, mask_BT, position_BP, deterministic)
-
-  def match_rows(self, batch: batch_lib.Batch) -> jax.Array:
-    """Returns `match_logits` [B] of rows with regions."""
-    if self.config.match_head != 'first':
-      return self.match_logits(self.encode(batch))
-    first_B1 = jnp.zeros((len(batch.token_ids_BL), 1), jnp.int32)
-    return self.match_logits(encoded_lib.Encoded(
-        self.read_regions(batch, first_B1), None))
+      if text_position is None:
+        text_position = batch.num_regions
+      position_T = jnp.concatenate(
+          [jnp.arange(batch.num_regions), text_position + position_T])
+      hidden_BTD = jnp.concatenate(
+          [self._embed_regions(batch.regions, deterministic),
+           self._embed_words(batch.token_ids_BL)], axis=1)
+      mask_BT = jnp.concatenate(
+          [batch.regions.mask_BR, batch.text_mask_BL], axis=1)
+    hidden_BTD = self._run_layers(
+        self._place(hidden_BTD, mask_BT, position_T, deterministic), mask_BT,
+        read=read, deterministic=deterministic)
+    if read is not None:
+      return Encoded(read_BPD=hidden_BTD)
+    if batch.regions is None:
+      return Encoded(text_BLD=hidden_BTD)
+    regions_BRD, text_BLD = jnp.split(hidden_BTD, [batch.num_regions], axis=1)
+    if self.config.match_head == 'first':
+      return Encoded(regions_BRD, text_BLD)
+    return Encoded(regions_BRD, text_BLD, product_BE=(
+        self._image_vector(regions_BRD, batch.regions)
+        * self._text_vector(text_BLD, batch.text_mask_BL)))
 
   def decode(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
-             memory: transformer.Memory, language_B: jax.Array | None = None, *,
+             memory: tuple[jax.Array, jax.Array],
+             language_B: jax.Array | None = None, *,
              deterministic: bool | None = None) -> jax.Array:
     """Returns hidden states [B, L, D] of text that is written left to right.
 
@@ -137,65 +180,195 @@ class M3P(inputs.Inputs, heads.Heads):
     Args:
       token_ids_BL: the text so far, `<s>` first.
       text_mask_BL: False at padding.
-      memory: an encoded picture, or picture and source text.
+      memory: states [B, S, D] of an encoded picture, or of picture and source
+        text, and their mask [B, S].
       language_B: index of each row's language.
       deterministic: no dropout; None = dropout if there is a key for it.
     """
-    return self._encode_text(token_ids_BL, text_mask_BL, language_B,
-                             self._resolve(deterministic), memory)
+    deterministic = self._resolve(deterministic)
+    hidden_BLD = self._place(
+        self._embed_text(token_ids_BL, language_B), text_mask_BL,
+        jnp.arange(token_ids_BL.shape[1]), deterministic)
+    return self._run_layers(hidden_BLD, text_mask_BL, memory,
+                            deterministic=deterministic)
 
   def encode_images(self, regions: batch_lib.Regions,
                     language_B: jax.Array | None = None, *,
                     deterministic: bool | None = None) -> jax.Array:
     """Returns image-only hidden states [B, R, D]: no positions, no first LN."""
     deterministic = self._resolve(deterministic)
-    hidden_BRD = self._region_hidden(regions, deterministic)
-    hidden_BRD = self._add_language(hidden_BRD, language_B)
-    hidden_BRD = self._drop(hidden_BRD, deterministic)
-    hidden_BRD = hidden_BRD * regions.mask_BR[..., None].astype(
-        hidden_BRD.dtype)
-    return self._run_layers(hidden_BRD, regions.mask_BR, deterministic)
+    hidden_BRD = self._add_language(
+        self._embed_regions(regions, deterministic), language_B)
+    hidden_BRD = self.drop(hidden_BRD, deterministic=deterministic)
+    hidden_BRD *= regions.mask_BR[..., None].astype(hidden_BRD.dtype)
+    return self._run_layers(
+        hidden_BRD, regions.mask_BR, deterministic=deterministic)
+
+  def _resolve(self, deterministic: bool | None) -> bool:
+    if deterministic is None:
+      return not self.has_rng('dropout')
+    return deterministic
+
+  def _embed_words(self, token_ids_BL):
+    return self.tokens(token_ids_BL).astype(self.options.dtype)
+
+  def _embed_text(self, token_ids_BL, language_B):
+    return self._add_language(self._embed_words(token_ids_BL), language_B)
+
+  def _embed_regions(self, regions, deterministic):
+    hidden_BRD = self.drop(
+        self.region_embedding(regions), deterministic=deterministic)
+    if self.config.refiner_layers:
+      hidden_BRD = self.refiner(
+          hidden_BRD, regions.mask_BR, deterministic=deterministic)
+    return hidden_BRD
+
+  def _add_language(self, hidden_BTD, language_B):
+    if self.config.num_languages == 1 or language_B is None:
+      return hidden_BTD
+    return hidden_BTD + self.languages(language_B)[:, None].astype(
+        hidden_BTD.dtype)
+
+  def _place(self, hidden_BTD, mask_BT, position_T, deterministic):
+    """Returns what enters the first layer, position by position."""
+    hidden_BTD = self.embedding_norm(
+        hidden_BTD + self.positions(position_T)[None].astype(hidden_BTD.dtype))
+    hidden_BTD = self.drop(hidden_BTD, deterministic=deterministic)
+    return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
+
+  def _run_layers(self, hidden_BTD, mask_BT, memory=None, *, read=None,
+                  deterministic):
+    hidden_BTD = sharding.constrain(
+        hidden_BTD, 'batch', 'length', 'activation_embed')
+    return self.encoder(hidden_BTD, mask_BT, memory, read,
+                        deterministic=deterministic)
+
+  # Heads.
+
+  def token_logits(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns float32 logits [B, P, V]; the table's padding rows are -inf."""
+    return vocabulary.logits(
+        hidden_BPD, self.tokens.embedding, self.token_bias,
+        vocab_size=self.config.vocab_size)
+
+  def token_nats(self, hidden_BPD: jax.Array, target_BP: jax.Array,
+                 ) -> tuple[jax.Array, jax.Array]:
+    """Returns the targets' nats [B, P], float32, and likeliest tokens."""
+    return vocabulary.nats(
+        hidden_BPD, self.tokens.embedding, self.token_bias, target_BP,
+        vocab_size=self.config.vocab_size)
+
+  def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns float32 logits [B, P, C] of the regions' classes."""
+    return self.region_class(hidden_BPD).astype(jnp.float32)
+
+  def region_features(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns the predicted un-normalised features [B, P, F], float32."""
+    return self.region_regression(hidden_BPD).astype(jnp.float32)
+
+  def match_rows(self, batch: batch_lib.Batch, *,
+                 text_position: int | None = None) -> jax.Array:
+    """Returns `match_logits` [B] of rows with regions; args as `encode`'s."""
+    read_B1 = None  # The product of the two vectors reads every position.
+    if self.config.match_head == 'first':
+      read_B1 = jnp.zeros((len(batch.token_ids_BL), 1), jnp.int32)
+    return self.match_logits(self.encode(
+        batch, read=read_B1, text_position=text_position))
+
+  def match_logits(self, encoded: Encoded) -> jax.Array:
+    """Returns [B] float32: does the caption belong to the picture.
+
+    Read from position 0, the first region; `config.match_head` may add the
+    product of the two vectors (ViLBERT's match head reads that alone).
+
+    Args:
+      encoded: all positions, or position 0 read first.
+    """
+    hidden_BPD = (encoded.read_BPD if encoded.regions_BRD is None
+                  else encoded.regions_BRD)
+    pooled_BD = jnp.tanh(self.pooler(hidden_BPD[:, 0]))
+    logits_B = self.match(pooled_BD)[:, 0].astype(jnp.float32)
+    if encoded.product_BE is None:
+      return logits_B
+    return logits_B + FIRST_LOGIT_SCALE * jnp.einsum(
+        'BE,E->B', encoded.product_BE, self.match_product)
+
+  def caption_match_logits(self, text_BLD: jax.Array) -> jax.Array:
+    """Returns [B] float32: do two captions in one text mean the same.
+
+    The release's head for pairs of captions in two languages; read from
+    position 0. Needs `config.caption_match`.
+    """
+    pooled_BD = jnp.tanh(self.caption_pooler(text_BLD[:, 0]))
+    return self.caption_match(pooled_BD)[:, 0].astype(jnp.float32)
+
+  # The dual encoder.
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the pictures alone."""
     return self._image_vector(
-        self.encode_images(regions, deterministic=deterministic),
-        regions.mask_BR, self.pooled_regions(regions))
+        self.encode_images(regions, deterministic=deterministic), regions)
 
   def embed_regions(self, regions: batch_lib.Regions) -> jax.Array:
     """Returns unit vectors [B, E] of embedded regions, without any layer."""
-    return pooling.normalise(self.pooled_regions(regions))
+    return regions_lib.normalise(self._pooled_regions(regions))
 
   def embed_texts(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
                   language_B: jax.Array | None = None, *,
                   deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the captions alone."""
-    return self._text_vector(self._encode_text(
-        token_ids_BL, text_mask_BL, language_B, self._resolve(deterministic)),
-        text_mask_BL)
+    text_BLD = self.encode(
+        batch_lib.Batch(token_ids_BL, text_mask_BL, language_B),
+        deterministic=deterministic).text_BLD
+    return self._text_vector(text_BLD, text_mask_BL)
 
-  def _encode_text(self, token_ids_BL, text_mask_BL, language_B,
-                   deterministic, memory=None):
-    hidden_BLD, mask_BL = self._place_words(
-        token_ids_BL, text_mask_BL, language_B, deterministic)
-    return self._run_layers(hidden_BLD, mask_BL, deterministic, memory)
+  def logit_scale(self) -> jax.Array:
+    """Returns the learned factor on cosines, a positive float32 scalar."""
+    return jnp.minimum(jnp.exp(self.log_scale), MAX_LOGIT_SCALE)
 
-  def _layer_seeds(self, deterministic):
-    return self._seeds(
-        deterministic, self.config.num_layers, transformer.NUM_SEEDS)
+  def _pooled_regions(self, regions):
+    return self.region_projection(
+        mean_pool(self.region_embedding(regions), regions.mask_BR))
 
-  def _run_layers(self, hidden_BTD, mask_BT, deterministic, memory=None):
-    return self.encoder(hidden_BTD, mask_BT, self._layer_seeds(deterministic),
-                        memory)[0]
+  def _image_vector(self, hidden_BRD, regions):
+    return regions_lib.normalise(
+        self.image_projection(mean_pool(hidden_BRD, regions.mask_BR))
+        + self._pooled_regions(regions))
 
-  def _read(self, hidden_BTD, mask_BT, position_BP, deterministic):
-    """Returns some positions after the last layer, [B, P, D]."""
-    seeds = self._layer_seeds(deterministic)
-    body_seeds, last_seeds = (None, None) if seeds is None else (
-        seeds[:-1], seeds[-1])
-    body, last = layer_stack.split_last(self.variables['params']['encoder'])
-    hidden_BTD = layer_stack.run(
-        self.config, body, hidden_BTD, mask_BT, body_seeds)
-    return layer_stack.read_last(
-        self.config, last, hidden_BTD, mask_BT, position_BP, last_seeds)
+  def _text_vector(self, hidden_BLD, text_mask_BL):
+    return regions_lib.normalise(
+        self.text_projection(mean_pool(hidden_BLD, text_mask_BL)))
+
+
+def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """Returns the float32 mean [B, D] over the positions where the mask is."""
+  weight_BT1 = mask_BT[..., None].astype(jnp.float32)
+  total_BD = (hidden_BTD.astype(jnp.float32) * weight_BT1).sum(1)
+  return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
+
+
+def init_params(config: model_config.ModelConfig, key: jax.Array) -> Any:
+  """Returns fresh parameters, boxed with their logical axis names.
+
+  Args:
+    config: geometry.
+    key: random key; equal keys give equal values on every mesh.
+  """
+  regions = batch_lib.Regions(
+      image_id_B=jnp.zeros((1,), jnp.int32),
+      features_BRF=jnp.zeros((1, 1, config.region_feature_dim)),
+      boxes_BRG=jnp.zeros((1, 1, 5)),
+      class_ids_BR=jnp.zeros((1, 1), jnp.int32),
+      mask_BR=jnp.ones((1, 1), bool))
+  batch = batch_lib.Batch(
+      token_ids_BL=jnp.zeros((1, 1), jnp.int32),
+      text_mask_BL=jnp.ones((1, 1), bool),
+      language_B=jnp.zeros((1,), jnp.int32), regions=regions)
+  return M3P(config).init(key, batch)['params']
+
+
+@functools.lru_cache(maxsize=4)
+def abstract_params(config: model_config.ModelConfig) -> Any:
+  """Returns the shapes of `init_params`, boxed, which are traced once."""
+  return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))

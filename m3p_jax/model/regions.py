@@ -1,4 +1,4 @@
-"""Regions into the Transformer and out of it: embedding and class head.
+"""Regions into the Transformer and out of it: embedding, refiner, class head.
 
 Letters: B rows, R regions, P predictions a row, D width, F region feature,
 G=5 box, C region classes.
@@ -7,11 +7,19 @@ Source: reference.md, sections 2 and 3.
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import config as model_config
-from m3p_jax.model import layers
-from m3p_jax.model import pooling
+from m3p_jax.model import transformer
+
+
+def normalise(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+  """Returns x / max(‖x‖, epsilon) over the last axis, float32; zeros stay."""
+  wide = x.astype(jnp.float32)
+  # The gradient of a norm at zero is NaN, that of this is 0.
+  square = jnp.square(wide).sum(-1, keepdims=True)
+  return wide * jax.lax.rsqrt(jnp.maximum(square, epsilon ** 2))
 
 
 class RegionEmbedding(nn.Module):
@@ -20,24 +28,54 @@ class RegionEmbedding(nn.Module):
   Not at all where `config.normalise_regions` is False.
   """
   config: model_config.ModelConfig
+  options: model_config.Options
 
   @nn.compact
   def __call__(self, regions: batch_lib.Regions) -> jax.Array:
-    c = self.config
-    dtype = c.activation_dtype
+    c, dtype = self.config, self.options.dtype
     features_BRF, boxes_BRG = regions.features_BRF, regions.boxes_BRG
     if c.normalise_regions:
-      features_BRF, boxes_BRG = map(pooling.normalise,
-                                    (features_BRF, boxes_BRG))
-    features_BRD = layers.Einsum(
+      features_BRF, boxes_BRG = map(normalise, (features_BRF, boxes_BRG))
+    features_BRD = transformer.Linear(
         'BRF,FD->BRD', (c.region_feature_dim, c.width),
-        ('region_feature', 'embed'), fan_in=c.region_feature_dim,
-        name='feature')(features_BRF.astype(dtype))
-    boxes_BRD = layers.Einsum(
-        'BRG,GD->BRD', (5, c.width), ('box', 'embed'), fan_in=5,
-        name='box')(boxes_BRG.astype(dtype))
-    return layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
+        ('region_feature', 'embed'), name='feature')(
+            features_BRF.astype(dtype))
+    boxes_BRD = transformer.Linear(
+        'BRG,GD->BRD', (5, c.width), ('box', 'embed'), name='box')(
+            boxes_BRG.astype(dtype))
+    return transformer.layer_norm(c.layer_norm_epsilon, dtype, name='norm')(
         features_BRD + boxes_BRD)
+
+
+class RegionRefiner(nn.Module):
+  """Pre-norm layers of gated attention and an MLP, then a LayerNorm.
+
+  Source: Huang et al. 2019, "Attention on Attention for Image Captioning".
+  Off in the published recipe.
+  """
+  config: model_config.ModelConfig
+  options: model_config.Options
+
+  @nn.compact
+  def __call__(self, hidden_BRD: jax.Array, mask_BR: jax.Array, *,
+               deterministic: bool) -> jax.Array:
+    """Returns refined regions [B, R, D]."""
+    c = self.config
+    drop = nn.Dropout(self.options.dropout, deterministic=deterministic)
+
+    def norm(name, hidden_BRD):
+      return transformer.layer_norm(
+          c.layer_norm_epsilon, hidden_BRD.dtype, name=name)(hidden_BRD)
+
+    for i in range(c.refiner_layers):
+      normed_BRD = norm(f'attention_norm_{i}', hidden_BRD)
+      hidden_BRD = hidden_BRD + drop(transformer.Attention(
+          c, self.options, is_gated=True, name=f'attention_{i}')(
+              normed_BRD, normed_BRD, mask_BR[:, None],
+              deterministic=deterministic))
+      hidden_BRD = hidden_BRD + drop(transformer.Mlp(c, name=f'mlp_{i}')(
+          norm(f'mlp_norm_{i}', hidden_BRD)))
+    return norm('norm', hidden_BRD)
 
 
 class RegionClassHead(nn.Module):
@@ -47,11 +85,12 @@ class RegionClassHead(nn.Module):
   @nn.compact
   def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
     c = self.config
-    hidden_BPD = layers.Einsum(
-        'BPD,DX->BPX', (c.width, c.width), ('embed', 'mlp'), fan_in=c.width,
-        name='dense')(hidden_BPD)
-    hidden_BPD = layers.LayerNorm(c.layer_norm_epsilon, name='norm')(
-        jax.nn.gelu(hidden_BPD, approximate=False))
-    return layers.Einsum(
+    hidden_BPD = transformer.Linear(
+        'BPD,DX->BPX', (c.width, c.width), ('embed', 'mlp'), name='dense')(
+            hidden_BPD)
+    hidden_BPD = transformer.layer_norm(
+        c.layer_norm_epsilon, hidden_BPD.dtype, name='norm')(
+            jax.nn.gelu(hidden_BPD, approximate=False))
+    return transformer.Linear(
         'BPD,DC->BPC', (c.width, c.num_region_classes),
-        ('embed', 'region_classes'), fan_in=c.width, name='out')(hidden_BPD)
+        ('embed', 'region_classes'), name='out')(hidden_BPD)

@@ -1,126 +1,151 @@
-"""Attention, feed-forward part, and the layer made of them.
+"""The Transformer: post-LayerNorm layers, the last read where asked.
 
-Letters: B rows, T length (regions and text), S length of what is attended to,
-D width, H heads, K head size, M MLP width.
+Letters: B rows, T length (regions and text), S length attended to, P positions
+read of a row, D width, H heads, K head size, M MLP width.
+Source: reference.md, sections 2 and 3.
 """
 
-import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+import math
+from typing import Any
 
 from flax import linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
-from m3p_jax.model import dropout
-from m3p_jax.model import layers
-from m3p_jax.model import lean
-
-# Logical axes of hidden states [B, T, D].
-HIDDEN_AXES = ('batch', 'length', 'activation_embed')
-
-# Seeds of one layer's dropout: attention weights, attention, feed-forward
-# part; attention to a memory, its weights first.
-NUM_SEEDS = 5
 
 # Collection of the attention weights; no parameters, so `init` leaves it out.
 ATTENTION = 'intermediates'
 
+# What a layer keeps for its backward pass; what is not named here is computed
+# again from it.
+_POLICIES = {
+    'projections': jax.checkpoint_policies.save_only_these_names('projection'),
+    'input': jax.checkpoint_policies.nothing_saveable}
 
-class Memory(NamedTuple):
-  """Encoded rows that a decoder reads.
+
+def linear_init(fan_in: int) -> nn.initializers.Initializer:
+  """Returns U(±1/√fan_in), the release's initial values of linear layers."""
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+      key, shape, dtype, -fan_in ** -0.5, fan_in ** -0.5)
+
+
+class Linear(nn.Module):
+  """einsum(equation, x, kernel) + bias, in x's dtype, summed in float32.
 
   Attributes:
-    hidden_BSD: last hidden states.
-    mask_BS: False at padding.
+    equation: 'x,kernel->y'; the bias has the kernel's axes that y has.
+    shape: of the kernel.
+    axes: logical names of the kernel's axes.
+    kernel_init: None = `linear_init`, of the bias too, which else is 0.
   """
-  hidden_BSD: jax.Array
-  mask_BS: jax.Array
+  equation: str
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+  kernel_init: Callable[..., jax.Array] | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    letters, out = self.equation.split(',')[1].split('->')
+    kept = [i for i, letter in enumerate(letters) if letter in out]
+    bias_shape = tuple(self.shape[i] for i in kept)
+    fresh = linear_init(math.prod(self.shape) // math.prod(bias_shape))
+    kernel = self.param('kernel', nn.with_logical_partitioning(
+        self.kernel_init or fresh, self.axes), self.shape, jnp.float32)
+    bias = self.param('bias', nn.with_logical_partitioning(
+        nn.initializers.zeros if self.kernel_init else fresh,
+        tuple(self.axes[i] for i in kept)), bias_shape, jnp.float32)
+    y = jnp.einsum(self.equation, x, kernel.astype(x.dtype),
+                   preferred_element_type=jnp.float32)
+    return checkpoint_name((y + bias).astype(x.dtype), 'projection')
 
 
-def projection(c: model_config.ModelConfig, name: str,
-               **module: Any) -> layers.Einsum:
-  """Returns the map 'query', 'key' or 'value' of an attention, all heads.
+class Table(nn.Module):
+  """A table of learned vectors; initial values N(0, width^-0.5)."""
+  rows: int
+  width: int
+  axis: str
 
-  Args:
-    c: the model's geometry.
-    name: which.
-    **module: keywords of every `nn.Module`.
-  """
-  return layers.Einsum(
-      'BTD,DHK->BTHK', (c.width, c.num_heads, c.head_size),
-      ('embed', 'heads', 'head_size'), fan_in=c.width, bias_axes=2, name=name,
-      **module)
+  def setup(self):
+    self.embedding = self.param(
+        'embedding', nn.with_logical_partitioning(
+            nn.initializers.normal(self.width ** -0.5), (self.axis, 'embed')),
+        (self.rows, self.width), jnp.float32)
 
-
-def merge_heads(c: model_config.ModelConfig, **module: Any) -> layers.Einsum:
-  """Returns the output map of an attention; arguments as `projection`'s."""
-  return layers.Einsum(
-      'BTHK,HKD->BTD', (c.num_heads, c.head_size, c.width),
-      ('heads', 'head_size', 'embed'), fan_in=c.width, name='out', **module)
+  def __call__(self, index: jax.Array) -> jax.Array:
+    return jnp.take(self.embedding, index, axis=0, mode='clip')
 
 
-def attend(module: nn.Module, hidden_BTD: jax.Array, memory: Memory, *,
-           dropout_seed: jax.Array | None, causal: bool = False) -> jax.Array:
-  """Returns the heads' weighted values, [B, T, H, K].
-
-  Args:
-    module: a compact one with a `config`, whose layers these become; it sows
-      the weights, float32 [B, H, T, S], into the collection `ATTENTION`.
-    hidden_BTD: where the queries come from.
-    memory: where keys and values come from; itself for self-attention.
-    dropout_seed: [2], of the attention weights' dropout; None = no dropout.
-    causal: position t attends to positions up to t.
-  """
-  c = module.config
-
-  def project(name, source_BTD):
-    return sharding.constrain(
-        projection(c, name)(source_BTD),
-        'batch', 'length', 'heads', 'head_size')
-
-  # Queries are scaled before the product, as the release does.
-  query_BTHK = project('query', hidden_BTD) * c.head_size ** -0.5
-  key_BSHK = project('key', memory.hidden_BSD)
-  value_BSHK = project('value', memory.hidden_BSD)
-  mask_BHTS = memory.mask_BS[:, None, None, :]
-  if causal:
-    mask_BHTS = mask_BHTS & jnp.tril(jnp.ones(
-        (hidden_BTD.shape[1], mask_BHTS.shape[-1]), bool))[None, None]
-  # Autodiff's memory is the most that a step on a CPU holds beside its state.
-  is_lean = c.remat == 'lean' or c.resolved_platform == 'cpu'
-  if is_lean and not module.is_mutable_collection(ATTENTION):
-    return lean.attention(query_BTHK, key_BSHK, value_BSHK, mask_BHTS,
-                          dropout_seed, c.attention_dropout)
-  logits_BHTS = jnp.einsum(
-      'BTHK,BSHK->BHTS', query_BTHK, key_BSHK,
-      preferred_element_type=jnp.float32)
-  # Finite, so that a row of padding alone gives numbers, not NaN.
-  logits_BHTS = jnp.where(
-      mask_BHTS, logits_BHTS, jnp.finfo(jnp.float32).min)
-  weights_BHTS = jax.nn.softmax(logits_BHTS)
-  # Kept only where the caller makes this collection mutable.
-  module.sow(ATTENTION, 'weights', weights_BHTS)
-  weights_BHTS = dropout.drop(
-      weights_BHTS.astype(hidden_BTD.dtype), dropout_seed, c.attention_dropout)
-  return jnp.einsum(
-      'BHTS,BSHK->BTHK', weights_BHTS, value_BSHK,
-      preferred_element_type=jnp.float32).astype(hidden_BTD.dtype)
+def layer_norm(epsilon: float, dtype: Any, **module: Any) -> nn.LayerNorm:
+  """Returns LayerNorm over the last axis, computed in float32."""
+  split = lambda init: nn.with_logical_partitioning(
+      init, ('activation_embed',))
+  # E[x²] − E[x]² would be all rounding where epsilon is 1e-12.
+  return nn.LayerNorm(
+      epsilon, dtype=dtype, use_fast_variance=False,
+      scale_init=split(nn.initializers.ones),
+      bias_init=split(nn.initializers.zeros), **module)
 
 
 class Attention(nn.Module):
-  """Multi-head attention with an output map."""
+  """Multi-head attention.
+
+  Its weights, float32 [B, H, P, S], are sown into the collection `ATTENTION`.
+
+  Attributes:
+    is_gated: the result is gated by its own query instead of mapped
+      ("attention on attention", of the region refiner).
+  """
   config: model_config.ModelConfig
+  options: model_config.Options
+  is_gated: bool = False
 
   @nn.compact
-  def __call__(self, hidden_BTD: jax.Array, memory: Memory, *,
-               dropout_seed: jax.Array | None,
-               causal: bool = False) -> jax.Array:
+  def __call__(self, x_BPD: jax.Array, memory_BSD: jax.Array,
+               mask_BPS: jax.Array, *, deterministic: bool) -> jax.Array:
+    """Returns [B, P, D]; a gate's [B, P, D] as well.
+
+    Args:
+      x_BPD: where the queries come from.
+      memory_BSD: where keys and values come from.
+      mask_BPS: what may be attended to; P may be 1, for all.
+      deterministic: no dropout.
+    """
     c = self.config
-    mixed_BTHK = attend(self, hidden_BTD, memory, dropout_seed=dropout_seed,
-                        causal=causal)
-    return merge_heads(c)(mixed_BTHK)
+
+    def project(name, x_BTD):
+      return sharding.constrain(Linear(
+          'BTD,DHK->BTHK', (c.width, c.num_heads, c.head_size),
+          ('embed', 'heads', 'head_size'), name=name)(x_BTD),
+          'batch', 'length', 'heads', 'head_size')
+
+    # Queries are scaled before the product, as the release does.
+    query_BPHK = project('query', x_BPD) * c.head_size ** -0.5
+    key_BSHK, value_BSHK = (
+        project(name, memory_BSD) for name in ('key', 'value'))
+    logits_BHPS = jnp.einsum('BPHK,BSHK->BHPS', query_BPHK, key_BSHK,
+                             preferred_element_type=jnp.float32)
+    # Finite, so that a row of padding alone gives numbers, not NaN.
+    weights_BHPS = jax.nn.softmax(jnp.where(
+        mask_BPS[:, None], logits_BHPS, jnp.finfo(jnp.float32).min))
+    self.sow(ATTENTION, 'weights', weights_BHPS)
+    weights_BHPS = nn.Dropout(self.options.attention_dropout)(
+        weights_BHPS.astype(x_BPD.dtype), deterministic=deterministic)
+    mixed_BPHK = checkpoint_name(jnp.einsum(
+        'BHPS,BSHK->BPHK', weights_BHPS, value_BSHK,
+        preferred_element_type=jnp.float32).astype(x_BPD.dtype), 'projection')
+    if not self.is_gated:
+      return Linear('BPHK,HKD->BPD', (c.num_heads, c.head_size, c.width),
+                    ('heads', 'head_size', 'embed'), name='out')(mixed_BPHK)
+    both_BPX = nn.Dropout(self.options.dropout)(
+        jnp.concatenate([mixed_BPHK.reshape(x_BPD.shape), x_BPD], axis=-1),
+        deterministic=deterministic)
+    return jax.nn.glu(Linear(
+        'BPX,XY->BPY', (2 * c.width, 2 * c.width), ('embed', 'mlp'),
+        name='gate')(both_BPX))
 
 
 class Mlp(nn.Module):
@@ -128,54 +153,120 @@ class Mlp(nn.Module):
   config: model_config.ModelConfig
 
   @nn.compact
-  def __call__(self, hidden_BTD: jax.Array) -> jax.Array:
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
     c = self.config
-    inner_BTM = layers.Einsum(
-        'BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
-        fan_in=c.width, name='inner')(hidden_BTD)
-    inner_BTM = sharding.constrain(inner_BTM, 'batch', 'length', 'mlp')
-    return layers.Einsum(
+    inner_BTM = sharding.constrain(
+        Linear('BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
+               name='inner')(x_BTD), 'batch', 'length', 'mlp')
+    return Linear(
         'BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
-        fan_in=c.mlp_width, contract=lean.gelu_map, name='outer')(inner_BTM)
+        name='outer')(jax.nn.gelu(inner_BTM, approximate=False))
 
 
-class EncoderLayer(nn.Module):
-  """One post-LayerNorm Transformer layer.
+class Layer(nn.Module):
+  """One post-LayerNorm layer, of all positions or of those that are read.
 
   With a memory it is a decoder's layer: causal, and attending to the memory
   before its feed-forward part.
-  Source: reference.md, section 3 ("Joint", "Decoder use").
   """
   config: model_config.ModelConfig
+  options: model_config.Options
+  deterministic: bool
 
   @nn.compact
-  def __call__(self, hidden_BTD: jax.Array, mask_BT: jax.Array,
-               seeds_S2: jax.Array | None, memory: Memory | None = None,
-               ) -> tuple[jax.Array, None]:
-    """Returns (hidden states, None), as `nn.scan` wants them.
+  def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array,
+               memory: tuple[jax.Array, jax.Array] | None = None,
+               read_BP: jax.Array | None = None) -> tuple[jax.Array, None]:
+    """Returns (states, None), as `nn.scan` wants them; args as `Encoder`'s."""
+    c = self.config
+    norm = lambda name: layer_norm(
+        c.layer_norm_epsilon, x_BTD.dtype, name=name)
+    drop = nn.Dropout(self.options.dropout, deterministic=self.deterministic)
+
+    def attend(name, x_BPD, memory_BSD, mask_BPS):
+      return norm(f'{name}_norm')(x_BPD + drop(
+          Attention(c, self.options, name=name)(
+              x_BPD, memory_BSD, mask_BPS, deterministic=self.deterministic)))
+
+    own_BTD, own_BPS = x_BTD, mask_BT[:, None]
+    if memory is not None:
+      own_BPS = own_BPS & jnp.tril(jnp.ones(2 * x_BTD.shape[1:2], bool))[None]
+    if read_BP is not None:
+      x_BTD = jnp.take_along_axis(x_BTD, read_BP[..., None], axis=1)
+      mask_BT = jnp.take_along_axis(mask_BT, read_BP, axis=1)
+    x_BTD = attend('attention', x_BTD, own_BTD, own_BPS)
+    if memory is not None:
+      memory_BSD, memory_mask_BS = memory
+      x_BTD = attend('cross_attention', x_BTD, memory_BSD,
+                     memory_mask_BS[:, None])
+    x_BTD = norm('mlp_norm')(x_BTD + drop(Mlp(c, name='mlp')(x_BTD)))
+    x_BTD = x_BTD * mask_BT[..., None].astype(x_BTD.dtype)
+    return sharding.constrain(
+        x_BTD, 'batch', 'length', 'activation_embed'), None
+
+
+class Encoder(nn.Module):
+  """All layers: a scan over all but the last, and the last."""
+  config: model_config.ModelConfig
+  options: model_config.Options
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array,
+               memory: tuple[jax.Array, jax.Array] | None = None,
+               read_BP: jax.Array | None = None, *,
+               deterministic: bool) -> jax.Array:
+    """Returns the last states [B, T, D], or [B, P, D] of those read.
 
     Args:
-      hidden_BTD: hidden states.
-      mask_BT: False at padding.
-      seeds_S2: `NUM_SEEDS` of dropout; None = no dropout.
-      memory: what the decoder reads.
+      x_BTD: what enters the first layer.
+      mask_BT: False at padding; such states are 0.
+      memory: (states [B, S, D], mask [B, S]) of what a decoder reads.
+      read_BP: int, the positions that the last layer computes; None = all.
+      deterministic: no dropout.
     """
-    c = self.config
-    norm = functools.partial(
-        layers.LayerNorm, c.layer_norm_epsilon)
-    (weights_seed, attention_seed, mlp_seed, memory_weights_seed,
-     memory_seed) = dropout.unstack(seeds_S2, NUM_SEEDS)
-    attended_BTD = Attention(c, name='attention')(
-        hidden_BTD, Memory(hidden_BTD, mask_BT), dropout_seed=weights_seed,
-        causal=memory is not None)
-    hidden_BTD = norm(name='attention_norm')(
-        hidden_BTD + dropout.drop(attended_BTD, attention_seed, c.dropout))
-    if memory is not None:
-      attended_BTD = Attention(c, name='cross_attention')(
-          hidden_BTD, memory, dropout_seed=memory_weights_seed)
-      hidden_BTD = norm(name='cross_attention_norm')(
-          hidden_BTD + dropout.drop(attended_BTD, memory_seed, c.dropout))
-    hidden_BTD = norm(name='mlp_norm')(hidden_BTD + dropout.drop(
-        Mlp(c, name='mlp')(hidden_BTD), mlp_seed, c.dropout))
-    hidden_BTD = hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
-    return sharding.constrain(hidden_BTD, *HIDDEN_AXES), None
+    c, layer = self.config, Layer
+    if self.options.remat != 'none':
+      layer = nn.remat(Layer, prevent_cse=False,
+                       policy=_POLICIES[self.options.remat])
+    x_BTD, _ = nn.scan(
+        layer, variable_axes={'params': 0, ATTENTION: 0},
+        split_rngs={'params': True, 'dropout': True}, in_axes=nn.broadcast,
+        length=c.num_layers - 1, metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(c, self.options, deterministic, name='layers')(x_BTD, mask_BT, memory)
+    return layer(c, self.options, deterministic, name='last')(
+        x_BTD, mask_BT, memory, read_BP)[0]
+
+
+def _split_last(variables: Any) -> Any:
+  """Returns what `Encoder` reads: the last layer apart from the others."""
+  stack = variables.get('params')
+  return variables if not stack else {**variables, 'params': {
+      'layers': jax.tree.map(lambda x: x[:-1], stack),
+      'last': jax.tree.map(lambda x: x[-1], nn.unbox(stack))}}
+
+
+def _join_last(variables: Any) -> Any:
+  """Returns the parameters of all layers as one stack."""
+
+  def join(stack, last):
+    joined = jnp.concatenate([nn.unbox(stack), nn.unbox(last)[None]])
+    # Fresh parameters are in boxes with the names of their axes.
+    return (stack.replace_boxed(joined) if isinstance(stack, nn.Partitioned)
+            else joined)
+
+  params = variables.get('params')
+  return variables if not params else {**variables, 'params': jax.tree.map(
+      join, params['layers'], params['last'],
+      is_leaf=lambda x: isinstance(x, nn.Partitioned))}
+
+
+def stacked_encoder(config: model_config.ModelConfig,
+                    options: model_config.Options, *,
+                    is_initializing: bool) -> nn.Module:
+  """Returns an `Encoder` whose parameters are one stack of all layers.
+
+  Checkpoints hold them so, as they have since version 1.
+  """
+  return nn.map_variables(
+      Encoder, 'params', _split_last, _join_last, init=is_initializing)(
+          config, options)

@@ -5,8 +5,6 @@ Letters: B rows, P predictions a row, V vocabulary.
 Source: paper, section 3.2; reference.md, section 1.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -14,20 +12,6 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
 from m3p_jax.objectives import masking
 from m3p_jax.training import frequencies
-
-
-class Prepared(NamedTuple):
-  """Rows with their tokens hidden, and what was there."""
-  masked: masking.Masked
-  target_BP: jax.Array
-
-
-def prepare(batch: batch_lib.Batch, key: jax.Array, *,
-            mask_rate: float = 0.15) -> Prepared:
-  """Returns all that `loss` draws, for rows that may be split afterwards."""
-  masked = masking.mask_tokens(batch, key, rate=mask_rate)
-  return Prepared(masked, jnp.take_along_axis(
-      batch.token_ids_BL, masked.positions_BP, axis=1))
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
@@ -45,15 +29,11 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Returns:
     `Mean` over hidden tokens and {'accuracy': Mean}.
   """
-  return prepared_loss(model, prepare(batch, key, mask_rate=mask_rate),
-                       baseline=baseline)
-
-
-def prepared_loss(model, prepared: Prepared, *,
-                  baseline: frequencies.Frequencies | None = None):
-  """Returns what `loss` does, of prepared rows."""
-  masked, target_BP = prepared
-  hidden_BPD = model.read_text(masked.batch, masked.positions_BP)
+  masked = masking.mask_tokens(batch, key, rate=mask_rate)
+  target_BP = jnp.take_along_axis(
+      batch.token_ids_BL, masked.positions_BP, axis=1)
+  hidden_BPD = model.encode(
+      masked.batch, read=batch.num_regions + masked.positions_BP).read_BPD
   nats_BP, likeliest_BP = model.token_nats(hidden_BPD, target_BP)
   weight = masked.weights_BP.sum()
 

@@ -4,8 +4,6 @@ Letters: B rows, R regions, P predictions a row, F feature, C classes.
 Source: paper, section 3.2; reference.md, sections 1 and 4.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -15,24 +13,6 @@ from m3p_jax.objectives import masking
 from m3p_jax.training import frequencies
 
 STREAMS = ('image_text',)
-
-
-class Prepared(NamedTuple):
-  """Rows with regions hidden, and what was there."""
-  masked: masking.Masked
-  class_BP: jax.Array
-  target_BPF: jax.Array
-
-
-def prepare(batch: batch_lib.Batch, key: jax.Array, *,
-            mask_rate: float = 0.15) -> Prepared:
-  """Returns all that `loss` draws, for rows that may be split afterwards."""
-  masked = masking.mask_regions(batch, key, rate=mask_rate)
-  regions = batch.regions
-  return Prepared(
-      masked,
-      jnp.take_along_axis(regions.class_ids_BR, masked.positions_BP, axis=1),
-      masking.gather(regions.features_BRF, masked.positions_BP))
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
@@ -52,17 +32,12 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Returns:
     `Mean` over hidden regions, and {'class_loss', 'feature_loss', 'accuracy'}.
   """
-  return prepared_loss(
-      model, prepare(batch, key, mask_rate=mask_rate),
-      feature_weight=feature_weight, baseline=baseline)
-
-
-def prepared_loss(model, prepared: Prepared, *, feature_weight: float = 1.0,
-                  baseline: frequencies.Frequencies | None = None):
-  """Returns what `loss` does, of prepared rows."""
-  masked, class_BP, target_BPF = prepared
-  target_BPF = target_BPF.astype(jnp.float32)
-  hidden_BPD = model.read_regions(masked.batch, masked.positions_BP)
+  masked = masking.mask_regions(batch, key, rate=mask_rate)
+  regions, positions_BP = batch.regions, masked.positions_BP
+  class_BP = jnp.take_along_axis(regions.class_ids_BR, positions_BP, axis=1)
+  target_BPF = masking.gather(regions.features_BRF, positions_BP).astype(
+      jnp.float32)
+  hidden_BPD = model.encode(masked.batch, read=positions_BP).read_BPD
   logits_BPC = model.region_class_logits(hidden_BPD)
   nats_BP = -jnp.take_along_axis(
       jax.nn.log_softmax(logits_BPC), class_BP[..., None], axis=-1)[..., 0]

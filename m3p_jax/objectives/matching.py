@@ -7,8 +7,6 @@ right one, made within the batch; a positive is never drawn as its own
 negative (reference.md, section 7).
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
@@ -18,22 +16,6 @@ from m3p_jax import metrics
 from m3p_jax.objectives import negatives as negatives_lib
 
 STREAMS = ('image_text',)
-
-
-class Prepared(NamedTuple):
-  """Pairs, and which of them count: B right ones, then B wrong ones."""
-  pairs: batch_lib.Batch
-  label: jax.Array
-  weight: jax.Array
-
-
-def prepare(batch: batch_lib.Batch, key: jax.Array, *,
-            negatives: str = 'random') -> Prepared | None:
-  """Returns all that `loss` draws, for rows that may be split afterwards.
-
-  None with hard negatives, which need the model.
-  """
-  return None if negatives == 'hard' else _draw(batch, key, None)
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
@@ -57,16 +39,9 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     raise errors.UserError(
         f'matching: negatives is {negatives!r}; allowed: '
         f'{", ".join(negatives_lib.KINDS)}')
-  scores_BB = (negatives_lib.dual_scores(model, batch)
-               if negatives == 'hard' else None)
-  return prepared_loss(model, _draw(batch, key, scores_BB))
-
-
-def _draw(batch, key, scores_BB) -> Prepared:
-  """Returns right and wrong pairs; scores_BB None = drawn uniformly."""
   size = batch.token_ids_BL.shape[0]
-  if scores_BB is None:
-    scores_BB = jnp.zeros((size, size))
+  scores_BB = (negatives_lib.dual_scores(model, batch)
+               if negatives == 'hard' else jnp.zeros((size, size)))
   draw_key, side_key = jax.random.split(key)
   wrong_B1, valid_B1 = negatives_lib.draw(
       draw_key, scores_BB, batch.regions.image_id_B, count=1)
@@ -79,14 +54,8 @@ def _draw(batch, key, scores_BB) -> Prepared:
                                          rows_B)]),
       jnp.concatenate([rows_B, jnp.where(swap_image_B, rows_B,
                                          wrong_B1[:, 0])]))
-  return Prepared(
-      pairs, jnp.concatenate([jnp.ones(size), jnp.zeros(size)]),
-      jnp.concatenate([jnp.ones(size), valid_B1[:, 0]]))
-
-
-def prepared_loss(model, prepared: Prepared):
-  """Returns what `loss` does, of prepared pairs."""
-  pairs, label, weight = prepared
+  label = jnp.concatenate([jnp.ones(size), jnp.zeros(size)])
+  weight = jnp.concatenate([jnp.ones(size), valid_B1[:, 0]])
   logits = model.match_rows(pairs)
   nats = negatives_lib.sigmoid_cross_entropy(logits, label)
   is_right = (logits > 0) == (label > 0.5)

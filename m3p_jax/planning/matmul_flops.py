@@ -5,32 +5,29 @@ a compiler's analysis counts a loop once, whether the loop is a scan over
 layers or one that it made itself to overlap a product with communication.
 """
 
-from collections.abc import Mapping
 import math
 from typing import Any
 
 from jax.extend import core
 
 
-def count(jaxpr: Any, *, devices: int = 1,
-          sizes: Mapping[int, int] | None = None) -> float:
+def count(jaxpr: Any, *, devices: int = 1) -> float:
   """Returns 2 · multiplications of all matrix products, loops multiplied out.
 
   Args:
     jaxpr: of `jax.make_jaxpr` or of a trace.
     devices: of the mesh; a `shard_map` runs on each.
-    sizes: axis sizes to count as others (a padded axis as its true size).
   """
   jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
   total = 0.0
   for equation in jaxpr.eqns:
     name, params = equation.primitive.name, equation.params
     if name == 'dot_general':
-      total += _dot(equation, sizes or {})
+      total += _dot(equation)
       continue
     inner = 0.0
     if name == 'cond':
-      inner = max(count(branch, devices=devices, sizes=sizes)
+      inner = max(count(branch, devices=devices)
                   for branch in params['branches'])
     elif name == 'while':
       raise NotImplementedError(
@@ -38,7 +35,7 @@ def count(jaxpr: Any, *, devices: int = 1,
     else:
       for value in params.values():
         if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
-          inner += count(value, devices=devices, sizes=sizes)
+          inner += count(value, devices=devices)
     if name == 'scan':
       inner *= params['length']
     elif name == 'shard_map':
@@ -47,9 +44,8 @@ def count(jaxpr: Any, *, devices: int = 1,
   return total
 
 
-def _dot(equation, sizes) -> float:
+def _dot(equation) -> float:
   (contracted, _), _ = equation.params['dimension_numbers']
   left = equation.invars[0].aval.shape
   out = equation.outvars[0].aval.shape
-  axes = [*out, *(left[axis] for axis in contracted)]
-  return 2.0 * math.prod(sizes.get(size, size) for size in axes)
+  return 2.0 * math.prod([*out, *(left[axis] for axis in contracted)])

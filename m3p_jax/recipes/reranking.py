@@ -53,7 +53,8 @@ def choose(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
   languages = [name for name in quickstart.SUPERVISED if name in c.languages]
   validation = load('validation', languages)
   seconds = _seconds_per_pair(
-      engines.Engine(weights.params, weights.config, batch_size=c.batch_size),
+      engines.Engine(weights.params, weights.config, batch_size=c.batch_size,
+                     dtype=weights.dtype),
       validation, languages[::4], weights.language_ids, protocol=c.protocol)
   num_queries = _num_queries(load(c.split, c.languages))
   top_ks = affordable(num_queries, seconds)
@@ -62,7 +63,7 @@ def choose(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
   choice = retrieval.choose_rerank(
       weights.params, weights.config, validation, languages, top_ks=top_ks,
       batch_size=c.batch_size, protocol=c.protocol,
-      language_ids=weights.language_ids)
+      language_ids=weights.language_ids, dtype=weights.dtype)
   results.write(path, choice.to_json() | {
       'split': 'validation', 'languages': languages,
       'pairs_per_second': 1 / seconds, 'budget_seconds': BUDGET_SECONDS})

@@ -43,7 +43,8 @@ class Embedder:
     """Args: the model, and rows in one forward pass."""
     self.weights = weights
     self._engine = engines.Engine(
-        weights.params, weights.config, batch_size=batch_size)
+        weights.params, weights.config, batch_size=batch_size,
+        dtype=weights.dtype)
     self._reader = reading.Reader(weights)
 
   def score(self, images: Sequence[Any], texts: Sequence[str], *,

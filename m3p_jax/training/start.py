@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -23,14 +22,12 @@ from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import initial
+from m3p_jax.model import m3p
 from m3p_jax.training import frequencies as frequencies_lib
 
 ConfigDict = ml_collections.ConfigDict
 Frequencies = frequencies_lib.Frequencies
 ModelConfig = model_config_lib.ModelConfig
-# Model keys that change no parameter: the config's own values are taken.
-FREE_KEYS = ('dropout', 'attention_dropout', 'dtype', 'remat', 'platform')
 # Parts of a manifest that a model's inputs must share with its weights'.
 INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation')
 
@@ -57,7 +54,24 @@ def model_config(config: ConfigDict) -> ModelConfig:
     UserError: there can be no such model.
   """
   try:
-    return ModelConfig(**config.model)
+    return model_config_lib.geometry(config.model)
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+
+
+def model_options(config: ConfigDict,
+                  platform: str | None = None) -> model_config_lib.Options:
+  """Returns how a config's run computes the model.
+
+  Args:
+    config: of the run.
+    platform: that it is compiled for; None = this process's.
+
+  Raises:
+    UserError: a dtype or remat that there is not.
+  """
+  try:
+    return model_config_lib.options(config.model, platform)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
 
@@ -90,7 +104,8 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
     source = str(path)
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
-    asked = _geometry(asked, saved_config, path, given)
+    _check_geometry(asked, saved_config, path, given)
+    asked = saved_config
     _check_manifest(manifest, saved, path)
     if asked.num_languages > 1:
       languages = _saved_languages(languages, saved, path)
@@ -106,13 +121,13 @@ def initial_params(start: Start, config: ConfigDict, mesh: Mesh,
         config.init_from,
         shard=lambda boxed: sharding.of_params(mesh, boxed))[0]
 
-  shardings = sharding.of_params(mesh, initial.abstract_params(start.config))
+  shardings = sharding.of_params(mesh, m3p.abstract_params(start.config))
   if config.init_from == 'e5':
     from m3p_jax.convert import e5  # Reads a package that others never need.
     return jax.device_put(
         nn.unbox(e5.to_params(start.config, key)), shardings)
   return jax.jit(
-      lambda key: nn.unbox(initial.init_params(start.config, key)),
+      lambda key: nn.unbox(m3p.init_params(start.config, key)),
       out_shardings=shardings)(key)
 
 
@@ -141,11 +156,8 @@ def make_tasks(task_configs: ConfigDict, *,
     options = dict(task.options)
     if frequencies and config_check.takes_baseline(loss):
       options['baseline'] = frequencies[task.stream]
-    module = sys.modules[loss.__module__]
-    parts = [config_check.with_options(getattr(module, part, None), options)
-             for part in ('prepare', 'prepared_loss')]
     tasks.append(train_step.Task(
-        name, functools.partial(loss, **options), task.weight, *parts))
+        name, functools.partial(loss, **options), task.weight))
   return tuple(tasks)
 
 
@@ -155,7 +167,7 @@ def abstract_state(config: ModelConfig, *, mesh: Mesh,
   """Returns (state of shapes and shardings, function from params to it)."""
   create = functools.partial(
       train_step.create_state, tx=tx, rate_factors=rate_factors)
-  boxed = initial.abstract_params(config)
+  boxed = m3p.abstract_params(config)
   optimizer.check_rate_factors(nn.unbox(boxed), rate_factors)
   state = jax.eval_shape(create, nn.unbox(boxed))
   trainable, frozen = optimizer.split(
@@ -205,20 +217,18 @@ def data_manifest(config: ConfigDict) -> dict[str, Any]:
   return manifest
 
 
-def _geometry(asked: ModelConfig, saved: ModelConfig, path: pathlib.Path,
-              given: Collection[str]) -> ModelConfig:
-  """Returns the checkpoint's geometry with the config's free keys."""
+def _check_geometry(asked: ModelConfig, saved: ModelConfig,
+                    path: pathlib.Path, given: Collection[str]) -> None:
+  """Raises UserError where the command line contradicts a checkpoint."""
   for field in dataclasses.fields(ModelConfig):
     name = field.name
-    if name in FREE_KEYS or getattr(asked, name) == getattr(saved, name):
+    if getattr(asked, name) == getattr(saved, name):
       continue
     message = (f'model.{name} is {getattr(asked, name)}, but '
                f'{getattr(saved, name)} in {path}')
     if f'model.{name}' in given:
       raise errors.UserError(f'{message}: leave it out')
     logging.warning('%s: the checkpoint decides', message)
-  return dataclasses.replace(
-      saved, **{name: getattr(asked, name) for name in FREE_KEYS})
 
 
 def _check_manifest(manifest: Mapping[str, Any], saved: Mapping[str, Any],

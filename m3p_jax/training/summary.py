@@ -73,7 +73,7 @@ def training_rows(config: ConfigDict, start: start_lib.Start, state,
   return {
       'devices': f'{mesh.size} × {jax.devices()[0].device_kind}, mesh '
                  f'{dict(mesh.shape)}, activations '
-                 f'{start.config.activation_dtype}',
+                 f'{start_lib.model_options(config).dtype}',
       'parameters': f'{sizes[0]:,} trained, {sizes[1]:,} frozen',
       'data': [f'in {short(pathlib.Path(config.data.data_dir))}', *data],
       'tasks': tasks,
