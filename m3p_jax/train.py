@@ -188,13 +188,13 @@ class _Run:
     shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
     state = self.checkpointer.restore(self.abstract, self.iterator)
     if state is None:
-      params = start_lib.initial_params(
-          self.start, self.config, self.mesh, self.init_key)
+      params = sharding.settle(start_lib.initial_params(
+          self.start, self.config, self.mesh, self.init_key))
       if self.config.fit_first_values:
         params = self._fit_first_values(params)
       state = jax.jit(self.create, out_shardings=shardings, donate_argnums=0)(
           params)
-    return jax.device_put(state, shardings)
+    return sharding.settle(jax.device_put(state, shardings))
 
   def _fit_first_values(self, params):
     """Returns params with the heads fitted to the training data."""

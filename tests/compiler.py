@@ -34,13 +34,7 @@ def configure() -> None:
 
 
 def environment(devices: int) -> dict[str, str]:
-  """Returns the environment of a process with simulated CPU devices.
-
-  A collective keeps a thread of each device until all have come. There are as
-  many threads as devices, so that two collectives that begin at the same time
-  can take all of them, and wait for each other; with more there is room.
-  """
+  """Returns the environment of a process with simulated CPU devices."""
   return os.environ | {
-      'PJRT_NPROC': str(4 * devices),
       'XLA_FLAGS': f'{_FAST} --xla_force_host_platform_device_count={devices}',
       'JAX_PLATFORMS': 'cpu'}

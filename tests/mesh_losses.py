@@ -63,10 +63,10 @@ def run(data: int, model: int) -> None:
       abstract, mesh, model=m3p.M3P(CONFIG, options), tasks=tasks, tx=tx)
   losses = []
   with jax.set_mesh(mesh):
-    state = jax.jit(
+    state = sharding.settle(jax.jit(
         lambda key: create(nn.unbox(m3p.init_params(CONFIG, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
-            jax.random.key(0))
+            jax.random.key(0)))
     for step in range(STEPS):
       state, metrics = sharding.settle(step_fn(
           state, sharding.put_rows(mesh, batches(step)), jax.random.key(1)))

@@ -18,6 +18,7 @@ import tqdm
 
 from input_pipeline import bars
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 from m3p_jax.model import transformer
@@ -177,7 +178,7 @@ class Engine:
       chosen = index[start:start + size]
       padded = np.pad(chosen, (0, size - len(chosen)), mode='edge')
       batch = jax.device_put(_take(rows, padded), self._rows)
-      result = function(batch)
+      result = sharding.settle(function(batch))
       # The device works on this batch while the one before is fetched.
       if running:
         _fetch(*running, out, bar)
