@@ -100,6 +100,7 @@ class _Run:
         jax.random.key(config.seed))
     streams = training_data.open_train(config, start.languages)
     self.dataset = training_data.train(streams, config)
+    training_data.check_lengths(self.dataset, start.config.max_positions)
     self.abstract, self.create = start_lib.abstract_state(
         start.config, mesh=self.mesh, tx=self.tx,
         rate_factors=config.optimizer.rate_factors)

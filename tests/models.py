@@ -14,7 +14,7 @@ from m3p_jax.model import m3p
 
 TINY = model_config.ModelConfig(
     vocab_size=250_002, width=16, num_heads=2, mlp_width=32, num_layers=2,
-    max_positions=40, region_feature_dim=12, num_region_classes=7,
+    max_positions=136, region_feature_dim=12, num_region_classes=7,
     num_languages=3, embedding_dim=8)
 OPTIONS = model_config.Options(dropout=0.1, attention_dropout=0.1)
 

@@ -9,6 +9,7 @@ import pytest
 from configs import quickstart
 from input_pipeline import languages
 from input_pipeline import sources
+from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.building import builder
 from input_pipeline.caption_files import hashing
 from input_pipeline.datasets import emoji
@@ -19,10 +20,11 @@ from input_pipeline.datasets import udhr
 
 @functools.cache
 def _items(name, wanted=()):
-  """Returns a dataset's items, without the models that a builder loads."""
+  """Returns a dataset's items, without the extractor that a builder loads."""
   module = importlib.import_module(f'input_pipeline.datasets.{name}')
   made = module.Builder.__new__(module.Builder)
   made.options = builder.Options(languages=wanted)
+  made.tokenizer = tokenizer_lib.load()
   return made.items()
 
 

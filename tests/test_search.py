@@ -12,6 +12,7 @@ import pytest
 from input_pipeline import errors
 from input_pipeline.building import copies
 from m3p_jax import search
+from m3p_jax.searching import collection
 from m3p_jax.searching import exported
 from tests import retrieval_data
 from tests import toy
@@ -314,6 +315,7 @@ def test_data_prepared_again_are_read_again_in_the_same_process(
   assert len(now.index.image_ids) == 28
   assert now.describe('picture 3', ('en',)) != first
   # Who has the old vectors in memory does not mix them with the new pictures.
+  collection._load_once.cache_clear()
   with pytest.raises(errors.UserError, match='prepared again since'):
     open_page.search('a', mode='joint')
 

@@ -151,6 +151,7 @@ def test_dictionaries_of_other_files_are_built_again(tmp_path):
   os.utime(file, (1, 1))
   assert build()[0] != first
   # A folder of PanLex's tables is not known by its own time.
+  file.unlink()
   for language, text in (('eng', 'dog'), ('kor', '개')):
     (tmp_path / f'{language}.tsv').write_text(
         f'langvar\ttxt\tmeaning\n{language}-000\t{text}\t1\n')

@@ -89,7 +89,8 @@ class M3P(nn.Module):
     # Text vectors begin as the mean of the last hidden states, which E5 has
     # already aligned across languages. A picture begins as its embedded
     # regions alone; what the layers make of them is learned on top.
-    identity = lambda key, shape, dtype: jnp.eye(*shape).astype(dtype)
+    identity = lambda key, shape, dtype: jnp.eye(
+        shape[0], shape[1], dtype=dtype)
     self.text_projection = linear(c.embedding_dim, 'shared', identity)
     self.region_projection = linear(c.embedding_dim, 'shared', identity)
     self.image_projection = linear(

@@ -47,11 +47,10 @@ def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
     target_BP: int32 tokens.
     vocab_size: rows of the table from here on are padding.
   """
-  mesh = jax.sharding.get_abstract_mesh()
+  is_split = not jax.sharding.get_abstract_mesh().empty
   part = functools.partial(
-      _nats_of_part, vocab_size=vocab_size,
-      num_parts=1 if mesh.empty else mesh.shape[_MODEL])
-  if not mesh.empty:
+      _nats_of_part, vocab_size=vocab_size, is_split=is_split)
+  if is_split:
     part = jax.shard_map(
         part, in_specs=(P(_DATA), P(_MODEL), P(_MODEL), P(_DATA)),
         out_specs=(P(_DATA), P(_DATA)))
@@ -63,14 +62,14 @@ def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
 
 
 def _nats_of_part(hidden_ND, table_VD, bias_V, target_N, *, vocab_size,
-                  num_parts):
+                  is_split):
   """Returns (nats, likeliest token) [N] on a device with a part of the table.
 
   Args: as `nats`, and
-    num_parts: devices that share the table; 1 = this one has it all.
+    is_split: whether this is one device's part, of a mesh.
   """
   num_rows = len(bias_V)
-  first = jax.lax.axis_index(_MODEL) * num_rows if num_parts > 1 else 0
+  first = jax.lax.axis_index(_MODEL) * num_rows if is_split else 0
   size = min(BLOCK_ROWS, num_rows)
   padding = -num_rows % size
   token_V = jnp.arange(num_rows + padding)
@@ -96,7 +95,7 @@ def _nats_of_part(hidden_ND, table_VD, bias_V, target_N, *, vocab_size,
   highest_N = jax.lax.stop_gradient(highest_KN.max(0))
   likeliest_N = jnp.take_along_axis(
       token_KN, highest_KN.argmax(0)[None], axis=0)[0]
-  if num_parts > 1:
+  if is_split:
     highest_of_all_N = jax.lax.pmax(highest_N, _MODEL)
     log_sum_N = highest_of_all_N + jnp.log(jax.lax.psum(
         jnp.exp(log_sum_N - highest_of_all_N), _MODEL))

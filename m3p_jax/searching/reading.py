@@ -132,7 +132,7 @@ class Reader:
     from input_pipeline import tokenizer  # Not needed to compare pictures.
     loaded = tokenizer.load()
     expected = self._weights.manifest.get('tokenizer', {}).get('sha256')
-    if expected not in (None, loaded.sha256):
+    if expected and tokenizer.known_as(expected) != loaded.sha256:
       raise errors.UserError(
           f'the tokenizer here has sha256 {loaded.sha256}, the one of '
           f'{self._weights.path} {expected}')

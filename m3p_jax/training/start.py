@@ -17,6 +17,7 @@ import optax
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import sources
+from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import optimizer
@@ -242,7 +243,8 @@ def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
       value = content.get(key)
       if value is None:  # A text has no region features.
         continue
-      if manifest.setdefault(key, value) != value:
+      if _compared(key, manifest.setdefault(key, value)) != _compared(
+          key, value):
         raise errors.UserError(
             f'{key} of {path} is {value}, but of {first[key]} '
             f'{manifest[key]}: prepare them alike')
@@ -281,10 +283,18 @@ def check_inputs(found: Mapping[str, Any], saved: Mapping[str, Any],
   """
   for key in INPUT_KEYS:
     ours, theirs = found.get(key), saved.get(key)
-    if None not in (ours, theirs) and ours != theirs:
+    if None not in (ours, theirs) and _compared(key, ours) != _compared(
+        key, theirs):
       raise errors.UserError(
           f'{key} of {where} is {ours}, but the weights of {path} were trained '
           f'with {theirs}')
+
+
+def _compared(key: str, value: Any) -> Any:
+  """Returns what decides whether a part of a manifest is the same."""
+  if key != 'tokenizer':
+    return value
+  return tokenizer_lib.known_as(value.get('sha256', ''))
 
 
 def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,

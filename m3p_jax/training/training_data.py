@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import config_check
 from m3p_jax.training import frequencies
@@ -56,6 +57,21 @@ def shapes(dataset) -> dict[str, batch_lib.Batch]:
     return None  # A task without pictures.
 
   return jax.tree.map(shape, dataset.element_spec)
+
+
+def check_lengths(dataset, max_positions: int) -> None:
+  """Raises UserError for rows longer than the model has positions for.
+
+  JAX would give the last position to every token beyond it.
+  """
+  for name, rows in shapes(dataset).items():
+    length = rows.token_ids_BL.shape[1]
+    num_regions = rows.regions.mask_BR.shape[1] if rows.regions else 0
+    if num_regions + length > max_positions:
+      raise errors.UserError(
+          f'rows of tasks.{name} have {num_regions} regions and {length} tokens '
+          f'(max_length of its stream), but model.max_positions is '
+          f'{max_positions}; allowed: {max_positions} together')
 
 
 def take(iterator: Iterator[Any]) -> dict[str, batch_lib.Batch]:
