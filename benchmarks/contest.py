@@ -162,22 +162,13 @@ def compare(ours: Sequence[float], other: Sequence[float]) -> Ratio:
 def peak_bytes() -> int:
   """Returns the most memory that this process has held."""
   # getrusage would count what the parent held when it started this process.
-  found = _from_kernel('/proc/self/status', 'VmHWM')
-  if found:
-    return found
+  status = pathlib.Path('/proc/self/status')
+  if status.exists():
+    (line,) = (line for line in status.read_text().splitlines()
+               if line.startswith('VmHWM:'))
+    return 1024 * int(line.split()[1])
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak * (1 if sys.platform == 'darwin' else 1024)
-
-
-def _from_kernel(path: str, name: str) -> int:
-  """Returns the bytes that Linux tells of; 0 elsewhere."""
-  try:
-    for line in pathlib.Path(path).read_text().splitlines():
-      if line.startswith(f'{name}:'):
-        return 1024 * int(line.split()[1])
-  except OSError:
-    pass
-  return 0
 
 
 def _serve(pipe, factory: str, arguments: dict[str, Any]) -> None:

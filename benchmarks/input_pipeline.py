@@ -1,38 +1,30 @@
-"""How fast training is fed: rows against a plain read of the same records.
+"""Our input pipeline against a torch DataLoader, and a plain read of records.
 
-python -m benchmarks.input_pipeline [--pictures=1000 --storage=float16]
-
-Writes made-up records (100 regions of 2,048 numbers, an English caption of ten
-words; sentences of thirty tokens), then times in turn, several times over:
-a plain sequential read of the records, and the pipeline's batches of the same
-records. Prints the ratios of medians, and the time of all cores together,
-which other programs on the machine disturb less. Freed memory is kept for the
-next batch, as training on a CPU does: the plain read gains by it too.
+Made-up records (100 regions of 2,048 numbers, an English caption of ten words;
+sentences of thirty tokens). The DataLoader reads the same features in VOLTA's
+layout: one h5 group a picture, uncompressed float32, in shuffled order, with
+two workers. Each contender is a process of its own: in one, the memory that a
+plain read frees in small pieces slows the batches made after it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import json
 import pathlib
 import random
-import statistics
-import sys
 import tempfile
 from typing import Any
 import zlib
 
-from absl import flags
-from absl import logging
 import ml_collections
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from benchmarks import contest
+from benchmarks import report
 from configs import base
 from input_pipeline import captions
 from input_pipeline import dictionaries
-from input_pipeline import errors
 from input_pipeline import pipeline
 from input_pipeline import records
 from input_pipeline.building import builder
@@ -41,20 +33,120 @@ from input_pipeline.record_files import prepared
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]
-_SHARD_PICTURES = 256
+_PICTURES, _TEXTS, _SHARD_PICTURES = 512, 51_200, 256
+_BATCH_SIZE, _BATCHES, _ROUNDS = 64, 16, 7
 # Sentences are so quick that as many batches as of pictures would be over
 # before what other streams are still making ahead is.
 _TEXT_BATCHES = 16
-# Batches that tf.data may have ready.
-_MADE_AHEAD = 8
-# What is timed → dataset, stream of the pipeline ('' = a plain read), and rate
-# of code-switching.
+# Batches that either side may have made while it rested; not counted.
+_MADE_AHEAD = 10
+# What is timed → dataset, stream of the pipeline ('' = a plain read), rate of
+# code-switching, and bytes of memory that the records may take (None = as
+# many as they need).
 _SOURCES = {
-    'plain read of pictures': ('pictures', '', 0.),
-    'image_text': ('pictures', 'image_text', 0.),
-    'image_text, switched': ('pictures', 'image_text', .5),
-    'plain read of texts': ('texts', '', 0.),
-    'text': ('texts', 'text', 0.)}
+    'plain read of pictures': ('pictures', '', 0., 0),
+    'in memory': ('pictures', 'image_text', 0., None),
+    'streamed': ('pictures', 'image_text', 0., 0),
+    'code-switched': ('pictures', 'image_text', .5, 0),
+    'plain read of sentences': ('texts', '', 0., 0),
+    'sentences': ('texts', 'text', 0., 0)}
+# (ours, what it is compared with, ratio wanted); '' = PyTorch's loader.
+_PAIRS = (('in memory', '', 5.), ('streamed', '', 5.),
+          ('streamed', 'plain read of pictures', None),
+          ('code-switched', 'streamed', None),
+          ('sentences', 'plain read of sentences', None))
+
+
+def measure(sizes: Sequence[str]) -> list[report.Row]:
+  """Returns the rows, whatever the sizes."""
+  del sizes
+  with (tempfile.TemporaryDirectory() as folder,
+        contextlib.ExitStack() as stack):
+    make_data(pathlib.Path(folder), _PICTURES, _TEXTS)
+    contenders = {
+        name: (stack.enter_context(contest.Process(
+            'benchmarks.input_pipeline:source', folder=folder, name=name)),
+               name) for name in _SOURCES}
+    loader = stack.enter_context(contest.Process(
+        'benchmarks.against_pytorch.loading:variants', folder=folder,
+        pictures=_PICTURES, batch_size=_BATCH_SIZE, batches=_BATCHES,
+        made_ahead=_MADE_AHEAD))
+    (loader_name,) = loader.names
+    timings = contest.take_turns(
+        contenders | {loader_name: (loader, loader_name)}, rounds=_ROUNDS)
+  return rows(timings, loader_name)
+
+
+def rows(timings: dict[str, list[contest.Timing]],
+         loader_name: str) -> list[report.Row]:
+  """Returns the rows of what was timed."""
+  seconds = {name: [timing.seconds for timing in found]
+             for name, found in timings.items()}
+  return [report.rate(
+      f'input pipeline, {ours}', other or loader_name,
+      contest.compare(seconds[ours], seconds[other or loader_name]),
+      count=timings[ours][0].numbers['rows'], unit='rows/s', wanted=wanted)
+          for ours, other, wanted in _PAIRS]
+
+
+def source(folder: str, name: str) -> dict[str, contest.Run]:
+  """Returns {name: a run through the batches of a key of `_SOURCES`}.
+
+  Of sentences `_TEXT_BATCHES` times as many, each 16 times as large.
+  """
+  dataset, stream, rate, memory_bytes = _SOURCES[name]
+  batch_size, batches = _BATCH_SIZE, _BATCHES
+  if dataset == 'texts':
+    batch_size, batches = 16 * batch_size, _TEXT_BATCHES * batches
+  path = pathlib.Path(folder)
+  if stream:
+    tasks = ml_collections.ConfigDict({
+        'task': base.task_config('masked_lm', stream, batch_size)})
+    iterator = iter(pipeline.build(
+        _config(path, rate, memory_bytes), tasks, seed=0))
+  else:
+    iterator = _plain(path, dataset, batch_size)
+  # What was made ahead while others were timed does not count.
+  return {name: lambda: contest.timed(iterator, batches, _MADE_AHEAD) | {
+      'rows': batches * batch_size}}
+
+
+def _config(folder: pathlib.Path, rate: float, memory_bytes: int | None,
+            ) -> ml_collections.ConfigDict:
+  data = base.get_config().data
+  data.data_dir = str(folder)
+  data.languages = ('en', 'de')
+  data.text.datasets = ('texts',)
+  data.image_text.datasets = ('pictures',)
+  if memory_bytes is not None:
+    data.image_text.memory_bytes = memory_bytes
+  data.image_text.code_switch.rate = rate
+  data.image_text.code_switch.languages = ('de',)
+  return data
+
+
+def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
+  """Returns the serialised records in files' order, again and again."""
+  found = prepared.open_builder(folder, dataset, 'train')
+  return iter(tf.data.TFRecordDataset(
+      list(map(str, found.info.splits['train'].filepaths))).repeat().batch(
+          batch))
+
+
+def make_data(folder: pathlib.Path, num_pictures: int, num_texts: int) -> None:
+  """Writes pictures, sentences and a dictionary."""
+  draw, random_state = random.Random(0), np.random.default_rng(0)
+  encoder = captions.Encoder(_Tokenizer())
+  bank = random_state.gamma(
+      1., size=(4 * _REGIONS, _FEATURE_DIM)).astype(np.float16)
+  _write(folder / 'pictures', records.image_text_features(
+      _FEATURE_DIM, 'float16'), _SHARD_PICTURES, num_pictures,
+         lambda i: _picture(draw, bank[i % 300:i % 300 + _REGIONS], encoder, i))
+  _write(folder / 'texts', records.text_features(), 65_536, num_texts,
+         lambda i: _sentence(draw, i))
+  target = folder / dictionaries.FOLDER / 'de.npz'
+  target.parent.mkdir(parents=True)
+  dictionaries.write({word: [[12, 13, 14]] for word in _WORDS[::2]}, target)
 
 
 class _Tokenizer:
@@ -66,7 +158,7 @@ class _Tokenizer:
 
 
 def _picture(draw: random.Random, features: np.ndarray, encoder,
-             number: int, storage: str) -> dict[str, Any]:
+             number: int) -> dict[str, Any]:
   texts = [('en', ' '.join(draw.choices(_WORDS, k=10)))]
   return {
       'image_id': f'{number:09d}', 'group': f'{number:09d}', 'height': 480,
@@ -74,7 +166,7 @@ def _picture(draw: random.Random, features: np.ndarray, encoder,
       'boxes': np.tile(np.float32([10, 20, 300, 400]), (_REGIONS, 1)),
       'class_ids': np.arange(_REGIONS, dtype=np.int32),
       'captions': encoder.encode(texts),
-      **records.pack_features(features, storage)}
+      **records.pack_features(features, 'float16')}
 
 
 def _sentence(draw: random.Random, number: int) -> dict[str, Any]:
@@ -111,139 +203,3 @@ def _write(folder: pathlib.Path, features, split_items: int, count: int,
   tfds.disable_progress_bar()
   Builder(data_dir=folder).download_and_prepare()
   (folder / 'manifest.json').write_text('{}')
-
-
-def make_data(folder: pathlib.Path, num_pictures: int, num_texts: int,
-              storage: str) -> None:
-  """Writes pictures, sentences and a dictionary."""
-  draw, random_state = random.Random(0), np.random.default_rng(0)
-  encoder = captions.Encoder(_Tokenizer())
-  bank = random_state.gamma(
-      1., size=(4 * _REGIONS, _FEATURE_DIM)).astype(np.float16)
-  _write(folder / 'pictures', records.image_text_features(
-      _FEATURE_DIM, storage), _SHARD_PICTURES, num_pictures,
-         lambda i: _picture(draw, bank[i % 300:i % 300 + _REGIONS], encoder, i,
-                            storage))
-  _write(folder / 'texts', records.text_features(), 65_536, num_texts,
-         lambda i: _sentence(draw, i))
-  target = folder / dictionaries.FOLDER / 'de.npz'
-  target.parent.mkdir(parents=True)
-  dictionaries.write({word: [[12, 13, 14]] for word in _WORDS[::2]}, target)
-
-
-def _config(folder: pathlib.Path, rate: float) -> ml_collections.ConfigDict:
-  data = base.get_config().data
-  data.data_dir = str(folder)
-  data.languages = ('en', 'de')
-  data.text.datasets = ('texts',)
-  data.image_text.datasets = ('pictures',)
-  data.image_text.memory_bytes = 0
-  data.image_text.code_switch.rate = rate
-  data.image_text.code_switch.languages = ('de',)
-  return data
-
-
-def _batches(folder: pathlib.Path, stream: str, batch_size: int,
-             rate: float = 0.) -> Iterator[Any]:
-  tasks = ml_collections.ConfigDict({
-      'task': base.task_config('masked_lm', stream, batch_size)})
-  return iter(pipeline.build(_config(folder, rate), tasks, seed=0))
-
-
-def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
-  """Returns the serialised records in files' order, again and again."""
-  found = prepared.open_builder(folder, dataset, 'train')
-  return iter(tf.data.TFRecordDataset(
-      list(map(str, found.info.splits['train'].filepaths))).repeat().batch(
-          batch))
-
-
-def source(folder: str, name: str, *, batch_size: int,
-           batches: int) -> dict[str, contest.Run]:
-  """Returns {name: a run through `batches` batches of a key of `_SOURCES`}.
-
-  Of sentences `_TEXT_BATCHES` times as many, each 16 times as large.
-  """
-  dataset, stream, rate = _SOURCES[name]
-  if dataset == 'texts':
-    batch_size, batches = 16 * batch_size, _TEXT_BATCHES * batches
-  path = pathlib.Path(folder)
-  iterator = (_batches(path, stream, batch_size, rate) if stream
-              else _plain(path, dataset, batch_size))
-
-  def run():
-    # What was made ahead while others were timed does not count.
-    return contest.timed(iterator, batches, _MADE_AHEAD) | {
-        'rows': batches * batch_size}
-
-  return {name: run}
-
-
-def measure(folder: pathlib.Path, *, rounds: int, batch_size: int,
-            batches: int) -> dict[str, Any]:
-  """Returns medians over rounds, in each of which all take turns.
-
-  Each is a process of its own: in one, the memory that a plain read frees in
-  small pieces slows the batches made after it.
-  """
-  with contextlib.ExitStack() as stack:
-    timings = contest.take_turns({
-        name: (stack.enter_context(contest.Process(
-            'benchmarks.input_pipeline:source', folder=str(folder), name=name,
-            batch_size=batch_size, batches=batches)), name)
-        for name in _SOURCES}, rounds=rounds)
-
-  def ratio(slow: str, fast: str, field: str = 'seconds') -> float:
-    return round(contest.compare(*(
-        [getattr(timing, field) for timing in timings[name]]
-        for name in (slow, fast))).value, 3)
-
-  def each_row(field: str) -> dict[str, float]:
-    return {name: statistics.median(
-        getattr(timing, field) / timing.numbers['rows'] for timing in found)
-            for name, found in timings.items()}
-
-  return {
-      'rows a second': {name: round(1 / seconds) for name, seconds
-                        in each_row('seconds').items()},
-      'microseconds of a core a row': {
-          name: round(1e6 * seconds, 2) for name, seconds
-          in each_row('cpu_seconds').items()},
-      'image_text / plain read': ratio('image_text', 'plain read of pictures'),
-      'text / plain read': ratio('text', 'plain read of texts'),
-      'cost of code-switching': round(
-          1 - ratio('image_text, switched', 'image_text'), 3),
-      'cost of code-switching, of core time': round(
-          1 - ratio('image_text, switched', 'image_text', 'cpu_seconds'), 3)}
-
-
-def main(argv: Sequence[str]) -> None:
-  """Prints the measurements as JSON."""
-  if len(argv) > 1:
-    raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
-  args = flags.FLAGS
-  logging.set_verbosity(logging.ERROR)
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
-    make_data(folder, args.pictures, 100 * args.pictures, args.storage)
-    used = sum(path.stat().st_size
-               for path in (folder / 'pictures').rglob('*') if path.is_file())
-    raw = args.pictures * _REGIONS * _FEATURE_DIM * 2
-    print('records written', file=sys.stderr)
-    found = measure(folder, rounds=args.rounds, batch_size=args.batch_size,
-                    batches=args.batches)
-    print(json.dumps({
-        'storage': args.storage, 'bytes / raw float16': round(used / raw, 4),
-        **found}, indent=2))
-
-
-if __name__ == '__main__':
-  flags.DEFINE_integer('pictures', 1000, 'Pictures (0.4 MB each).',
-                       lower_bound=64)
-  flags.DEFINE_integer('rounds', 7, 'Times that each is measured.',
-                       lower_bound=1)
-  flags.DEFINE_integer('batches', 16, 'Batches each time.', lower_bound=1)
-  flags.DEFINE_integer('batch_size', 64, 'Pictures a batch; 16 times as many '
-                       'sentences.', lower_bound=1)
-  flags.DEFINE_enum('storage', 'float16', records.STORAGE, 'Of the features.')
-  errors.run_main(main)

@@ -1,6 +1,5 @@
 """Our side of the contests: the functions that training and search run."""
 
-import functools
 import importlib
 from typing import Any
 
@@ -117,8 +116,7 @@ def scoring(size: str) -> dict[str, contest.Run]:
       np.arange(problem.score_pictures))
 
   def score():
-    found = exact.scores(engine, regions, {'': question})['']
-    return {'pairs': float(found.size)}
+    exact.scores(engine, regions, {'': question})
 
   return {'exact scoring': score}
 
@@ -129,22 +127,6 @@ def make_engine(problem: problems.Problem) -> engines.Engine:
   params = jax.jit(lambda key: nn.unbox(m3p.init_params(
       geometry, key)))(jax.random.key(0))
   return engines.Engine(params, geometry, batch_size=problem.score_rows)
-
-
-def matmul(size: int = 4096) -> dict[str, contest.Run]:
-  """Returns {name: a large product in float32, and in the fast format}."""
-
-  def run(multiply, x):
-    multiply(x, x).block_until_ready()
-    return {'flops': 2.0 * size ** 3}
-
-  runs = {}
-  for dtype in dict.fromkeys(('float32', model_config.fast_dtype('cpu'))):
-    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    multiply = jax.jit(functools.partial(
-        jnp.matmul, preferred_element_type=jnp.float32))
-    runs[f'peak of {dtype} products'] = functools.partial(run, multiply, x)
-  return runs
 
 
 def first_step(size: str) -> dict[str, contest.Run]:

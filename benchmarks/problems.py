@@ -13,9 +13,6 @@ import numpy as np
 TASKS = ('mc_mlm', 'mc_mrm', 'mc_vlm', 'xmlm')
 # The release cuts captions at this length, and pads to it.
 RELEASE_LENGTH = 64
-# Pictures and captions of its 2016 test, in one language: what is scored here
-# is a part of so much, for which our engine compiles as many shapes as pay.
-MULTI30K_PAIRS = 1_000 * 5_000
 # Tells its source.
 _LENGTHS = pathlib.Path(__file__).with_name('caption_lengths.json')
 
@@ -62,7 +59,7 @@ PROBLEMS = {
     # For the tests.
     'tiny': Problem(
         dict(_COMMON, width=16, num_heads=2, mlp_width=32, num_layers=2,
-             max_positions=40, region_feature_dim=12, num_region_classes=7,
+             max_positions=136, region_feature_dim=12, num_region_classes=7,
              embedding_dim=8),
         num_regions=5, text_length=9, task_rows=4, score_rows=4,
         score_pictures=3, rounds=2),
@@ -126,38 +123,46 @@ def make_captions(count: int) -> tuple[np.ndarray, np.ndarray]:
   return ids_BL.astype(np.int32), mask_BL
 
 
-def training_flops(problem: Problem) -> float:
+def training_flops(problem: Problem, *, reads_all: bool = False) -> float:
   """Returns what a training step's matrix products need, nothing counted twice.
 
   Forward and backward (twice the forward); products that are made again to
-  save memory do not count, nor does the last layer but for its attention and
-  the positions that are read.
+  save memory do not count.
+
+  Args:
+    problem: its sizes.
+    reads_all: the last layer computes every position, not only those that a
+      head reads.
   """
   m = problem.model
   length = problem.num_regions + problem.text_length
   tokens = max(1, round(0.15 * problem.text_length))
-  joint = [encoder_flops(problem, length, read) for read in (
-      tokens, max(1, round(0.15 * problem.num_regions)), 1, 1)]
-  regions = 2.0 * problem.num_regions * m['region_feature_dim'] * m['width']
+  regions = max(1, round(0.15 * problem.num_regions))
   # Masked tokens, masked regions, and right and wrong pairs; then text alone.
-  row = sum(joint) + 4 * regions + encoder_flops(
-      problem, problem.text_length, tokens)
+  passes = [(length, tokens), (length, regions), (length, 1), (length, 1),
+            (problem.text_length, tokens)]
+  layers = sum(encoder_flops(problem, positions, None if reads_all else read)
+               for positions, read in passes)
+  inputs = 4 * 2.0 * problem.num_regions * m['region_feature_dim'] * m['width']
   heads = 2 * tokens * 2.0 * m['width'] * 250_002
-  return 3.0 * problem.task_rows * (row + heads)
+  return 3.0 * problem.task_rows * (layers + inputs + heads)
 
 
-def encoder_flops(problem: Problem, length: int, read: int) -> float:
+def encoder_flops(problem: Problem, length: int, read: int | None) -> float:
   """Returns the multiply-adds ·2 of the layers' forward pass over one row.
 
   Args:
     problem: its geometry.
     length: positions of the row.
-    read: positions that the last layer computes, without keys and values.
+    read: positions that the last layer computes; None = all of them, as in
+      every other layer.
   """
   m = problem.model
   width, mlp = m['width'], m['mlp_width']
-  dense = 4 * width * width + 2 * width * mlp
-  whole = (m['num_layers'] - 1) * length * (dense + 2 * length * width)
-  # Each head's query meets, and its weights average, states of full width.
-  attention = 2 * read * m['num_heads'] * length * width
-  return 2.0 * (whole + read * dense + attention)
+
+  def layer(computed: int) -> float:
+    # Keys and values of every position; the rest where it is computed.
+    return 2 * width * (length * width + computed * (width + mlp + length))
+
+  return 2.0 * ((m['num_layers'] - 1) * layer(length)
+                + layer(length if read is None else read))

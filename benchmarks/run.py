@@ -3,26 +3,29 @@
 python -m benchmarks.run [--only=training_step,…] [--size=small] [--out=DIR]
                          [--page=docs/performance.md]
 
-A benchmark is a module named below with `measure(sizes) -> rows`, and `growth
-(rows)` where its cost is drawn over the size. The table is written anew after
-each, to DIR/table.md and DIR/table.json, drawings beside it.
+The table is written anew after each benchmark, to DIR/table.md and
+DIR/table.json. `plan_table` makes the table of plans, which takes hours.
 """
 
 from collections.abc import Sequence
-import importlib
 import pathlib
 import sys
 import time
 
 from absl import flags
 
-from benchmarks import growth
+from benchmarks import contests
+from benchmarks import input_pipeline as input_pipeline_benchmark
 from benchmarks import report
+from benchmarks import two_stage
 from input_pipeline import choices
 from input_pipeline import errors
 
-BENCHMARKS = ('training_step', 'exact_scoring', 'two_stage', 'data_loading',
-              'start_up', 'peak_memory', 'tokenising')
+BENCHMARKS = {
+    'training_step': contests.training_step,
+    'exact_scoring': contests.exact_scoring, 'two_stage': two_stage.measure,
+    'input_pipeline': input_pipeline_benchmark.measure,
+    'start_up': contests.start_up, 'peak_memory': contests.peak_memory}
 SIZES = ('small', 'base')
 
 
@@ -41,14 +44,8 @@ def main(argv: Sequence[str]) -> None:
   for name in args.only:
     print(f'{name} (after {(time.monotonic() - start) / 60:.1f} minutes)',
           file=sys.stderr, flush=True)
-    module = importlib.import_module(f'benchmarks.{name}')
-    found = module.measure(args.size)
-    rows += found
+    rows += BENCHMARKS[name](args.size)
     report.write(rows, machine, out)
-    if hasattr(module, 'growth'):
-      (out / f'{name}.svg').write_text(growth.draw(
-          module.growth(found), x_label='pictures in the gallery',
-          y_label='milliseconds a query'))
   table = (out / 'table.md').read_text()
   if args.page:
     report.insert(table, pathlib.Path(args.page))

@@ -1,8 +1,7 @@
 """Two-stage retrieval against the exact engine, and how its cost grows.
 
 A gallery's vectors are those of made-up pictures, repeated; the joint encoder
-reads a candidate's regions. How much recall two stages lose on a trained model
-is measured by `two_stage_recall`.
+reads a candidate's regions.
 """
 
 from collections.abc import Sequence
@@ -48,16 +47,6 @@ def measure(sizes: Sequence[str]) -> list[report.Row]:
         contest.compare(seconds[str(count)], scaled), count=_QUERIES,
         unit='queries/s', wanted=20.0 if count == _EXACT else None))
   return rows
-
-
-def growth(rows: Sequence[report.Row]) -> dict[str, list[tuple[float, float]]]:
-  """Returns {way: (pictures, milliseconds a query)} of `measure`'s rows."""
-  exact = 'exact, scaled'  # Measured at one size.
-  points: dict[str, list[tuple[float, float]]] = {'two stages': [], exact: []}
-  for row, count in zip(rows, GALLERIES, strict=True):
-    points['two stages'].append((count, 1e3 / row.ours))
-    points[exact].append((count, 1e3 / row.theirs))
-  return points
 
 
 def variants() -> dict[str, contest.Run]:

@@ -28,7 +28,8 @@ NAV = {
         'Protocols': 'protocols.md'},
     'Training': {
         'Every config key': 'configs.md', 'Scaling and plan': 'scaling.md',
-        'Weights': 'weights.md', 'Performance': 'performance.md'},
+        'Weights': 'weights.md', 'What it reaches': 'results.md',
+        'Performance': 'performance.md'},
     'Inside': {
         'How it works inside': 'inside.md', 'Extend it': 'extending.md',
         'Coming from M3P, VOLTA or MMT-Retrieval': 'porting.md'}}

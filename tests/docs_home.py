@@ -128,8 +128,8 @@ def _evaluate(run: pathlib.Path) -> None:
 
 def main(small_run: pathlib.Path) -> None:
   """Fills the working directory."""
-  _write_pictures(pathlib.Path('DIR'), _SPLITS, 12)
-  _write_pictures(pathlib.Path('pictures'), ('test',), 4)
+  _write_pictures(pathlib.Path('DIR'), _SPLITS, 8)
+  _write_pictures(pathlib.Path('pictures'), ('test',), 2)
   for name in ('cat.jpg', 'my_cat.jpg', 'dog.jpg'):
     shutil.copy('DIR/a_red_apple.jpg', name)
   _write_features(pathlib.Path('DIR'), pathlib.Path('FEATURES'))
@@ -144,7 +144,7 @@ def main(small_run: pathlib.Path) -> None:
   (run / 'config.json').write_text(json.dumps(config))
   shutil.copytree(run, 'runs/photos')
   _evaluate(run)
-  prepare.prepare('udhr', 'data', limit=200, languages=('en', 'de'))
+  prepare.prepare('udhr', 'data', limit=20, languages=('en', 'de'))
 
 
 if __name__ == '__main__':

@@ -67,8 +67,12 @@ def _serve(connection: socket.socket) -> None:
   message, files, *_ = socket.recv_fds(connection, 2**20, 3)
   child = os.fork()
   if not child:
-    for number, file in enumerate(files):
+    for number, (file, name) in enumerate(zip(
+        files, ('stdin', 'stdout', 'stderr'), strict=True)):
       os.dup2(file, number)
+      # Python's own objects remember what kind of file the server's was.
+      setattr(sys, name, open(  # noqa: SIM115
+          number, 'w' if number else 'r', encoding='utf-8', closefd=False))
     arguments, folder = json.loads(message)
     os.chdir(folder)
     status = _status(arguments)

@@ -1,6 +1,7 @@
 """The opponent is the same model, and a ratio is what it says."""
 
 import functools
+import re
 
 from flax import linen as nn
 import jax
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks import contest
-from benchmarks import growth
+from benchmarks import contests
+from benchmarks import input_pipeline
 from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
-from benchmarks import two_stage_recall
+from benchmarks import two_stage
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.planning import matmul_flops
@@ -40,20 +42,6 @@ def test_table_says_what_is_missed():
   assert '≥ 1.2 ✓' in table and '≥ 2 ✗' in table
 
 
-def test_growth_is_straight_where_cost_is_proportional():
-  svg = growth.draw({'a': [(1e3, 1.0), (1e4, 10.0), (1e5, 100.0)]},
-                    x_label='n', y_label='ms')
-  points = svg.split('points="')[1].split('"')[0].split()
-  (x1, y1), (x2, y2), (x3, y3) = (map(float, p.split(',')) for p in points)
-  assert x2 - x1 == pytest.approx(x3 - x2) == pytest.approx(220)
-  assert y2 - y1 == pytest.approx(y3 - y2)
-
-
-def test_growth_writes_its_scale_out():
-  svg = growth.draw({'a': [(1e3, 2e5), (1e4, 9e5)]}, x_label='n', y_label='ms')
-  assert '>1,000,000<' in svg
-
-
 def test_flops_are_those_of_the_traced_model():
   model = m3p.M3P(model_config.geometry(TINY.model))
   params = jax.eval_shape(lambda key: nn.unbox(m3p.init_params(
@@ -71,19 +59,63 @@ def test_flops_are_those_of_the_traced_model():
       problems.encoder_flops(TINY, length, 2) + embedding + boxes, rel=1e-6)
 
 
-def test_pictures_of_two_sets_are_padded_to_the_most_regions():
-  short, long = (models.batch(rows=2, num_regions=count).regions
-                 for count in (3, 5))
-  joined = two_stage_recall.join(short, long)
-  assert joined.features_BRF.shape == (4, 5, 12)
-  np.testing.assert_array_equal(joined.mask_BR[:2, :3], short.mask_BR)
-  assert not joined.mask_BR[:2, 3:].any() and not joined.boxes_BRG[:2, 3:].any()
-  np.testing.assert_array_equal(joined.boxes_BRG[2:], long.boxes_BRG)
+def test_what_ours_leaves_out_is_told():
+  problem = problems.PROBLEMS['base']
+  # All of the last layer's products, but for keys and values.
+  most = 1 / problem.model['num_layers']
+  for note in (contests.training_note('base'), contests.scoring_note('base')):
+    (share,) = re.findall(r'leaves out ([\d.]+)%', note)
+    assert 0.6 * most < float(share) / 100 < most
+  assert problems.encoder_flops(problem, 9, 9) == (
+      problems.encoder_flops(problem, 9, None))
 
 
-@pytest.mark.parametrize('size', ['small', 'base'])
-def test_a_steps_flops_are_those_of_its_losses(size):
-  problem = problems.PROBLEMS[size]
+@pytest.fixture
+def few_words(monkeypatch):
+  """Makes the tiny size's word table short; ids beyond it read its end."""
+  monkeypatch.setitem(problems.PROBLEMS, 'tiny', TINY._replace(
+      model=dict(TINY.model, vocab_size=1_000)))
+
+
+def test_our_side_runs(few_words):
+  del few_words
+  runs = ours.training('tiny') | ours.scoring('tiny')
+  runs['compile']()
+  first, second = (runs['training step']()['loss'] for _ in range(2))
+  assert np.isfinite(first) and first != second
+  runs['exact scoring']()
+
+
+def test_both_ways_of_retrieval_run(few_words, monkeypatch):
+  del few_words
+  for name, value in dict(
+      SIZE='tiny', GALLERIES=(12, 24), _EXACT=12, _QUERIES=2, _EXACT_QUERIES=1,
+      _TOP_K=3).items():
+    monkeypatch.setattr(two_stage, name, value)
+  runs = two_stage.variants()
+  assert list(runs) == ['exact', '12', '24']
+  for run in runs.values():
+    run()
+
+
+def test_pipelines_run(tmp_path, monkeypatch):
+  for name, value in dict(
+      _BATCH_SIZE=4, _BATCHES=2, _TEXT_BATCHES=1, _MADE_AHEAD=1).items():
+    monkeypatch.setattr(input_pipeline, name, value)
+  input_pipeline.make_data(tmp_path, 8, 128)
+  timings = {'loader': [contest.Timing(1.0, 1.0, {})]}
+  for name in input_pipeline._SOURCES:
+    (run,) = input_pipeline.source(str(tmp_path), name).values()
+    numbers = run()
+    assert numbers['rows'] in (8, 128) and numbers['seconds'] > 0
+    timings[name] = [contest.Timing(1.0, 1.0, numbers)]
+  assert [row.other for row in input_pipeline.rows(timings, 'loader')] == [
+      'loader', 'loader', 'plain read of pictures', 'streamed',
+      'plain read of sentences']
+
+
+def test_a_steps_flops_are_those_of_its_losses():
+  problem = problems.PROBLEMS['base']
   model = m3p.M3P(model_config.geometry(problem.model))
   params = nn.unbox(m3p.abstract_params(model.config))
   key, forward = jax.random.key(0), 0.0
@@ -123,7 +155,8 @@ def opponent():
 
   put('words.weight', params['tokens']['embedding'][:model_lib.VOCAB_SIZE])
   put('token_bias', params['token_bias'][:model_lib.VOCAB_SIZE])
-  put('positions.weight', params['positions']['embedding'])
+  positions = np.array(params['positions']['embedding'])
+  state['positions.weight'][:len(positions)] = torch.from_numpy(positions)
   norm('embedding_norm', params['embedding_norm'])
   linear('region_feature', params['region_embedding']['feature'], 16)
   linear('region_box', params['region_embedding']['box'], 16)
@@ -171,6 +204,16 @@ def test_opponent_is_the_same_model(opponent):
       model.region_class_logits(hidden[:, 0]).detach().numpy(), models.call(
           lambda module: module.region_class_logits(
               encoded.regions_BRD[:, :1]), params=params)[:, 0], atol=2e-5)
+
+
+def test_opponent_runs():
+  pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  from benchmarks.against_pytorch import scoring
+  from benchmarks.against_pytorch import training
+  for run in (training.variants('tiny', ('eager float32',))
+              | scoring.variants('tiny')).values():
+    run()
 
 
 def test_geometries_are_valid():
