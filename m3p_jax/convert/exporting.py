@@ -137,15 +137,21 @@ def _write_m3p(source: Source, path: pathlib.Path) -> list[report.Line]:
   return lines
 
 
-def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
+def volta_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
+  """Returns VOLTA's tensors of the parts that both have, and the report."""
   names = names_lib.volta(source.config)
   shapes = layout.their_shapes(
       names, {key: value.shape for key, value in source.params.items()},
       vocab_size=source.config.vocab_size)
   tensors = layout.unstack(names, source.params, shapes)
+  return tensors, [report.Line('used', key, value.shape)
+                   for key, value in tensors.items()] + _left_out(source, names)
+
+
+def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
+  tensors, lines = volta_tensors(source)
   files.write_torch(path, tensors)
-  return [report.Line('used', key, value.shape)
-          for key, value in tensors.items()] + _left_out(source, names)
+  return lines
 
 
 def _write_safetensors(source: Source,
