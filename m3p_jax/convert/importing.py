@@ -296,7 +296,8 @@ def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
 
 
 def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
-                  names: Sequence[names_lib.Name], shapes: names_lib.Shapes, *,
+                  names: Sequence[names_lib.Name],
+                  shapes: Mapping[str, tuple[int, ...]], *,
                   optional: re.Pattern[str] | None = None) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
 
