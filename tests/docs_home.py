@@ -22,6 +22,7 @@ from m3p_jax.evaluation import retrieval
 from m3p_jax.model import config as model_config
 from tests import region_writers
 from tests import small_search
+from tests import torch_files
 from tests import weight_files
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -102,8 +103,8 @@ def _write_weights() -> None:
   imported = importing.read('m3p', path)
   draft = path.with_name('draft')
   importing.write(imported, draft, asked_languages=None)
-  exporting.write('volta', exporting.load(draft),
-                  path.with_name('pytorch_model.bin'))
+  torch_files.write_flat(path.with_name('pytorch_model.bin'),
+                         exporting.volta_tensors(exporting.load(draft))[0])
   shutil.rmtree(draft)
   shutil.copytree(weight_files.XLMR.parent, 'xlm-roberta-base')
 

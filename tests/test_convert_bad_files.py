@@ -6,15 +6,12 @@ import pickle
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from input_pipeline import errors
-from m3p_jax.convert import assembly
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
 from m3p_jax.convert import output
-from m3p_jax.convert import safetensors_file
-from m3p_jax.convert import torch_writer
-from m3p_jax.saving import deferred
 from tests import torch_files
 from tests import weight_files
 
@@ -57,7 +54,7 @@ def test_bad_file_leaves_nothing_behind(tmp_path, monkeypatch, kind, message):
 
 def _read(kind, path):
   """Returns {path: array} of an import, everything read."""
-  return layout.flatten(deferred.make(importing.read(kind, path).params))
+  return layout.flatten(importing.read(kind, path).params)
 
 
 # A zip has checksums; in the others only the structure can be verified.
@@ -98,15 +95,11 @@ def _write_small(folder, source):
   weights = weight_files.random_m3p(config, refiner_layers=1)
   path = folder / f'a.{"safetensors" if source == "safetensors" else "pth"}'
   if source == 'safetensors':
-    shapes = assembly.shapes_of(config)
-    safetensors_file.write(path, {
-        key: np.ones(shape, np.float32) for key, shape in shapes.items()}, {})
+    shapes = layout.shapes_of(config)
+    safetensors_numpy.save_file({
+        key: np.ones(shape, np.float32) for key, shape in shapes.items()}, path)
     (folder / 'config.json').write_text(
         json.dumps(dataclasses.asdict(config)))
     return path
   weight_files.write_geometry(folder, 3)
-  if source == 'zip':
-    torch_writer.write_flat(path, weights)
-  else:
-    torch_files.write_state_dict(path, weights)
-  return path
+  return torch_files.write_flat(path, weights, zipped=source == 'zip')

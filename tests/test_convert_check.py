@@ -14,16 +14,14 @@ from safetensors import numpy as safetensors_numpy
 from scipy import special
 
 from m3p_jax import batch as batch_lib
-from m3p_jax.convert import assembly
 from m3p_jax.convert import check
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
 from m3p_jax.convert import names
-from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
-from m3p_jax.saving import deferred
 from tests import m3p_reference
+from tests import torch_files
 from tests import weight_files
 
 
@@ -86,7 +84,7 @@ def test_another_m3p_geometry_equals_a_second_implementation(tmp_path):
   inputs = _m3p_inputs(config)
   del weights['pred_layer.proj.weight']  # The same numbers as `embeddings`.
   expected = m3p_reference.outputs(weights, inputs, num_heads=3)
-  torch_writer.write(tmp_path / 'a.pth', weights, {'n_heads': 3})
+  torch_files.write_state_dict(tmp_path / 'a.pth', weights, {'n_heads': 3})
   np.savez(tmp_path / 'inputs.npz', **inputs)
   np.savez(tmp_path / 'outputs.npz', **expected)
   lines = check.run('m3p', tmp_path / 'a.pth', tmp_path)
@@ -99,7 +97,7 @@ def test_another_m3p_geometry_equals_a_second_implementation(tmp_path):
 def test_languages_enter_the_text_and_the_image_path_alone(tmp_path):
   config = weight_files.OTHER
   weights = weight_files.random_m3p(config)
-  torch_writer.write(tmp_path / 'a.pth', weights, {'n_heads': 3})
+  torch_files.write_state_dict(tmp_path / 'a.pth', weights, {'n_heads': 3})
   imported = importing.read('m3p', tmp_path / 'a.pth')
   inputs = _m3p_inputs(config)
   ids, languages = inputs['token_ids'], np.array([4, 0, 2], np.int32)
@@ -120,7 +118,7 @@ def test_languages_enter_the_text_and_the_image_path_alone(tmp_path):
 
   ours = jax.jit(lambda params: nn.apply(passes, m3p.M3P(dataclasses.replace(
       imported.config, normalise_regions=False)))(
-          {'params': params}))(deferred.make(imported.params))
+          {'params': params}))(imported.params)
   reference = m3p_reference.M3P(weights, 3)
   embedded = reference.regions(features, boxes)
   for name, expected in {
@@ -179,7 +177,7 @@ def test_another_xlmr_geometry_equals_a_second_implementation(
       weight_files.OTHER, width=width, mlp_width=2 * width, num_heads=heads,
       num_layers=layers, num_languages=1)
   shapes = layout.their_shapes(
-      names.xlmr(config), assembly.shapes_of(config),
+      names.xlmr(config), layout.shapes_of(config),
       vocab_size=config.vocab_size)
   shapes['embeddings.position_embeddings.weight'] = (20, width)
   shapes['embeddings.token_type_embeddings.weight'] = (1, width)
@@ -192,7 +190,7 @@ def test_another_xlmr_geometry_equals_a_second_implementation(
       ids, mask, heads=heads, layers=layers)
   tensors = {prefix + key: value for key, value in tensors.items()}
   tensors['lm_head.bias'] = np.zeros(211, np.float32)
-  torch_writer.write_flat(tmp_path / 'pytorch_model.bin', tensors)
+  torch_files.write_flat(tmp_path / 'pytorch_model.bin', tensors)
   safetensors_numpy.save_file(tensors, tmp_path / 'model.safetensors')
   (tmp_path / 'config.json').write_text(json.dumps({
       'num_attention_heads': heads, 'layer_norm_eps': 1e-5}))
@@ -210,7 +208,7 @@ def test_xlmr_large_by_shape():
   config = dataclasses.replace(
       model_config.ModelConfig(num_languages=1), width=1024, mlp_width=4096,
       num_heads=16, num_layers=24)
-  ours = assembly.shapes_of(config)
+  ours = layout.shapes_of(config)
   shapes = layout.their_shapes(
       names.xlmr(config), ours, vocab_size=config.vocab_size)
   positions_and_type = (514 + 1) * 1024

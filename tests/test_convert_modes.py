@@ -10,14 +10,13 @@ from configs import base
 from m3p_jax import checkpoint
 from m3p_jax import search
 from m3p_jax import train
-from m3p_jax.convert import assembly
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
 from m3p_jax.convert import names
-from m3p_jax.convert import torch_writer
 from m3p_jax.evaluation import retrieval
 from tests import retrieval_data
 from tests import test_search
+from tests import torch_files
 from tests import toy
 from tests import weight_files
 
@@ -26,18 +25,18 @@ _CONFIG = dataclasses.replace(retrieval_data.CONFIG, num_languages=1)
 
 def _write_m3p(folder):
   path = folder / 'checkpoint.pth'
-  torch_writer.write(path, weight_files.random_m3p(_CONFIG), {'n_heads': 2})
-  return path
+  return torch_files.write_state_dict(
+      path, weight_files.random_m3p(_CONFIG), {'n_heads': 2})
 
 
 def _write_xlmr(folder):
   shapes = layout.their_shapes(
-      names.xlmr(_CONFIG), assembly.shapes_of(_CONFIG), vocab_size=500)
+      names.xlmr(_CONFIG), layout.shapes_of(_CONFIG), vocab_size=500)
   shapes['embeddings.position_embeddings.weight'] = (64, 16)
   shapes['embeddings.token_type_embeddings.weight'] = (1, 16)
   rng = np.random.default_rng(0)
   path = folder / 'pytorch_model.bin'
-  torch_writer.write_flat(path, {
+  torch_files.write_flat(path, {
       key: rng.normal(0, 0.2, shape).astype(np.float32)
       for key, shape in shapes.items()})
   (folder / 'config.json').write_text(json.dumps(

@@ -8,16 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline.tensor_files import torch_file
+from input_pipeline import errors
+from input_pipeline.weights import torch_file
 from m3p_jax import checkpoint
-from m3p_jax.convert import assembly
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
-from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names
-from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
+from tests import torch_files
 from tests import weight_files
 
 
@@ -34,15 +33,21 @@ def folder(imported, tmp_path_factory):
   return path
 
 
+@pytest.fixture
+def torch():
+  return pytest.importorskip('torch', reason='writes .pth')
+
+
 def test_full_set_of_the_release():
   config = model_config.ModelConfig(num_region_classes=1600)
-  shapes = m3p_shapes.of(config)
+  shapes = names.m3p_shapes(config)
   assert len(shapes) == 475
   tied = math.prod(shapes['pred_layer.proj.weight'])
   assert sum(map(math.prod, shapes.values())) - tied == 374_368_727
   assert {name.key for name in names.m3p(config)} <= set(shapes)
 
 
+@pytest.mark.usefixtures('torch')
 def test_m3p_comes_back_bit_for_bit(folder, tmp_path):
   source = exporting.load(folder)
   exporting.write('m3p', source, tmp_path / 'a.pth')
@@ -55,13 +60,12 @@ def test_m3p_comes_back_bit_for_bit(folder, tmp_path):
   assert importing.read('m3p', tmp_path / 'a.pth').config == source.config
 
 
-def test_torch_reads_the_exported_file_strictly(folder, tmp_path):
-  torch = pytest.importorskip('torch')
+def test_torch_reads_the_exported_file_strictly(folder, tmp_path, torch):
   source = exporting.load(folder)
   exporting.write('m3p', source, tmp_path / 'a.pth')
   model = torch.load(tmp_path / 'a.pth', weights_only=True)['model']
   assert {key.removeprefix('module.'): tuple(tensor.shape)
-          for key, tensor in model.items()} == m3p_shapes.of(
+          for key, tensor in model.items()} == names.m3p_shapes(
               source.config, refiner_layers=1)
   theirs = torch.load(weight_files.M3P, weights_only=True)['model']
   for key, tensor in theirs.items():
@@ -73,7 +77,7 @@ def test_fresh_parts_have_the_shapes_of_the_release(imported, tmp_path):
   checkpoint.save_weights(
       tmp_path / 'ours', imported.params, imported.config, {})
   tensors, lines = exporting.m3p_tensors(exporting.load(tmp_path / 'ours'))
-  shapes = m3p_shapes.of(imported.config)
+  shapes = names.m3p_shapes(imported.config)
   assert {key: value.shape for key, value in tensors.items()} == shapes
   assert any(line.kind == 'fresh' and line.name.startswith('cross_alignment')
              for line in lines)
@@ -87,9 +91,18 @@ def test_safetensors_come_back_bit_for_bit(folder, tmp_path):
   back = importing.read('safetensors', tmp_path / 'out' / 'model.safetensors')
   assert back.config == source.config
   jax.tree.map(np.testing.assert_array_equal, back.params,
-               assembly.nested(source.params))
+               layout.nested(source.params))
 
 
+def test_without_torch_the_command_that_installs_it_is_told(
+    folder, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(errors.UserError, match='pip install torch'):
+    exporting.write('m3p', exporting.load(folder), tmp_path / 'a.pth')
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures('torch')
 def test_volta_comes_back_on_the_parts_that_it_has(folder, tmp_path):
   source = exporting.load(folder)
   lines = exporting.write('volta', source, tmp_path / 'a.bin')
@@ -105,13 +118,14 @@ def test_volta_comes_back_on_the_parts_that_it_has(folder, tmp_path):
           } >= {'token_bias', 'match/kernel'}
 
 
+@pytest.mark.usefixtures('torch')
 def test_volta_file_with_the_map_s_typo_is_read(folder, tmp_path):
   exporting.write('volta', exporting.load(folder), tmp_path / 'a.bin')
   tensors = torch_file.load(tmp_path / 'a.bin')
   wrong, meant = names.volta_typo(weight_files.TINY)
   tensors[wrong] = tensors.pop(meant)
   tensors['clfs_dict.TASK8.weight'] = np.ones((1, 32), np.float32)
-  torch_writer.write_flat(tmp_path / 'b.bin', tensors)
+  torch_files.write_flat(tmp_path / 'b.bin', tensors)
   (tmp_path / 'config.json').write_text('{"num_attention_heads": 4}')
   back = importing.read('volta', tmp_path / 'b.bin')
   np.testing.assert_array_equal(
@@ -152,6 +166,7 @@ def test_stablehlo_runs_without_this_project(folder, tmp_path):
       atol=1e-5)
 
 
+@pytest.mark.usefixtures('torch')
 def test_volta_counts_attention_and_mlp_as_layers(folder, tmp_path):
   """The key map of formats.md, 2.22, written out."""
   exporting.write('volta', exporting.load(folder), tmp_path / 'a.bin')
@@ -183,6 +198,7 @@ def test_volta_counts_attention_and_mlp_as_layers(folder, tmp_path):
     np.testing.assert_array_equal(tensor, theirs[f'{pairs[part]}.{kind}'], key)
 
 
+@pytest.mark.usefixtures('torch')
 def test_a_volta_file_comes_back(folder, tmp_path):
   exporting.write('volta', exporting.load(folder), tmp_path / 'a.bin')
   shared = torch_file.load(tmp_path / 'a.bin')
@@ -190,7 +206,7 @@ def test_a_volta_file_comes_back(folder, tmp_path):
             'clfs_dict.TASK8.bias': np.ones(1, np.float32),
             'bert.embeddings.image_distbution_embeddings.bias':
                 np.ones(32, np.float32)}
-  torch_writer.write_flat(tmp_path / 'b.bin', {**shared, **extras})
+  torch_files.write_flat(tmp_path / 'b.bin', {**shared, **extras})
   (tmp_path / 'config.json').write_text('{"num_attention_heads": 4}')
   found = importing.read('volta', tmp_path / 'b.bin')
   assert set(found.unused) == set(extras)
@@ -203,9 +219,10 @@ def test_a_volta_file_comes_back(folder, tmp_path):
     np.testing.assert_array_equal(back[key], tensor, key)
 
 
+@pytest.mark.usefixtures('torch')
 def test_another_geometry_comes_back_with_its_languages(tmp_path):
   theirs = weight_files.random_m3p(weight_files.OTHER, refiner_layers=2)
-  torch_writer.write(tmp_path / 'a.pth', theirs, {
+  torch_files.write_state_dict(tmp_path / 'a.pth', theirs, {
       'n_heads': 3, 'lang2id': 'ignored: no table'})
   found = importing.read('m3p', tmp_path / 'a.pth')
   importing.write(found, tmp_path / 'ours',

@@ -10,10 +10,10 @@ import pytest
 
 from input_pipeline import errors
 from input_pipeline import sources
-from input_pipeline.tensor_files import torch_file
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import pictures
 from input_pipeline.vision import tiles
+from input_pipeline.weights import torch_file
 
 # Photos of Tux Paint whose ImageNet class nobody would doubt.
 _PHOTOS = {

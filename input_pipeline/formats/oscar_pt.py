@@ -14,9 +14,7 @@ from input_pipeline import errors
 from input_pipeline.region_files import classes
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import fields
-from input_pipeline.tensor_files import numpy_pickle
-from input_pipeline.tensor_files import stored_array
-from input_pipeline.tensor_files import torch_file
+from input_pipeline.weights import torch_file
 
 GLOB = '*.pt'
 ISOLATED = False
@@ -31,7 +29,7 @@ class Reader(contract.Reader):
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    tensors = torch_file.scan(path, more=numpy_pickle.NAMES)
+    tensors = torch_file.load(path)
     if not isinstance(tensors, dict):
       raise errors.UserError(
           f'{path} holds {type(tensors).__name__}; allowed: a dict, '
@@ -45,10 +43,7 @@ class Reader(contract.Reader):
 
   def load(self, place: Any) -> contract.ImageRegions:
     name, value = self._values[place]
-    if isinstance(value, stored_array.StoredArray):
-      value = value.read()
-    row = fields.Fields({'tensor': numpy_pickle.unwrap(value)})
-    together = row.matrix('tensor')
+    together = fields.Fields({'tensor': value}).matrix('tensor')
     if together.shape[1] <= _NUM_BOX:
       raise contract.RowError(
           'tensor has a wrong shape',

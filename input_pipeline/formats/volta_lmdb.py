@@ -19,7 +19,7 @@ from input_pipeline.region_files import detections
 from input_pipeline.region_files import fields
 from input_pipeline.region_files import lmdb_file
 from input_pipeline.region_files import packed
-from input_pipeline.tensor_files import numpy_pickle
+from input_pipeline.weights import pickles
 
 GLOB = '*.lmdb'
 ISOLATED = True
@@ -57,7 +57,7 @@ class Reader(lmdb_file.Reader):
     data = bytes(self.value(place))
     # Pickle's first opcode and version; in msgpack, an empty map.
     is_pickle = data[:1] == b'\x80' and data[1:2] <= b'\x05'
-    return (numpy_pickle.loads(data) if is_pickle or not self._is_tensorpack
+    return (pickles.loads(data) if is_pickle or not self._is_tensorpack
             else packed.msgpack(data))
 
 

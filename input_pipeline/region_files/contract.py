@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline.tensor_files import torch_pickle
+from input_pipeline.weights import pickles
 
 # More than any image has: a larger claim is damage, or an attack on memory.
 MAX_BYTES = 2**28
@@ -128,7 +128,7 @@ def refusing(path: Any, place: str = ''):
   except errors.UserError as error:
     if not place:
       raise
-    if isinstance(error, torch_pickle.ForbiddenNameError):
+    if isinstance(error, pickles.ForbiddenNameError):
       # Not damage but an attack: no row of such a file is taken.
       raise errors.UserError(f'{path}, {place}: {error}') from error
     raise RowError('refused', str(error)) from error

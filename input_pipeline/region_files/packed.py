@@ -13,7 +13,7 @@ import numpy as np
 
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import optional
-from input_pipeline.tensor_files import numpy_pickle
+from input_pipeline.weights import pickles
 
 
 def npy(data: bytes) -> Any:
@@ -28,7 +28,7 @@ def npy(data: bytes) -> Any:
           else np.lib.format.read_array_header_2_0)
   shape, is_fortran, dtype = read(file)
   if dtype.hasobject:
-    return numpy_pickle.loads(data[file.tell():])
+    return pickles.loads(data[file.tell():])
   size = math.prod(shape) * dtype.itemsize
   if dtype.kind not in 'biufSU' or size != len(data) - file.tell():
     raise contract.RowError(

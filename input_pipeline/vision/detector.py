@@ -20,11 +20,11 @@ import numpy as np
 
 from input_pipeline import regions
 from input_pipeline import sources
-from input_pipeline.tensor_files import torch_file
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import pictures
 from input_pipeline.vision import tfjs_graph
 from input_pipeline.vision import tiles
+from input_pipeline.weights import torch_file
 
 PICTURE_SIZE = 512
 NUM_CLASSES = 81  # COCO's 80 and 0, the background.

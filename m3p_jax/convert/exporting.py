@@ -12,19 +12,18 @@ import numpy as np
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint as checkpoint_lib
-from m3p_jax.convert import assembly
 from m3p_jax.convert import files
+from m3p_jax.convert import geometry
+from m3p_jax.convert import importing
 from m3p_jax.convert import layout
-from m3p_jax.convert import m3p_shapes
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
-from m3p_jax.convert import safetensors_file
-from m3p_jax.convert import torch_writer
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 
 ModelConfig = model_config.ModelConfig
 KINDS = ('m3p', 'volta', 'safetensors', 'stablehlo')
+_WEIGHTS = 'model.safetensors'
 # Layers of the region refiner in the release's strict set.
 _REFINER_LAYERS = 6
 
@@ -36,12 +35,14 @@ class Source(NamedTuple):
     params: float32 by path 'a/b/c'.
     config: geometry.
     manifest: what the weights read.
-    aside: what the import kept aside, see `files.Aside`.
+    aside: tensors that the import kept, which no part of the model reads.
+    prefix: of the keys of the imported file.
   """
   params: dict[str, np.ndarray]
   config: ModelConfig
   manifest: dict[str, Any]
-  aside: files.Aside
+  aside: files.Tensors
+  prefix: str
 
 
 def load(checkpoint: str | pathlib.Path) -> Source:
@@ -51,8 +52,15 @@ def load(checkpoint: str | pathlib.Path) -> Source:
     UserError: there is none, or it is damaged.
   """
   params, config, manifest = checkpoint_lib.load(checkpoint)
+  path, is_one = checkpoint_lib.locate(checkpoint)
+  aside: files.Tensors = {}
+  prefix = 'module.'
+  if is_one and (path / importing.REPORT).exists():
+    prefix = json.loads((path / importing.REPORT).read_text())['prefix']
+  if is_one and (path / importing.ASIDE).exists():
+    aside = files.read_safetensors(path / importing.ASIDE)
   return Source(layout.flatten(jax.device_get(params)), config, manifest,
-                files.read_aside(checkpoint))
+                aside, prefix)
 
 
 def write(kind: str, source: Source,
@@ -69,20 +77,18 @@ def write(kind: str, source: Source,
           'stablehlo': _write_stablehlo}[kind](source, path)
 
 
-def m3p_tensors(source: Source) -> tuple[dict[str, Any], list[report.Line]]:
+def m3p_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
   """Returns the release's full strict set of tensors, and the report.
-
-  They become arrays when they are asked for.
 
   What the model has is exact; what the import kept aside comes back; the rest
   is initialised as the release does.
   """
-  config, kept = source.config, source.aside.tensors
+  config, kept = source.config, source.aside
   names = names_lib.m3p(config)
-  shapes = m3p_shapes.of(
-      config, refiner_layers=(config.refiner_layers or source.aside.
-                              refiner_layers or _REFINER_LAYERS))
-  tensors: dict[str, Any] = dict(layout.unstack(names, source.params, shapes))
+  shapes = names_lib.m3p_shapes(config, refiner_layers=(
+      config.refiner_layers or geometry.refiner_layers(kept)
+      or _REFINER_LAYERS))
+  tensors = layout.unstack(names, source.params, shapes)
   lines = [report.Line('used', key, tensors[key].shape) for key in tensors]
   rng = np.random.default_rng(0)
   for key, shape in shapes.items():
@@ -123,30 +129,36 @@ def _left_out(source: Source, names: list[names_lib.Name]) -> list[report.Line]:
 def _write_m3p(source: Source, path: pathlib.Path) -> list[report.Line]:
   tensors, lines = m3p_tensors(source)
   c = source.config
-  torch_writer.write(
-      path, {source.aside.prefix + key: value
+  files.write_torch(
+      path, {source.prefix + key: value
              for key, value in tensors.items()},
       {'emb_dim': c.width, 'n_layers': c.num_layers, 'n_heads': c.num_heads,
        'n_words': c.vocab_size, 'n_langs': c.num_languages})
   return lines
 
 
-def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
+def volta_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
+  """Returns VOLTA's tensors of the parts that both have, and the report."""
   names = names_lib.volta(source.config)
   shapes = layout.their_shapes(
       names, {key: value.shape for key, value in source.params.items()},
       vocab_size=source.config.vocab_size)
   tensors = layout.unstack(names, source.params, shapes)
-  torch_writer.write_flat(path, tensors)
-  return [report.Line('used', key, value.shape)
-          for key, value in tensors.items()] + _left_out(source, names)
+  return tensors, [report.Line('used', key, value.shape)
+                   for key, value in tensors.items()] + _left_out(source, names)
+
+
+def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
+  tensors, lines = volta_tensors(source)
+  files.write_torch(path, tensors)
+  return lines
 
 
 def _write_safetensors(source: Source,
                        path: pathlib.Path) -> list[report.Line]:
   path.mkdir()
-  safetensors_file.write(
-      path / files.SAFETENSORS, source.params, {'format': 'm3p_jax'})
+  files.write_safetensors(
+      path / _WEIGHTS, source.params, {'format': 'm3p_jax'})
   for name, content in (('config.json', dataclasses.asdict(source.config)),
                         ('manifest.json', source.manifest)):
     (path / name).write_text(json.dumps(content, indent=2) + '\n')
@@ -159,7 +171,7 @@ def score_function(source: Source):
 
   Match logits of the joint encoder, float32; parameters are constants.
   """
-  params = assembly.nested(source.params)
+  params = layout.nested(source.params)
 
   def score(token_ids_BL, text_mask_BL, features_BRF, boxes_BRG, mask_BR):
     zeros_B = jnp.zeros(token_ids_BL.shape[:1], jnp.int32)

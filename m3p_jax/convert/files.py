@@ -1,62 +1,185 @@
-"""Converted checkpoints on disk, with what the model does not read."""
+"""Weight files on disk: PyTorch's containers and safetensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+import hashlib
 import json
 import pathlib
 from typing import Any, NamedTuple
 
-from m3p_jax import checkpoint as checkpoint_lib
-from m3p_jax.convert import geometry
-from m3p_jax.convert import report
-from m3p_jax.convert import safetensors_file
-from m3p_jax.model import config as model_config
+import ml_dtypes
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
 
-SAFETENSORS = 'model.safetensors'
-_ASIDE = 'unused.safetensors'
-_REPORT = 'import.json'
+from input_pipeline import errors
+from input_pipeline.weights import torch_file
+
+Tensors = dict[str, np.ndarray]
+_INDEX = '.index.json'
 
 
-class Aside(NamedTuple):
-  """What an import keeps for writing the file back.
+class File(NamedTuple):
+  """What a weight file holds.
 
   Attributes:
-    tensors: those that no part of the model reads, by key.
-    prefix: of the file's keys.
+    tensors: by key, without `prefix`.
+    prefix: `module.` in M3P's training checkpoints, else ''.
+    params: the options it was trained with, {} where it has none.
+    geometry: config.json beside the file, {} where there is none.
+    sha256: of each file that was read, by its name.
   """
-  tensors: safetensors_file.Tensors
+  tensors: Tensors
   prefix: str
-
-  @property
-  def refiner_layers(self) -> int:
-    """Layers of the region refiner among the tensors."""
-    return geometry.refiner_layers(self.tensors)
+  params: dict[str, Any]
+  geometry: dict[str, Any]
+  sha256: dict[str, str]
 
 
-def write_checkpoint(path: pathlib.Path, params: Any,
-                     config: model_config.ModelConfig, *,
-                     languages: Sequence[str], aside: Aside,
-                     lines: Sequence[report.Line],
-                     sha256: Mapping[str, str],
-                     manifest: Mapping[str, Any] | None = None) -> None:
-  """Writes a checkpoint that every mode of main.py starts from."""
-  checkpoint_lib.save_weights(
-      path, params, config,
-      dict(manifest or {}) | {'languages': list(languages)})
-  (path / _REPORT).write_text(json.dumps(
-      {'sha256': dict(sha256), 'prefix': aside.prefix,
-       'tensors': report.to_json(lines)}, indent=1) + '\n')
-  if aside.tensors:
-    safetensors_file.write(path / _ASIDE, aside.tensors, {})
+def read(path: pathlib.Path) -> File:
+  """Returns a file's content; nothing in it is executed.
+
+  Args:
+    path: `.pth`, `.pt`, `.bin`, `.safetensors`, or the index of several
+      `.safetensors`.
+
+  Raises:
+    UserError: no such file, a folder, an empty or damaged file.
+  """
+  if path.is_dir():
+    raise errors.UserError(
+        f'--path={path} is a folder; allowed: a weight file in it')
+  if not path.is_file():
+    raise errors.UserError(f'--path={path}: no such file')
+  if not path.stat().st_size:
+    raise errors.UserError(f'--path={path}: the file is empty')
+  beside = path.with_name('config.json')
+  geometry = _read_json(beside) if beside.is_file() else {}
+  params: dict[str, Any] = {}
+  files = [path]
+  if path.name.endswith(_INDEX):
+    tensors, shards = _read_shards(path)
+    files += shards
+  elif path.suffix == '.safetensors':
+    tensors = read_safetensors(path)
+  else:
+    tensors, params = _read_torch(path)
+  _check_tensors(tensors, path)
+  prefix = ('module.' if tensors and all(
+      key.startswith('module.') for key in tensors) else '')
+  return File({key.removeprefix(prefix): tensor
+               for key, tensor in tensors.items()}, prefix, params, geometry,
+              {file.name: _sha256(file) for file in files})
 
 
-def read_aside(checkpoint: str | pathlib.Path) -> Aside:
-  """Returns what an import kept; nothing where there was none."""
-  path, is_one = checkpoint_lib.locate(checkpoint)
-  tensors: safetensors_file.Tensors = {}
-  prefix = 'module.'
-  if is_one and (path / _REPORT).exists():
-    prefix = json.loads((path / _REPORT).read_text())['prefix']
-  if is_one and (path / _ASIDE).exists():
-    tensors = safetensors_file.read(path / _ASIDE)
-  return Aside(tensors, prefix)
+def read_safetensors(path: pathlib.Path) -> Tensors:
+  """Returns a file's tensors.
 
+  Raises:
+    UserError: the file is damaged, or of a dtype that NumPy lacks.
+  """
+  try:
+    return safetensors_numpy.load_file(path)
+  # Of what is wrong with a file, the package raises several kinds.
+  except (safetensors.SafetensorError, ArithmeticError, AttributeError,
+          LookupError, OSError, TypeError, ValueError) as error:
+    raise errors.UserError(
+        f'{path}: damaged or no safetensors file: {error}') from error
+
+
+def write_safetensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
+                      metadata: Mapping[str, str] | None = None) -> None:
+  """Writes a file; `metadata` goes into its header."""
+  # The package writes the memory that an array begins at, whatever its order.
+  safetensors_numpy.save_file(
+      {key: np.asarray(tensor, order='C') for key, tensor in tensors.items()},
+      path, dict(metadata or {}))
+
+
+def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
+                options: Mapping[str, Any] | None = None) -> None:
+  """Writes {'model': tensors, 'params': options}, or the tensors alone.
+
+  Args:
+    path: of the file; its folder exists.
+    tensors: float32 in the file. Entries that are one object share one
+      storage.
+    options: whole numbers and texts.
+
+  Raises:
+    UserError: PyTorch is not installed.
+  """
+  try:
+    import torch  # Optional: only these exports need it.
+  except ImportError as error:
+    raise errors.UserError(
+        '--to=m3p and --to=volta write with PyTorch, which is not installed; '
+        'run: python -m pip install torch') from error
+  made = {id(tensor): torch.from_numpy(np.array(tensor, np.float32, order='C'))
+          for tensor in tensors.values()}
+  model = {key: made[id(tensor)] for key, tensor in tensors.items()}
+  torch.save(model if options is None else
+             {'model': model, 'params': dict(options)}, path)
+
+
+def _read_torch(path: pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
+  """Returns the tensors and options of a file."""
+  content = torch_file.load(path)
+  if not isinstance(content, dict):
+    raise errors.UserError(
+        f'{path}: holds a {type(content).__name__}; allowed: a state dict')
+  options = content.get('params')
+  tensors = content.get('model', content)
+  if not isinstance(tensors, dict):
+    raise errors.UserError(f'{path}: its "model" is no state dict')
+  return tensors, dict(options) if isinstance(options, dict) else {}
+
+
+def _check_tensors(tensors: Mapping[Any, Any], path: pathlib.Path) -> None:
+  for key, tensor in tensors.items():
+    if not isinstance(tensor, np.ndarray):
+      raise errors.UserError(
+          f'{path}: {key!r} is a {type(tensor).__name__}; allowed: a tensor')
+    if not isinstance(key, str):
+      raise errors.UserError(
+          f'{path}: names a tensor {key!r}; allowed: a text')
+    if tensor.dtype.kind not in 'biuf' and tensor.dtype != ml_dtypes.bfloat16:
+      raise errors.UserError(
+          f'{path}: {key!r} has dtype {tensor.dtype}; allowed: whole numbers, '
+          'float64, float32, float16, bfloat16')
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise errors.UserError(f'{path}: not JSON: {error}') from error
+  if not isinstance(content, dict):
+    raise errors.UserError(f'{path}: allowed: an object')
+  return content
+
+
+def _read_shards(path: pathlib.Path) -> tuple[Tensors, list[pathlib.Path]]:
+  """Returns the tensors of several files, and the files."""
+  shards = _read_json(path).get('weight_map')
+  if not isinstance(shards, dict):
+    raise errors.UserError(f'{path}: has no "weight_map"')
+  for name in shards.values():
+    # A name, not a path: an index must not reach outside its folder.
+    if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+      raise errors.UserError(
+          f'{path}: names {name!r}; allowed: a file beside it')
+  files = [path.with_name(name) for name in sorted(set(shards.values()))]
+  tensors: Tensors = {}
+  for file in files:
+    if not file.is_file():
+      raise errors.UserError(f'{path}: names {file.name!r}, which is not there')
+    tensors |= read_safetensors(file)
+  missing = sorted(set(shards) - set(tensors))
+  if missing:
+    raise errors.UserError(f'{path}: {missing[0]!r} is in none of its files')
+  return tensors, files

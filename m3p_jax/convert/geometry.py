@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from input_pipeline import errors
-from m3p_jax.convert import tensors as tensors_lib
+from m3p_jax.convert import files
 from m3p_jax.model import config as model_config
 
 ModelConfig = model_config.ModelConfig
@@ -38,7 +38,7 @@ _COMPUTED = {'hidden_act': ('gelu',), 'position_embedding_type': ('absolute',),
 _XLMR_TYPES = ('xlm-roberta',)
 
 
-def of_m3p(file: tensors_lib.File, path: pathlib.Path,
+def of_m3p(file: files.File, path: pathlib.Path,
            asked: ModelConfig | None, *, complete: bool) -> ModelConfig:
   """Returns the geometry of a microsoft/M3P checkpoint.
 
@@ -80,7 +80,7 @@ def of_m3p(file: tensors_lib.File, path: pathlib.Path,
   return _finish(found, file, path, asked, base, _M3P_KEYS)
 
 
-def of_xlmr(file: tensors_lib.File, path: pathlib.Path,
+def of_xlmr(file: files.File, path: pathlib.Path,
             asked: ModelConfig | None) -> ModelConfig:
   """Returns the geometry of a Hugging Face XLM-RoBERTa.
 
@@ -109,7 +109,7 @@ def of_xlmr(file: tensors_lib.File, path: pathlib.Path,
   return _finish(found, file, path, asked, base, _XLMR_KEYS)
 
 
-def of_volta(file: tensors_lib.File, path: pathlib.Path,
+def of_volta(file: files.File, path: pathlib.Path,
              asked: ModelConfig | None) -> ModelConfig:
   """Returns the geometry of VOLTA's M3P; args and errors as `of_m3p`."""
   shape = _shape_reader(file.tensors, path)
@@ -135,7 +135,7 @@ def refiner_layers(tensors: Mapping[str, Any]) -> int:
   return _count(tensors, r'refine_embeddings\.layers\.(\d+)\.')
 
 
-def _finish(found: dict[str, Any], file: tensors_lib.File, path: pathlib.Path,
+def _finish(found: dict[str, Any], file: files.File, path: pathlib.Path,
             asked: ModelConfig | None, base: ModelConfig,
             keys: Mapping[str, tuple[str, ...]]) -> ModelConfig:
   """Returns the geometry, once its sources agree."""

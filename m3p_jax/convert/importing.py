@@ -1,34 +1,100 @@
-"""Weight files of other projects as checkpoints of ours."""
+"""Weight files of other projects as checkpoints of ours.
 
-from collections.abc import Sequence
+Sources: reference.md, section 2 (microsoft/M3P); formats.md, 2.22 (VOLTA, which
+has no decoder, language table or pre-training heads).
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+import json
 import pathlib
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 from absl import logging
 from flax import linen as nn
 import jax
+import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import tokenizer
-from m3p_jax.convert import assembly
+from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import e5
 from m3p_jax.convert import files
-from m3p_jax.convert import from_m3p
-from m3p_jax.convert import from_volta
-from m3p_jax.convert import from_xlmr
-from m3p_jax.convert import m3p_languages
+from m3p_jax.convert import geometry
+from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
 from m3p_jax.convert import report
-from m3p_jax.convert import tensors as tensors_lib
 from m3p_jax.model import config as model_config
-from m3p_jax.saving import deferred
+from m3p_jax.model import m3p
 
+ModelConfig = model_config.ModelConfig
 KINDS = ('m3p', 'volta', 'xlmr', 'e5', 'safetensors')
+# Beside a checkpoint: what no part of the model reads, and the report.
+ASIDE, REPORT = 'unused.safetensors', 'import.json'
+
+# The release's `--lgs`: a language's row in its table is its place here.
+_M3P_LANGUAGES = (
+    'af', 'als', 'am', 'an', 'ang', 'ar', 'arz', 'ast', 'az', 'bar', 'be',
+    'bg', 'bn', 'br', 'bs', 'ca', 'ceb', 'ckb', 'cs', 'cy', 'da', 'de',
+    'el', 'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fr', 'fy', 'ga', 'gan',
+    'gl', 'gu', 'he', 'hi', 'hr', 'hu', 'hy', 'ia', 'id', 'is', 'it', 'ja',
+    'jv', 'ka', 'kk', 'kn', 'ko', 'ku', 'la', 'lb', 'lt', 'lv', 'mk', 'ml',
+    'mn', 'mr', 'ms', 'my', 'nds', 'ne', 'nl', 'nn', 'no', 'oc', 'pl', 'pt',
+    'ro', 'ru', 'scn', 'sco', 'sh', 'si', 'simple', 'sk', 'sl', 'sq', 'sr',
+    'sv', 'sw', 'ta', 'te', 'th', 'tl', 'tr', 'tt', 'uk', 'ur', 'uz', 'vi',
+    'war', 'wuu', 'yi', 'zh', 'zh_classical', 'zh_min_nan', 'zh_yue',)
+# Codes of theirs that are called otherwise in configs/languages.
+_OUR_CODES = {'no': 'nb', 'tl': 'fil', 'zh': 'zh_CN'}
+# Parts that a file of the release may lack.
+_M3P_OPTIONAL = re.compile(
+    f'{names_lib.OPTIONAL.pattern}|{"|".join(map(re.escape, names_lib.TIED))}')
+# VOLTA's task heads, its own poolers, M3P's dead map of class distributions,
+# and second names of shared weights.
+_VOLTA_UNUSED = re.compile(
+    r'(clfs_dict|cls|cls_dict|fusion|dropout)\.|bert\.(v_pooler|pooler)\.|'
+    r'bert\.embeddings\.image_distbution_embeddings\.|'
+    r'bert\.encoder\..*\.v_(query|key|value|dense|LayerNorm)\.|'
+    r'.*\.position_ids$')
+# XLM-R counts positions from 2 on: rows 0 and 1 are never read.
+_XLMR_SHIFT = 2
+# Its token head has a layer that M3P's lacks; buffers, pooler and the heads of
+# fine-tuned models are no part of the encoder.
+_XLMR_UNUSED = ('lm_head.', 'pooler.', 'classifier.', 'qa_outputs.',
+                'embeddings.position_ids', 'embeddings.token_type_ids')
+# Of the whole model, and of sentence-transformers around it.
+_XLMR_PREFIX = re.compile(r'^(0\.auto_model\.)?(roberta\.)?')
+# TensorFlow's names of LayerNorm's tensors, in files converted long ago.
+_XLMR_OLD_NORM = {'LayerNorm.gamma': 'LayerNorm.weight',
+                  'LayerNorm.beta': 'LayerNorm.bias'}
+_XLMR_POSITIONS = 'embeddings.position_embeddings.weight'
+_XLMR_TYPES = 'embeddings.token_type_embeddings.weight'
+
+
+class Imported(NamedTuple):
+  """A file as a checkpoint of ours.
+
+  Attributes:
+    params: unboxed, of the whole model.
+    config: geometry.
+    lines: what became of each tensor.
+    unused: tensors that no part of the geometry reads, by their keys.
+    options: the options that the file was trained with.
+    prefix: of the file's keys.
+    sha256: of each file that was read, by its name.
+  """
+  params: Any
+  config: ModelConfig
+  lines: list[report.Line]
+  unused: files.Tensors
+  options: dict[str, Any]
+  prefix: str = ''
+  sha256: Mapping[str, str] = {}
 
 
 def read(kind: str, path: str | pathlib.Path, *,
-         asked: model_config.ModelConfig | None = None,
-         complete: bool = False, seed: int = 0) -> assembly.Imported:
+         asked: ModelConfig | None = None,
+         complete: bool = False, seed: int = 0) -> Imported:
   """Returns the parameters of a weight file.
 
   Args:
@@ -50,16 +116,16 @@ def read(kind: str, path: str | pathlib.Path, *,
       raise errors.UserError('--from=e5 needs --config: the file says nothing '
                              'of regions and heads')
     params = nn.unbox(e5.to_params(asked, key, path=path))
-    return assembly.Imported(params, asked, [], {}, {})
-  file = tensors_lib.read(path)
+    return Imported(params, asked, [], {}, {})
+  file = files.read(path)
   if kind == 'm3p':
-    imported = from_m3p.read(file, path, key, asked=asked, complete=complete)
+    imported = _read_m3p(file, path, key, asked, complete=complete)
   elif kind == 'safetensors':
     imported = _read_ours(file, path)
   else:
-    module = {'xlmr': from_xlmr, 'volta': from_volta}[kind]
-    imported = module.read(file, path, key, asked=asked)
-  assembly.check_numbers(file.tensors, imported.unused, path)
+    read_kind = {'xlmr': _read_xlmr, 'volta': _read_volta}[kind]
+    imported = read_kind(file, path, key, asked)
+  _check_numbers(file.tensors, imported.unused, path)
   if imported.config.vocab_size < tokenizer.VOCAB_SIZE:
     logging.warning(
         '%s: the word table has %s rows, but XLM-R\'s tokenizer %s ids: data '
@@ -68,7 +134,7 @@ def read(kind: str, path: str | pathlib.Path, *,
   return imported._replace(sha256=file.sha256)
 
 
-def write(imported: assembly.Imported, path: pathlib.Path, *,
+def write(imported: Imported, path: pathlib.Path, *,
           asked_languages: Sequence[str] | None) -> None:
   """Writes a checkpoint folder.
 
@@ -81,15 +147,17 @@ def write(imported: assembly.Imported, path: pathlib.Path, *,
     UserError: the language table has another number of rows than there are
       names.
   """
-  files.write_checkpoint(
+  checkpoint_lib.save_weights(
       path, imported.params, imported.config,
-      languages=languages(imported, asked_languages),
-      aside=files.Aside(imported.unused, imported.prefix),
-      lines=imported.lines, sha256=imported.sha256)
+      {'languages': languages(imported, asked_languages)})
+  (path / REPORT).write_text(json.dumps(
+      {'sha256': dict(imported.sha256), 'prefix': imported.prefix,
+       'tensors': report.to_json(imported.lines)}, indent=1) + '\n')
+  if imported.unused:
+    files.write_safetensors(path / ASIDE, imported.unused)
 
 
-def languages(imported: assembly.Imported,
-              asked: Sequence[str] | None) -> list[str]:
+def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
   """Returns the name of each row of the language table, by our codes.
 
   Args:
@@ -109,17 +177,108 @@ def languages(imported: assembly.Imported,
   elif asked:
     names, source = list(asked), 'data.languages of --config'
   else:
-    names, source = list(m3p_languages.LANGUAGES), 'the release'
+    names, source = list(_M3P_LANGUAGES), 'the release'
   if len(names) != count:
     raise errors.UserError(
         f'the file has a language table of {count} rows, but {source} names '
         f'{len(names)} languages; allowed: a --config whose data.languages '
         f'names {count}, in their order')
-  return [m3p_languages.OURS.get(name, name) for name in names]
+  return [_OUR_CODES.get(name, name) for name in names]
 
 
-def _read_ours(file: tensors_lib.File,
-               path: pathlib.Path) -> assembly.Imported:
+def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
+              asked: ModelConfig | None, *, complete: bool) -> Imported:
+  """Returns a checkpoint of microsoft/M3P as one of ours; see `read`."""
+  config = geometry.of_m3p(file, path, asked, complete=complete)
+  tensors = file.tensors
+  names = names_lib.m3p(config)
+  _check_shapes(
+      tensors, path, names, names_lib.m3p_shapes(
+          config, refiner_layers=geometry.refiner_layers(tensors)),
+      optional=_M3P_OPTIONAL)
+  for copy, original in names_lib.TIED.items():
+    if copy in tensors and not np.array_equal(
+        tensors[copy], tensors[original], equal_nan=True):
+      raise errors.UserError(
+          f'{path}: {copy!r} differs from {original!r}; the release ties them')
+  params, lines = _assemble(names, tensors, config, key)
+  used = {name.key for name in names} | set(names_lib.TIED)
+  unused = {key: tensor for key, tensor in tensors.items() if key not in used}
+  lines += [report.Line('used', copy, tensors[copy].shape, f'is {original!r}')
+            for copy, original in names_lib.TIED.items() if copy in tensors]
+  lines += [report.Line('unused', key, tensor.shape)
+            for key, tensor in unused.items()]
+  return Imported(params, config, lines, unused, file.params, file.prefix)
+
+
+def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
+                asked: ModelConfig | None) -> Imported:
+  """Returns a checkpoint of VOLTA's M3P as one of ours; see `read`."""
+  config = geometry.of_volta(file, path, asked)
+  tensors = dict(file.tensors)
+  wrong, meant = names_lib.volta_typo(config)
+  if wrong in tensors and meant not in tensors:
+    tensors[meant] = tensors.pop(wrong)
+  unused = {name: tensor for name, tensor in tensors.items()
+            if _VOLTA_UNUSED.match(name)}
+  shared = {name: tensor for name, tensor in tensors.items()
+            if name not in unused}
+  names = names_lib.volta(config)
+  _check_shapes(shared, path, names, layout.their_shapes(
+      names, layout.shapes_of(config), vocab_size=config.vocab_size))
+  params, lines = _assemble(names, shared, config, key)
+  lines += [report.Line('unused', name, tensor.shape)
+            for name, tensor in unused.items()]
+  return Imported(params, config, lines, unused, {})
+
+
+def _read_xlmr(file: files.File, path: pathlib.Path, key: jax.Array,
+               asked: ModelConfig | None) -> Imported:
+  """Returns Hugging Face's XLM-RoBERTa as the text part of an M3P."""
+  tensors = {_xlmr_name(key): tensor for key, tensor in file.tensors.items()}
+  if len(tensors) < len(file.tensors):
+    raise errors.UserError(
+        f'{path}: has the same tensor under several names; allowed: one model')
+  config = geometry.of_xlmr(file._replace(tensors=tensors), path, asked)
+  unused = {name: tensor for name, tensor in tensors.items()
+            if name.startswith(_XLMR_UNUSED)}
+  encoder = {name: tensor for name, tensor in tensors.items()
+             if name not in unused}
+  names = names_lib.xlmr(config)
+  shapes = layout.their_shapes(
+      names, layout.shapes_of(config), vocab_size=config.vocab_size)
+  shapes[_XLMR_POSITIONS] = (config.max_positions, config.width)
+  shapes[_XLMR_TYPES] = (1, config.width)
+  _check_shapes(encoder, path, names, shapes)
+  # The rows after the last usable one are fresh.
+  positions = config.width ** -0.5 * np.array(jax.random.normal(
+      jax.random.fold_in(key, 1), shapes[_XLMR_POSITIONS]))
+  usable = config.max_positions - _XLMR_SHIFT
+  positions[:usable] = (
+      tensors[_XLMR_POSITIONS][_XLMR_SHIFT:] + tensors[_XLMR_TYPES][0])
+  params, lines = _assemble(
+      names, encoder, config, key, {'positions/embedding': positions})
+  lines += [
+      report.Line('used', _XLMR_POSITIONS, shapes[_XLMR_POSITIONS],
+                  f'row i is our row i − {_XLMR_SHIFT}'),
+      report.Line('used', _XLMR_TYPES, shapes[_XLMR_TYPES],
+                  'added to the positions'),
+      report.Line('fresh', 'positions/embedding', (_XLMR_SHIFT, config.width),
+                  f'rows {usable} and {usable + 1}')]
+  lines += [report.Line('unused', name, tensor.shape)
+            for name, tensor in unused.items()]
+  return Imported(params, config, lines, unused, {})
+
+
+def _xlmr_name(key: str) -> str:
+  name = _XLMR_PREFIX.sub('', key)
+  for old, new in _XLMR_OLD_NORM.items():
+    if name.endswith(old):
+      return name.removesuffix(old) + new
+  return name
+
+
+def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
   """Returns what `export --to=safetensors` wrote."""
   try:
     config = model_config.geometry(file.geometry)
@@ -127,10 +286,100 @@ def _read_ours(file: tensors_lib.File,
     raise errors.UserError(
         f'{path.with_name("config.json")}: not a geometry of ours: '
         f'{error}') from error
-  shapes = assembly.shapes_of(config)
+  shapes = layout.shapes_of(config)
   names: Any = [names_lib.Name(name, name) for name in shapes]
-  assembly.check(file.tensors, path, names, shapes)
+  _check_shapes(file.tensors, path, names, shapes)
   lines = [report.Line('used', name, shape) for name, shape in shapes.items()]
-  params = {name: deferred.Deferred(tensor.shape, tensor.read)
+  params = {name: np.asarray(tensor, np.float32)
             for name, tensor in file.tensors.items()}
-  return assembly.Imported(assembly.nested(params), config, lines, {}, {})
+  return Imported(layout.nested(params), config, lines, {}, {})
+
+
+def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
+                  names: Sequence[names_lib.Name],
+                  shapes: Mapping[str, tuple[int, ...]], *,
+                  optional: re.Pattern[str] | None = None) -> None:
+  """Raises UserError for the first missing, surplus or misshapen tensor.
+
+  Args:
+    tensors: of the file, those that are none of its known extras.
+    path: of the file.
+    names: what the geometry reads.
+    shapes: of every tensor that may be there.
+    optional: keys that may be absent, unless the geometry reads them.
+  """
+  needed = {name.key for name in names}
+  for key, shape in shapes.items():
+    if key not in tensors:
+      if key in needed or not (optional and optional.match(key)):
+        raise errors.UserError(f'{path}: tensor {key!r} is missing')
+    elif tensors[key].shape != shape:
+      raise errors.UserError(
+          f'{path}: {key!r} has shape {tensors[key].shape}; allowed: {shape}')
+  for key in tensors:
+    if key not in shapes:
+      raise errors.UserError(
+          f'{path}: tensor {key!r} {tensors[key].shape} belongs to no part of '
+          'the model')
+
+
+def _assemble(names: Sequence[names_lib.Name],
+              tensors: files.Tensors, config: ModelConfig, key: jax.Array,
+              given: Mapping[str, np.ndarray] | None = None,
+              ) -> tuple[Any, list[report.Line]]:
+  """Returns (parameters, lines): what is not in the file is fresh.
+
+  Args:
+    names: of the file's format.
+    tensors: of the file.
+    config: geometry.
+    key: random key of fresh parameters.
+    given: more parameters, by path.
+  """
+  read_params = layout.stack(
+      names, tensors, layout.shapes_of(config)) | dict(given or {})
+  fresh = _draw(config, frozenset(read_params))(key)
+  lines = [report.Line('used', name.key, tensors[name.key].shape)
+           for name in names if name.key in tensors]
+  lines += [report.Line('fresh', path, value.shape)
+            for path, value in sorted(fresh.items())]
+  return layout.nested({**read_params, **fresh}), lines
+
+
+@functools.lru_cache(maxsize=4)
+def _draw(config: ModelConfig, read_paths: frozenset[str]):
+  """Returns the jitted function from a key to the parameters not read.
+
+  What is read is not drawn as well: the word table alone takes seconds.
+  """
+
+  def draw(key):
+    params = layout.flatten(nn.unbox(m3p.init_params(config, key)))
+    return {path: value for path, value in params.items()
+            if path not in read_paths}
+
+  return jax.jit(draw)
+
+
+def _check_numbers(tensors: files.Tensors, unused: files.Tensors,
+                   path: pathlib.Path) -> None:
+  """Checks that all numbers are finite; warns where the model does not read.
+
+  Args:
+    tensors: of the file.
+    unused: those of them that no part of the model reads, by any keys.
+    path: of the file.
+
+  Raises:
+    UserError: one that it reads is not.
+  """
+  ignored = set(map(id, unused.values()))
+  for key, tensor in tensors.items():
+    if tensor.dtype.kind in 'iub':
+      continue
+    count = int((~np.isfinite(tensor.astype(np.float32))).sum())
+    if count and id(tensor) not in ignored:
+      raise errors.UserError(
+          f'{path}: {key!r} holds {count:,} numbers that are not finite')
+    if count:
+      logging.warning('%s: %s holds numbers that are not finite', path, key)

@@ -5,38 +5,37 @@ inputs then outputs, heads apart; layers stacked; tables padded with rows that
 no id reaches.
 """
 
-import collections
 from collections.abc import Iterable, Mapping
 import functools
 import math
 from typing import Any
 
+from flax import linen as nn
 from flax import traverse_util
 import numpy as np
 
-from input_pipeline.tensor_files import stored_array
 from m3p_jax.convert import names as names_lib
-from m3p_jax.saving import deferred
+from m3p_jax.model import config as model_config
+from m3p_jax.model import m3p
 
 # Paths whose first axis is padded to a multiple (see ModelConfig).
 PADDED = ('tokens/embedding', 'token_bias')
 
 
-def to_ours(tensor: stored_array.StoredArray, path: str,
-            target: np.ndarray) -> None:
+def to_ours(tensor: np.ndarray, path: str, target: np.ndarray) -> None:
   """Writes a tensor of a file into (one layer of) our parameter.
 
   Args:
     tensor: theirs.
     path: of our parameter.
-    target: contiguous, of zeros: what a table is padded with.
+    target: of zeros: what a table is padded with.
   """
   if path.endswith('/kernel'):
-    target[...] = tensor.read().T.reshape(target.shape)
+    target[...] = tensor.T.reshape(target.shape)
   elif path in PADDED:
-    tensor.copy_to(target[:tensor.shape[0]])
+    target[:len(tensor)] = tensor
   else:
-    tensor.copy_to(target)
+    target[...] = tensor.reshape(target.shape)
 
 
 def to_theirs(array: np.ndarray, path: str,
@@ -76,10 +75,8 @@ def their_shapes(names: Iterable[names_lib.Name],
   return found
 
 
-def stack(names: Iterable[names_lib.Name],
-          tensors: Mapping[str, stored_array.StoredArray],
-          shapes: Mapping[str, tuple[int, ...]],
-          ) -> dict[str, deferred.Deferred]:
+def stack(names: Iterable[names_lib.Name], tensors: Mapping[str, np.ndarray],
+          shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
   """Returns our parameters by path, of the named tensors that are there.
 
   Args:
@@ -87,33 +84,37 @@ def stack(names: Iterable[names_lib.Name],
     tensors: by key.
     shapes: of our parameters, by path.
   """
-  parts: dict[str, list] = collections.defaultdict(list)
+  found: dict[str, np.ndarray] = {}
   for key, path, layer in names:
     if key in tensors:
-      parts[path].append((tensors[key], layer))
-
-  def make(path):
-    array = np.zeros(shapes[path], np.float32)
-    for tensor, layer in parts[path]:
-      to_ours(tensor, path, array if layer is None else array[layer])
-    return array
-
-  return {path: deferred.Deferred(
-      shapes[path], functools.partial(make, path)) for path in list(parts)}
+      if path not in found:
+        found[path] = np.zeros(shapes[path], np.float32)
+      # A view, of an array without axes as well.
+      to_ours(tensors[key], path, found[path][... if layer is None else layer])
+  return found
 
 
 def unstack(names: Iterable[names_lib.Name], params: Mapping[str, np.ndarray],
-            shapes: names_lib.Shapes) -> dict[str, deferred.Deferred]:
+            shapes: names_lib.Shapes) -> dict[str, np.ndarray]:
   """Returns tensors by key, of our parameters by path; undoes `stack`."""
+  return {key: to_theirs(
+      params[path] if layer is None else params[path][layer], path, shapes[key])
+          for key, path, layer in names}
 
-  def make(key, path, layer):
-    array = params[path] if layer is None else params[path][layer]
-    return to_theirs(array, path, shapes[key])
 
-  return {name.key: deferred.Deferred(
-      shapes[name.key], functools.partial(make, *name)) for name in names}
+@functools.lru_cache(maxsize=4)
+def shapes_of(config: model_config.ModelConfig
+              ) -> Mapping[str, tuple[int, ...]]:
+  """Returns the shapes of our parameters by path."""
+  return {path: leaf.shape for path, leaf in flatten(nn.unbox(
+      m3p.abstract_params(config))).items()}
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
   """Returns {'a/b/c': leaf} of nested parameters."""
   return traverse_util.flatten_dict(tree, sep='/')
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the tree of parameters by path; undoes `flatten`."""
+  return traverse_util.unflatten_dict(flat, sep='/')

@@ -1,1 +1,0 @@
-"""Files of tensors and pickles, read without running what is in them."""

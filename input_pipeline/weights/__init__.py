@@ -1,0 +1,1 @@
+"""Weight files and pickles, read without running what is in them."""
