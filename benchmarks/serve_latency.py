@@ -9,7 +9,6 @@ has to be there already: its start is reported for itself.
 
 from collections.abc import Iterator
 import http.client
-import json
 import os
 import pathlib
 import subprocess
@@ -62,15 +61,10 @@ def _ask(address: str, query: str, mode: str) -> Iterator[float]:
   """Yields the seconds after which results arrived."""
   start = time.perf_counter()
   connection = http.client.HTTPConnection(address, timeout=600)
-  connection.request(
-      'POST', '/gradio_api/call/search', json.dumps({'data': [query, mode]}),
-      {'content-type': 'application/json'})
-  event = json.loads(connection.getresponse().read())['event_id']
-  connection.request('GET', f'/gradio_api/call/search/{event}')
-  for line in connection.getresponse():
-    # 'complete' repeats the last of them.
-    if line.strip() == b'event: generating':
-      yield time.perf_counter() - start
+  connection.request('GET', '/search?' + urllib.parse.urlencode(
+      {'query': query, 'mode': mode}))
+  for _ in connection.getresponse():  # A line for each stage.
+    yield time.perf_counter() - start
   connection.close()
 
 
