@@ -1,5 +1,6 @@
 """The web page: driven by a browser, by many at once, and by the hostile."""
 
+import asyncio
 import concurrent.futures
 import http.client
 import io
@@ -139,7 +140,15 @@ def test_a_visit(page):
   assert not serious_violations(page)
 
   page.keyboard.press('Escape')
-  page.wait_for_selector('.m3p-detail', state='hidden')
+  page.wait_for_selector('.m3p-detail', state='detached')
+  assert page.get_attribute(':focus', 'data-id') == '1f418.webp'
+  page.keyboard.press('ArrowRight')
+  page.keyboard.press('Enter')
+  page.wait_for_selector('.m3p-captions')
+  assert page.get_attribute(':focus', 'aria-current') == 'true'
+  page.click('.m3p-close')
+  page.keyboard.press('/')
+  assert page.get_attribute(':focus', 'id') == 'm3p-query'
   page.click('#m3p-mode label:has-text("Re-ranked")')
   page.wait_for_selector('text=first 5 ordered again')
   assert page.locator('.m3p-decided').count() == 5
@@ -158,6 +167,7 @@ def test_a_dropped_picture_finds_itself(page, small_run):
   page.set_input_files('#m3p-file', {
       'name': 'picture.png', 'mimeType': 'image/png', 'buffer': b'no picture'})
   page.wait_for_selector('.m3p-error:has-text("no picture")')
+  assert page.is_hidden('.m3p-own')
 
 
 def test_a_narrow_screen(page):
@@ -207,6 +217,36 @@ def test_twenty_visitors_at_once(server):
     for name, stages in pool.map(visit, small_search.PICTURES.items()):
       assert all(f'{name}.webp' in html for html in stages)
       assert 'ordered again' in stages[-1] and len(stages) > 1
+
+
+def test_eight_are_answered_at_once_and_no_more_than_200_wait():
+  fastapi = pytest.importorskip('fastapi')
+  from m3p_jax.serve import app
+  working, most = [], []
+
+  def parts():
+    for _ in range(2):
+      working.append(1)
+      most.append(len(working))
+      time.sleep(0.01)
+      working.pop()
+      yield {}
+
+  async def visits():
+    answers = app._Answers()
+
+    async def visit():
+      return [line async for line in answers.stream(parts()).body_iterator]
+
+    waiting = [asyncio.create_task(visit()) for _ in range(200)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(fastapi.HTTPException, match='try again'):
+      answers.stream(parts())
+    assert await asyncio.gather(*waiting) == 200 * [['{}\n', '{}\n']]
+    assert await visit()
+
+  asyncio.run(visits())
+  assert max(most) == 8
 
 
 def test_pictures_are_small_in_the_grid_and_large_in_the_panel(server):

@@ -1,6 +1,7 @@
 """Starts the page of a run."""
 
 from collections.abc import Collection
+import contextlib
 import ipaddress
 import pathlib
 import socket
@@ -67,7 +68,8 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   server = uvicorn.Server(uvicorn.Config(
       app, log_level='warning', ws='none', headers=list(
           app_lib.HEADERS.items()), timeout_graceful_shutdown=_PATIENCE))
-  server.run(sockets=[listener])
+  with contextlib.suppress(KeyboardInterrupt):  # It is how this ends.
+    server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
