@@ -285,7 +285,7 @@ def test_files_that_are_no_pictures_are_refused(server):
       (b'', 415, 'empty'),
       (bytes(100 * 2**20), 413, 'larger than 12 MB')):
     found, answer = request(server, 'POST', '/look', content)
-    assert (found, message in json.loads(answer)['error']) == (status, True)
+    assert (found, message in json.loads(answer)['detail']) == (status, True)
   status, answer = request(server, 'POST', '/look?languages=de', png())
   last = json.loads(answer.splitlines()[-1])['detail']
   assert status == 200 and 'German' in last and 'English' not in last

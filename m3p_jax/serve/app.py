@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 
 import fastapi
 from fastapi import concurrency
+from fastapi import exception_handlers
 from fastapi import responses
 from fastapi.middleware import trustedhost
-from starlette import exceptions
-from starlette import requests
 
 from m3p_jax.serve import finder as finder_lib
 from m3p_jax.serve import renditions
@@ -57,12 +56,11 @@ def create(finder: finder_lib.Finder, *,
   app.add_middleware(trustedhost.TrustedHostMiddleware,
                      allowed_hosts=list(hosts))
 
-  @app.exception_handler(exceptions.HTTPException)
+  @app.exception_handler(404)
+  @app.exception_handler(405)
   async def refuse(request: fastapi.Request, error):
-    if error.status_code in (404, 405):  # Nobody has read what was sent.
-      await _body(request, 0)
-    return responses.JSONResponse(
-        {'error': error.detail}, error.status_code, headers=error.headers)
+    await _body(request, 0)  # Nobody else has read what was sent.
+    return await exception_handlers.http_exception_handler(request, error)
 
   return app
 
@@ -124,7 +122,7 @@ def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
       regions = await concurrency.run_in_threadpool(
           uploads.regions, content, finder.searcher.read)
     except uploads.Refused as refused:
-      return responses.JSONResponse({'error': str(refused)}, refused.status)
+      raise fastapi.HTTPException(refused.status, str(refused)) from refused
     return answers.stream(finder.look(regions, languages))
 
 
@@ -165,13 +163,12 @@ async def _body(request: fastapi.Request, limit: int) -> bytes | None:
   It is read on and forgotten then: who is still sending reads no answer.
   """
   content, size = bytearray(), 0
-  try:
-    async for part in request.stream():
-      size += len(part)
-      if size <= limit:
-        content += part
-      elif size > _MAX_DRAINED_BYTES:
-        break
-  except requests.ClientDisconnect:
-    return None
+  while size <= _MAX_DRAINED_BYTES:
+    message = await request.receive()
+    part = message.get('body', b'')
+    size += len(part)
+    if size <= limit:
+      content += part
+    if not message.get('more_body'):
+      break
   return bytes(content) if size <= limit else None

@@ -23,7 +23,7 @@ async function* answers(address, options) {
     const response = await fetch(address, options);
     if (!response.ok) {
       const answer = await response.json().catch(() => ({}));
-      throw new Refused(answer.error || 'The server could not answer.');
+      throw new Refused(answer.detail || 'The server could not answer.');
     }
     const reader = response.body.pipeThrough(
         new TextDecoderStream()).getReader();
