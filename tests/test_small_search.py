@@ -15,10 +15,9 @@ from m3p_jax.searching import exported
 from m3p_jax.searching import reading
 from m3p_jax.searching import writing
 from m3p_jax.serve import finder
-from m3p_jax.serve import heat
 from m3p_jax.serve import languages
-from m3p_jax.serve import markup
 from m3p_jax.serve import server
+from m3p_jax.serve import views
 from tests import small_search
 
 TEXTS = ('a red apple.', '赤いりんご、バナナ', 'แมวสีส้ม', '한국어 단어',
@@ -90,8 +89,8 @@ def test_a_query_that_is_no_utf_8_is_told(searcher, query):
   with pytest.raises(errors.UserError, match='not UTF-8: .*\\\\ud'):
     searcher.search(query)
   # The page says so, in what can be sent.
-  (notice,) = finder.Finder(searcher).search(query, 'dual', 'visitor')
-  assert 'Nothing to search for' in notice.encode().decode()
+  (notice,) = finder.Finder(searcher).search(query, 'dual')
+  assert 'Nothing to search for' in notice['results'].encode().decode()
 
 
 def test_an_exported_index_is_searched_with_its_own_weights(
@@ -161,7 +160,7 @@ def test_the_commands_print_and_write(small_run, tmp_path, capsys):
 
 def test_an_address_that_cannot_be_had_is_said_before_anything_is_loaded():
   if not os.environ.get('CI'):
-    pytest.importorskip('gradio')
+    pytest.importorskip('fastapi')
   with pytest.raises(errors.UserError, match='--host=192.0.2.1 --port=0'):
     server.serve('not a workdir', host='192.0.2.1', port=0)
 
@@ -198,6 +197,6 @@ def test_the_documented_examples_run(small_run, tmp_path, monkeypatch):
   (tmp_path / 'runs' / 'quickstart').symlink_to(small_run)
   shutil.copy(small_run.parent / 'raw' / '1f408.webp', tmp_path / 'my_cat.jpg')
   monkeypatch.chdir(tmp_path)
-  for module in (search, reading, writing, heat, markup):
+  for module in (search, reading, writing, views):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed, module.__name__

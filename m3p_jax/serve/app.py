@@ -1,24 +1,43 @@
 """The page and its pictures as one ASGI application."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+import json
 import pathlib
+from typing import Annotated, Literal
 
 import fastapi
 from fastapi import concurrency
+from fastapi import exception_handlers
 from fastapi import responses
 from fastapi.middleware import trustedhost
-import gradio
 
-from m3p_jax.searching import index as index_lib
 from m3p_jax.serve import finder as finder_lib
-from m3p_jax.serve import guard
-from m3p_jax.serve import page
 from m3p_jax.serve import renditions
-from m3p_jax.serve import uploads as uploads_lib
+from m3p_jax.serve import uploads
 
-# Of all pictures that are served.
+# Of all answers.
+HEADERS = {
+    'content-security-policy':
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+    'x-content-type-options': 'nosniff',
+    'referrer-policy': 'no-referrer',
+    'cross-origin-resource-policy': 'same-origin'}
+
+_FOLDER = pathlib.Path(__file__).parent
 _TYPE = 'image/webp'
-_HEADERS = {'cache-control': 'private, max-age=86400'}
+_KEPT = {'cache-control': 'private, max-age=86400'}
+# Questions that are worked on at the same time, and that may wait.
+_AT_ONCE = 8
+_MOST_WAITING = 200
+# What a refused sender may still send, so that it reads the answer.
+_MAX_DRAINED_BYTES = 2**28
+
+_Query = Annotated[str, fastapi.Query(max_length=finder_lib.MAX_QUERY)]
+_Languages = Annotated[tuple[str, ...], fastapi.Query()]
+_Mode = Literal['dual', 'rerank', 'joint']
 
 
 def create(finder: finder_lib.Finder, *,
@@ -31,43 +50,125 @@ def create(finder: finder_lib.Finder, *,
       that no other site can pass as this one.
   """
   app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-  _add_routes(app, finder.searcher.index, finder.uploads)
-  gradio.mount_gradio_app(
-      app, page.build(finder), '/', allowed_paths=[], show_error=False,
-      max_file_size=0, ssr_mode=False, mcp_server=False, run_history=False,
-      enable_monitoring=False, footer_links=[], **page.looks())
-  app.add_middleware(guard.Guard)
+  _add_page(app, finder.page())
+  _add_pictures(app, finder)
+  _add_questions(app, finder)
   app.add_middleware(trustedhost.TrustedHostMiddleware,
                      allowed_hosts=list(hosts))
+
+  @app.exception_handler(404)
+  @app.exception_handler(405)
+  async def refuse(request: fastapi.Request, error):
+    await _body(request, 0)  # Nobody else has read what was sent.
+    return await exception_handlers.http_exception_handler(request, error)
+
   return app
 
 
-def _add_routes(app: fastapi.FastAPI, index: index_lib.Index,
-                uploads: uploads_lib.Uploads) -> None:
-  large_pictures = renditions.Renditions(index)
+def _add_page(app: fastapi.FastAPI, html: str) -> None:
 
+  @app.get('/')
+  def page() -> responses.Response:
+    return responses.HTMLResponse(html, headers={'cache-control': 'no-cache'})
+
+  @app.get('/page.{kind}')
+  def file(kind: Literal['js', 'css']) -> responses.Response:
+    return responses.FileResponse(
+        _FOLDER / f'page.{kind}', headers={'cache-control': 'no-cache'})
+
+
+def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
+  index = finder.searcher.index
+  large_pictures = renditions.Renditions(index)
   # A number, never a path, names a picture: nothing else can be asked for.
+  known = fastapi.Path(ge=0, lt=len(index.image_ids))
+
   @app.get('/picture/{number}')
-  def picture(number: int) -> responses.Response:
+  def picture(number: int = known) -> responses.Response:
     try:
       content = pathlib.Path(index.thumbnails[number]).read_bytes()
-    except (IndexError, OSError) as error:
+    except OSError as error:
       raise fastapi.HTTPException(404) from error
-    return responses.Response(content, media_type=_TYPE, headers=_HEADERS)
+    return responses.Response(content, media_type=_TYPE, headers=_KEPT)
 
   @app.get('/picture/{number}/large')
-  def large(number: int) -> responses.Response:
-    content = (large_pictures.get(number)
-               if number < len(index.thumbnails) else None)
+  def large(number: int = known) -> responses.Response:
+    content = large_pictures.get(number)
     if content is None:
       return picture(number)
-    return responses.Response(content, media_type=_TYPE, headers=_HEADERS)
+    return responses.Response(content, media_type=_TYPE, headers=_KEPT)
 
-  @app.post(guard.LOOK)
-  async def look(request: fastapi.Request) -> responses.Response:
-    content = await request.body()
+
+def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
+  answers = _Answers()
+  known = fastapi.Path(ge=0, lt=len(finder.searcher.index.image_ids))
+
+  @app.get('/search')
+  async def search(mode: _Mode, query: _Query = '') -> responses.Response:
+    return answers.stream(finder.search(query, mode))
+
+  @app.get('/picture/{number}/detail')
+  async def show(number: int = known, query: _Query = '',
+                 languages: _Languages = ()) -> responses.Response:
+    return answers.stream(finder.show(number, query, languages))
+
+  @app.post('/look')
+  async def look(request: fastapi.Request,
+                 languages: _Languages = ()) -> responses.Response:
+    content = await _body(request, uploads.MAX_BYTES)
     try:
-      name = await concurrency.run_in_threadpool(uploads.add, content)
-    except uploads_lib.Refused as refused:
-      return responses.JSONResponse({'error': str(refused)}, refused.status)
-    return responses.JSONResponse({'name': name})
+      if content is None:
+        raise uploads.too_many_bytes()
+      regions = await concurrency.run_in_threadpool(
+          uploads.regions, content, finder.searcher.read)
+    except uploads.Refused as refused:
+      raise fastapi.HTTPException(refused.status, str(refused)) from refused
+    return answers.stream(finder.look(regions, languages))
+
+
+class _Answers:
+  """Answers that come part by part, a few parts at a time."""
+
+  def __init__(self):
+    """Nothing is being answered yet."""
+    self._at_once = asyncio.Semaphore(_AT_ONCE)
+    self._waiting = 0
+
+  def stream(self, parts: Iterator[finder_lib.Part]) -> responses.Response:
+    """Returns one line of JSON for each part; ends where nobody reads it."""
+    if self._waiting >= _MOST_WAITING:
+      raise fastapi.HTTPException(503, 'Too many ask at once: try again.')
+    return responses.StreamingResponse(
+        self._lines(parts), media_type='application/x-ndjson',
+        headers={'cache-control': 'no-store'})
+
+  async def _lines(self, parts: Iterator[finder_lib.Part]
+                   ) -> AsyncIterator[str]:
+    self._waiting += 1
+    try:
+      while True:
+        # Given back while a part is sent: who reads slowly keeps nobody.
+        async with self._at_once:
+          part = await concurrency.run_in_threadpool(next, parts, None)
+        if part is None:
+          return
+        yield json.dumps(part) + '\n'
+    finally:
+      self._waiting -= 1
+
+
+async def _body(request: fastapi.Request, limit: int) -> bytes | None:
+  """Returns what was sent, None where it is longer than allowed.
+
+  It is read on and forgotten then: who is still sending reads no answer.
+  """
+  content, size = bytearray(), 0
+  while size <= _MAX_DRAINED_BYTES:
+    message = await request.receive()
+    part = message.get('body', b'')
+    size += len(part)
+    if size <= limit:
+      content += part
+    if not message.get('more_body'):
+      break
+  return bytes(content) if size <= limit else None

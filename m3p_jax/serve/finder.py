@@ -1,29 +1,27 @@
 """What a visitor can ask for, answered as pieces of the page."""
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-import itertools
-import threading
 
 from input_pipeline import errors
+from input_pipeline import languages as names
 from m3p_jax import batch as batch_lib
 from m3p_jax.searching import searcher as searcher_lib
 from m3p_jax.serve import languages as languages_lib
-from m3p_jax.serve import markup
-from m3p_jax.serve import render
 from m3p_jax.serve import renditions
-from m3p_jax.serve import uploads as uploads_lib
+from m3p_jax.serve import uploads
+from m3p_jax.serve import views
 
+# HTML of the page's elements by their names: `results`, `detail`.
+Part = dict[str, str]
 MODES = {'dual': 'Dual', 'rerank': 'Re-ranked', 'joint': 'Joint'}
 # Pictures shown, and captions a language.
 _SHOWN, _CAPTIONS = 24, 3
-# Characters of a query that are read; the model's positions end before.
+# Characters of a query; the model's positions end before.
 MAX_QUERY = 5_000
 _EXAMPLES = 7
 # Languages that examples are taken from, where the collection has them.
 _EXAMPLES_IN: tuple[str, ...] = (
     'en', 'de', 'ja', 'ar', 'hi', 'fr', 'ru', 'es', 'zh_CN', 'tr', 'cs')
-_SESSIONS = 1_000
 
 
 class Finder:
@@ -32,60 +30,53 @@ class Finder:
   def __init__(self, searcher: searcher_lib.Searcher):
     """Reads the collection of `searcher`."""
     self.searcher = searcher
-    self.uploads = uploads_lib.Uploads(searcher.read)
     self.languages = searcher.languages
     texts = {language: list(searcher.source.captions(
         language, searcher.weights)) for language in self.languages}
     self._guesser = languages_lib.Guesser(texts)
-    self._latest: OrderedDict[str, int] = OrderedDict()
-    self._count = itertools.count()
-    self._lock = threading.Lock()
     self.examples = _examples(texts)
 
-  def header(self) -> str:
-    """Returns the head of the page."""
-    weights = self.searcher.weights
-    return render.header(
-        self.searcher.source.dataset, len(self.searcher.index.image_ids),
-        self.languages, f'{weights.path.name}' if weights.step is None
-        else f'step {weights.step:,}')
+  def page(self) -> str:
+    """Returns the page as it is before anything was asked for."""
+    weights, dataset = self.searcher.weights, self.searcher.source.dataset
+    # `captions` is what anybody's own pictures are prepared as.
+    name = 'pictures' if dataset == 'captions' else dataset.replace('_', ' ')
+    usual = [code for code in self.languages if code in ('en', 'de')]
+    return views.page(
+        self.examples, title=name[:1].upper() + name[1:], modes=MODES,
+        count=len(self.searcher.index.image_ids), languages=self.languages,
+        chosen=usual or self.languages[:2], max_query=MAX_QUERY,
+        max_bytes=uploads.MAX_BYTES, model=weights.path.name
+        if weights.step is None else f'step {weights.step:,}')
 
-  def welcome(self) -> str:
-    """Returns what stands where results will be."""
-    return render.welcome(self.examples)
-
-  def search(self, query: str, mode: str, session: str) -> Iterator[str]:
-    """Yields ever better results; stops where the visitor asks anew.
+  def search(self, query: str, mode: str) -> Iterator[Part]:
+    """Yields ever better results.
 
     Args:
       query: as typed.
       mode: of `MODES`.
-      session: of the visitor.
     """
-    query = query.strip()[:MAX_QUERY]
+    query = query.strip()
     if not query:
-      yield render.notice(
+      yield {'results': views.notice(
           'What are you looking for?', 'Type a word or a sentence in any '
-          'language, or drop a picture.', self.examples)
+          'language, or drop a picture.', self.examples)}
       return
-    mine = self._begin(session)
     guess = str(self._guesser.guess(query))
     try:
       for ranking in self.searcher.stages(query, mode=mode):
-        if self._latest.get(session) != mine:
-          return
-        yield render.results(
+        yield {'results': views.results(
             self.searcher.results(ranking, _SHOWN),
             self._addresses(ranking.order_I[:_SHOWN].tolist()),
             query=query, guess=guess, mode=mode, seen=ranking.seen,
-            wanted=ranking.wanted)
+            wanted=ranking.wanted)}
     except errors.UserError:
-      yield render.notice(
+      yield {'results': views.notice(
           'Nothing to search for in this', 'The query has no words that the '
-          'model can read. Try another.', self.examples)
+          'model can read. Try another.', self.examples)}
 
   def show(self, number: int, query: str,
-           languages: Sequence[str]) -> Iterator[str]:
+           languages: Sequence[str]) -> Iterator[Part]:
     """Yields a picture of the collection, ever more of it explained.
 
     Args:
@@ -94,53 +85,43 @@ class Finder:
       languages: of the captions.
     """
     index = self.searcher.index
-    if not 0 <= number < len(index.image_ids):
-      return
     image_id = index.image_ids[number]
-    detail = render.Detail(
+    detail = views.Detail(
         renditions.address(index, number, is_large=True),
         index.captions[number] or image_id, image_id,
         self._regions(image_id), query)
-    yield render.detail(detail, busy='Looking at the picture…')
+    yield {'detail': views.detail(detail, busy='Looking at the picture…')}
     if query:
       detail = detail._replace(
           explanation=self.searcher.explain(detail.regions, query))
     yield from self._described(detail, languages)
 
-  def look(self, name: str, languages: Sequence[str],
-           session: str) -> Iterator[tuple[str, str]]:
-    """Yields (results, detail) of a visitor's picture.
+  def look(self, regions: batch_lib.Regions,
+           languages: Sequence[str]) -> Iterator[Part]:
+    """Yields pictures like a visitor's, and captions that fit it.
 
     Args:
-      name: of the picture in the uploads.
+      regions: of the visitor's picture.
       languages: of the captions.
-      session: of the visitor.
     """
-    self._begin(session)
-    try:
-      regions = self.uploads.get(name)
-    except uploads_lib.Refused as refused:
-      yield render.notice('The picture is gone', str(refused),
-                          self.examples), ''
-      return
     found = self.searcher.similar(regions, _SHOWN)
     place = {one: i for i, one in enumerate(self.searcher.index.image_ids)}
-    results = render.results(
-        found, self._addresses([place[one.image_id] for one in found]),
-        query='', guess='', mode='dual', seen=0, wanted=0)
-    detail = render.Detail('', 'Your picture', '', regions, '')
-    for part in self._described(detail, languages):
-      yield results, part
+    yield {'results': views.results(
+        found, self._addresses([place[one.image_id] for one in found]))}
+    yield from self._described(
+        views.Detail('', 'Your picture', '', regions, ''), languages)
 
-  def _described(self, detail: render.Detail,
-                 languages: Sequence[str]) -> Iterator[str]:
+  def _described(self, detail: views.Detail,
+                 languages: Sequence[str]) -> Iterator[Part]:
+    chosen = [code for code in self.languages if code in languages]
     captions = {}
-    for language in languages or self.languages[:1]:
-      yield render.detail(detail._replace(captions=captions), busy='Reading '
-                          f'the {markup.language_name(language)} captions…')
+    for language in chosen or self.languages[:1]:
+      yield {'detail': views.detail(
+          detail._replace(captions=captions),
+          busy=f'Reading the {names.name(language)} captions…')}
       captions = captions | self.searcher.describe(
           detail.regions, (language,), _CAPTIONS)
-    yield render.detail(detail._replace(captions=captions))
+    yield {'detail': views.detail(detail._replace(captions=captions))}
 
   def _addresses(self, numbers: Sequence[int]) -> dict[int, str]:
     """Returns {number: address of its small copy}."""
@@ -151,16 +132,6 @@ class Finder:
   def _regions(self, image_id: str) -> batch_lib.Regions:
     """Returns those of the collection, whatever file has that name here."""
     return self.searcher.source.regions_of(image_id, self.searcher.weights)
-
-  def _begin(self, session: str) -> int:
-    """Returns a number that makes the session's older searches stop."""
-    mine = next(self._count)
-    with self._lock:
-      self._latest[session] = mine
-      self._latest.move_to_end(session)
-      while len(self._latest) > _SESSIONS:
-        self._latest.popitem(last=False)
-    return mine
 
   def warm_up(self) -> None:
     """Compiles what the first visitors will ask for."""

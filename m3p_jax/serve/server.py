@@ -1,6 +1,7 @@
 """Starts the page of a run."""
 
 from collections.abc import Collection
+import contextlib
 import ipaddress
 import pathlib
 import socket
@@ -13,6 +14,9 @@ import ml_collections
 from input_pipeline import errors
 from m3p_jax import search
 from m3p_jax.training import start as start_lib
+
+# Seconds that what is being answered has to end, once the page is stopped.
+_PATIENCE = 2
 
 
 def serve(workdir: str | pathlib.Path, *, host: str, port: int,
@@ -29,7 +33,7 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
     given: dotted keys that the command line set.
 
   Raises:
-    UserError: Gradio is not installed, the port is taken, or see
+    UserError: a package is not installed, the port is taken, or see
       `search.load`.
   """
   try:
@@ -61,8 +65,11 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   if not own:
     print(f'{host} is open to other machines: everyone who reaches it sees the '
           'collection', file=sys.stderr)
-  server = uvicorn.Server(uvicorn.Config(app, log_level='warning', ws='none'))
-  server.run(sockets=[listener])
+  server = uvicorn.Server(uvicorn.Config(
+      app, log_level='warning', ws='none', headers=list(
+          app_lib.HEADERS.items()), timeout_graceful_shutdown=_PATIENCE))
+  with contextlib.suppress(KeyboardInterrupt):  # It is how this ends.
+    server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

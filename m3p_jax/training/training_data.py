@@ -69,8 +69,8 @@ def check_lengths(dataset, max_positions: int) -> None:
     num_regions = rows.regions.mask_BR.shape[1] if rows.regions else 0
     if num_regions + length > max_positions:
       raise errors.UserError(
-          f'rows of tasks.{name} have {num_regions} regions and {length} tokens '
-          f'(max_length of its stream), but model.max_positions is '
+          f'rows of tasks.{name} have {num_regions} regions and {length} '
+          'tokens (max_length of its stream), but model.max_positions is '
           f'{max_positions}; allowed: {max_positions} together')
 
 
