@@ -256,3 +256,17 @@ def test_a_tensor_that_was_checked_stays_as_it_is(tmp_path, state):
       {'0': bytes(16)})
   with pytest.raises(errors.UserError, match='attributes are set'):
     torch_file.load(path)
+
+
+def test_a_part_that_a_pickle_forges_gives_no_other_memory(tmp_path):
+  # Calling the stand-in of a parameter with a part gives the storage in it.
+  part = b"(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x04tQ"
+  storage = b'ctorch._utils\n_rebuild_parameter\n' + part + b'R'
+  forged = b'(' + storage + b'K\x00J\xff\xff\xff\x7ft'
+  with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+    archive.writestr(
+        'a/data.pkl', b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(' + forged
+        + b'K\x00(K\x05t(K\x01ttR.')
+    archive.writestr('a/data/0', bytes(16))
+  with pytest.raises(errors.UserError, match='ends at number 4'):
+    torch_file.load(tmp_path / 'a.pth')

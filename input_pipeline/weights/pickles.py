@@ -57,35 +57,19 @@ class _Tensor:
 
   def __init__(self, part: tuple[Storage, int, int], offset: int,
                shape: tuple[int, ...], strides: tuple[int, ...], *_: Any):
-    """Checks the tensor.
+    """Takes what the pickle says.
 
     Args:
       part: a storage, and first number and count of those that it may reach.
       offset: index among them of the tensor's first number.
       shape: the tensor's sizes.
       strides: for each axis, numbers from one entry to the next.
-
-    Raises:
-      UserError: the tensor reaches outside.
     """
-    self._storage, first, size = part
+    self._storage, self._first, self._size = part
+    self._offset = offset
     self._shape, self._strides = tuple(shape), tuple(strides)
-    if not all(type(n) is int and n >= 0
-               for n in (offset, *shape, *strides)) or (
-                   len(shape) != len(strides)):
-      raise errors.UserError(
-          f'a tensor has offset {offset}, shape {shape}, strides {strides}; '
-          'all must be whole numbers ≥ 0, and as many strides as sizes')
-    last = offset + sum((n - 1) * step for n, step
-                        in zip(shape, strides, strict=True))
-    if math.prod(shape) and last >= size:
-      raise errors.UserError(
-          f'a tensor of shape {shape} ends at number {last} of a storage that '
-          f'holds {size}')
-    self._first = first + offset
 
   def __setstate__(self, state: Any) -> None:
-    """Refuses what a pickle would put in place of what was checked."""
     raise errors.UserError('a tensor whose attributes are set')
 
   def value(self, num_bytes: int) -> np.ndarray:
@@ -95,17 +79,33 @@ class _Tensor:
       num_bytes: of the file.
 
     Raises:
-      UserError: it repeats its numbers to more than the file holds.
+      UserError: the tensor reaches outside its storage, or repeats its numbers
+        to more than the file holds.
     """
-    count, dtype = math.prod(self._shape), self._storage.dtype
-    if count > self._storage.size and count * dtype.itemsize > num_bytes:
+    shape, strides = self._shape, self._strides
+    if not all(type(n) is int and n >= 0
+               for n in (self._offset, *shape, *strides)) or (
+                   len(shape) != len(strides)):
       raise errors.UserError(
-          f'a tensor of shape {self._shape} repeats {self._storage.size} '
-          'numbers to more than the file holds')
+          f'a tensor has offset {self._offset}, shape {shape}, strides '
+          f'{strides}; all must be whole numbers ≥ 0, and as many strides as '
+          'sizes')
+    part_N = self._storage.numbers_N[self._first:][:self._size]
+    last = self._offset + sum(
+        (n - 1) * step for n, step in zip(shape, strides, strict=True))
+    count = math.prod(shape)
+    # Of what is there, whatever the pickle said: memory is read unchecked.
+    if count and last >= part_N.size:
+      raise errors.UserError(
+          f'a tensor of shape {shape} ends at number {last} of a storage that '
+          f'holds {part_N.size}')
+    if count > part_N.size and count * part_N.itemsize > num_bytes:
+      raise errors.UserError(
+          f'a tensor of shape {shape} repeats {part_N.size} numbers to more '
+          'than the file holds')
     return np.lib.stride_tricks.as_strided(
-        self._storage.numbers_N[self._first:], self._shape,
-        tuple(step * dtype.itemsize for step in self._strides),
-        writeable=False)
+        part_N[self._offset:], shape,
+        tuple(step * part_N.itemsize for step in strides), writeable=False)
 
 
 class _Mapping(dict):
@@ -205,15 +205,13 @@ for _core in ('numpy.core', 'numpy._core'):
       (f'{_core}.numeric', '_frombuffer'): _from_buffer,
   }
 
-
 _FindStorage = Callable[[str, np.dtype, int], Storage]
 
 
 class _Unpickler(pickle.Unpickler):
   """An unpickler that knows the names of `_ALLOWED` and no other."""
 
-  def __init__(self, data: bytes,
-               find_storage: _FindStorage | None):
+  def __init__(self, data: bytes, find_storage: _FindStorage | None):
     super().__init__(io.BytesIO(data), encoding='utf-8')
     self._find_storage = find_storage
 
