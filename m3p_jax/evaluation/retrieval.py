@@ -195,19 +195,25 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   results.write(workdir / 'attention.json', attention.collect(
       engines.Engine(weights.params, weights.config, dtype=weights.dtype),
       retrieval_set, languages, data_dir=data_dir, dataset=c.dataset))
+  _show(c, setting, cell, retrieval_set)
+  print(f'\n{outcome.seconds:.0f} s, {outcome.pairs_scored:,} pairs through '
+        f'the joint encoder; written to {path}')
+  report.write(workdir)
+  return cell
+
+
+def _show(c: ml_collections.ConfigDict, setting: str, cell: dict[str, Any],
+          retrieval_set: evaluation_set.RetrievalSet) -> None:
+  """Prints the table of a setting, and what it leaves out."""
   print(f'\n{c.dataset} ({c.split}), protocol {c.protocol}, setting {setting}, '
         f'mode {c.mode}, {len(retrieval_set.image_ids)} pictures, recalls in '
         'per cent:\n')
-  print(results.table(cell, languages))
+  print(results.table(cell, list(retrieval_set.captions)))
   print(''.join(f'\nLeft out: {one}' for one in cell.get('left_out', ())))
   if cut := results.cut_note(cell):
     print(cut)
   for deviation in cell.get('deviations', ()):
     print(f'\nNot comparable with published numbers: {deviation}')
-  print(f'\n{outcome.seconds:.0f} s, {outcome.pairs_scored:,} pairs through '
-        f'the joint encoder; written to {path}')
-  report.write(workdir)
-  return cell
 
 
 def _check(c: ml_collections.ConfigDict) -> None:
