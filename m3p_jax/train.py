@@ -96,8 +96,10 @@ class _Run:
     self.model = m3p.M3P(start.config, start_lib.model_options(config))
     self.checkpointer = checkpoint.Checkpointer(
         workdir / 'checkpoints', keep=config.keep_checkpoints)
-    self.init_key, self.step_key = jax.random.split(
-        jax.random.key(config.seed))
+    self.init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    # On all devices from the start: later nothing moves by accident.
+    self.step_key = jax.jit(
+        lambda key: key, out_shardings=sharding.replicated(self.mesh))(step_key)
     streams = training_data.open_train(config, start.languages)
     self.dataset = training_data.train(streams, config)
     training_data.check_lengths(self.dataset, start.config.max_positions)

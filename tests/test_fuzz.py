@@ -115,7 +115,7 @@ _FILES = {
     'coco': ['dataset_coco.json'],
     'stair': ['dataset_coco.json', 'stair_captions_v1.2_val.json'],
     'coco_cn': ['coco-cn_train.txt', 'coco-cn_val.txt', 'coco-cn_test.txt',
-                'more.txt'],
+                'imageid.human-written-caption.txt'],
     'xflickrco': ['en/test.jsonl'], 'iglue_flickr30k': ['test_ann.jsonl'],
     'iglue_wit': ['test_en.jsonl'],
     'xtd10': ['test_image_names.txt', 'test_1kcaptions_en.txt'],
@@ -134,7 +134,8 @@ def _annotations() -> dict[str, bytes]:
       'stair_captions_v1.2_val.json': json.dumps({'annotations': [
           {'id': 1, 'image_id': 1, 'caption': '猫'}]}).encode(),
       'coco-cn_train.txt': b'0\n', 'coco-cn_val.txt': b'1\n',
-      'coco-cn_test.txt': b'2\n', 'more.txt': '0#0\t猫\n'.encode(),
+      'coco-cn_test.txt': b'2\n',
+      'imageid.human-written-caption.txt': '0#0\t猫\n'.encode(),
       'en/test.jsonl': json.dumps(row).encode(),
       'test_ann.jsonl': json.dumps(row).encode(),
       'test_en.jsonl': json.dumps({

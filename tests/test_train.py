@@ -114,6 +114,7 @@ def test_run_leaves_what_the_design_says(whole):
       'num_train_steps'] == 6
   assert checkpoint.steps(whole / 'checkpoints') == [2, 4, 6]
   _, manifest = checkpoint.peek(whole)
+  assert list(manifest.pop('data')) == ['udhr']
   assert manifest == {'tokenizer': {'source': 'x', 'sha256': 'ab'},
                       'languages': ['en']}
   written = metrics.read(whole / 'metrics.jsonl')
