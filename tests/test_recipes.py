@@ -69,8 +69,11 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
           name.removeprefix('ablation_')))
   monkeypatch.setattr(
       ablation.weights_lib, 'load', lambda path: types.SimpleNamespace(
-          params=None, config=None, language_ids=None))
-  monkeypatch.setattr(ablation.evaluation_set, 'load', lambda *args: None)
+          params=None, language_ids=None,
+          config=types.SimpleNamespace(max_positions=64)))
+  monkeypatch.setattr(ablation.weights_lib, 'check_data', lambda *args: None)
+  monkeypatch.setattr(
+      ablation.evaluation_set, 'load', lambda *args, **kwargs: None)
   names = ('en', 'de', 'zu')
   queries = test_statistics.language([1, 99, 99, 99])
   monkeypatch.setattr(

@@ -295,7 +295,7 @@ def test_originals_are_named_and_small_copies_where_they_have_gone(
 def test_data_prepared_again_are_read_again_in_the_same_process(
     searcher, workdir, tmp_path):
   del searcher  # Its fixture puts the toy tokenizer in place.
-  shutil.copytree(workdir.parent, tmp_path / 'copy')
+  shutil.copytree(workdir.parent, tmp_path / 'copy', symlinks=True)
   data = tmp_path / 'copy' / 'data' / 'pairs'
 
   def load():
@@ -336,7 +336,7 @@ def test_another_number_format_makes_another_index(searcher, workdir):
 def test_an_exported_index_is_not_mixed_with_others(
     searcher, workdir, tmp_path, what):
   del searcher
-  shutil.copytree(workdir.parent, tmp_path / 'copy')
+  shutil.copytree(workdir.parent, tmp_path / 'copy', symlinks=True)
   copy = tmp_path / 'copy'
   made = search.load(copy / 'run', data_dir=copy / 'data')
   manifest = exported.export(made, tmp_path / 'index')

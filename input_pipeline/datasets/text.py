@@ -36,7 +36,7 @@ def _documents(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     if line.strip() and is_json:
       where = f'{path}:{number}'
       row = annotations.check_keys(
-          annotations.parse(line, where), ('text',), where)
+          annotations.parse(line, where, halves=True), ('text',), where)
       yield str(row.get('id', number)), str(row['text'])
     elif line.strip():
       yield str(number), line
