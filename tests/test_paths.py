@@ -152,6 +152,12 @@ def test_every_objective_is_fitted_validated_and_traced(tmp_path):
   assert 0 <= tracing.compute_share(tmp_path) <= 1
 
 
+def test_rows_longer_than_the_positions_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match=(
+      r'have \d+ regions and 16 tokens .*; allowed: 16 together')):
+    train.train_and_evaluate(_config(model__max_positions=16), tmp_path)
+
+
 def test_a_trace_that_would_never_begin_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match='trace begins after 10 steps'):
     train.train_and_evaluate(_config(profile_steps=5), tmp_path)
