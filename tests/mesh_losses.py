@@ -62,14 +62,19 @@ def run(data: int, model: int) -> None:
   step_fn = train_step.jit(
       abstract, mesh, model=m3p.M3P(CONFIG, options), tasks=tasks, tx=tx)
   losses = []
+  # On all devices before the loop, as in training: a key moved there by each
+  # step is a collective of its own, and two hosts could be at different ones.
+  init_key, step_key = jax.jit(
+      lambda: (jax.random.key(0), jax.random.key(1)),
+      out_shardings=sharding.replicated(mesh))()
   with jax.set_mesh(mesh):
     state = sharding.settle(jax.jit(
         lambda key: create(nn.unbox(m3p.init_params(CONFIG, key))),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))(
-            jax.random.key(0)))
+            init_key))
     for step in range(STEPS):
       state, metrics = sharding.settle(step_fn(
-          state, sharding.put_rows(mesh, batches(step)), jax.random.key(1)))
+          state, sharding.put_rows(mesh, batches(step)), step_key))
       losses.append({name: float(mean.compute())
                      for name, mean in metrics.items()})
   kernel = state.params['encoder']['mlp']['inner']['kernel']

@@ -267,26 +267,27 @@ def test_the_command_prints_ranked_lines(searcher, workdir, capsys):
 def test_originals_are_named_and_small_copies_where_they_have_gone(
     searcher, workdir, tmp_path, capsys):
   del searcher  # Its fixture puts the toy tokenizer in place.
-  folder = workdir.parent / 'data' / 'pairs'
+  shutil.copytree(workdir.parent, tmp_path / 'copy', symlinks=True)
+  workdir = tmp_path / 'copy' / 'run'
+  config = retrieval_data.make_config(tmp_path / 'copy' / 'data')
+  folder = tmp_path / 'copy' / 'data' / 'pairs'
   for name in copies.FOLDERS:
     (folder / name).mkdir(exist_ok=True)
   file = tmp_path / 'my picture.png'
   image = Image.new('RGB', (300, 200))
   image.save(file)
   copies.keep(folder, 'picture 3', file, image)
-  manifest = folder / 'manifest.json'
-  manifest.write_text(json.dumps(
-      json.loads(manifest.read_text()) | {'options': 'others'}))
 
   def found():
     return {result.image_id: result
-            for result in search.load(workdir).search('a', k=99)}
+            for result in search.load(
+                workdir, config=config).search('a', k=99)}
 
   result = found()['picture 3']
   assert result.path == str(file)
   assert Image.open(result.thumbnail).size == (160, 107)
   assert found()['picture 4'].path == ''
-  search.main_search(workdir, 'a', 99)
+  search.main_search(workdir, 'a', 99, config=config)
   assert str(file) in capsys.readouterr().out
   file.unlink()
   assert found()['picture 3'].path == result.thumbnail
