@@ -18,8 +18,8 @@ import ml_collections
 
 from input_pipeline import errors
 from m3p_jax import config_check
+from m3p_jax import output
 from m3p_jax import sharding
-from m3p_jax.convert import output
 from m3p_jax.planning import compiled_cost
 from m3p_jax.planning import plan_step
 from m3p_jax.planning import topology as topology_lib

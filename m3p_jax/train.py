@@ -18,10 +18,10 @@ from m3p_jax import checkpoint
 from m3p_jax import config_check
 from m3p_jax import hosts
 from m3p_jax import metrics as metrics_lib
+from m3p_jax import output
 from m3p_jax import sharding
 from m3p_jax import tracing
 from m3p_jax import train_step
-from m3p_jax.convert import output
 from m3p_jax.model import m3p
 from m3p_jax.planning import plan_step
 from m3p_jax.saving import saved_storage

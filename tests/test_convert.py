@@ -17,9 +17,9 @@ from safetensors import numpy as safetensors_numpy
 
 from input_pipeline import errors
 from m3p_jax import checkpoint
+from m3p_jax import output
 from m3p_jax.convert import importing
 from m3p_jax.convert import names
-from m3p_jax.convert import output
 from tests import weight_files
 
 

@@ -9,9 +9,9 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from input_pipeline import errors
+from m3p_jax import output
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
-from m3p_jax.convert import output
 from tests import torch_files
 from tests import weight_files
 

@@ -17,10 +17,10 @@ from ml_collections import config_flags
 
 from input_pipeline import errors
 from input_pipeline import quiet
+from m3p_jax import output
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
-from m3p_jax.convert import output
 from m3p_jax.convert import report
 from m3p_jax.model import config as model_config
 

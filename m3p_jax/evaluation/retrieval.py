@@ -14,7 +14,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
-from m3p_jax.convert import output
+from m3p_jax import output
 from m3p_jax.evaluation import attention
 from m3p_jax.evaluation import cells as cells_lib
 from m3p_jax.evaluation import engines

@@ -17,8 +17,8 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from m3p_jax import checkpoint
 from m3p_jax import config_check
+from m3p_jax import output as output_lib
 from m3p_jax import train
-from m3p_jax.convert import output as output_lib
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights
 

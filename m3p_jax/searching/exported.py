@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import errors
-from m3p_jax.convert import output
+from m3p_jax import output
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import collection as collection_lib
 from m3p_jax.searching import index as index_lib

@@ -12,7 +12,7 @@ from absl import logging
 import numpy as np
 
 from input_pipeline import errors
-from m3p_jax.convert import output
+from m3p_jax import output
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,10 +37,6 @@ def draft(out: str | os.PathLike[str], *,
           overwrite: bool) -> Iterator[pathlib.Path]:
   """Gives the path to write to; it becomes `out` when the block ends well.
 
-  Args:
-    out: file or folder.
-    overwrite: replace what is there.
-
   Raises:
     UserError: something is there and `overwrite` is off, or nothing can be
       written there.
