@@ -41,6 +41,11 @@ def connect(coordinator: str, num_processes: int | None,
   # Read by processes on CPUs alone.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(coordinator, num_processes, process_id)
+  # On CPUs a program from the cache of compiled ones can run its collectives in
+  # another order than one that is just compiled: the processes then take each
+  # other's messages, and Gloo ends them.
+  if jax.default_backend() == 'cpu':
+    jax.config.update('jax_enable_compilation_cache', False)
   _tell()
 
 
