@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
+from m3p_jax.objectives import frequencies
 from m3p_jax.objectives import masking
-from m3p_jax.training import frequencies
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,

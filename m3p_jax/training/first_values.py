@@ -17,8 +17,8 @@ import numpy as np
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
+from m3p_jax.objectives import frequencies as frequencies_lib
 from m3p_jax.objectives import negatives
-from m3p_jax.training import frequencies as frequencies_lib
 
 
 def fit(model: nn.Module, params: Any,

@@ -25,7 +25,7 @@ from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
-from m3p_jax.training import frequencies as frequencies_lib
+from m3p_jax.objectives import frequencies as frequencies_lib
 
 ConfigDict = ml_collections.ConfigDict
 Frequencies = frequencies_lib.Frequencies

@@ -9,7 +9,7 @@ import ml_collections
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import config_check
-from m3p_jax.training import frequencies
+from m3p_jax.objectives import frequencies
 from m3p_jax.training import start as start_lib
 
 ConfigDict = ml_collections.ConfigDict
