@@ -16,8 +16,8 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
+from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline import quiet
 from m3p_jax import command_line
 from m3p_jax import modes
 
@@ -65,7 +65,7 @@ def main(argv):
     raise errors.UserError(f'unexpected argument {argv[1]!r}: flags are '
                            f'written --name=value{hint}')
   if not flags.FLAGS['verbosity'].present:
-    quiet.show_own_logs()
+    console.show_own_logs()
   workdir, config = _WORKDIR.value, _CONFIG.value
   given = config_flags.get_override_values(flags.FLAGS['config'])
   for name, mode in _OWN_FLAGS.items():
@@ -116,5 +116,5 @@ def _train(config, workdir, given):
 
 
 if __name__ == '__main__':
-  app.run(errors.one_line(main),
-          flags_parser=errors.one_line(command_line.parse_flags))
+  app.run(console.one_line(main),
+          flags_parser=console.one_line(command_line.parse_flags))

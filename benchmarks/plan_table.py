@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags
 
 from configs import pretrain
+from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from m3p_jax import config_check
@@ -78,4 +79,4 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
   flags.DEFINE_string('workdir', 'plans', 'Gets a folder for each plan.')
   flags.DEFINE_list('topologies', list(TOPOLOGIES), 'Slices to plan for.')
-  errors.run_main(main)
+  console.run_main(main)

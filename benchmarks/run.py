@@ -18,7 +18,7 @@ from benchmarks import contests
 from benchmarks import input_pipeline as input_pipeline_benchmark
 from benchmarks import report
 from benchmarks import two_stage
-from input_pipeline import choices
+from input_pipeline import console
 from input_pipeline import errors
 
 BENCHMARKS = {
@@ -35,9 +35,9 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
   args = flags.FLAGS
   for name in args.only:
-    choices.check('benchmark in --only', name, BENCHMARKS)
+    errors.check_choice('benchmark in --only', name, BENCHMARKS)
   for name in args.size:
-    choices.check('--size', name, SIZES)
+    errors.check_choice('--size', name, SIZES)
   out = pathlib.Path(args.out)
   rows: list[report.Row] = []
   machine, start = report.machine(), time.monotonic()
@@ -57,4 +57,4 @@ if __name__ == '__main__':
   flags.DEFINE_list('size', list(SIZES), 'Sizes to measure.')
   flags.DEFINE_string('out', 'runs/bench', 'Folder of the table.')
   flags.DEFINE_string('page', '', 'Page to put the table into; empty = none.')
-  errors.run_main(main)
+  console.run_main(main)

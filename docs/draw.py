@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import code_switch
+from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
@@ -157,4 +158,4 @@ def main(argv) -> None:
 
 if __name__ == '__main__':
   flags.DEFINE_string('data_dir', 'data', 'Folder of prepared data.')
-  errors.run_main(main)
+  console.run_main(main)

@@ -2,10 +2,10 @@
 
 import os
 
-from input_pipeline import quiet
+from input_pipeline import console
 
 # TensorFlow reads them when it is imported, and says what concerns nobody here.
 if os.environ.get('TF_CPP_MIN_LOG_LEVEL', '1') == '1':  # As JAX sets it.
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-quiet.install()
+console.quieten_tensorflow()

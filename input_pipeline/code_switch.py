@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import code_switch_report
+from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import examples
@@ -217,4 +218,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  errors.run_main(main)
+  console.run_main(main)

@@ -18,9 +18,8 @@ from typing import NamedTuple
 from absl import flags
 import numpy as np
 
-from input_pipeline import bars
 from input_pipeline import captions
-from input_pipeline import choices
+from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import records
@@ -105,7 +104,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
       min(len(jobs), os.cpu_count() or 1),
       multiprocessing.get_context('spawn')) as pool:
     done = [pool.submit(_build_one, *job) for job in jobs]
-    with bars.bar('dictionaries', len(done), unit='languages') as bar:
+    with console.bar('dictionaries', len(done), unit='languages') as bar:
       for future in concurrent.futures.as_completed(done):
         future.result()
         bar.update()
@@ -130,7 +129,7 @@ def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
   there = sorted(path.stem for path in folder.glob('*.npz'))
   tables, num_translations, num_ids = [], 0, 0
   for index, language in enumerate(languages):
-    choices.check(f'dictionary language (in {folder})', language, there)
+    errors.check_choice(f'dictionary language (in {folder})', language, there)
     with np.load(folder / f'{language}.npz') as file:
       table = {name: file[name] for name in Dictionary._fields[:-1]}
     table['keys_K'] = records.mix_keys(table['keys_K'], np.int64(index + 1))
@@ -256,4 +255,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  errors.run_main(main)
+  console.run_main(main)

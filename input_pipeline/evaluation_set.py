@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import examples
 from input_pipeline import phrases
@@ -98,8 +97,8 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   if tuple(languages) == (ALL,):
     languages = sorted(by_language)
   for language in languages:
-    choices.check(f'language of {dataset} ({split})', language,
-                  sorted(by_language))
+    errors.check_choice(f'language of {dataset} ({split})', language,
+                        sorted(by_language))
   max_length = _width(pictures, captions, max_length, max_positions)
   members: dict[str, set[int]] = {}
   for picture, group in enumerate(pictures.groups[:num]):

@@ -13,10 +13,8 @@ import shutil
 from absl import flags
 import numpy as np
 
-from input_pipeline import bars
-from input_pipeline import choices
+from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline import quiet
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source
 
@@ -29,7 +27,7 @@ def names() -> list[str]:
           if hasattr(source.module_of(name), 'Writer')]
 
 
-@quiet.logs()
+@console.hold_library_logs()
 def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
            out: str | os.PathLike, overwrite: bool = False) -> int:
   """Returns how many images were written, of all splits in their order.
@@ -47,7 +45,7 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
   Raises:
     UserError: an unknown name, `out` exists, or an image does not fit in.
   """
-  choices.check('--format', format_name, names())
+  errors.check_choice('--format', format_name, names())
   out = pathlib.Path(out)
   captions = out.with_name(out.name + CAPTIONS)
   for path in (out, captions):
@@ -60,7 +58,7 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
     writer = source.module_of(format_name).Writer(partial)
-    bar = bars.bar(dataset, count, unit='images')
+    bar = console.bar(dataset, count, unit='images')
     with bar, writer, open(partial_captions, 'w', encoding='utf-8') as lines:
       for regions, row in images:
         writer.add(regions)
@@ -153,4 +151,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  errors.run_main(main)
+  console.run_main(main)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 import functools
 
 from configs import languages as table
-from input_pipeline import choices
 from input_pipeline import errors
 
 
@@ -32,7 +31,7 @@ def get(code: str) -> table.Language:
     if ours:
       raise errors.UserError(
           f'unknown language {code!r}; did you mean {ours[0]!r}?')
-  choices.check('language', code, codes())
+  errors.check_choice('language', code, codes())
   return _rows()[code]
 
 

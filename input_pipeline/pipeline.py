@@ -16,7 +16,6 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import choices
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
@@ -144,7 +143,7 @@ def _makers(data_config, task_configs, languages, *, split: str,
   languages = tuple(languages or data_config.languages)
   makers = {}
   for name, task in task_configs.items():
-    choices.check(f'stream (tasks.{name}.stream)', task.stream, STREAMS)
+    errors.check_choice(f'stream (tasks.{name}.stream)', task.stream, STREAMS)
     if task.stream in makers:
       continue
     stream = data_config[task.stream]
@@ -152,8 +151,8 @@ def _makers(data_config, task_configs, languages, *, split: str,
       raise errors.UserError(
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
     for language in stream.languages:
-      choices.check(f'language in data.{task.stream}.languages', language,
-                    languages)
+      errors.check_choice(f'language in data.{task.stream}.languages', language,
+                          languages)
     if task.stream == 'text':
       makers['text'] = streams_lib.text_maker(
           data_config.data_dir, split, languages,
@@ -174,9 +173,9 @@ def _makers(data_config, task_configs, languages, *, split: str,
 def _switch(data_config) -> streams_lib.Switch | None:
   """Returns the code-switching that the config asks for."""
   config = data_config.image_text.code_switch
-  choices.check('code_switch.mode', config.mode, code_switch.MODES)
-  choices.check('code_switch.language_per', config.language_per,
-                code_switch.LANGUAGE_PER)
+  errors.check_choice('code_switch.mode', config.mode, code_switch.MODES)
+  errors.check_choice('code_switch.language_per', config.language_per,
+                      code_switch.LANGUAGE_PER)
   is_off = not config.sentence_rate or (
       config.mode == 'every' and not config.rate)
   if is_off:

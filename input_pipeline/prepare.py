@@ -18,12 +18,11 @@ from absl import flags
 from absl import logging
 import tensorflow_datasets as tfds
 
-from input_pipeline import choices
+from input_pipeline import console
 from input_pipeline import datasets
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
-from input_pipeline import quiet
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import sources
@@ -149,8 +148,8 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
       in the dataset or less than `max_bad` allows, or a folder that cannot be
       written.
   """
-  choices.check('--dataset', dataset, names())
-  choices.check('--storage', storage, records.STORAGE)
+  errors.check_choice('--dataset', dataset, names())
+  errors.check_choice('--storage', storage, records.STORAGE)
   languages_lib.check(languages)
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
   if issubclass(module.Builder, builder_lib.ImageTextBuilder):
@@ -231,7 +230,7 @@ def _beam_config(options: str) -> tfds.download.DownloadConfig:
 def _quiet():
   """Leaves TFDS's reports out: stdout is for results, stderr has a bar."""
   tfds.disable_progress_bar()  # Its bars would know no total.
-  with quiet.logs(), contextlib.redirect_stdout(io.StringIO()):
+  with console.hold_library_logs(), contextlib.redirect_stdout(io.StringIO()):
     yield
 
 
@@ -280,4 +279,4 @@ def _define_flags() -> None:
 
 if __name__ == '__main__':
   _define_flags()
-  errors.run_main(main)
+  console.run_main(main)

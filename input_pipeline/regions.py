@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import sources
 from input_pipeline.vision import efficientnet
@@ -205,7 +204,7 @@ def make_extractor(name: str) -> Any:
   It has `manifest` and `feature_dim`, cuts pictures (`cut`) and turns a batch
   of them into `RegionSet`s (`extract`).
   """
-  choices.check('--features', name, EXTRACTORS)
+  errors.check_choice('--features', name, EXTRACTORS)
   if name == 'detector':
     from input_pipeline.vision import (
       detector,  # It returns this module's types.

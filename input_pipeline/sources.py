@@ -16,7 +16,7 @@ import threading
 from absl import flags
 import tqdm
 
-from input_pipeline import bars
+from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline.downloads import archives
@@ -146,8 +146,8 @@ def _progress(name: str, source: packages.Source,
         bar.update(max(0, min(size, total) - bar.n))
 
   # Nothing is shown of what arrives at once.
-  with bars.bar(f'fetching {name} ({source.licence})', total, unit='B',
-                unit_scale=True, delay=2, leave=False) as bar:
+  with console.bar(f'fetching {name} ({source.licence})', total, unit='B',
+                   unit_scale=True, delay=2, leave=False) as bar:
     thread = threading.Thread(target=watch, args=(bar,), daemon=True)
     thread.start()
     try:
@@ -225,4 +225,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == '__main__':
   flags.DEFINE_bool('list', False, 'Print the table of sources.')
-  errors.run_main(main)
+  console.run_main(main)

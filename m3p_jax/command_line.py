@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from input_pipeline import console
 from input_pipeline import errors
 from m3p_jax import config_check
 from m3p_jax import modes
@@ -84,7 +85,7 @@ def parse_flags(argv: list[str]) -> list[str]:
           f'--config={config}: {file} is not there; {hint}There are: '
           f'{", ".join(there)}')
   try:
-    return errors.parse_flags(argv)
+    return console.parse_flags(argv)
   except (AttributeError, KeyError) as error:
     # Raised by config_flags for an override of a key that is not there.
     for argument in argv:
@@ -103,7 +104,7 @@ def _check_names(argv: list[str]) -> None:
       return
     flag = re.match(r'--?([a-z]\w*)(?:=|$)', argument)
     if flag and not {flag[1], flag[1].removeprefix('no')} & set(flags.FLAGS):
-      raise errors.UserError(errors.unknown_flag(
+      raise errors.UserError(console.unknown_flag(
           flag[1], config_check.keys_that_end(flag[1])))
 
 

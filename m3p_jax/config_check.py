@@ -13,7 +13,6 @@ from typing import Any
 import ml_collections
 
 from configs import base
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import languages
 from m3p_jax import objectives
@@ -127,7 +126,7 @@ def check(config: ConfigDict) -> None:
     raise errors.UserError('tasks is empty: there is nothing to train')
   for name, task in config.tasks.items():
     loss = find_loss(name, task)
-    choices.check(
+    errors.check_choice(
         f'stream of tasks.{name} ({task.objective})', task.stream,
         getattr(sys.modules[loss.__module__], 'STREAMS', STREAMS))
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
@@ -141,8 +140,8 @@ def check(config: ConfigDict) -> None:
   for key in ('eval_every_steps', 'eval_batches', 'profile_steps'):
     _check_least(key, config[key], 0)
   _check_least('optimizer.warmup_steps', config.optimizer.warmup_steps, 0)
-  choices.check('optimizer.first_moment_dtype',
-                config.optimizer.first_moment_dtype, MOMENT_DTYPES)
+  errors.check_choice('optimizer.first_moment_dtype',
+                      config.optimizer.first_moment_dtype, MOMENT_DTYPES)
   _check_languages(config)
 
 
@@ -159,8 +158,8 @@ def check_keys(config: Mapping[str, Any] | ConfigDict, source: str) -> None:
     if section == 'tasks':
       name, _, field = rest.partition('.')
       if field:
-        choices.check(f'key of tasks.{name} in {source}', field.split('.')[0],
-                      _TASK_KEYS)
+        errors.check_choice(f'key of tasks.{name} in {source}',
+                            field.split('.')[0], _TASK_KEYS)
     elif any(name.startswith(f'{key}.') for name in known):
       pass  # A section, whole; `_check_types` looks what it is.
     elif key not in known:
@@ -193,7 +192,7 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
     UserError: no such objective, or an option that it does not have.
   """
   files = [file.name for file in pkgutil.iter_modules(objectives.__path__)]
-  choices.check(f'objective of tasks.{name}', task.objective, files)
+  errors.check_choice(f'objective of tasks.{name}', task.objective, files)
   module = importlib.import_module(f'{objectives.__name__}.{task.objective}')
   if not hasattr(module, 'loss'):
     raise errors.UserError(
@@ -202,7 +201,7 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
              in inspect.signature(module.loss).parameters.items()
              if parameter.kind is parameter.KEYWORD_ONLY and key != _BASELINE]
   for option in task.options:
-    choices.check(f'option of tasks.{name}', option, allowed)
+    errors.check_choice(f'option of tasks.{name}', option, allowed)
   return module.loss
 
 
@@ -241,8 +240,8 @@ def _check_languages(config: ConfigDict) -> None:
   languages.check(config.data.languages)
   for stream in STREAMS:
     for language in config.data[stream].languages:
-      choices.check(f'language of data.{stream}.languages', language,
-                    config.data.languages)
+      errors.check_choice(f'language of data.{stream}.languages', language,
+                          config.data.languages)
 
 
 def _check_least(name: str, value: int, least: int) -> None:

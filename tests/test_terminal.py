@@ -12,18 +12,16 @@ import jax
 import pytest
 
 from configs import smoke
-from input_pipeline import bars
-from input_pipeline import errors
-from input_pipeline import quiet
+from input_pipeline import console
 from m3p_jax import metrics
 from m3p_jax import modes
 from m3p_jax.training import summary
 
 ROOT = pathlib.Path(__file__).parent.parent
 _CONTROL = re.compile(r'[\x00-\x09\x0b-\x1f\x7f]')
-_BAR = ('from input_pipeline import bars\n'
-        'bars.SECONDS_PER_LINE = 0\n'
-        'with bars.bar("reading", 3, unit="pictures") as bar:\n'
+_BAR = ('from input_pipeline import console\n'
+        'console.SECONDS_PER_LINE = 0\n'
+        'with console.bar("reading", 3, unit="pictures") as bar:\n'
         '  for _ in range(3): bar.update()\n'
         'print("result")')
 
@@ -51,7 +49,7 @@ def test_a_bar_in_a_terminal_is_drawn():
 def test_short_work_says_nothing_in_a_pipe(monkeypatch):
   stream = io.StringIO()
   monkeypatch.setattr(sys, 'stderr', stream)
-  with bars.bar('short', unit='items') as bar:
+  with console.bar('short', unit='items') as bar:
     bar.reset(total=2)
     bar.update()
     bar.set_postfix_str('loss 1')
@@ -60,10 +58,10 @@ def test_short_work_says_nothing_in_a_pipe(monkeypatch):
 
 
 def test_stderr_is_held_back_and_shown_after_an_error(capfd):
-  with quiet.stderr_on_failure():
+  with console.hold_stderr():
     os.write(2, b'noise\n')
   assert not capfd.readouterr().err
-  with pytest.raises(ImportError), quiet.stderr_on_failure():
+  with pytest.raises(ImportError), console.hold_stderr():
     os.write(2, b'cause\n')
     raise ImportError
   assert capfd.readouterr().err == 'cause\n'
@@ -109,8 +107,8 @@ def test_a_wrong_flag_of_another_program_names_the_right_one():
 
 def test_wrong_choices_name_the_nearest():
   message = 'flag --mode=Serch: value should be one of <train|search>'
-  assert errors._wrong_value(message).endswith('did you mean --mode=search?')
-  assert errors._wrong_value('flag --k=0: 0 is not positive') == (
+  assert console._wrong_value(message).endswith('did you mean --mode=search?')
+  assert console._wrong_value('flag --k=0: 0 is not positive') == (
       'flag --k=0: 0 is not positive')
 
 

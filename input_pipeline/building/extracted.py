@@ -11,7 +11,6 @@ from typing import Any
 from absl import logging
 from PIL import Image
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import regions
@@ -44,7 +43,7 @@ def check_flags(features: str, features_format: str,
         f'--features={features} needs --features_format; there are: '
         f'{", ".join(names())}')
   else:
-    choices.check('--features', features, own)
+    errors.check_choice('--features', features, own)
 
 
 def fingerprint_of(features_format: str, features: str) -> str:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import hashing
 import tqdm
 
-from input_pipeline import bars
+from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.building import shards
@@ -168,7 +168,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def _write(self, items: Iterable[Any], total: int | None) -> None:
     """Makes the shards one after the other, under a progress bar."""
     folder = self.options.shards
-    with bars.bar(self.name, total, unit='items') as self.bar:
+    with console.bar(self.name, total, unit='items') as self.bar:
       for shard in shards.cut(items, self.shard_items):
         if shards.find_report(folder, shard):
           # Not of this run: its rate and time left are those of new shards.

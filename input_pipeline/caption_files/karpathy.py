@@ -6,7 +6,6 @@ from typing import Any
 
 from absl import logging
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline.building import builder as builder_lib
 from input_pipeline.caption_files import annotations
@@ -30,7 +29,8 @@ def images(path: pathlib.Path) -> list[dict[str, Any]]:
     where = f'{path}, image {number}'
     annotations.check_keys(image, ('filename', 'split', 'sentences'), where)
     annotations.check_once(str(image['filename']), where, seen)
-    choices.check(f'split in {where}:', image['split'], annotations.SPLITS)
+    errors.check_choice(
+        f'split in {where}:', image['split'], annotations.SPLITS)
     image['split'] = annotations.SPLITS[image['split']]
   return found
 

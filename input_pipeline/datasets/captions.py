@@ -8,7 +8,6 @@ import os
 import pathlib
 from typing import Any
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import languages
@@ -30,7 +29,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     raise errors.UserError(f'{where}: found {type(row).__name__}; allowed: '
                            'an object a line')
   for key in row:
-    choices.check(f'key in {where}:', key, _KEYS)
+    errors.check_choice(f'key in {where}:', key, _KEYS)
   image, captions = row.get('image'), row.setdefault('captions', {})
   if not isinstance(image, str) or not image:
     raise errors.UserError(f'{where}: "image" is {image!r}; allowed: the name '
@@ -48,8 +47,8 @@ def _parse(line: str, where: str) -> dict[str, Any]:
   if not isinstance(row.get('group') or '', str):
     raise errors.UserError(f'{where}: "group" is {row["group"]!r}; allowed: '
                            'a string')
-  choices.check(f'split in {where}:', row.setdefault('split', 'test'),
-                builder.SPLITS)
+  errors.check_choice(f'split in {where}:', row.setdefault('split', 'test'),
+                      builder.SPLITS)
   return row
 
 

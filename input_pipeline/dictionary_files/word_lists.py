@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from absl import logging
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
@@ -61,7 +60,7 @@ def readers(source: str, path: str, languages: Sequence[str]) -> list[Reader]:
             for name in languages]
   found = files(source, path)
   for language in languages:
-    choices.check(f'dictionary language (in {path})', language, found)
+    errors.check_choice(f'dictionary language (in {path})', language, found)
   return [_reader_of_files(source, name, found[name]) for name in languages]
 
 
@@ -91,7 +90,7 @@ def files(source: str, path: str) -> dict[str, list[pathlib.Path]]:
   Raises:
     UserError: there is nothing of the kind.
   """
-  choices.check('--source', source, SOURCES)
+  errors.check_choice('--source', source, SOURCES)
   folder = pathlib.Path(path)
   if not path or not folder.exists():
     raise errors.UserError(f'--path={path!r} does not exist')

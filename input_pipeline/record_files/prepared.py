@@ -7,9 +7,8 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from input_pipeline import choices
+from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline import quiet
 
 
 def open_builder(data_dir: str | os.PathLike[str], dataset: str,
@@ -33,10 +32,10 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
         f'dataset {dataset!r} is not prepared in {folder}{hint}; there: '
         f'{", ".join(prepared) or "none"}. Run: python -m input_pipeline.'
         f'prepare --dataset={dataset} --data_dir={folder}')
-  with quiet.logs():
+  with console.hold_library_logs():
     builder = tfds.builder_from_directory(_builder_dir(folder / dataset))
   if split:
-    choices.check(f'split of {dataset}', split, builder.info.splits)
+    errors.check_choice(f'split of {dataset}', split, builder.info.splits)
   return builder
 
 

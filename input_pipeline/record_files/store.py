@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline import quiet
 from input_pipeline import records
 from input_pipeline import tokenizer
 from input_pipeline.record_files import prepared
@@ -150,7 +150,7 @@ def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
       name: True for name in builder.info.features if name not in _UNUSED}
   if 'captions' in wanted:
     wanted['captions'] = dict.fromkeys(_CAPTION_FEATURES, True)
-  with quiet.logs():
+  with console.hold_library_logs():
     # TFDS would cache by itself, and keep a second copy in memory; and it would
     # read several files in turn.
     stored = builder.as_dataset(

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import formats
@@ -40,7 +39,7 @@ def module_of(name: str) -> ModuleType:
   Raises:
     UserError: no such format.
   """
-  choices.check('--features_format', name, names())
+  errors.check_choice('--features_format', name, names())
   return importlib.import_module(f'input_pipeline.formats.{name}')
 
 

@@ -15,8 +15,8 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
+from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline import quiet
 from m3p_jax import output
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
@@ -82,7 +82,7 @@ def _parse(argv: list[str]) -> list[str]:
   flags.DEFINE_bool('overwrite', False, 'Replace what is at --out.')
   config_flags.DEFINE_config_file(
       'config', None, 'Geometry of what the file does not say.')
-  unused = errors.parse_flags([argv[0], *rest])[1:]
+  unused = console.parse_flags([argv[0], *rest])[1:]
   if unused:
     raise errors.UserError(
         f'unexpected argument {unused[0]!r}: flags are written --name=value')
@@ -99,10 +99,10 @@ def main(argv: list[str]) -> None:
   jax.config.update('jax_platforms', 'cpu')
   # What asks the process to end raises, so that drafts are removed.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  quiet.show_own_logs()
+  console.show_own_logs()
   {'import': _import, 'export': _export, 'check': _check}[argv[1]](flags.FLAGS)
 
 
 if __name__ == '__main__':
-  app.run(errors.one_line(main),
-          flags_parser=errors.one_line(_parse))
+  app.run(console.one_line(main),
+          flags_parser=console.one_line(_parse))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from input_pipeline import choices
+from input_pipeline import console
 from input_pipeline import errors
 from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import results
@@ -57,7 +57,7 @@ def load(name: str) -> Run:
     raise errors.UserError(f'{path}: no results; evaluate first (python '
                            'main.py --mode=evaluate --workdir=DIR)')
   setting = setting or list(content['settings'])[-1]
-  choices.check(f'setting of {path}', setting, content['settings'])
+  errors.check_choice(f'setting of {path}', setting, content['settings'])
   queries = query_ranks.load(path, setting)
   if not queries:
     raise errors.UserError(
@@ -86,7 +86,7 @@ def compare(one: Run, other: Run, languages: Sequence[str] = (), *,
         'runs on the same protocol, dataset and split can be compared')
   both = [name for name in one.queries if name in other.queries]
   for name in languages:
-    choices.check('language of both runs', name, both)
+    errors.check_choice('language of both runs', name, both)
   languages = list(languages or both)
   if not languages:
     raise errors.UserError(
@@ -143,7 +143,7 @@ def _main() -> None:
           'paired bootstrap over pictures with their captions; p: two-sided '
           'permutation test that swaps the runs in each.')
 
-  errors.run_main(main)
+  console.run_main(main)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import tqdm
 
-from input_pipeline import bars
+from input_pipeline import console
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config_lib
@@ -84,7 +84,7 @@ class Engine:
         self._functions.embed_images, self.params)
     count = len(regions.mask_BR)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with bars.bar(title, count, unit='pictures') as bar:
+    with console.bar(title, count, unit='pictures') as bar:
       self._run(function, regions, np.arange(count), vectors_IE, bar)
     return vectors_IE
 
@@ -99,7 +99,7 @@ class Engine:
         self._functions.embed_texts, self.params)
     count = len(texts.token_ids_CL)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with bars.bar(title, count, unit='captions') as bar:
+    with console.bar(title, count, unit='captions') as bar:
       for length, index in self._by_length(texts, np.arange(count)):
         rows = Texts(texts.token_ids_CL[:, :length],
                      texts.text_mask_CL[:, :length], texts.language_C)
@@ -128,7 +128,7 @@ class Engine:
     function = functools.partial(
         self._functions.match, self.params, regions, start)
     logits_P = np.zeros(len(image_P), np.float32)
-    with bars.bar(title, len(image_P), unit='pairs') as bar:
+    with console.bar(title, len(image_P), unit='pairs') as bar:
       for length, index in self._by_length(texts, text_P):
         rows = _Pairs(image_P, text_P, texts.token_ids_CL[:, :length],
                       texts.text_mask_CL[:, :length])

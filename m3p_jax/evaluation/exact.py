@@ -19,7 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from input_pipeline import bars
+from input_pipeline import console
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
@@ -85,8 +85,8 @@ def scores(engine: engines.Engine, regions: batch_lib.Regions,
   total, left = (sum(
       len(blocks[name][number]) * len(found[name]) for name, number in pieces)
                  for pieces in (mine, todo))
-  with bars.bar(title if host == 0 else '', total, unit='pairs',
-                initial=total - left) as bar:
+  with console.bar(title if host == 0 else '', total, unit='pairs',
+                   initial=total - left) as bar:
     for name, number in todo:
       pictures_I = blocks[name][number]
       piece_CI = _score(

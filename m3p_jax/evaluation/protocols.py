@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 
@@ -136,7 +135,8 @@ def trials(name: str, language: str, num_images: int,
   """
   protocol = get(name)
   if protocol.languages:
-    choices.check(f'language of protocol {name}', language, protocol.languages)
+    errors.check_choice(
+        f'language of protocol {name}', language, protocol.languages)
   if protocol.is_distinct:
     return [tux_paint(num_images, captions.groups)]
   num_images = min(num_images, protocol.num_pictures or num_images)

@@ -14,6 +14,7 @@ from typing import Any
 from absl import app
 from absl import flags
 
+from input_pipeline import console
 from input_pipeline import errors
 from m3p_jax import metrics
 from m3p_jax.evaluation import curves
@@ -130,8 +131,8 @@ def _main() -> None:
       raise errors.UserError(f'unexpected argument {argv[1]!r}')
     print(write(workdir.value))
 
-  app.run(errors.one_line(main),
-          flags_parser=errors.one_line(errors.parse_flags))
+  app.run(console.one_line(main),
+          flags_parser=console.one_line(console.parse_flags))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from input_pipeline import choices
+from input_pipeline import errors
 
 
 class Chip(NamedTuple):
@@ -37,7 +37,7 @@ def of_topology(topology: str) -> Chip:
     UserError: a generation that is not in `CHIPS`.
   """
   name = topology.partition(':')[0]
-  choices.check(f'generation of plan.topology={topology}', name, CHIPS)
+  errors.check_choice(f'generation of plan.topology={topology}', name, CHIPS)
   return CHIPS[name]
 
 

@@ -11,8 +11,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base
+from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline import quiet
 from m3p_jax import config_check
 from m3p_jax.training import start
 
@@ -45,7 +45,7 @@ def run(recipe: Callable[[Options], None], *,
     if len(argv) > 1:
       raise errors.UserError(
           f'unexpected argument {argv[1]!r}: flags are written --name=value')
-    quiet.show_own_logs()
+    console.show_own_logs()
     start.use_compilation_cache()
     values = flags.FLAGS
     try:
@@ -57,8 +57,8 @@ def run(recipe: Callable[[Options], None], *,
       print('\nstopped; the same command goes on from here', file=sys.stderr)
       sys.exit(130)
 
-  app.run(errors.one_line(main),
-          flags_parser=errors.one_line(
+  app.run(console.one_line(main),
+          flags_parser=console.one_line(
               functools.partial(_parse, workdir=workdir)))
 
 
@@ -82,7 +82,7 @@ def _define_flags(workdir: str) -> None:
 def _parse(argv: list[str], *, workdir: str) -> list[str]:
   try:
     _define_flags(workdir)
-    return errors.parse_flags(argv)
+    return console.parse_flags(argv)
   except (AttributeError, KeyError) as error:
     # config_flags' answer to an override of a key that is not there.
     for argument in argv:

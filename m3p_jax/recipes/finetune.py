@@ -24,7 +24,6 @@ import ml_collections
 
 import configs
 from configs import finetuning
-from input_pipeline import choices
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import prepare
@@ -67,7 +66,7 @@ class Finetune:
     Raises:
       UserError: an unknown name, or no weights.
     """
-    choices.check('--name', name, names())
+    errors.check_choice('--name', name, names())
     if not init_from:
       raise errors.UserError(
           '--init_from=DIR is missing: the pre-trained weights, a checkpoint '
@@ -231,7 +230,7 @@ def main(options: command.Options) -> None:
   """Runs the recipe and prints its table."""
   values = flags.FLAGS
   for setting in values.settings:
-    choices.check('--settings', setting, finetuning.SETTINGS)
+    errors.check_choice('--settings', setting, finetuning.SETTINGS)
   recipe = Finetune(values.name, options.workdir, options.data_dir,
                     init_from=values.init_from, overrides=options.overrides,
                     is_reference=values.reference)

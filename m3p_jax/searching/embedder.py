@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline import choices
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engines
@@ -62,7 +61,7 @@ class Embedder:
     Raises:
       UserError: unusable picture, empty text, or unknown mode.
     """
-    choices.check('mode', mode, ('dual', 'joint'))
+    errors.check_choice('mode', mode, ('dual', 'joint'))
     if mode == 'dual':
       return np.einsum(
           'IE,CE->IC', self.embed_images(images), self.embed_texts(texts))

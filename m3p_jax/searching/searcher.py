@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import choices
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import weights as weights_lib
@@ -101,7 +100,7 @@ class Searcher(embedder.Embedder):
     Raises:
       UserError: see `search`.
     """
-    choices.check('mode', mode, rankings.MODES)
+    errors.check_choice('mode', mode, rankings.MODES)
     cosine_I = np.einsum(
         'IE,QE->QI', self.index.vectors_IE,
         self.embed_texts([query], language=language))[0]

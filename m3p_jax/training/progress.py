@@ -12,7 +12,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from input_pipeline import bars
+from input_pipeline import console
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics as metrics_lib
@@ -53,7 +53,7 @@ class Progress:
         for name, pair in unlogged.items()}
     self._seconds: list[float] = []
     self._first_step = start_step + 1
-    self._bar = bars.bar(
+    self._bar = console.bar(
         title, num_steps, unit='steps', initial=start_step,
         disable=jax.process_index() != 0)
     self._bar.set_postfix_str('compiling')
