@@ -14,12 +14,12 @@ from benchmarks import problems
 from configs import base
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
+from m3p_jax import startup
 from m3p_jax import train_step
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import exact
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
-from m3p_jax.training import start as start_lib
 
 
 def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
@@ -70,19 +70,19 @@ def task_configs(problem: problems.Problem) -> ml_collections.ConfigDict:
 
 def _begin(config: ml_collections.ConfigDict, mesh) -> tuple[Any, Any]:
   """Returns (first state, train step), as `m3p_jax.train` makes them."""
-  geometry = start_lib.model_config(config)
-  _, tx = start_lib.make_optimizer(config)
-  abstract, create = start_lib.abstract_state(
+  geometry = startup.model_config(config)
+  _, tx = startup.make_optimizer(config)
+  abstract, create = startup.abstract_state(
       geometry, mesh=mesh, tx=tx, rate_factors=())
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   step_fn = train_step.jit(
       abstract, mesh,
-      model=m3p.M3P(geometry, start_lib.model_options(config)),
-      tasks=start_lib.make_tasks(config.tasks), tx=tx)
-  start = start_lib.Start(geometry, ('en',), {}, 'fresh')
+      model=m3p.M3P(geometry, startup.model_options(config)),
+      tasks=startup.make_tasks(config.tasks), tx=tx)
+  start = startup.Start(geometry, ('en',), {}, 'fresh')
   with jax.set_mesh(mesh):
     state = jax.jit(create, out_shardings=shardings, donate_argnums=0)(
-        start_lib.initial_params(start, config, mesh, jax.random.key(0)))
+        startup.initial_params(start, config, mesh, jax.random.key(0)))
   return state, step_fn
 
 
@@ -132,5 +132,5 @@ def make_engine(problem: problems.Problem) -> engines.Engine:
 def first_step(size: str) -> dict[str, contest.Run]:
   """Returns the runs of `training`, everything imported that it needs."""
   importlib.import_module('m3p_jax.train')
-  start_lib.use_compilation_cache()
+  startup.use_compilation_cache()
   return training(size)

@@ -20,7 +20,7 @@ from configs import pretrain
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax import plan
 from m3p_jax.evaluation import provenance
 from m3p_jax.planning import plan_step
@@ -42,7 +42,7 @@ def make(topology: str, workdir: pathlib.Path) -> dict[str, Any]:
   config = plan_step.scaled(config, scale, chips)
   # A plan takes minutes; the table goes on from those that are there.
   folder = workdir / topology.replace(':', '-') / fingerprint.of(
-      [config_check.to_json(config), provenance.commit()])
+      [config_lib.to_json(config), provenance.commit()])
   if (folder / 'plan.json').exists():
     return json.loads((folder / 'plan.json').read_text())
   return plan.plan(config, folder)

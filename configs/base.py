@@ -224,7 +224,7 @@ def get_config() -> ConfigDict:
 
   # Before the first update, fit the heads to the training data: how often its
   # tokens and classes occur, where the match head's inputs lie; see
-  # m3p_jax/training/first_values.py.
+  # m3p_jax/first_values.py.
   config.fit_first_values = False
 
   # Updates in the whole run.

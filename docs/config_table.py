@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from configs import base
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'configs.md'
@@ -40,7 +40,7 @@ def page() -> str:
     ValueError: a key of base.py without a comment.
   """
   said = comments()
-  values = config_check.flatten(base.get_config())
+  values = config_lib.flatten(base.get_config())
   values.pop('tasks')
   for key in values.keys() - said.keys():
     raise ValueError(f'configs/base.py: {key} has no comment')
@@ -65,7 +65,7 @@ def comments() -> dict[str, str]:
   """Returns {key: the comment above it in base.py}."""
   source = pathlib.Path(base.__file__).read_text()
   lines = source.split('\n')
-  keys = config_check.known_keys()
+  keys = config_lib.known_keys()
   found = {}
   for node in ast.walk(ast.parse(source)):
     if not (isinstance(node, ast.Assign)

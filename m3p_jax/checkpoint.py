@@ -8,7 +8,8 @@ and, where there are any, `validation.json` (the loss) and `unlogged.json` (sums
 since the last line of metrics.jsonl).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -25,10 +26,12 @@ from input_pipeline import errors
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
-from m3p_jax.saving import data_handler
-from m3p_jax.saving import saved_storage
 
 ModelConfig = model_config_lib.ModelConfig
+_VALIDATION = 'validation.json'
+# How the system, or the library that writes arrays, says that a disk is full.
+_FULL = ('No space left', 'ENOSPC', 'RESOURCE_EXHAUSTED', 'File too large',
+         'EFBIG', 'Disk quota exceeded', 'EDQUOT')
 
 
 class Checkpointer:
@@ -50,7 +53,7 @@ class Checkpointer:
       iterator: of tf.data, as it is after that step; None = weights alone.
       config: geometry.
       manifest: what the model was trained to read.
-      unlogged: of `progress.Progress`.
+      unlogged: of `metrics.Progress`.
       loss: on the validation split; the checkpoint with the lowest stays.
 
     Raises:
@@ -61,10 +64,10 @@ class Checkpointer:
     if unlogged:
       files['unlogged.json'] = dict(unlogged)
     if loss is not None:
-      files[saved_storage.VALIDATION] = {'loss': loss}
+      files[_VALIDATION] = {'loss': loss}
     items = {
         'params': ocp.args.StandardSave(state.all_params()),
-        'data': data_handler.DataSave(iterator, files)}
+        'data': _Data(iterator, files)}
     if iterator is not None:
       items['optimizer'] = ocp.args.StandardSave(state.opt_state)
     if self._manager is None:
@@ -73,14 +76,13 @@ class Checkpointer:
           self.folder, options=ocp.CheckpointManagerOptions(
               cleanup_tmp_directories=True,
               preservation_policy=policy.AnyPreservationPolicy([
-                  policy.LatestN(self._keep),
-                  saved_storage.KeepBest(self.folder)])))
-    with saved_storage.told_when_full(self.folder):
+                  policy.LatestN(self._keep), _KeepBest(self.folder)])))
+    with _full_disk_is_named(self.folder):
       self._manager.save(int(state.step), args=ocp.args.Composite(**items))
 
   def restore(self, state: train_step.TrainState,
               iterator: Any) -> train_step.TrainState | None:
-    """Returns the newest good state, and sets the iterator to it.
+    """Returns the newest good state and sets the iterator; None = none saved.
 
     Newer checkpoints that are damaged are put aside as `damaged_STEP`, so
     that their steps can be saved again.
@@ -88,9 +90,6 @@ class Checkpointer:
     Args:
       state: abstract, with shardings; any mesh.
       iterator: of tf.data.
-
-    Returns:
-      None where there is no checkpoint.
 
     Raises:
       UserError: there are checkpoints, but none that can be restored.
@@ -100,7 +99,7 @@ class Checkpointer:
     args = dict(
         params=ocp.args.StandardRestore(state.all_params()),
         optimizer=ocp.args.StandardRestore(state.opt_state),
-        data=data_handler.DataRestore(iterator))
+        data=_Data(iterator))
     path, items = _newest_good(
         self.folder, lambda path: _restore_all(path, args))
     for newer in steps(self.folder):
@@ -115,18 +114,102 @@ class Checkpointer:
     path = self.folder / str(step) / 'unlogged.json'
     return json.loads(path.read_text()) if path.exists() else {}
 
+  def is_best(self, loss: float) -> bool:
+    """Returns whether no checkpoint has a validation loss as low as this."""
+    _, lowest = _best(self.folder)
+    return lowest is None or loss < lowest
+
   def wait(self) -> None:
     """Returns when everything is on disk."""
     if self._manager:
-      with saved_storage.told_when_full(self.folder):
+      with _full_disk_is_named(self.folder):
         self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and stops the threads that write."""
     manager, self._manager = self._manager, None
     if manager:
-      with saved_storage.told_when_full(self.folder):
+      with _full_disk_is_named(self.folder):
         manager.close()
+
+
+class _DataHandler(ocp.CheckpointHandler):
+  """Saves the tf.data iterator, and JSON files beside the items' folders."""
+
+  def save(self, directory, args: '_Data'):
+    if jax.process_index() == 0:
+      # The step's folder is still a draft here: the files appear with it.
+      for name, content in args.files.items():
+        (directory.parent / name).write_text(json.dumps(content, indent=2))
+    if args.iterator is not None:
+      _iterator_checkpoint(args.iterator).write(_iterator_prefix(directory))
+
+  def restore(self, directory, args: '_Data'):
+    _iterator_checkpoint(args.iterator).read(
+        _iterator_prefix(directory)).assert_consumed()
+
+
+@ocp.args.register_with_handler(_DataHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _Data(ocp.args.CheckpointArgs):
+  """An iterator of tf.data, or None to save none, and {file name: content}."""
+  iterator: Any
+  files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _iterator_checkpoint(iterator):
+  import tensorflow as tf  # Evaluation and search need no TensorFlow.
+  return tf.train.Checkpoint(iterator=iterator)
+
+
+def _iterator_prefix(directory) -> str:
+  return str(directory / f'process_{jax.process_index()}')
+
+
+@dataclasses.dataclass
+class _KeepBest:
+  """Keeps the best checkpoint, whatever its age; the interface is Orbax's."""
+  folder: pathlib.Path
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    del context
+    step, _ = _best(self.folder)
+    return [info.step == step for info in checkpoints]
+
+
+def _best(folder: pathlib.Path) -> tuple[int | None, float | None]:
+  """Returns (step, loss) of the lowest validation loss, the newest of equals.
+
+  (None, None) where no checkpoint was validated.
+  """
+  losses = {}
+  for path in folder.glob(f'*/{_VALIDATION}'):
+    if path.parent.name.isdecimal():
+      losses[int(path.parent.name)] = json.loads(path.read_text())['loss']
+  step = min(losses, key=lambda step: (losses[step], -step), default=None)
+  return step, losses.get(step)
+
+
+@contextlib.contextmanager
+def _full_disk_is_named(folder: pathlib.Path) -> Iterator[None]:
+  """Turns a full disk into an error that says so.
+
+  Raises:
+    UserError: the disk was full.
+  """
+  try:
+    yield
+  except Exception as error:
+    if not any(word in str(error) for word in _FULL):
+      raise
+    whole = ', '.join(map(str, steps(folder)))
+    kept = (f'the checkpoints of steps {whole} are whole' if whole
+            else 'there is no checkpoint yet')
+    raise errors.UserError(
+        f'{folder}: the disk is full, a checkpoint could not be saved '
+        f'({str(error).strip().splitlines()[0][:200]}); {kept}. Make room, or '
+        'keep fewer (keep_checkpoints); the same command goes on from there'
+    ) from error
 
 
 def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
@@ -153,9 +236,10 @@ def load(path: str | pathlib.Path, *,
          ) -> tuple[Any, ModelConfig, dict[str, Any]]:
   """Returns (params, ModelConfig, manifest) of a checkpoint.
 
+  Of a folder of checkpoints, or a workdir, the newest good one is read.
+
   Args:
-    path: one checkpoint; or a folder of them or a workdir, of which the
-      newest good one is read.
+    path: of any of the three.
     shard: from abstract boxed parameters to their shardings; None = all on
       the first device.
 

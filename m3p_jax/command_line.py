@@ -1,10 +1,9 @@
-"""Flags as a user types them: lists by commas, the saved config, typos."""
+"""What main.py does with its flags: lists, the saved config, typos, modes."""
 
 import ast
 import difflib
 import pathlib
 import re
-import sys
 from typing import Any
 
 from absl import flags
@@ -12,11 +11,14 @@ from ml_collections import config_flags
 
 from input_pipeline import console
 from input_pipeline import errors
-from m3p_jax import config_check
-from m3p_jax import modes
+from m3p_jax import config as config_lib
 
-_HELP = re.compile(r'--?(\?|h|help|helpshort)$')
-_LIBRARY_HELP = re.compile(r'--?(helpfull|helpxml|only_check_args)$')
+# Each mode, and the flags that it alone reads.
+MODES = {
+    'train': ('coordinator', 'num_processes', 'process_id'), 'evaluate': (),
+    'plan': (), 'search': ('query', 'k'), 'serve': ('port', 'host'),
+    'export': ('what', 'out')}
+_HELP = re.compile(r'--?(\?|help\w*|only_check_args)$')
 
 
 class ListParser(flags.ArgumentParser):
@@ -46,55 +48,33 @@ def parse_flags(argv: list[str]) -> list[str]:
   """Returns the arguments that are no flags; parses the others.
 
   Args:
-    argv: `sys.argv`, into which the workdir's config is put where `--config`
-      was left out (config_flags looks for overrides there).
+    argv: `sys.argv`, in which the config comes first, and is the workdir's
+      where `--config` was left out (config_flags looks for overrides there).
 
   Raises:
     UserError: no config, or a key or value in it that cannot be meant.
   """
-  if any(_HELP.match(argument) for argument in argv[1:]):
-    print(modes.help_text(argv[0]))
-    sys.exit(0)
-  if not any(_LIBRARY_HELP.match(argument) for argument in argv[1:]):
+  if not any(_HELP.match(argument) for argument in argv[1:]):
     _check_names(argv)
-    workdir = _value(argv, 'workdir')
+    config, workdir, rest = _split(argv)
     if not workdir:
       raise errors.UserError('--workdir=DIR is missing; see --help')
-    config = _value(argv, 'config')
-    if config is None:
-      saved = pathlib.Path(workdir) / 'config.json'
-      if not saved.exists():
-        raise errors.UserError(
-            f'--config=FILE is missing, and there is no {saved}')
-      config = str(saved)
-      argv.insert(1, f'--config={config}')
-    if config.endswith('.json') and pathlib.Path(config).is_file():
-      # config_flags loads files of Python only, one of which reads JSON.
-      loader = f'{config_check.__file__}:{pathlib.Path(config).absolute()}'
-      argv[:] = [re.sub(rf'^((--?config=)?){re.escape(config)}$',
-                        lambda found: found[1] + loader, argument)
-                 for argument in argv]
-      config = loader
-    file = pathlib.Path(config.split(':', 1)[0])
-    if not file.is_file():
-      there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
-                     if 'def get_config' in path.read_text())
-      near = difflib.get_close_matches(str(file), there, n=1)
-      hint = f'did you mean {near[0]}? ' if near else ''
-      raise errors.UserError(
-          f'--config={config}: {file} is not there; {hint}There are: '
-          f'{", ".join(there)}')
+    argv[1:] = [f'--config={_find(config, workdir)}', f'--workdir={workdir}',
+                *rest]
   try:
     return console.parse_flags(argv)
   except (AttributeError, KeyError) as error:
     # Raised by config_flags for an override of a key that is not there.
+    known = config_lib.known_keys()
     for argument in argv:
       key = re.match(r'--?(?:no)?config\.([^=]+)', argument)
-      if key and _is_unknown(key[1]):
+      if key and not f'{key[1]}.'.startswith('tasks.') and not any(
+          f'{name}.'.startswith(f'{key[1]}.') for name in known):
         raise errors.UserError(
-            f'{argument}: {config_check.unknown_key(key[1])}') from error
-    told = str(error).strip('"').replace("\\'", "'").replace('\\n', '; ')
-    raise errors.UserError(f'--config: there is no key {told}') from error
+            f'{argument}: {config_lib.unknown_key(key[1])}') from error
+    message = str(error).strip('"').replace("\\'", "'").replace('\\n', '; ')
+    raise errors.UserError(
+        f'--config: there is no key {message}') from error
 
 
 def _check_names(argv: list[str]) -> None:
@@ -105,23 +85,96 @@ def _check_names(argv: list[str]) -> None:
     flag = re.match(r'--?([a-z]\w*)(?:=|$)', argument)
     if flag and not {flag[1], flag[1].removeprefix('no')} & set(flags.FLAGS):
       raise errors.UserError(console.unknown_flag(
-          flag[1], config_check.keys_that_end(flag[1])))
+          flag[1], config_lib.keys_that_end(flag[1])))
 
 
-def _is_unknown(key: str) -> bool:
-  sections = {'.'.join(name.split('.')[:end])
-              for name in config_check.known_keys()
-              for end in range(1, name.count('.') + 2)}
-  return not key.startswith('tasks.') and key not in sections
+def _split(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
+  """Returns (config, workdir, all other arguments)."""
+  first = flags.FlagValues()
+  first.set_gnu_getopt()
+  for name in ('config', 'workdir'):
+    flags.DEFINE_string(name, None, '', flag_values=first)
+  rest = first(argv, known_only=True)
+  return first.config, first.workdir, rest[1:]
 
 
-def _value(argv: list[str], name: str) -> str | None:
-  """Returns the last value of --name=value or --name value, None if absent."""
-  value = None
-  for index, argument in enumerate(argv):
-    match = re.match(rf'--?{name}(?:=(.*))?$', argument, re.DOTALL)
-    if match:
-      value = match[1]
-      if value is None and index + 1 < len(argv):
-        value = argv[index + 1]
-  return value
+def _find(config: str | None, workdir: str) -> str:
+  """Returns the config as config_flags takes it: a file of Python."""
+  if config is None:
+    config = str(pathlib.Path(workdir) / 'config.json')
+    if not pathlib.Path(config).exists():
+      raise errors.UserError(
+          f'--config=FILE is missing, and there is no {config}')
+  if config.endswith('.json') and pathlib.Path(config).is_file():
+    return f'{config_lib.__file__}:{pathlib.Path(config).absolute()}'
+  file = pathlib.Path(config.split(':', 1)[0])
+  if not file.is_file():
+    there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
+                   if 'def get_config' in path.read_text())
+    near = difflib.get_close_matches(str(file), there, n=1)
+    hint = f'did you mean {near[0]}? ' if near else ''
+    raise errors.UserError(
+        f'--config={config}: {file} is not there; {hint}There are: '
+        f'{", ".join(there)}')
+  return config
+
+
+def _check(argv: list[str]) -> None:
+  f = flags.FLAGS
+  if len(argv) > 1:
+    hint = f'; did you mean --mode={argv[1]}?' if argv[1] in MODES else ''
+    raise errors.UserError(f'unexpected argument {argv[1]!r}: flags are '
+                           f'written --name=value{hint}')
+  for mode, names in MODES.items():
+    for name in names:
+      if f[name].present and f.mode != mode:
+        raise errors.UserError(f'--{name} needs --mode={mode}')
+  if f.mode == 'search' and not f.query:
+    raise errors.UserError('--mode=search needs --query="..."')
+  if f.mode == 'export' and not f.out:
+    raise errors.UserError('--mode=export needs --out=DIR')
+
+
+def run(argv: list[str]) -> None:
+  """Runs the mode that the flags name.
+
+  Raises:
+    UserError: flags that do not belong together.
+  """
+  _check(argv)
+  f = flags.FLAGS
+  if not f['verbosity'].present:
+    console.show_own_logs()
+  given = config_flags.get_override_values(f['config'])
+  # Imported here, so that --help and a wrong flag answer at once.
+  from m3p_jax import summary
+  summary.show(summary.command_rows(f.mode, f['config'], given))
+  config, workdir = f.config, pathlib.Path(f.workdir)
+  if f.mode == 'train':
+    import jax
+
+    from m3p_jax import sharding
+    from m3p_jax import train
+    sharding.connect(f.coordinator, f.num_processes, f.process_id)
+    train.train_and_evaluate(config, workdir, given=given)
+    if jax.process_index() == 0:
+      print(summary.after_training(workdir, config))
+  elif f.mode == 'evaluate':
+    from m3p_jax.evaluation import retrieval
+    from m3p_jax.evaluation import weights
+    summary.show(summary.evaluation_rows(
+        config, workdir, weights.source(config, workdir, given=given)))
+    retrieval.evaluate(config, workdir, given=given)
+    print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
+  elif f.mode == 'plan':
+    from m3p_jax import plan
+    plan.plan(config, workdir)
+  elif f.mode == 'serve':
+    from m3p_jax.serve import server
+    server.serve(workdir, host=f.host, port=f.port, config=config, given=given)
+  else:
+    from m3p_jax import search
+    if f.mode == 'export':
+      search.main_export(workdir, f.out, config=config, given=given)
+    else:
+      search.main_search(workdir, f.query, f.k, config=config, given=given)

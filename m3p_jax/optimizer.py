@@ -1,11 +1,10 @@
 """AdamW with a rate factor for every parameter, and its schedules."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import re
 from typing import Any
 
 from flax import traverse_util
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -26,12 +25,7 @@ def rate_factor(path: str, rate_factors: RateFactors) -> float:
 
 def split(params: Mapping[str, Any],
           rate_factors: RateFactors) -> tuple[dict, dict]:
-  """Returns (trainable, frozen): two trees that share no leaf.
-
-  Args:
-    params: nested dict.
-    rate_factors: a parameter with the factor 0 is frozen.
-  """
+  """Returns (trainable, frozen), those of factor 0: they share no leaf."""
   flat = traverse_util.flatten_dict(params, sep='/')
   parts = ({}, {})
   for path, leaf in flat.items():
@@ -61,7 +55,7 @@ def check_rate_factors(params: Mapping[str, Any],
 
 
 def make_schedule(*, learning_rate: float, schedule: str, warmup_steps: int,
-                  num_train_steps: int) -> Callable[[Any], jax.Array]:
+                  num_train_steps: int) -> optax.Schedule:
   """Returns the learning rate as a function of the number of past updates.
 
   Args:
@@ -77,27 +71,27 @@ def make_schedule(*, learning_rate: float, schedule: str, warmup_steps: int,
   if schedule not in SCHEDULES:
     raise errors.UserError(
         f'optimizer.schedule is {schedule!r}; allowed: {", ".join(SCHEDULES)}')
+  first = max(warmup_steps, 1)
 
-  def rate(count):
-    # The n-th update, counted from 1: the first is not wasted on rate 0.
-    step = jnp.asarray(count, jnp.float32) + 1
-    rise = jnp.minimum(step / max(warmup_steps, 1), 1.0)
-    if schedule == 'inverse_sqrt':
-      fall = jnp.sqrt(max(warmup_steps, 1) / jnp.maximum(step, warmup_steps))
-    elif schedule == 'cosine':
-      span = max(num_train_steps - warmup_steps, 1)
-      share = jnp.clip((step - warmup_steps) / span, 0.0, 1.0)
-      fall = 0.5 * (1 + jnp.cos(jnp.pi * share))
-    else:
-      fall = jnp.ones(())
-    return learning_rate * rise * fall
+  def inverse_sqrt(past):
+    step = jnp.maximum(past + warmup_steps, first)
+    return learning_rate * jnp.sqrt(first / step)
 
-  return rate
+  after = {
+      'inverse_sqrt': inverse_sqrt,
+      'cosine': optax.cosine_decay_schedule(
+          learning_rate, max(num_train_steps - warmup_steps, 1)),
+      'constant': optax.constant_schedule(learning_rate)}[schedule]
+  rate = optax.join_schedules(
+      [optax.linear_schedule(0.0, learning_rate, first), after],
+      [warmup_steps])
+  # The n-th update, counted from 1: the first is not wasted on rate 0.
+  return lambda count: rate(count + 1)
 
 
-def make_optimizer(schedule: Callable[[Any], jax.Array], *, b1: float,
-                   b2: float, eps: float, weight_decay: float,
-                   clip_norm: float, rate_factors: RateFactors = (),
+def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
+                   eps: float, weight_decay: float, clip_norm: float,
+                   rate_factors: RateFactors = (),
                    first_moment_dtype: str = 'float32',
                    ) -> optax.GradientTransformation:
   """Returns clipping, AdamW, and the rates.
@@ -113,39 +107,16 @@ def make_optimizer(schedule: Callable[[Any], jax.Array], *, b1: float,
     rate_factors: see `rate_factor`.
     first_moment_dtype: 'float32' or 'bfloat16'; the second is float32.
   """
-  parts = []
-  if clip_norm:
-    parts.append(optax.stateless(
-        lambda updates, _: _clip(updates, clip_norm)))
+  parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   parts.append(optax.scale_by_adam(b1, b2, eps, mu_dtype=first_moment_dtype))
   if weight_decay:
-    parts.append(optax.add_decayed_weights(weight_decay, mask=_is_kernel))
+    parts.append(optax.add_decayed_weights(
+        weight_decay, mask=lambda params: traverse_util.path_aware_map(
+            lambda path, _: path[-1] == 'kernel', params)))
   parts.append(optax.scale_by_learning_rate(schedule))
   if rate_factors:
     parts.append(optax.stateless(
-        lambda updates, _: _scale(updates, rate_factors)))
+        lambda updates, _: traverse_util.path_aware_map(
+            lambda path, update: update * rate_factor(
+                '/'.join(path), rate_factors), updates)))
   return optax.chain(*parts)
-
-
-def _clip(updates, limit: float):
-  """Returns updates scaled down to a global norm of at most `limit`.
-
-  By one factor that is computed first: optax divides and selects each entry,
-  which XLA's CPU compiler writes out as a further copy of the gradient.
-  """
-  norm = optax.tree.norm(updates)
-  factor = jnp.where(norm < limit, 1.0, limit / norm)
-  return jax.tree.map(lambda update: update * factor, updates)
-
-
-def _is_kernel(params):
-  flat = traverse_util.flatten_dict(params)
-  return traverse_util.unflatten_dict(
-      {path: path[-1] == 'kernel' for path in flat})
-
-
-def _scale(updates, rate_factors):
-  flat = traverse_util.flatten_dict(updates, sep='/')
-  return traverse_util.unflatten_dict(
-      {path: update * rate_factor(path, rate_factors)
-       for path, update in flat.items()}, sep='/')

@@ -17,7 +17,7 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax import output
 from m3p_jax import sharding
 from m3p_jax.planning import compiled_cost
@@ -63,7 +63,7 @@ def plan(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     UserError: a config, topology or mesh that cannot be meant, or no libtpu.
   """
   config = config.copy_and_resolve_references()
-  config_check.check(config)
+  config_lib.check(config)
   if config.plan.search:
     found = _search(config)
   else:

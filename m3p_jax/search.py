@@ -41,7 +41,7 @@ import textwrap
 import ml_collections
 
 from configs import base
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import collection as collection_lib
 from m3p_jax.searching import exported
@@ -86,7 +86,7 @@ def load(path: str | pathlib.Path, *,
   if config is not None:
     weights_path = weights_lib.source(config, path, given=given)
   elif is_run:
-    config = config_check.get_config(str(saved))
+    config = config_lib.get_config(str(saved))
   else:
     config = base.get_config()
     config.evaluation.dataset = config.data.data_dir = ''

@@ -15,7 +15,7 @@ from PIL import Image
 from input_pipeline import dictionaries
 from input_pipeline import prepare
 from input_pipeline import sources
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
 from m3p_jax.evaluation import retrieval
@@ -120,7 +120,7 @@ def _write_dictionaries() -> None:
 
 def _evaluate(run: pathlib.Path) -> None:
   """Writes the same results into two workdirs, A and B."""
-  config = config_check.get_config(str(run / 'config.json'))
+  config = config_lib.get_config(str(run / 'config.json'))
   config.update_from_flattened_dict({
       'init_from': str(run), 'setting': 'all', 'evaluation.split': 'train'})
   retrieval.evaluate(config, 'A')

@@ -13,16 +13,15 @@ from flax import linen as nn
 import jax
 
 from configs import base
-from m3p_jax import hosts
 from m3p_jax import optimizer
 from m3p_jax import sharding
+from m3p_jax import startup
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
 from m3p_jax.planning import compiled_program
-from m3p_jax.training import start
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))
@@ -45,7 +44,7 @@ def run(data: int, model: int) -> None:
   tx = optimizer.make_optimizer(
       schedule, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0,
       rate_factors=FACTORS)
-  abstract, create = start.abstract_state(
+  abstract, create = startup.abstract_state(
       CONFIG, mesh=mesh, tx=tx, rate_factors=FACTORS)
   tasks = (train_step.Task('contrastive', contrastive.loss),
            train_step.Task('mc_mlm', masked_lm.loss, 0.5))
@@ -94,7 +93,7 @@ def largest_array() -> tuple[int, int]:
   tx = optimizer.make_optimizer(
       lambda count: 1e-3, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01,
       clip_norm=1.0)
-  state, _ = start.abstract_state(
+  state, _ = startup.abstract_state(
       models.TINY, mesh=mesh, tx=tx, rate_factors=())
   tasks = train_step.Task('mc_mlm', masked_lm.loss),
   options = dataclasses.replace(models.OPTIONS, remat='projections')
@@ -114,7 +113,7 @@ def largest_array() -> tuple[int, int]:
 def state_bytes(mesh, tx) -> tuple[int, int]:
   """Returns (bytes a device holds, bytes in all) of M3P's training state."""
   config = model_config.geometry(base.model_config())
-  leaves = jax.tree.leaves(start.abstract_state(
+  leaves = jax.tree.leaves(startup.abstract_state(
       config, mesh=mesh, tx=tx, rate_factors=())[0])
   return tuple(
       sum(math.prod(shape) * leaf.dtype.itemsize
@@ -125,7 +124,7 @@ def state_bytes(mesh, tx) -> tuple[int, int]:
 
 if __name__ == '__main__':
   if sys.argv[1].startswith('--coordinator='):
-    hosts.connect(sys.argv[1].partition('=')[2], 2, int(sys.argv[2]))
+    sharding.connect(sys.argv[1].partition('=')[2], 2, int(sys.argv[2]))
     run(4, 1)
   else:
     largest, logits = largest_array()

@@ -15,10 +15,10 @@ from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
 from benchmarks import two_stage
+from m3p_jax import startup
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.planning import matmul_flops
-from m3p_jax.training import start as start_lib
 from tests import models
 
 TINY = problems.PROBLEMS['tiny']
@@ -119,7 +119,7 @@ def test_a_steps_flops_are_those_of_its_losses():
   model = m3p.M3P(model_config.geometry(problem.model))
   params = nn.unbox(m3p.abstract_params(model.config))
   key, forward = jax.random.key(0), 0.0
-  for task in start_lib.make_tasks(ours.task_configs(problem)):
+  for task in startup.make_tasks(ours.task_configs(problem)):
     rows = jax.tree.map(jax.numpy.asarray, ours.as_batch(
         problems.make_rows(problem, problem.task_rows, seed=0),
         with_regions=task.name != 'xmlm'))

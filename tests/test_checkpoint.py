@@ -15,9 +15,8 @@ from input_pipeline import errors
 from m3p_jax import checkpoint
 from m3p_jax import optimizer
 from m3p_jax import sharding
+from m3p_jax import startup
 from m3p_jax import train_step
-from m3p_jax.saving import saved_storage
-from m3p_jax.training import start
 from tests import compiler
 from tests import models
 
@@ -36,7 +35,7 @@ def make_state(data=1, model=1):
   tx = optimizer.make_optimizer(
       lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0,
       clip_norm=0.0, rate_factors=FACTORS)
-  abstract, _ = start.abstract_state(
+  abstract, _ = startup.abstract_state(
       CONFIG, mesh=sharding.make_mesh(
           data, model, jax.devices()[:data * model]), tx=tx,
       rate_factors=FACTORS)
@@ -175,9 +174,8 @@ def test_best_is_kept_beside_the_newest(tmp_path):
     checkpointer.wait()
   checkpointer.close()
   assert checkpoint.steps(tmp_path) == [2, 4]
-  assert saved_storage.best(tmp_path) == (2, 1.0)
-  assert saved_storage.is_best(tmp_path, 0.5)
-  assert not saved_storage.is_best(tmp_path, 1.0)
+  assert checkpointer.is_best(0.5)
+  assert not checkpointer.is_best(1.0)
   # A resumed run reads it from the disk. What is not the best any more goes
   # when the next one is saved.
   checkpointer = checkpoint.Checkpointer(tmp_path, keep=1)

@@ -16,7 +16,7 @@ import pytest
 
 from docs import build
 from docs import config_table
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 
 DOCS = config_table.ROOT / 'docs'
 CODE = sorted([*(config_table.ROOT / 'input_pipeline').rglob('*.py'),
@@ -31,8 +31,8 @@ def test_page_of_configs_is_current():
 
 def test_page_of_configs_has_every_key_with_its_default():
   text = config_table.PAGE.read_text()
-  values = config_check.flatten(config_table.base.get_config())
-  for key in config_check.known_keys():
+  values = config_lib.flatten(config_table.base.get_config())
+  for key in config_lib.known_keys():
     (row,) = re.findall(rf'^\| `{re.escape(key)}` \|.*$', text, re.M)
     _, _, default, unit, meaning, _ = re.split(r'(?<!\\)\|', row)
     assert default.strip() == f'`{values[key]!r}`'
@@ -146,7 +146,7 @@ def test_extending_works_as_written(tmp_path):
   (tmp_path / 'check.py').write_text('\n'.join((
       'from configs import base',
       'from input_pipeline import languages, prepare',
-      'from m3p_jax import config_check',
+      'from m3p_jax import config as config_lib',
       'assert languages.get("haw").name == "Hawaiian"',
       'assert languages.resolve("zh-Hans") == "zh_CN"',
       'assert languages.resolve("haw") == "haw"',
@@ -167,7 +167,7 @@ def test_extending_works_as_written(tmp_path):
       'config = base.get_config()',
       *[line for _, block in _blocks('extending.md', 'text')
         for line in block.split('\n')],
-      'loss = config_check.find_loss("hinge", config.tasks.hinge)',
+      'loss = config_lib.find_loss("hinge", config.tasks.hinge)',
       'import jax',
       'from tests import models',
       'def run(model): return loss(model, models.batch(), jax.random.key(0),'
@@ -203,5 +203,5 @@ def test_commands_of_the_pages_are_commands():
           if 'NAME' not in config:
             assert pathlib.Path(config_table.ROOT, config).exists(), line
         for key in re.findall(r'--config\.([\w.]+)', line):
-          assert key in config_check.known_keys() or key.startswith(
+          assert key in config_lib.known_keys() or key.startswith(
               'tasks.') or key == 'KEY', line

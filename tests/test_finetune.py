@@ -11,7 +11,7 @@ from configs import finetune_multi30k
 from configs import finetune_tux_paint
 from configs import finetuning
 from input_pipeline import errors
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax.evaluation import compare
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import query_ranks
@@ -26,7 +26,7 @@ from tests import test_statistics
 def test_configs_say_which_languages_a_setting_sees(name, setting):
   module = importlib.import_module(f'configs.finetune_{name}')
   config = module.get_config(setting)
-  config_check.check(config)
+  config_lib.check(config)
   protocols.get(config.evaluation.protocol)
   assert config.setting == setting
   seen = config.data.image_text.languages

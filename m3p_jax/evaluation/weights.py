@@ -11,8 +11,8 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline.building import copies
 from m3p_jax import checkpoint
+from m3p_jax import startup
 from m3p_jax.model import config as model_config_lib
-from m3p_jax.training import start
 
 
 class Weights(NamedTuple):
@@ -130,6 +130,6 @@ def check_data(weights: Weights, data_dir: str | pathlib.Path,
     UserError: it is not prepared, or with another tokenizer or extractor, or
       it holds what the model has no room for.
   """
-  content, path = start.read_manifest(data_dir, dataset)
-  start.check_inputs(content, weights.manifest, path, weights.path)
-  start.check_fit(weights.config, content, path, weights.path)
+  content, path = startup.read_manifest(data_dir, dataset)
+  startup.check_inputs(content, weights.manifest, path, weights.path)
+  startup.check_fit(weights.config, content, path, weights.path)

@@ -17,12 +17,12 @@ import ml_collections
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
+from m3p_jax import startup
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 from m3p_jax.planning import chips
 from m3p_jax.planning import matmul_flops
-from m3p_jax.training import start as start_lib
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -49,12 +49,12 @@ class PlannedStep:
       sharding.check_batch_size(mesh, name, task.batch_size,
                                 config.accumulation_steps)
     self._mesh = mesh
-    self._config = start_lib.model_config(config)
+    self._config = startup.model_config(config)
     self._platform = platform
-    self._options = start_lib.model_options(config, platform)
-    self._tasks = start_lib.make_tasks(config.tasks)
-    _, self._tx = start_lib.make_optimizer(config)
-    self._state, _ = start_lib.abstract_state(
+    self._options = startup.model_options(config, platform)
+    self._tasks = startup.make_tasks(config.tasks)
+    _, self._tx = startup.make_optimizer(config)
+    self._state, _ = startup.abstract_state(
         self._config, mesh=mesh, tx=self._tx,
         rate_factors=config.optimizer.rate_factors)
     self._batches = _batches(config, self._config, sharding.of_rows(mesh))
@@ -122,7 +122,7 @@ def count_rows(config: ConfigDict) -> int:
   """Returns the rows that the encoder reads in a step, candidates expanded."""
   # The encoder's depth and width change nothing in their number.
   model_config = dataclasses.replace(
-      start_lib.model_config(config), num_layers=1)
+      startup.model_config(config), num_layers=1)
   rows = 0
 
   def listen(call, args, kwargs, context):
@@ -136,7 +136,7 @@ def count_rows(config: ConfigDict) -> int:
   with nn.intercept_methods(listen):
     jax.eval_shape(
         functools.partial(train_step.eval_step, model=m3p.M3P(model_config),
-                          tasks=start_lib.make_tasks(config.tasks)),
+                          tasks=startup.make_tasks(config.tasks)),
         params, _batches(config, model_config, None), jax.random.key(0))
   return rows
 

@@ -22,7 +22,7 @@ import ml_collections
 from configs import quickstart
 from input_pipeline import errors
 from input_pipeline import evaluation_set
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax import train
 from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import query_ranks
@@ -156,7 +156,7 @@ def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
         f'ablation_{cell.arm}_{cell.seed}',
         functools.partial(_run_cell, cell, workdir, configs),
         title=f'seed {cell.seed}, code-switching {cell.arm}',
-        settings=[stages.settings_of(config_check.to_json(config))
+        settings=[stages.settings_of(config_lib.to_json(config))
                   for config in configs],
         after=data.STAGES, output=cell.result(workdir), resumes=True)
     content['cells'].setdefault(cell.arm, {})[str(cell.seed)] = results.read(

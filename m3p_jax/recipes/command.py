@@ -13,8 +13,8 @@ from ml_collections import config_flags
 from configs import base
 from input_pipeline import console
 from input_pipeline import errors
-from m3p_jax import config_check
-from m3p_jax.training import start
+from m3p_jax import config as config_lib
+from m3p_jax import startup
 
 
 class Options(NamedTuple):
@@ -46,7 +46,7 @@ def run(recipe: Callable[[Options], None], *,
       raise errors.UserError(
           f'unexpected argument {argv[1]!r}: flags are written --name=value')
     console.show_own_logs()
-    start.use_compilation_cache()
+    startup.use_compilation_cache()
     values = flags.FLAGS
     try:
       recipe(Options(
@@ -87,7 +87,7 @@ def _parse(argv: list[str], *, workdir: str) -> list[str]:
     # config_flags' answer to an override of a key that is not there.
     for argument in argv:
       key = argument.removeprefix('--config.').partition('=')[0]
-      if key != argument and key not in config_check.known_keys():
+      if key != argument and key not in config_lib.known_keys():
         raise errors.UserError(
-            f'{argument}: {config_check.unknown_key(key)}') from error
+            f'{argument}: {config_lib.unknown_key(key)}') from error
     raise

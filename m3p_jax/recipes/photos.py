@@ -24,12 +24,12 @@ from input_pipeline import prepare
 from input_pipeline.vision import folder as folder_lib
 from m3p_jax import checkpoint
 from m3p_jax import search
+from m3p_jax import summary
 from m3p_jax.evaluation import results
 from m3p_jax.recipes import command
 from m3p_jax.recipes import data
 from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
-from m3p_jax.training import summary
 
 _DATASET = 'captions'
 _TRAINING = 'warm_start'

@@ -9,12 +9,12 @@ import ml_collections
 
 from configs import quickstart
 from input_pipeline import evaluation_set
+from m3p_jax import summary as summary_lib
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import scoring
 from m3p_jax.evaluation import weights as weights_lib
-from m3p_jax.training import summary as summary_lib
 
 TOP_KS = (1, 2, 3, 5, 8, 12, 20)
 # Re-ranking the test split in all languages may take this long.

@@ -16,7 +16,7 @@ import ml_collections
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from m3p_jax import checkpoint
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax import output as output_lib
 from m3p_jax import train
 from m3p_jax.evaluation import results
@@ -35,7 +35,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
   Args:
     config: a whole config as JSON holds it (lists, no tuples).
   """
-  return {key: value for key, value in config_check.flatten(config).items()
+  return {key: value for key, value in config_lib.flatten(config).items()
           if not any(key == name or key.startswith(f'{name}.')
                      for name in _NOT_IN_RESULTS)}
 
@@ -179,7 +179,7 @@ def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
 
   recipe.run(name, work, title=title, after=after, output=workdir,
              made=lambda: newest_weights(workdir), inputs=inputs,
-             settings=settings_of(config_check.to_json(config)), resumes=True)
+             settings=settings_of(config_lib.to_json(config)), resumes=True)
 
 
 def newest_weights(path: str | pathlib.Path) -> str | None:

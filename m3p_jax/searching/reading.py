@@ -15,10 +15,10 @@ import numpy as np
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import startup
 from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import writing
-from m3p_jax.training import start
 
 _BOS, _PAD, _EOS = 0, 1, 2
 # Pictures in one call of the network: a search brings one, seldom many.
@@ -136,7 +136,7 @@ class Reader:
       raise errors.UserError(
           f'the tokenizer here has sha256 {loaded.sha256}, the one of '
           f'{self._weights.path} {expected}')
-    start.check_fit(
+    startup.check_fit(
         self._weights.config,
         {'tokenizer': {'vocab_size': loaded.vocab_size}}, 'this package',
         self._weights.path)
@@ -153,7 +153,7 @@ class Reader:
       raise errors.UserError(
           f'{self._weights.path} was trained on features of {expected}; new '
           f'pictures are read by {extractor.manifest}')
-    start.check_fit(
+    startup.check_fit(
         self._weights.config, {'feature_extractor': extractor.manifest},
         f'the extractor {extractor.manifest["name"]!r}', self._weights.path)
     return extractor

@@ -13,7 +13,7 @@ import ml_collections
 
 from input_pipeline import errors
 from m3p_jax import search
-from m3p_jax.training import start as start_lib
+from m3p_jax import startup
 
 # Seconds that what is being answered has to end, once the page is stopped.
 _PATIENCE = 2
@@ -48,7 +48,7 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   # Taken first: a mistake here should not cost the time of loading.
   listener = _listen(host, port)
   start = time.monotonic()
-  start_lib.use_compilation_cache()
+  startup.use_compilation_cache()
   searcher = search.from_flags(workdir, config=config, given=given)
   count = len(searcher.index.image_ids)
   finder = finder_lib.Finder(searcher)

@@ -1,6 +1,6 @@
-"""Where a run starts: its geometry, first parameters and manifest."""
+"""Where a run starts: geometry, first parameters, optimizer, manifest."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -19,7 +19,7 @@ from input_pipeline import fingerprint
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import checkpoint
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax import optimizer
 from m3p_jax import sharding
 from m3p_jax import train_step
@@ -30,8 +30,10 @@ from m3p_jax.objectives import frequencies as frequencies_lib
 ConfigDict = ml_collections.ConfigDict
 Frequencies = frequencies_lib.Frequencies
 ModelConfig = model_config_lib.ModelConfig
+# A manifest of prepared data, and its path.
+Manifest = tuple[dict[str, Any], pathlib.Path]
 # Parts of a manifest that a model's inputs must share with its weights'.
-INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation', 'class_ids')
+_INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation', 'class_ids')
 
 
 class Start(NamedTuple):
@@ -50,30 +52,24 @@ class Start(NamedTuple):
 
 
 def model_config(config: ConfigDict) -> ModelConfig:
-  """Returns the geometry that a config asks for.
-
-  Raises:
-    UserError: there can be no such model.
-  """
-  try:
-    return model_config_lib.geometry(config.model)
-  except ValueError as error:
-    raise errors.UserError(str(error)) from error
+  """Returns the geometry that a config asks for, or raises UserError."""
+  return _refused_by_name(model_config_lib.geometry, config.model)
 
 
 def model_options(config: ConfigDict,
                   platform: str | None = None) -> model_config_lib.Options:
-  """Returns how a config's run computes the model.
+  """Returns how a config's run computes the model, or raises UserError.
 
   Args:
     config: of the run.
     platform: that it is compiled for; None = this process's.
-
-  Raises:
-    UserError: a dtype or remat that there is not.
   """
+  return _refused_by_name(model_config_lib.options, config.model, platform)
+
+
+def _refused_by_name(function: Callable[..., Any], *args: Any) -> Any:
   try:
-    return model_config_lib.options(config.model, platform)
+    return function(*args)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
 
@@ -93,8 +89,11 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   """
   asked = model_config(config)
   languages = tuple(config.data.languages)
-  manifests = data_manifests(config)
-  manifest = common_manifest(manifests)
+  streams = sorted({task.stream for task in config.tasks.values()})
+  manifests = [
+      read_manifest(config.data.data_dir, dataset) for stream in streams
+      for dataset in config.data[stream].datasets]
+  manifest = _common(manifests)
   steps = checkpoint.steps(workdir / 'checkpoints')
   path, source = None, 'fresh'
   if steps:
@@ -138,8 +137,9 @@ def initial_params(start: Start, config: ConfigDict, mesh: Mesh,
       out_shardings=shardings)(key)
 
 
-def make_optimizer(config: ConfigDict):
-  """Returns (schedule, optax transformation)."""
+def make_optimizer(config: ConfigDict,
+                   ) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  """Returns (learning rate by past updates, optimizer)."""
   options = config.optimizer.to_dict()
   schedule = optimizer.make_schedule(
       num_train_steps=config.num_train_steps,
@@ -159,9 +159,9 @@ def make_tasks(task_configs: ConfigDict, *,
   """
   tasks = []
   for name, task in sorted(task_configs.items()):
-    loss = config_check.find_loss(name, task)
+    loss = config_lib.find_loss(name, task)
     options = dict(task.options)
-    if frequencies and config_check.takes_baseline(loss):
+    if frequencies and config_lib.takes_baseline(loss):
       options['baseline'] = frequencies[task.stream]
     tasks.append(train_step.Task(
         name, functools.partial(loss, **options), task.weight))
@@ -195,21 +195,8 @@ def use_compilation_cache() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
 
 
-def data_manifests(config: ConfigDict,
-                   ) -> list[tuple[dict[str, Any], pathlib.Path]]:
-  """Returns (manifest, path) of the datasets of the run's streams.
-
-  Raises:
-    UserError: a dataset is not prepared.
-  """
-  streams = sorted({task.stream for task in config.tasks.values()})
-  return [read_manifest(config.data.data_dir, dataset) for stream in streams
-          for dataset in config.data[stream].datasets]
-
-
-def read_manifest(data_dir: str | pathlib.Path, dataset: str,
-                  ) -> tuple[dict[str, Any], pathlib.Path]:
-  """Returns (manifest, path) of a prepared dataset, classes as they were read.
+def read_manifest(data_dir: str | pathlib.Path, dataset: str) -> Manifest:
+  """Returns the manifest of a prepared dataset, classes as they were read.
 
   Raises:
     UserError: it is not prepared.
@@ -220,13 +207,12 @@ def read_manifest(data_dir: str | pathlib.Path, dataset: str,
         f'{path}: not there; prepare it with `python -m '
         f'input_pipeline.prepare --dataset={dataset} --data_dir={data_dir}`')
   content = json.loads(path.read_text())
-  # What a file of regions told of itself, which its format leaves open.
+  # What a file of regions says of itself, which its format leaves open.
   found = content.get('features', {}).get('found', {})
   return content | {'class_ids': found.get('class_ids')}, path
 
 
-def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
-                    ) -> dict[str, Any]:
+def _common(manifests: Sequence[Manifest]) -> dict[str, Any]:
   """Returns what all prepared datasets agree on.
 
   And, as `data`, what each of them was made from.
@@ -239,7 +225,7 @@ def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
   data: dict[str, str] = {}
   for content, path in manifests:
     data[path.parent.name] = fingerprint.of(content.get('options'))
-    for key in INPUT_KEYS:
+    for key in _INPUT_KEYS:
       value = content.get(key)
       if value is None:  # A text has no region features.
         continue
@@ -253,14 +239,10 @@ def common_manifest(manifests: Sequence[tuple[dict[str, Any], pathlib.Path]],
 
 
 def check_same_data(manifest: Mapping[str, Any], folder: pathlib.Path) -> None:
-  """Checks that a run goes on with the data that it began with.
+  """Raises UserError where a run would go on with a dataset prepared again.
 
-  Args:
-    manifest: of now.
-    folder: the run's checkpoints; those of version 1 do not tell.
-
-  Raises:
-    UserError: a dataset was prepared again, from other files or options.
+  From other files or with other options than when `folder`, the run's
+  checkpoints, was begun; those of version 1 do not tell.
   """
   saved = checkpoint.peek(folder)[1].get('data', {})
   for dataset, key in manifest['data'].items():
@@ -281,7 +263,7 @@ def check_inputs(found: Mapping[str, Any], saved: Mapping[str, Any],
     where: what the data are called.
     path: of the weights.
   """
-  for key in INPUT_KEYS:
+  for key in _INPUT_KEYS:
     ours, theirs = found.get(key), saved.get(key)
     if None not in (ours, theirs) and _compared(key, ours) != _compared(
         key, theirs):

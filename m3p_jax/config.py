@@ -53,7 +53,7 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 def get_config(path: str) -> ConfigDict:
   """Returns the config of a workdir's `config.json`.
 
-  `--config=m3p_jax/config_check.py:PATH` loads it as any other config file.
+  `--config=m3p_jax/config.py:PATH` loads it as any other config file.
 
   Raises:
     UserError: no JSON object, or a key or value that no config has.
@@ -206,7 +206,7 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
 
 
 def takes_baseline(loss: Callable[..., Any]) -> bool:
-  """Returns whether the loss measures a baseline from frequencies.py."""
+  """Returns whether the loss measures a baseline from the frequencies."""
   return _BASELINE in inspect.signature(loss).parameters
 
 

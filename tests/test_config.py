@@ -7,9 +7,9 @@ import pytest
 
 from configs import base
 from input_pipeline import errors
-from m3p_jax import config_check
+from m3p_jax import config as config_lib
 from m3p_jax import sharding
-from m3p_jax.training import start
+from m3p_jax import startup
 
 
 def make_config():
@@ -39,7 +39,7 @@ def test_values_that_cannot_be_meant(key, value, message):
   section, _, last = key.rpartition('.')
   (config_of(config, section) if section else config)[last] = value
   with pytest.raises(errors.UserError, match=message):
-    config_check.check(config)
+    config_lib.check(config)
 
 
 def config_of(config, section):
@@ -53,34 +53,34 @@ def test_unknown_key_of_a_config_file():
   config.optimizer.learning_rat = 1.0
   with pytest.raises(errors.UserError,
                      match=r"nearest is 'optimizer\.learning_rate'"):
-    config_check.check(config)
+    config_lib.check(config)
   config = make_config()
   config.tasks.xmlm.wieght = 1.0
   with pytest.raises(errors.UserError, match=r"did you mean 'weight'"):
-    config_check.check(config)
+    config_lib.check(config)
 
 
 def test_values_found_later_are_told_as_well(tmp_path):
   config = make_config()
   config.data.data_dir = str(tmp_path)
   with pytest.raises(errors.UserError, match=r'--dataset=udhr'):
-    start.resolve(config, tmp_path)
+    startup.resolve(config, tmp_path)
   (tmp_path / 'udhr').mkdir()
   (tmp_path / 'udhr' / 'manifest.json').write_text('{}')
-  start.resolve(config, tmp_path)
+  startup.resolve(config, tmp_path)
   config.model.num_heads = 5
   with pytest.raises(errors.UserError, match=r'model\.num_heads'):
-    start.resolve(config, tmp_path)
+    startup.resolve(config, tmp_path)
   config = make_config()
   config.data.data_dir = str(tmp_path)
   config.init_from = '/not/there'
   with pytest.raises(errors.UserError, match='no checkpoint here'):
-    start.resolve(config, tmp_path)
-  schedule, tx = start.make_optimizer(config)
+    startup.resolve(config, tmp_path)
+  schedule, tx = startup.make_optimizer(config)
   assert float(schedule(0)) > 0
   with pytest.raises(errors.UserError, match='matches no parameter'):
-    start.abstract_state(
-        start.ModelConfig(), tx=tx,
+    startup.abstract_state(
+        startup.ModelConfig(), tx=tx,
         mesh=sharding.make_mesh(1, 1, jax.devices()[:1]),
         rate_factors=((r'^tokns/', 0.0),))
 
@@ -88,8 +88,8 @@ def test_values_found_later_are_told_as_well(tmp_path):
 def test_saved_config_comes_back_as_it_was(tmp_path):
   config = make_config()
   path = tmp_path / 'config.json'
-  path.write_text(json.dumps(config_check.to_json(config)))
-  assert config_check.get_config(str(path)).to_dict() == config.to_dict()
+  path.write_text(json.dumps(config_lib.to_json(config)))
+  assert config_lib.get_config(str(path)).to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize('change, message', [
@@ -110,7 +110,7 @@ def test_a_saved_config_that_cannot_be_meant(tmp_path, change, message):
   path = tmp_path / 'config.json'
   path.write_text(json.dumps(change))
   with pytest.raises(errors.UserError, match=message):
-    config_check.get_config(str(path))
+    config_lib.get_config(str(path))
 
 
 @pytest.mark.parametrize('content', [b'{', b'{"seed": 1, "\xff": 2}'])
@@ -118,28 +118,28 @@ def test_a_saved_config_that_is_no_json(tmp_path, content):
   path = tmp_path / 'config.json'
   path.write_bytes(content)
   with pytest.raises(errors.UserError, match='no config in JSON'):
-    config_check.get_config(str(path))
+    config_lib.get_config(str(path))
 
 
 def test_workdirs_of_version_1_are_read_and_resumed(tmp_path):
   config = make_config()
-  saved = config_check.to_json(config)
+  saved = config_lib.to_json(config)
   saved['model'] |= {'platform': 'auto', 'remat': 'lean'}
   path = tmp_path / 'config.json'
   path.write_text(json.dumps(saved))
-  found = config_check.get_config(str(path))
-  assert start.model_options(found).remat == 'projections'
-  config_check.check_resumable(saved, config, tmp_path)
+  found = config_lib.get_config(str(path))
+  assert startup.model_options(found).remat == 'projections'
+  config_lib.check_resumable(saved, config, tmp_path)
 
 
 def test_some_keys_may_change_on_resuming(tmp_path):
   config = make_config()
-  saved = config_check.to_json(config)
+  saved = config_lib.to_json(config)
   config.num_train_steps = 7
   config.data.data_dir = '/moved'
   config.evaluation.mode = 'dual'
-  config_check.check_resumable(saved, config, tmp_path)
+  config_lib.check_resumable(saved, config, tmp_path)
   config.tasks.xmlm.weight = 2.0
   with pytest.raises(errors.UserError,
                      match=r'tasks\.xmlm\.weight: 1\.0 -> 2\.0'):
-    config_check.check_resumable(saved, config, tmp_path)
+    config_lib.check_resumable(saved, config, tmp_path)

@@ -12,7 +12,7 @@ import ml_collections
 import m3p_jax
 from m3p_jax import checkpoint
 from m3p_jax import metrics
-from m3p_jax.training import start as start_lib
+from m3p_jax import startup
 
 ConfigDict = ml_collections.ConfigDict
 _LABEL_WIDTH = 11
@@ -41,7 +41,7 @@ def command_rows(mode: str, config_flag: Any,
   """
   # A workdir's config is loaded through a file of ours; see command_line.
   name = config_flag.config_filename
-  _, is_saved, saved = name.partition('config_check.py:')
+  _, is_saved, saved = name.partition('m3p_jax/config.py:')
   if is_saved:
     name = short(pathlib.Path(saved))
   values = [f'{key}={value}' for key, value in given.items()]
@@ -52,7 +52,7 @@ def command_rows(mode: str, config_flag: Any,
           'config': name + (f' with {", ".join(values)}' if values else '')}
 
 
-def training_rows(config: ConfigDict, start: start_lib.Start, state,
+def training_rows(config: ConfigDict, start: startup.Start, state,
                   mesh: jax.sharding.Mesh,
                   workdir: pathlib.Path) -> dict[str, str | list[str]]:
   """Returns the header's rows about a training run."""
@@ -73,7 +73,7 @@ def training_rows(config: ConfigDict, start: start_lib.Start, state,
   return {
       'devices': f'{mesh.size} × {jax.devices()[0].device_kind}, mesh '
                  f'{dict(mesh.shape)}, activations '
-                 f'{start_lib.model_options(config).dtype}',
+                 f'{startup.model_options(config).dtype}',
       'parameters': f'{sizes[0]:,} trained, {sizes[1]:,} frozen',
       'data': [f'in {short(pathlib.Path(config.data.data_dir))}', *data],
       'tasks': tasks,
@@ -82,15 +82,9 @@ def training_rows(config: ConfigDict, start: start_lib.Start, state,
       'files': f'{short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
 
 
-def evaluation_rows(config: ConfigDict, workdir: str | pathlib.Path,
+def evaluation_rows(config: ConfigDict, workdir: pathlib.Path,
                     weights: str | pathlib.Path) -> dict[str, str]:
-  """Returns the header's rows about an evaluation.
-
-  Args:
-    config: of the run.
-    workdir: where the results go.
-    weights: where the weights come from, see `evaluation.weights.source`.
-  """
+  """Returns the header's rows about an evaluation; `weights`: their source."""
   c = config.evaluation
   mode = c.mode + (f', top {c.top_k}' if c.mode == 'rerank' else '')
   return {
@@ -103,28 +97,26 @@ def evaluation_rows(config: ConfigDict, workdir: str | pathlib.Path,
       'files': f'{workdir}/: retrieval.json, report.html'}
 
 
-def after_training(workdir: str | pathlib.Path, config: ConfigDict) -> str:
+def after_training(workdir: pathlib.Path, config: ConfigDict) -> str:
   """Returns the closing summary: validation losses and the next commands."""
-  workdir = pathlib.Path(workdir)
   lines = metrics.read(workdir / 'metrics.jsonl')
   steps = checkpoint.steps(workdir / 'checkpoints')
   rates = [line['examples_per_second'] for line in lines
            if 'examples_per_second' in line]
   rate = f' at {rates[-1]:,.0f} examples/s' if rates else ''
   text = [f'\n{workdir}: trained to step {steps[-1]:,} of '
-          f'{config.num_train_steps:,}{rate}']
+          f'{config.num_train_steps:,}{rate}', '']
   validated = [line for line in lines
                if any(name.startswith(_VALIDATION) for name in line)]
   if validated:
-    text += ['', _losses(validated[0], validated[-1])]
-  return '\n'.join([*text, '', *next_commands('train', workdir, config)])
+    text += [*_losses(validated[0], validated[-1]), '']
+  return '\n'.join(text + next_commands('train', workdir, config))
 
 
-def next_commands(mode: str, workdir: str | pathlib.Path,
+def next_commands(mode: str, workdir: pathlib.Path,
                   config: ConfigDict) -> list[str]:
   """Returns what to look at and to type after a mode, line by line."""
-  workdir, c = pathlib.Path(workdir), config.evaluation
-  run = command(workdir)
+  c, run = config.evaluation, command(workdir)
   data_dir = c.data_dir or config.data.data_dir
   lines = []
   if mode == 'evaluate':
@@ -140,19 +132,18 @@ def next_commands(mode: str, workdir: str | pathlib.Path,
   return lines
 
 
-def _losses(first: Mapping[str, float], last: Mapping[str, float]) -> str:
+def _losses(first: Mapping[str, float],
+            last: Mapping[str, float]) -> list[str]:
   """Returns the table of validation metrics, first and last."""
   names = [name for name in last if name.startswith(_VALIDATION)]
-  width = max(len(name) for name in names) - len(_VALIDATION)
-  titles = [f'step {line["step"]:,}' for line in (first, last)]
-  lines = [f'{"validation":{width}}  ' + '  '.join(
-      f'{title:>12}' for title in titles)]
+  width = max(map(len, names)) - len(_VALIDATION)
+  rows = [['validation', *(f'step {line["step"]:,}' for line in (first, last))]]
   for name in names:
-    cells = [f'{line[name]:12.3f}' if name in line else f'{"–":>12}'
-             for line in (first, last)]
-    lines.append(f'{name.removeprefix(_VALIDATION):{width}}  '
-                 + '  '.join(cells))
-  return '\n'.join(lines)
+    rows.append([name.removeprefix(_VALIDATION), *(
+        f'{line[name]:.3f}' if name in line else '–'
+        for line in (first, last))])
+  return [f'{name:{width}}  {one:>12}  {other:>12}'
+          for name, one, other in rows]
 
 
 def _languages(codes: Sequence[str]) -> str:

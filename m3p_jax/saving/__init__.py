@@ -1,1 +1,0 @@
-"""Parts of a checkpoint, and how it is kept on a disk."""

@@ -1,1 +1,0 @@
-"""Around the training loop: its start, its data, its progress, its end."""
