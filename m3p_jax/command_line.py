@@ -84,8 +84,9 @@ def _check_names(argv: list[str]) -> None:
       return
     flag = re.match(r'--?([a-z]\w*)(?:=|$)', argument)
     if flag and not {flag[1], flag[1].removeprefix('no')} & set(flags.FLAGS):
-      raise errors.UserError(console.unknown_flag(
-          flag[1], config_lib.keys_that_end(flag[1])))
+      raise errors.UserError(console.unknown_flag(flag[1], [
+          f'config.{key}' for key in config_lib.known_keys()
+          if key.split('.')[-1] == flag[1]]))
 
 
 def _split(argv: list[str]) -> tuple[str | None, str | None, list[str]]:

@@ -84,7 +84,6 @@ def get_config(path: str) -> ConfigDict:
 
 def _check_types(content: Any, default: ConfigDict, path: str,
                  prefix: str = '') -> None:
-  """Raises UserError for a value that is not of its default's type."""
   if not isinstance(content, Mapping):
     raise errors.UserError(f'{path}: {prefix[:-1]} is {content!r}; allowed: an '
                            f'object with {", ".join(default)}')
@@ -166,12 +165,6 @@ def check_keys(config: Mapping[str, Any] | ConfigDict, source: str) -> None:
       raise errors.UserError(f'{source}: {unknown_key(key)}')
 
 
-def keys_that_end(name: str) -> list[str]:
-  """Returns the flags of the config keys whose last part is `name`."""
-  return [f'config.{key}' for key in known_keys()
-          if key.split('.')[-1] == name]
-
-
 def unknown_key(key: str) -> str:
   """Returns the message for a key that does not exist."""
   known = known_keys()
@@ -212,13 +205,7 @@ def takes_baseline(loss: Callable[..., Any]) -> bool:
 
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
                     workdir: pathlib.Path) -> None:
-  """Raises UserError where a run cannot go on with this config.
-
-  Args:
-    saved: the workdir's `config.json`.
-    config: of now.
-    workdir: for the message.
-  """
+  """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)
   for key in ('tasks', *_FORMER):

@@ -123,11 +123,11 @@ class Progress:
       start_step: updates before this run.
       num_steps: updates in the whole run.
       log_every: steps that a line averages over.
-      rows_per_step: examples in one step, over all tasks and hosts.
+      rows_per_step: over all tasks and hosts.
       schedule: learning rate by the number of past updates.
       title: in front of the bar.
       unlogged: what `unlogged` gave when the checkpoint was saved.
-      max_bad_steps: steps in a row that may not be finite, at which it stops.
+      max_bad_steps: in a row, at which the run stops.
       peak_seconds: of a step's model operations at the devices' peak; None =
         their kind is not known.
     """
@@ -152,11 +152,8 @@ class Progress:
              read_seconds: float) -> None:
     """Takes the metrics of a step just dispatched; settles the one before.
 
-    Args:
-      step: its number.
-      metrics: on the device.
-      rows: of this host, to be named where a loss is not finite.
-      read_seconds: that the step waited for its rows.
+    `rows` are named where a loss is not finite; the step waited for them for
+    `read_seconds`.
     """
     self._read_seconds.append(read_seconds)
     before, self._pending = self._pending, (step, metrics, rows)

@@ -118,5 +118,5 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
     parts.append(optax.stateless(
         lambda updates, _: traverse_util.path_aware_map(
             lambda path, update: update * rate_factor(
-                '/'.join(path), rate_factors), updates)))
+                '/'.join(map(str, path)), rate_factors), updates)))
   return optax.chain(*parts)

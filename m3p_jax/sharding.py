@@ -53,7 +53,7 @@ def connect(coordinator: str, num_processes: int | None,
   Args:
     coordinator: 'host:port' of process 0, the same everywhere; '' = none.
     num_processes: of the run.
-    process_id: 0 to num_processes - 1.
+    process_id: from 0.
 
   Raises:
     UserError: flags that do not belong together.

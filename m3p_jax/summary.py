@@ -17,8 +17,6 @@ from m3p_jax import startup
 ConfigDict = ml_collections.ConfigDict
 _LABEL_WIDTH = 11
 _VALIDATION = 'validation/'
-# More overrides than these are counted.
-_SHOWN_OVERRIDES = 6
 
 
 def show(rows: Mapping[str, str | Sequence[str]]) -> None:
@@ -34,22 +32,16 @@ def command_rows(mode: str, config_flag: Any,
                  given: Mapping[str, Any]) -> dict[str, str]:
   """Returns the header's rows about what was typed.
 
-  Args:
-    mode: of main.py.
-    config_flag: of ml_collections.config_flags.
-    given: values of the command line by dotted key.
+  `given` are the command line's values by dotted key.
   """
   # A workdir's config is loaded through a file of ours; see command_line.
   name = config_flag.config_filename
   _, is_saved, saved = name.partition('m3p_jax/config.py:')
   if is_saved:
     name = short(pathlib.Path(saved))
-  values = [f'{key}={value}' for key, value in given.items()]
-  if len(values) > _SHOWN_OVERRIDES:
-    values[_SHOWN_OVERRIDES:] = [
-        f'{len(values) - _SHOWN_OVERRIDES} more values']
+  values = ', '.join(f'{key}={value}' for key, value in given.items())
   return {f'm3p_jax {m3p_jax.__version__}': f' {mode}',
-          'config': name + (f' with {", ".join(values)}' if values else '')}
+          'config': f'{name} with {values}' if values else name}
 
 
 def training_rows(config: ConfigDict, start: startup.Start, state,
@@ -153,7 +145,7 @@ def _languages(codes: Sequence[str]) -> str:
 
 
 def command(workdir: pathlib.Path) -> str:
-  """Returns how main.py is called for a run, as it can be typed here."""
+  """Returns how main.py is called for a run, as it is typed here."""
   return f'{_python()} main.py --workdir={short(workdir)}'
 
 

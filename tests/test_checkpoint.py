@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import subprocess
 import sys
 
@@ -188,29 +189,19 @@ def test_best_is_kept_beside_the_newest(tmp_path):
   assert checkpoint.steps(tmp_path) == [5, 6]
 
 
-# A process may write no file longer than this: what a full disk does, without
-# a file system to mount.
-FULL = """
-import pathlib, resource, signal, sys
-from tests import test_checkpoint as t
-folder = pathlib.Path(sys.argv[1])
-t.save(folder, 1)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
-try:
-  t.save(folder, 2)
-except t.errors.UserError as error:
-  print(error)
-"""
-
-
-def test_full_disk_is_told_and_the_older_checkpoint_is_whole(tmp_path):
-  result = subprocess.run(
-      [sys.executable, '-c', FULL, str(tmp_path)], capture_output=True,
-      text=True, check=False)
-  assert 'the disk is full' in result.stdout, result.stderr[-2000:]
-  assert f'{tmp_path}: ' in result.stdout
-  assert 'steps 1 are whole' in result.stdout
+def test_full_disk_is_named_and_the_older_checkpoint_is_whole(tmp_path):
+  save(tmp_path, 1)
+  # A process may write no file longer than this: what a full disk does,
+  # without a file system to mount.
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+  try:
+    with pytest.raises(errors.UserError) as error:
+      save(tmp_path, 2)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert str(error.value).startswith(f'{tmp_path}: the disk is full')
+  assert 'steps 1 are whole' in str(error.value)
   assert checkpoint.steps(tmp_path) == [1]
   checkpoint.load(tmp_path)
 

@@ -40,23 +40,16 @@ def run(*arguments):
     (('--workdir={}', QUICKSTART, 'evaluate'), 'did you mean --mode=evaluate?'),
     (('--workdir={}', QUICKSTART, '--mode=plan',
       '--config.plan.topology=v9:2x4'), "'v9'"),
-    (('--workdir={}', QUICKSTART, '--process_id=1'), '--coordinator'),
     (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rat=1'),
      "'optimizer.learning_rat'; the nearest is 'optimizer.learning_rate'"),
     (('--workdir={}', QUICKSTART, '--config.learning_rate=1'),
      "the nearest is 'optimizer.learning_rate'"),
     (('--workdir={}', QUICKSTART, '--config.optimizer.learning_rate=fast'),
      'config.optimizer.learning_rate=fast'),
-    (('--workdir={}', QUICKSTART, '--config.data.languages=en,xx'),
-     "unknown language 'xx'"),
-    (('--workdir={}', QUICKSTART, '--config.data.data_dir=/not/there'),
-     'input_pipeline.prepare --dataset=tux_paint'),
     (('--workdir={}', QUICKSTART, '--mode=search'), '--query'),
     (('--workdir={}', QUICKSTART, '--query=cat'), '--mode=search'),
     (('--workdir={}', QUICKSTART, '--port=80'), '--port needs --mode=serve'),
     (('--workdir={}', QUICKSTART, '--mode=export'), '--out=DIR'),
-    (('--workdir={}', QUICKSTART, '--mode=export', '--out=configs'),
-     '--out=configs exists'),
 ])
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
   result = run(*(argument.format(tmp_path) for argument in arguments))
@@ -101,8 +94,15 @@ def test_config_of_the_workdir_is_used_and_can_be_changed(tmp_path):
   assert "nearest is 'model.width'" in result.stderr
 
 
-@pytest.mark.parametrize('form', [('--config={}',), ('--config', '{}')])
-def test_a_saved_config_is_a_config(tmp_path, form):
+@pytest.mark.parametrize('arguments', [
+    ('--config=A', '--workdir=B', '--k=3'), ('--config', 'A', '--k=3',
+                                             '--workdir', 'B'),
+    ('--k=3', '-workdir=B', '--config=C', '--config=A')])
+def test_config_and_workdir_are_found_however_they_are_written(arguments):
+  assert command_line._split(['main.py', *arguments]) == ('A', 'B', ['--k=3'])
+
+
+def test_a_saved_config_is_a_config(tmp_path):
   saved = config_lib.to_json(config_lib.base.get_config())
   saved['tasks'] = {'m': config_lib.base.task_config(
       'matching', 'image_text', 4).to_dict()}
@@ -110,14 +110,14 @@ def test_a_saved_config_is_a_config(tmp_path, form):
   path = tmp_path / 'a run' / 'config.json'
   path.parent.mkdir()
   path.write_text(json.dumps(saved))
-  arguments = [part.format(path) for part in form]
-  result = run(*arguments, f'--workdir={tmp_path / "new"}',
+  arguments = ['--config', path, f'--workdir={tmp_path / "new"}']
+  result = run(*arguments,
                '--config.data.data_dir=/moved')
   assert 'a run/config.json with data.data_dir=/moved' in result.stderr
   assert 'error: /moved/tux_paint/manifest.json: not there' in result.stderr
   saved['seed'] = 'seven'
   path.write_text(json.dumps(saved))
-  result = run(*arguments, f'--workdir={tmp_path / "new"}')
+  result = run(*arguments)
   assert result.returncode == 2
   assert "config.json: seed is 'seven'" in result.stderr
 

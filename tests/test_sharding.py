@@ -57,6 +57,15 @@ def test_unknown_axis_and_indivisible_size_are_refused():
     sharding.check_batch_size(FakeMesh, 'xmlm', 30, 3)
 
 
+@pytest.mark.parametrize('flags, message', [
+    (('', None, 1), 'need --coordinator'),
+    (('host:1', 2, None), 'needs --num_processes and --process_id'),
+    (('host:1', 2, 2), '--process_id is 2; allowed: 0 to 1')])
+def test_flags_of_several_processes_belong_together(flags, message):
+  with pytest.raises(errors.UserError, match=message):
+    sharding.connect(*flags)
+
+
 def test_every_parameter_of_the_base_size_has_a_rule():
   config = model_config.ModelConfig(refiner_layers=2)
   boxed = m3p.abstract_params(config)
