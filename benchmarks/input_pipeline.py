@@ -23,13 +23,13 @@ import tensorflow_datasets as tfds
 from benchmarks import contest
 from benchmarks import report
 from configs import base
+from input_pipeline import builder
 from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import pipeline
 from input_pipeline import records
-from input_pipeline.building import builder
-from input_pipeline.building import shards
-from input_pipeline.record_files import prepared
+from input_pipeline import shards
+from input_pipeline import store
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]
@@ -127,7 +127,7 @@ def _config(folder: pathlib.Path, rate: float, memory_bytes: int | None,
 
 def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
   """Returns the serialised records in files' order, again and again."""
-  found = prepared.open_builder(folder, dataset, 'train')
+  found = store.open_builder(folder, dataset, 'train')
   return iter(tf.data.TFRecordDataset(
       list(map(str, found.info.splits['train'].filepaths))).repeat().batch(
           batch))

@@ -15,12 +15,11 @@ from PIL import Image
 
 from input_pipeline import code_switch
 from input_pipeline import console
+from input_pipeline import copies
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import examples
+from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline.building import copies
-from input_pipeline.record_files import store
 
 FOLDER = pathlib.Path(__file__).parent / 'images'
 _EMOJI = '1f415-200d-1f9ba'  # A service dog.
@@ -42,7 +41,7 @@ def read(data_dir: pathlib.Path):
              if picture == number and captions.languages[i] == 'en'
              and len(captions.texts[i].split()) > 1)
   tokenizer = tokenizer_lib.load()
-  words = examples.gather_words(captions, np.array([row]), max_words=64)
+  words = store.gather_words(captions, np.array([row]), max_words=64)
   switched = {}
   for language in _LANGUAGES:
     ids = code_switch.switch(

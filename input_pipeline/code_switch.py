@@ -27,10 +27,9 @@ from input_pipeline import code_switch_report
 from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import examples
 from input_pipeline import phrases
+from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline.record_files import store
 
 MODES = ('every', 'one')
 LANGUAGE_PER = ('caption', 'word')
@@ -186,7 +185,7 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError(
         f'{args.dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
   rows_B = np.random.default_rng(args.seed).choice(english, args.n)
-  words = examples.gather_words(captions, tf.constant(rows_B), max_words=64)
+  words = store.gather_words(captions, tf.constant(rows_B), max_words=64)
   dictionary = dictionaries.load(folder, languages)
   switched = switch_words(
       words, dictionary, seed=tf.constant([args.seed, 0]),

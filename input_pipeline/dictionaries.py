@@ -231,7 +231,7 @@ def main(argv: Sequence[str]) -> None:
   folder = build(languages, args.data_dir, source=args.source, path=args.path)
   shares = {}
   if os.path.exists(f'{args.data_dir}/{_COVERAGE_DATASET}/manifest.json'):
-    from input_pipeline.record_files import store  # Slow: not in workers.
+    from input_pipeline import store  # Slow: not in workers.
     _, rows = store.read_image_text(
         args.data_dir, _COVERAGE_DATASET, 'train')
     is_english_C = np.array(rows.languages) == 'en'

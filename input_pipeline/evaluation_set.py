@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import errors
-from input_pipeline import examples
 from input_pipeline import phrases
-from input_pipeline.record_files import prepared
-from input_pipeline.record_files import store
+from input_pipeline import store
 from m3p_jax import batch as batch_lib
 
 ALL = 'all'
@@ -104,7 +102,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   for picture, group in enumerate(pictures.groups[:num]):
     members.setdefault(group, set()).add(picture)
   return RetrievalSet(
-      left_out=prepared.left_out(data_dir, dataset, split),
+      left_out=store.left_out(data_dir, dataset, split),
       image_ids=pictures.image_ids[:num], groups=pictures.groups[:num],
       regions=batch_lib.Regions(
           pictures.image_id_N[:num], pictures.features_NRF[:num],
@@ -146,9 +144,9 @@ def _caption_set(rows_of: dict[Any, list[int]], captions: store.Captions,
     max_length: L.
   """
   first_N = tf.constant([rows[0] for rows in rows_of.values()], tf.int64)
-  words = examples.gather_words(
+  words = store.gather_words(
       captions, first_N, max_words=captions_lib.MAX_WORDS)
-  token_ids_NL, text_mask_NL = examples.pad_ids(
+  token_ids_NL, text_mask_NL = store.pad_ids(
       phrases.unswitched(words), max_length)
   id_counts_W = np.diff(captions.ids.splits)
   written = sorted((row, caption) for caption, rows in enumerate(

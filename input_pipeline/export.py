@@ -85,9 +85,9 @@ def _records(dataset: str, data_dir: str | os.PathLike,
   # Slow to load: after the checks of the flags.
   import tensorflow_datasets as tfds
 
-  from input_pipeline.record_files import prepared
+  from input_pipeline import store
 
-  builder = prepared.open_builder(data_dir, dataset)
+  builder = store.open_builder(data_dir, dataset)
   if 'captions' not in builder.info.features:
     raise errors.UserError(f'{dataset} has no pictures to export')
 
@@ -129,12 +129,8 @@ def _remove(path: pathlib.Path) -> None:
 
 def main(argv: Sequence[str]) -> None:
   """Exports the dataset of the flags and prints what was written."""
-  if len(argv) > 1:
-    raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
+  console.check_flags(argv, ('dataset', 'data_dir', 'format', 'out'))
   args = flags.FLAGS
-  for name in ('dataset', 'data_dir', 'format', 'out'):
-    if not args[name].value:
-      raise errors.UserError(f'--{name} is missing')
   count = export(args.dataset, args.data_dir, format_name=args.format,
                  out=args.out, overwrite=args.overwrite)
   print(f'{args.out}: {count} images; captions: {args.out}{CAPTIONS}')

@@ -1,5 +1,9 @@
 """Mixes streams by p ∝ n^α, as a pure function of the row's number.
 
+Each (dataset, language) is a stream of its own. The item of an image-text
+stream is a picture that has captions in the language, and each visit draws one
+of them.
+
 Nothing is remembered between rows: which stream gives row 0, 1, 2 … of a task,
 and which of its items, follows from the seed and the row's number alone. So a
 run resumes exactly from its step number, hosts share one order of rows without
@@ -8,15 +12,18 @@ talking, and no shuffle buffer has to be filled or saved.
 A *deck* holds every stream in its share of slots. It is dealt again and again,
 each time in another order; a stream's items are dealt in epochs, each time in
 another order.
+Letters: B rows, S streams, D slots, C captions or texts.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline import errors
 from input_pipeline import records
+from input_pipeline import store
 
 # Slots for each stream on average: shares are exact to about 1 / 64 of that.
 _SLOTS_PER_STREAM = 64
@@ -25,8 +32,23 @@ _ROUNDS = 4
 _MIN_BITS = 6
 
 
+class Items(NamedTuple):
+  """The items of all (dataset, language) streams, stream by stream.
+
+  Attributes:
+    sizes: items of each stream.
+    starts_S: int64 [S], first item of each stream.
+    languages_S: int32 [S], index of each stream's language.
+    order: the rows (captions or texts) of each item.
+  """
+  sizes: list[int]
+  starts_S: Any
+  languages_S: Any
+  order: store.Ragged
+
+
 class Deck(NamedTuple):
-  """Slots of the streams; S streams, D slots.
+  """Slots of the streams.
 
   Attributes:
     stream_D: int64 [D], which stream a slot belongs to.
@@ -38,6 +60,83 @@ class Deck(NamedTuple):
   occurrence_D: np.ndarray
   slots_S: np.ndarray
   sizes_S: np.ndarray
+
+
+def make_items(datasets: Sequence[str], languages: Sequence[str],
+               all_languages: Sequence[str],
+               rows: Sequence[tuple[Any, np.ndarray]], *,
+               shots: int = 0) -> Items:
+  """Returns the items of the (dataset, language) streams.
+
+  Args:
+    datasets: names, for messages.
+    languages: languages to read.
+    all_languages: where their indices come from.
+    rows: for each dataset its rows' languages [C], and numbers [C] that are
+      equal where rows are choices for one item.
+    shots: items of each dataset in each language; 0 = all.
+
+  Raises:
+    UserError: a dataset has none of the languages, or a language no dataset.
+  """
+  sizes, language_ids, orders, counts, offset = [], [], [], [], 0
+  for dataset, (row_languages, group_C) in zip(datasets, rows, strict=True):
+    row_languages = np.asarray(row_languages)
+    has = sorted(np.unique(row_languages))
+    if not set(languages) & set(has):
+      raise errors.UserError(
+          f'dataset {dataset!r} has nothing in {", ".join(languages)}; it has '
+          f'{", ".join(has)}')
+    for language in languages:
+      (order,) = np.nonzero(row_languages == language)
+      if shots:
+        order = order[_is_shot(group_C[order], shots)]
+      if len(order):
+        _, count = np.unique(group_C[order], return_counts=True)
+        orders.append(order + offset)
+        counts.append(count)
+        sizes.append(len(count))
+        language_ids.append(all_languages.index(language))
+    offset += len(row_languages)
+  found = {all_languages[i] for i in language_ids}
+  if missing := [name for name in languages if name not in found]:
+    there = sorted(set().union(*(names for names, _ in rows)))
+    raise errors.UserError(
+        f'no dataset of {", ".join(datasets)} has text in '
+        f'{", ".join(missing)}; they have {", ".join(there)}')
+  splits = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+  return Items(
+      sizes=sizes, starts_S=np.cumsum(sizes) - np.array(sizes),
+      languages_S=np.array(language_ids, np.int32),
+      order=store.Ragged(np.concatenate(orders), splits.astype(np.int64)))
+
+
+def _is_shot(group_C: np.ndarray, shots: int) -> np.ndarray:
+  """Returns which rows belong to the `shots` items that few-shot training has.
+
+  Drawn once and for all: the same for every seed of training, and for all
+  languages where they have the same items; fewer are among those of more.
+  """
+  if not len(group_C):
+    return np.zeros(0, bool)
+  place_C = np.random.default_rng(0).permutation(2 ** 20)[group_C % 2 ** 20]
+  items, first = np.unique(group_C, return_index=True)
+  chosen = items[np.argsort(place_C[first], kind='stable')[:shots]]
+  return np.isin(group_C, chosen)
+
+
+def draw(items: Items, deck: Deck, rows_B: tf.Tensor, seed: tf.Tensor,
+         ) -> tuple[tf.Tensor, tf.Tensor]:
+  """Returns the caption or text of each row int64 [B], and its language."""
+  stream_B, item_B = deal(deck, rows_B, seed)
+  item_B += tf.gather(items.starts_S, stream_B)
+  first_B = tf.gather(items.order.splits, item_B)
+  count_B = tf.gather(items.order.splits, item_B + 1) - first_B
+  # −1 keeps this hash apart from those of `deal`.
+  hash_B = records.mix_keys(records.mix_keys(seed, np.int64(-1)), rows_B)
+  place_B = first_B + tf.math.floormod(hash_B, count_B)
+  return (tf.gather(items.order.values, place_B),
+          tf.gather(items.languages_S, stream_B))
 
 
 def make_deck(sizes: Sequence[int], alpha: float) -> Deck:
@@ -104,8 +203,11 @@ def permute(index_B: tf.Tensor, size_B: tf.Tensor, seed_B: tf.Tensor,
   mask_B = tf.bitwise.left_shift(tf.ones_like(bits_B), bits_B) - 1
   shift_B = (bits_B + 1) // 2
   keys = [records.mix_keys(seed_B, np.int64(i + 1)) for i in range(_ROUNDS)]
-  # Outside of the loop, which otherwise makes them again each time.
-  rounds = [(tf.bitwise.bitwise_and(key_B, mask_B), _odd(key_B))
+  # Outside of the loop, which otherwise makes them again each time. The upper
+  # bits of a key make an odd factor.
+  rounds = [(tf.bitwise.bitwise_and(key_B, mask_B),
+             tf.bitwise.bitwise_or(tf.bitwise.right_shift(
+                 key_B, tf.constant(16, tf.int64)), tf.constant(1, tf.int64)))
             for key_B in keys]
 
   def scramble(x_B):
@@ -120,10 +222,3 @@ def permute(index_B: tf.Tensor, size_B: tf.Tensor, seed_B: tf.Tensor,
       lambda x_B: tf.reduce_any(x_B >= size_B),
       lambda x_B: [tf.where(x_B >= size_B, scramble(x_B), x_B)],
       [scramble(index_B)])[0]
-
-
-def _odd(key_B: tf.Tensor) -> tf.Tensor:
-  """Returns an odd factor from the key's upper bits."""
-  return tf.bitwise.bitwise_or(
-      tf.bitwise.right_shift(key_B, tf.constant(16, tf.int64)),
-      tf.constant(1, tf.int64))

@@ -1,28 +1,70 @@
-"""Builds the stream of batches that training consumes.
+"""Builds the streams of batches that training consumes.
 
-Every batch is a pure function of the config, the seed and the step's number:
-`deal` says which rows it holds, they are fetched by number from memory or from
-the records, and all randomness is drawn from stateless seeds. So a stream
-resumes exactly, from its saved state or from the step number alone; that state
-is a counter, however large the data.
+Two streams: text alone, and pictures with text. Every batch is a pure function
+of the config, the seed and the step's number: `mixing.deal` says which rows it
+holds, they are fetched by number from memory or from the records, and all
+randomness is drawn from stateless seeds. So a stream resumes exactly, from its
+saved state or from the step number alone; that state is a counter, however
+large the data.
+Letters: B rows, C captions or texts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 import zlib
 
+from absl import logging
 import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline import captions as captions_lib
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import streams as streams_lib
+from input_pipeline import mixing
+from input_pipeline import phrases
+from input_pipeline import store
+from input_pipeline import streamed
 from m3p_jax import batch as batch_lib
 
 STREAMS = ('text', 'image_text')
+
+# (numbers of the rows int64 [B], seed int64 [2], whether words are switched) →
+# the batch. The first number of the seed is the task's own.
+MakeBatch = Callable[[tf.Tensor, tf.Tensor, bool], batch_lib.Batch]
+
+
+class Source(NamedTuple):
+  """The pictures and captions of one split of some datasets.
+
+  Attributes:
+    languages: for each dataset an array [C] of its captions' languages.
+    pictures: for each dataset int64 [C], its captions' pictures.
+    num_ids_C: ids of each caption; None where they are not in memory.
+    fetch: numbers of captions int64 [B], which run on from one dataset to the
+      next → captions, the rows' numbers in these int64 [B], the rows' regions.
+  """
+  languages: list[np.ndarray]
+  pictures: list[np.ndarray]
+  num_ids_C: np.ndarray | None
+  fetch: streamed.Fetch
+
+
+class Switch(NamedTuple):
+  """Code-switching: from which dictionary, and how much."""
+  dictionary: dictionaries.Dictionary
+  settings: code_switch.Settings
+
+
+def build(data_config: ml_collections.ConfigDict,
+          task_configs: Mapping[str, Any], *, seed: int, split: str = 'train',
+          **options: Any) -> tf.data.Dataset:
+  """Returns a dataset of {task: Batch}; see `Streams`, and its `dataset`."""
+  return Streams(data_config, task_configs, split=split).dataset(
+      task_configs, seed=seed, **options)
 
 
 class Streams:
@@ -33,9 +75,13 @@ class Streams:
                languages: Sequence[str] | None = None, switches: bool = True):
     """Reads what the tasks' streams need.
 
-    Args: as `build`, and
+    Args:
+      data_config: `config.data` of configs/base.py.
+      task_configs: task → its `stream` and its global `batch_size`.
       split: 'train', 'validation' or 'test'.
-      switches: whether datasets can be code-switched.
+      languages: all languages; a row's language is an index in them. Default:
+        `data_config.languages`.
+      switches: whether datasets can be code-switched, as the config says.
 
     Raises:
       UserError: a dataset, language, dictionary or option that is not there.
@@ -53,8 +99,14 @@ class Streams:
               shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
     """Returns a dataset of {task: Batch}.
 
-    Args: as `build`, and
+    Args:
+      task_configs: as above, on the same streams.
+      seed: of order, choice of captions and code-switching.
       steps: how many batches; None = without end.
+      switches: code-switch as the config says; else not at all.
+      shard_index: number of this host.
+      num_shards: hosts that share each batch; the rows of all together do not
+        depend on it.
 
     Raises:
       UserError: a batch size that the hosts cannot share.
@@ -87,58 +139,13 @@ class Streams:
         2).with_options(options)
 
 
-def build(data_config: ml_collections.ConfigDict,
-          task_configs: Mapping[str, Any], *, seed: int,
-          languages: Sequence[str] | None = None, switches: bool = True,
-          shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
-  """Returns an infinite dataset of {task: Batch}, training split.
-
-  Args:
-    data_config: `config.data` of configs/base.py.
-    task_configs: task → its `stream` and its global `batch_size`.
-    seed: seed of order, choice of captions and code-switching.
-    languages: all languages; a row's language is an index in them. Default:
-      `data_config.languages`.
-    switches: code-switch as the config says; else not at all.
-    shard_index: number of this host.
-    num_shards: hosts that share each batch; the rows of all together do not
-      depend on it.
-
-  Raises:
-    UserError: a dataset, language, dictionary or option that is not there, or
-      a batch size that the hosts cannot share.
-  """
-  streams = Streams(data_config, task_configs, split='train',
-                    languages=languages, switches=switches)
-  return streams.dataset(task_configs, seed=seed, shard_index=shard_index,
-                         num_shards=num_shards)
-
-
-def build_validation(data_config: ml_collections.ConfigDict,
-                     task_configs: Mapping[str, Any], *, seed: int,
-                     batches: int, languages: Sequence[str] | None = None,
-                     switches: bool = False, shard_index: int = 0,
-                     num_shards: int = 1) -> tf.data.Dataset:
-  """Returns a dataset of `batches` times {task: Batch}, always the same.
-
-  Args: as `build`, on the validation split, and
-    batches: number of batches.
-    switches: code-switch as the config says; else not at all.
-  """
-  streams = Streams(data_config, task_configs, split='validation',
-                    languages=languages, switches=switches)
-  return streams.dataset(
-      task_configs, seed=seed, steps=batches, shard_index=shard_index,
-      num_shards=num_shards)
-
-
 def _task_seed(seed: int, task: str) -> np.int64:
   """Returns a seed of its own for each task: equal streams, other rows."""
   return np.int64((seed % 2**31) << 32 | zlib.crc32(task.encode()))
 
 
 def _makers(data_config, task_configs, languages, *, split: str,
-            switches: bool) -> dict[str, streams_lib.MakeBatch]:
+            switches: bool) -> dict[str, MakeBatch]:
   """Returns what makes the batches of each stream that a task uses."""
   languages = tuple(languages or data_config.languages)
   makers = {}
@@ -154,13 +161,13 @@ def _makers(data_config, task_configs, languages, *, split: str,
       errors.check_choice(f'language in data.{task.stream}.languages', language,
                           languages)
     if task.stream == 'text':
-      makers['text'] = streams_lib.text_maker(
+      makers['text'] = text_maker(
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
           concatenate=stream.concatenate)
     else:
-      makers['image_text'] = streams_lib.image_text_maker(
+      makers['image_text'] = image_text_maker(
           data_config.data_dir, split, languages,
           datasets=stream.datasets, languages=stream.languages,
           alpha=stream.alpha, max_length=stream.max_length,
@@ -170,7 +177,7 @@ def _makers(data_config, task_configs, languages, *, split: str,
   return makers
 
 
-def _switch(data_config) -> streams_lib.Switch | None:
+def _switch(data_config) -> Switch | None:
   """Returns the code-switching that the config asks for."""
   config = data_config.image_text.code_switch
   errors.check_choice('code_switch.mode', config.mode, code_switch.MODES)
@@ -184,10 +191,154 @@ def _switch(data_config) -> streams_lib.Switch | None:
     raise errors.UserError(
         'data.image_text.code_switch.languages is empty; name the target '
         'languages or set its rate to 0')
-  return streams_lib.Switch(
+  return Switch(
       dictionary=dictionaries.load(
           pathlib.Path(data_config.data_dir) / config.dictionary,
           config.languages, shuffle_seed=config.shuffle_seed),
       settings=code_switch.Settings(
           rate=config.rate, sentence_rate=config.sentence_rate,
           mode=config.mode, language_per=config.language_per))
+
+
+def text_maker(data_dir: str | os.PathLike[str], split: str,
+               all_languages: Sequence[str], *, datasets: Sequence[str],
+               languages: Sequence[str], alpha: float, max_length: int,
+               concatenate: bool = False) -> MakeBatch:
+  """Returns what makes batches of text.
+
+  Args:
+    data_dir: folder of prepared datasets.
+    split: 'train', 'validation' or 'test'.
+    all_languages: a row's language is an index in them.
+    datasets: names of text datasets.
+    languages: languages to read, all of them in `all_languages`.
+    alpha: languages and datasets are drawn with p ∝ n^alpha.
+    max_length: ids in a row.
+    concatenate: rows are cut from the texts of a language, one after the
+      other; else each text is a row, cut or padded.
+
+  Raises:
+    UserError: a dataset is not prepared or has none of the languages, or a
+      language is in no dataset.
+  """
+  parts = [store.read_texts(data_dir, name, split) for name in datasets]
+  if concatenate:
+    parts = [store.full_rows(part, max_length - 2) for part in parts]
+  row_languages = [np.array(part.languages) for part in parts]
+  items = mixing.make_items(
+      datasets, languages, all_languages,
+      [(names, np.arange(len(names))) for names in row_languages])
+  ids = store.join_rows([part.ids for part in parts])
+  if split == 'train':
+    is_read_C = np.isin(np.concatenate(row_languages), languages)
+    _log_cut('text', np.diff(ids.splits)[is_read_C], max_length)
+  deck = mixing.make_deck(items.sizes, alpha)
+  items, ids = _to_tensors(items), _to_tensors(ids)
+
+  def make(rows_B: tf.Tensor, seed: tf.Tensor,
+           switches: bool) -> batch_lib.Batch:
+    del switches  # Sentences never are.
+    row_B, language_B = mixing.draw(items, deck, rows_B, seed[0])
+    token_ids_BL, text_mask_BL = store.pad_ids(
+        store.gather_rows(ids, row_B), max_length)
+    return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B)
+
+  return tf.function(make, autograph=False)
+
+
+def image_text_maker(data_dir: str | os.PathLike[str], split: str,
+                     all_languages: Sequence[str], *, datasets: Sequence[str],
+                     languages: Sequence[str], alpha: float, max_length: int,
+                     switch: Switch | None, memory_bytes: int,
+                     shots: int = 0) -> MakeBatch:
+  """Returns what makes batches of pictures with captions.
+
+  Args: as `text_maker`, and
+    switch: how English captions are code-switched; None = not at all.
+    memory_bytes: of larger records, each row is read when it is needed.
+    shots: pictures of each dataset in each language; 0 = all.
+
+  Raises:
+    UserError: as `text_maker`, or pictures whose features do not fit together.
+  """
+  builders = [store.open_builder(data_dir, name, split) for name in datasets]
+  size = sum(builder.info.splits[split].num_bytes for builder in builders)
+  source = (_from_memory if size <= memory_bytes else _from_records)(
+      data_dir, datasets, split)
+  caption_languages_C = np.concatenate(source.languages)
+  if split == 'train' and source.num_ids_C is not None:
+    is_read_C = np.isin(caption_languages_C, languages)
+    _log_cut('image_text', source.num_ids_C[is_read_C], max_length)
+  items = mixing.make_items(
+      datasets, languages, all_languages,
+      list(zip(source.languages, source.pictures, strict=True)), shots=shots)
+  deck = mixing.make_deck(items.sizes, alpha)
+  is_source_C = tf.constant(
+      caption_languages_C == captions_lib.SOURCE_LANGUAGE)
+  items = _to_tensors(items)
+  if switch:
+    switch = switch._replace(dictionary=_to_tensors(switch.dictionary))
+
+  def make(rows_B: tf.Tensor, seed: tf.Tensor,
+           switches: bool) -> batch_lib.Batch:
+    caption_B, language_B = mixing.draw(items, deck, rows_B, seed[0])
+    captions, place_B, regions = source.fetch(caption_B)
+    words = store.gather_words(captions, place_B, max_words=max_length - 2)
+    if switch and switches:
+      ids = code_switch.switch(
+          words, switch.dictionary, seed=seed, settings=switch.settings,
+          is_source_B=tf.gather(is_source_C, caption_B))
+    else:
+      ids = phrases.unswitched(words)
+    token_ids_BL, text_mask_BL = store.pad_ids(ids, max_length)
+    return batch_lib.Batch(token_ids_BL, text_mask_BL, language_B, regions)
+
+  # Tasks with batches of one size share the traced function.
+  return tf.function(make, autograph=False)
+
+
+def _from_memory(data_dir, datasets: Sequence[str], split: str) -> Source:
+  pictures, captions = zip(*(
+      store.read_image_text(data_dir, name, split) for name in datasets),
+                           strict=True)
+  languages = [np.array(part.languages) for part in captions]
+  numbers = [part.picture_C for part in captions]
+  num_ids = [np.diff(part.ids.splits[part.word_splits]) for part in captions]
+  captions = _to_tensors(store.join_captions(
+      captions, [len(part.image_ids) for part in pictures]))
+  pictures = _to_tensors(store.join_pictures(datasets, pictures))
+
+  def fetch(caption_B):
+    return captions, caption_B, store.gather_regions(
+        pictures, tf.gather(captions.picture_C, caption_B))
+
+  return Source(languages, numbers, np.concatenate(num_ids), fetch)
+
+
+def _from_records(data_dir, datasets: Sequence[str], split: str) -> Source:
+  indices, records = streamed.find(data_dir, datasets, split)
+  return Source(
+      [np.array(index.languages)[index.language_C] for index in indices],
+      [np.repeat(np.arange(len(index.num_captions_N)), index.num_captions_N)
+       for index in indices],
+      None, streamed.make_fetch(records))
+
+
+def _to_tensors(value):
+  """Returns a named tuple with its NumPy arrays made tensors.
+
+  Tensors are captured once; arrays would be copied into every graph.
+  """
+  if isinstance(value, np.ndarray):
+    return tf.constant(value)
+  if isinstance(value, tuple) and hasattr(value, '_fields'):
+    return type(value)(*map(_to_tensors, value))
+  return value
+
+
+def _log_cut(stream: str, num_ids_C: np.ndarray, max_length: int) -> None:
+  """Logs how many texts are cut, before any is code-switched."""
+  if count := int((num_ids_C > max_length - 2).sum()):
+    logging.warning(
+        '%d of %d texts have more than data.%s.max_length = %d ids: what is '
+        'beyond is not trained on', count, len(num_ids_C), stream, max_length)

@@ -1,11 +1,18 @@
 """Prepares a dataset into records: read, check, tokenise, extract features.
 
 python -m input_pipeline.prepare --dataset=NAME --data_dir=DIR
+
+A dataset grows in `.NAME.partial`, beside the place that it will be put in.
+That folder holds the finished shards and what they are made of; it stays when
+a run is killed, and goes when other options are asked for.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
+import fcntl
 import importlib
+import importlib.metadata
 import io
 import json
 import os
@@ -18,21 +25,21 @@ from absl import flags
 from absl import logging
 import tensorflow_datasets as tfds
 
+from input_pipeline import builder as builder_lib
 from input_pipeline import console
+from input_pipeline import copies
 from input_pipeline import datasets
 from input_pipeline import errors
+from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline.building import builder as builder_lib
-from input_pipeline.building import extracted
-from input_pipeline.building import manifests
-from input_pipeline.building import unfinished
 
-MANIFEST = 'manifest.json'
+MANIFEST, SKIPPED = 'manifest.json', 'skipped.jsonl'
+_OPTIONS = 'options.json'
 # Share of a user's own items that may be unusable.
 MAX_BAD = 0.01
 # Networks that the project's own regions come from.
@@ -165,7 +172,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     if read_key(folder) == key:
       logging.info('%s is already prepared in %s', dataset, folder)
       return folder
-    with unfinished.lock(folder) as has_waited:
+    with _lock(folder) as has_waited:
       if has_waited:  # For hours, perhaps.
         key, items = _key(module.Builder, folder, options)
       if read_key(folder) != key:
@@ -183,7 +190,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
            max_bad: float) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
-  partial = unfinished.begin(folder, key)
+  partial = _begin(folder, key)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
   options.copies = partial if has_pictures else None
@@ -192,7 +199,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     builder.listed = items if isinstance(items, list) else None
     with _quiet():
       builder.download_and_prepare(download_config=download_config)
-    manifest = manifests.describe(builder, folder.name, key)
+    manifest = _manifest(builder, folder.name, key)
     if not manifest['counts']:
       raise errors.UserError(
           f'{folder.name} has no usable item; skipped: '
@@ -202,13 +209,13 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     shutil.rmtree(partial, ignore_errors=True)
     raise
   # The shards stay: the same command with another --max_bad takes them.
-  manifests.check_share(builder, manifest, max_bad)
+  _check_share(builder, manifest, max_bad)
   (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-  unfinished.tidy(partial, builder.reports, has_pictures=has_pictures)
-  unfinished.replace(folder, partial)
+  _tidy(partial, builder, has_pictures=has_pictures)
+  _replace(folder, partial)
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
-                    folder / unfinished.SKIPPED)
+                    folder / SKIPPED)
   if options.raw_dir and key['files'] != _files(
       options.raw_dir, items, folder):
     logging.warning('%s: files in %s changed while they were read; the same '
@@ -217,7 +224,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
 
 def _beam_config(options: str) -> tfds.download.DownloadConfig:
   try:
-    from input_pipeline.building import beam
+    from input_pipeline import beam
   except ModuleNotFoundError as error:
     raise errors.UserError(
         f'--beam_pipeline_options is {options!r}, but {error.name} is not '
@@ -234,14 +241,124 @@ def _quiet():
     yield
 
 
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path):
+  """Lets one process at a time prepare a folder; gives whether it waited."""
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with open(folder.with_name(f'.{folder.name}.lock'), 'w') as file:
+    has_waited = False
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      has_waited = True
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield has_waited
+
+
+def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
+  """Returns the folder beside `folder` to work in, with what is done already.
+  """
+  partial = folder.with_name(f'.{folder.name}.partial')
+  saved = partial / _OPTIONS
+  if not saved.exists() or json.loads(saved.read_text()) != key:
+    shutil.rmtree(partial, ignore_errors=True)
+  for name in ('shards', *copies.FOLDERS):
+    (partial / name).mkdir(parents=True, exist_ok=True)
+  # Drafts that a killed run has left, TFDS's and ours.
+  shutil.rmtree(partial / folder.name, ignore_errors=True)
+  for path in partial.glob('shards/*.draft-*'):
+    path.unlink()
+  draft = saved.with_suffix('.draft')
+  draft.write_text(json.dumps(key))
+  draft.rename(saved)
+  return partial
+
+
+def _manifest(builder: Any, dataset: str, options: Mapping[str, Any],
+              ) -> dict[str, Any]:
+  """Returns how the records of a builder were made, and of what."""
+  reports = builder.reports.values()
+  counts = {name: split.num_examples
+            for name, split in builder.info.splits.items()}
+  manifest = {
+      'dataset': dataset, 'options': options,
+      'tokenizer': {'source': builder.tokenizer.source,
+                    'sha256': builder.tokenizer.sha256,
+                    'vocab_size': builder.tokenizer.vocab_size},
+      'languages': sorted({language for report in reports
+                           for language in report.languages}),
+      'counts': counts,
+      # By --limit, or since they cannot be used.
+      'left_out': {split: total - counts.get(split, 0)
+                   for split, total in builder.totals.items()},
+      'skipped': dict(sorted(Counter(
+          reason for report in reports
+          for _, reason in report.skipped).items()))}
+  if isinstance(builder, builder_lib.ImageTextBuilder):
+    manifest['feature_extractor'] = builder.extractor.manifest
+    manifest['max_class_id'] = max(
+        [0, *(report.max_class_id for report in reports)])
+    manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
+    if isinstance(builder.extractor, extracted.ExtractedRegions):
+      manifest['features'] = builder.extractor.report()
+    manifest['normalisation'] = 'none: the model L2-normalises'
+    manifest['storage'] = builder.options.storage
+    manifest['bytes_per_image'] = round(
+        builder.info.dataset_size / max(1, sum(counts.values())))
+  manifest['versions'] = {
+      name: importlib.metadata.version(name)
+      for name in ('jax', 'numpy', 'pillow', 'tensorflow-datasets')}
+  return manifest
+
+
+def _check_share(builder: Any, found: Mapping[str, Any],
+                 max_bad: float) -> None:
+  """Raises UserError where too many of a user's own items are unusable."""
+  skipped = [row for report in builder.reports.values()
+             for row in report.skipped]
+  if builder.options.languages:
+    # Not bad but unwanted: it has captions in other languages only.
+    skipped = [row for row in skipped if row[1] != 'no caption']
+  total = len(skipped) + sum(found['counts'].values())
+  is_own = builder.options.raw_dir or builder.options.features_format
+  if is_own and len(skipped) > max_bad * total:
+    reasons = {reason: where for where, reason in reversed(skipped)}
+    raise errors.UserError(
+        f'{builder.name}: {len(skipped)} of {total} items cannot be used, more '
+        f'than --max_bad={max_bad:g} allows: {found["skipped"]}; the first of '
+        'each: ' + '; '.join(
+            f'{reason}: {where}' for reason, where in reasons.items()))
+
+
+def _tidy(partial: pathlib.Path, builder: Any, *, has_pictures: bool) -> None:
+  """Lists what was left out, and deletes what only making it needed."""
+  # Names that are not UTF-8 stay escaped.
+  with open(partial / SKIPPED, 'w', encoding='utf-8',
+            errors='backslashreplace') as file:
+    for split, report in builder.reports.items():
+      for item, reason in report.skipped:
+        file.write(json.dumps({'split': split, 'item': item, 'reason': reason},
+                              ensure_ascii=False) + '\n')
+  (partial / _OPTIONS).unlink()
+  for name in ('shards', 'downloads',
+               *(() if has_pictures else copies.FOLDERS)):
+    shutil.rmtree(partial / name, ignore_errors=True)
+
+
+def _replace(folder: pathlib.Path, partial: pathlib.Path) -> None:
+  """Puts the finished folder in place; the one before goes last."""
+  old = folder.with_name(f'.{folder.name}.old')
+  shutil.rmtree(old, ignore_errors=True)
+  if folder.exists():
+    folder.rename(old)
+  partial.rename(folder)
+  shutil.rmtree(old, ignore_errors=True)
+
+
 def main(argv: Sequence[str]) -> None:
   """Prepares the dataset of the flags and prints its counts."""
-  if len(argv) > 1:
-    raise errors.UserError(f'unexpected argument {argv[1]!r}; see --help')
+  console.check_flags(argv, ('dataset', 'data_dir'))
   args = flags.FLAGS
-  for name in ('dataset', 'data_dir'):
-    if not args[name].value:
-      raise errors.UserError(f'--{name} is missing')
   folder = prepare(
       args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
       languages=args.languages, features=args.features,

@@ -139,9 +139,10 @@ class _Run:
     _check_lengths(self.dataset, self.start.config.max_positions)
     # Opened when it is first asked for, and kept: equal every time.
     self.validation = functools.cache(lambda: list(map(
-        _to_numpy, pipeline.build_validation(
-            config.data, config.tasks, seed=0, batches=config.eval_batches,
-            languages=languages, **share))))
+        _to_numpy, pipeline.Streams(
+            config.data, config.tasks, split='validation', switches=False,
+            languages=languages).dataset(
+                config.tasks, seed=0, steps=config.eval_batches, **share))))
     return streams
 
   def _count(self, streams) -> dict[str, frequencies.Frequencies]:

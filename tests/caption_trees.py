@@ -5,7 +5,7 @@ import importlib
 import json
 import pathlib
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 
 
 def items(name: str, raw_dir, *wanted: str, strict: bool = False):

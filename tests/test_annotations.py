@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from tests import caption_trees
 
 _items = caption_trees.items

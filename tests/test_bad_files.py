@@ -9,10 +9,10 @@ import tempfile
 from PIL import Image
 import pytest
 
+from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline import regions
-from input_pipeline.building import copies
 from input_pipeline.vision import pictures
 from input_pipeline.vision import svg
 from tests import region_writers as writers

@@ -8,10 +8,10 @@ import pytest
 
 from configs import languages as language_table
 from configs import quickstart
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import prepare
-from input_pipeline.building import builder
 from input_pipeline.region_files import contract
 from input_pipeline.region_files import source as region_files
 

@@ -7,10 +7,10 @@ import importlib
 import pytest
 
 from configs import quickstart
+from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline.building import builder
 from input_pipeline.caption_files import hashing
 from input_pipeline.datasets import emoji
 from input_pipeline.datasets import openclipart

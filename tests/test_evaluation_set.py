@@ -9,7 +9,7 @@ from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import records
-from input_pipeline.record_files import store
+from input_pipeline import store
 from m3p_jax.searching import collection
 from tests import toy
 

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import examples
 from input_pipeline import phrases
-from input_pipeline.record_files import join
-from input_pipeline.record_files import store
+from input_pipeline import store
 from tests import toy
 
 
@@ -15,7 +13,7 @@ from tests import toy
 def test_rows_begin_and_end(length):
   ids = tf.ragged.constant([list(range(10, 10 + length)), [7]],
                            dtype=tf.int32, row_splits_dtype=tf.int64)
-  token_ids_BL, text_mask_BL = examples.pad_ids(ids, 8)
+  token_ids_BL, text_mask_BL = store.pad_ids(ids, 8)
   kept = list(range(10, 10 + length))[:6]
   assert token_ids_BL.shape == text_mask_BL.shape == (2, 8)
   assert token_ids_BL.dtype == tf.int32
@@ -29,10 +27,10 @@ def test_rows_begin_and_end(length):
 def test_words_are_the_captions_own():
   _, captions = store.read_image_text(toy.data_dir(), 'pairs', 'train')
   rows = tf.constant([5, 0, 5], tf.int64)
-  words = examples.gather_words(captions, rows, max_words=100)
+  words = store.gather_words(captions, rows, max_words=100)
   found = [toy.decode(ids) for ids in phrases.unswitched(words).to_list()]
   assert found == [captions.texts[i].replace(' ', '') for i in (5, 0, 5)]
-  short = examples.gather_words(captions, rows, max_words=1)
+  short = store.gather_words(captions, rows, max_words=1)
   assert np.diff(short.row_splits).tolist() == [1, 1, 1]
 
 
@@ -56,7 +54,7 @@ def test_boxes_are_shares_of_the_picture():
 def test_datasets_with_fewer_regions_are_padded():
   parts = [store.read_image_text(toy.data_dir(), name, 'train')[0]
            for name in ('pairs', 'english')]
-  joined = join.pictures(('pairs', 'english'), parts)
+  joined = store.join_pictures(('pairs', 'english'), parts)
   assert joined.features_NRF.shape == (80, 4, toy.FEATURE_DIM)
   assert joined.mask_NR[-1].tolist() == [True, True, False, False]
   assert joined.class_ids_NR[-1].tolist() == [1, 2, 0, 0]
@@ -70,7 +68,7 @@ def _rows(texts, language):
 
 def test_full_rows_hold_every_token_in_order():
   texts = store.read_texts(toy.data_dir(), 'sentences', 'train')
-  found = join.full_rows(texts, 10)
+  found = store.full_rows(texts, 10)
   for language in ('en', 'de'):
     rows = _rows(found, language)
     np.testing.assert_array_equal(np.concatenate(rows), np.concatenate(

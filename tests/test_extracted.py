@@ -8,14 +8,14 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from input_pipeline import builder
+from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import export
 from input_pipeline import prepare
-from input_pipeline.building import builder
-from input_pipeline.building import copies
-from input_pipeline.building import shards
+from input_pipeline import shards
+from input_pipeline import store
 from input_pipeline.datasets import sbu
-from input_pipeline.record_files import prepared
 from tests import region_writers as writers
 
 IMAGES = [writers.image(name, seed=n, feature_dim=4)
@@ -33,7 +33,7 @@ def _prepare(tmp_path, rows, name, path, **options):
 
 
 def _records(data_dir, dataset):
-  made = prepared.open_builder(data_dir, dataset)
+  made = store.open_builder(data_dir, dataset)
   return {record['image_id'].decode(): record | {'split': split}
           for split in made.info.splits for record in made.as_dataset(
               split=split, read_config=tfds.ReadConfig(try_autocache=False)

@@ -14,8 +14,8 @@ import hypothesis
 from hypothesis import strategies
 import pytest
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.region_files import isolated
 from input_pipeline.region_files import source
 from tests import region_writers as writers

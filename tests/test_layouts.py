@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import prepare
-from input_pipeline.building import builder
+from input_pipeline import store
 from input_pipeline.caption_files import annotations
-from input_pipeline.record_files import store
 from input_pipeline.region_files import source
 from m3p_jax.evaluation import protocols
 from tests import caption_trees as trees

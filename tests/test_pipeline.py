@@ -9,7 +9,7 @@ import tensorflow as tf
 from configs import base
 from input_pipeline import errors
 from input_pipeline import pipeline
-from input_pipeline.record_files import store
+from input_pipeline import store
 from tests import toy
 
 TASKS = ml_collections.ConfigDict({
@@ -177,8 +177,9 @@ def test_languages_follow_alpha_and_pictures_their_captions():
 
 
 def test_validation_is_finite_unswitched_and_always_the_same():
-  found = [list(pipeline.build_validation(_config(), FEW, seed=0, batches=3)
-                .as_numpy_iterator()) for _ in range(2)]
+  found = [list(pipeline.build(
+      _config(), FEW, seed=0, split='validation', steps=3,
+      switches=False).as_numpy_iterator()) for _ in range(2)]
   assert len(found[0]) == 3
   _assert_equal(*found)
   assert all(text == text.lower() for text in _texts(found[0]))

@@ -10,10 +10,10 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline import regions
-from input_pipeline.building import copies
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import tiles
 

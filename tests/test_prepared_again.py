@@ -13,7 +13,7 @@ import pytest
 from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline import sources
-from input_pipeline.record_files import store
+from input_pipeline import store
 from tests import region_writers as writers
 from tests import test_prepare
 from tests import test_shards
@@ -197,7 +197,7 @@ def test_shards_of_older_pictures_are_not_gone_on_from(tmp_path, monkeypatch):
 def test_who_waited_for_another_process_looks_again(
     raw, tmp_path, monkeypatch):
   # Inputs of before the wait: a shard of them must not be taken for today's.
-  lock = prepare.unfinished.lock
+  lock = prepare._lock
   folder = _prepare(raw, tmp_path / 'data')
 
   def wait(path):
@@ -207,12 +207,12 @@ def test_who_waited_for_another_process_looks_again(
 
   def _prepare_as_another(raw_dir, data_dir):
     with monkeypatch.context() as patch:
-      patch.setattr(prepare.unfinished, 'lock', lock)
+      patch.setattr(prepare, '_lock', lock)
       _prepare(raw_dir, data_dir)
 
   _draw(raw / '0.png', 99)
   with monkeypatch.context() as patch:
-    patch.setattr(prepare.unfinished, 'lock', wait)
+    patch.setattr(prepare, '_lock', wait)
     assert _prepare(raw, tmp_path / 'data') == folder
   assert _greys(tmp_path / 'data')['1.png'] == 111
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from input_pipeline.building import copies
+from input_pipeline import copies
 from input_pipeline.vision import pictures
 from m3p_jax.searching import index as index_lib
 from m3p_jax.serve import renditions

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from input_pipeline import copies
 from input_pipeline import errors
-from input_pipeline.building import copies
 from m3p_jax import search
 from m3p_jax.searching import collection
 from m3p_jax.searching import exported

@@ -12,16 +12,16 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
-from input_pipeline import building
+import input_pipeline
+from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline import index as index_lib
 from input_pipeline import prepare
 from input_pipeline import records
 from input_pipeline import regions
-from input_pipeline.building import builder
-from input_pipeline.building import shards
-from input_pipeline.record_files import record_index
-from input_pipeline.record_files import store
-from input_pipeline.record_files import streamed
+from input_pipeline import shards
+from input_pipeline import store
+from input_pipeline import streamed
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import tiles
 
@@ -187,13 +187,13 @@ def test_int8_is_within_half_a_step_of_float16():
 
 def test_an_index_that_does_not_fit_its_files_is_refused(raw, tmp_path, toy):
   (path,) = _prepare(raw, tmp_path).rglob('*-test.tfrecord-*')
-  whole = record_index.scan(path)
+  whole = index_lib.scan(path)
   assert whole.num_captions_N.tolist() == [3, 3, 3]
   path.write_bytes(path.read_bytes()[:-5])
   with pytest.raises(errors.UserError, match='cut off: the record at byte'):
-    record_index.scan(path)
+    index_lib.scan(path)
   with pytest.raises(errors.UserError, match='Prepare the dataset again'):
-    record_index.load(path.parent / 'index-test.npz')
+    index_lib.load(path.parent / 'index-test.npz')
 
 
 def test_streams_of_items_are_cut_as_they_come():
@@ -222,8 +222,8 @@ def test_beam_makes_the_same_files(raw, tmp_path, toy):
 
 def test_a_missing_beam_is_named(raw, tmp_path, toy, monkeypatch):
   monkeypatch.setitem(sys.modules, 'apache_beam', None)
-  name = 'input_pipeline.building.beam'
+  name = 'input_pipeline.beam'
   monkeypatch.delitem(sys.modules, name, raising=False)
-  monkeypatch.delattr(building, 'beam', raising=False)
+  monkeypatch.delattr(input_pipeline, 'beam', raising=False)
   with pytest.raises(errors.UserError, match='requirements-beam.txt'):
     _prepare(raw, tmp_path, beam='runner=DirectRunner')

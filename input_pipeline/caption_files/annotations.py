@@ -14,10 +14,10 @@ from typing import Any
 
 from absl import logging
 
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import languages
-from input_pipeline.building import builder
 
 # What published splits are called here.
 SPLITS = {'train': 'train', 'restval': 'train', 'val': 'validation',

@@ -7,8 +7,8 @@ so that a quote which nobody closes shifts no image.
 from collections.abc import Iterator, Mapping, Sequence
 import pathlib
 
+from input_pipeline import builder as builder_lib
 from input_pipeline import errors
-from input_pipeline.building import builder as builder_lib
 from input_pipeline.caption_files import annotations
 
 _FOLDERS = ('', 'uvl_captions/', 'dataset/')

@@ -6,8 +6,8 @@ from typing import Any
 
 from absl import logging
 
+from input_pipeline import builder as builder_lib
 from input_pipeline import errors
-from input_pipeline.building import builder as builder_lib
 from input_pipeline.caption_files import annotations
 
 # VOLTA's list of the 1,000 test images that multilingual papers report.

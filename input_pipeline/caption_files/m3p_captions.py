@@ -3,8 +3,8 @@
 import pathlib
 from typing import Any
 
+from input_pipeline import builder as builder_lib
 from input_pipeline import errors
-from input_pipeline.building import builder as builder_lib
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import karpathy
 from input_pipeline.weights import pickles

@@ -8,10 +8,10 @@ import os
 import pathlib
 from typing import Any
 
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import languages
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 FILE = 'captions.jsonl'

@@ -5,7 +5,7 @@ are one split (113,287 images). `stair_captions*.json` may be there too.
 Pictures, where there are any, in `images/train2014/…`.
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import karpathy
 from input_pipeline.caption_files import stair_captions

@@ -11,8 +11,8 @@ that both sets' captions of one image are known to be its.
 import pathlib
 import re
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 _LISTS = {'train': 'coco-cn_train.txt', 'validation': 'coco-cn_val.txt',

@@ -9,7 +9,7 @@ stands before it in the second table).
 
 from collections.abc import Iterator
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import caption_tables
 

@@ -7,9 +7,9 @@ import json
 import pathlib
 
 from configs import quickstart
+from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
-from input_pipeline.building import builder
 from input_pipeline.caption_files import hashing
 
 # CLDR leaves the variation selector out where file names may have it.

@@ -4,7 +4,7 @@
 `images/`.
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import karpathy
 

@@ -8,8 +8,8 @@ some of them hold only the first caption of an image.
 
 import re
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 _FILE = re.compile(

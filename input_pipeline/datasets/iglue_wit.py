@@ -8,8 +8,8 @@ of them is right. Machine-translated copies (`…_gmt.jsonl`) are not read.
 
 import re
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 _FILE = re.compile(

@@ -4,7 +4,7 @@
 `dataset_coco.json`, which says where an image belongs.
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import m3p_captions
 

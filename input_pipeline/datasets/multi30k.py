@@ -5,7 +5,7 @@ and cs.
 Task 1 in the languages that only it has.
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import multi30k
 

@@ -4,7 +4,7 @@
 `raw/{train,val,test_2016_flickr}.{en,de,fr,cs}.gz`, `image_splits/*.txt`.
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import multi30k
 

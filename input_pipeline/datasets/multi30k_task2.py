@@ -5,7 +5,7 @@
 serve as well, since the images are the same).
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import multi30k
 

@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from input_pipeline import builder
 from input_pipeline import sources
-from input_pipeline.building import builder
 from input_pipeline.caption_files import hashing
 
 _DC = '{http://purl.org/dc/elements/1.1/}'

@@ -8,7 +8,7 @@ image's id.
 
 from collections.abc import Iterator
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import caption_tables
 

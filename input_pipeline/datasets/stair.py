@@ -4,8 +4,8 @@
 COCO's own splits, and `dataset_coco.json`, which says where an image belongs.
 """
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import karpathy
 from input_pipeline.caption_files import stair_captions

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import itertools
 import pathlib
 
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 from input_pipeline.caption_files import hashing
 from input_pipeline.datasets import udhr

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pathlib
 import random
 
+from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
-from input_pipeline.building import builder
 
 
 def group_name(caption: str) -> str:

@@ -6,9 +6,9 @@ Split by article, so that no sentence's translation is in another split.
 from html import parser
 import re
 
+from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
-from input_pipeline.building import builder
 
 # Articles 27 and 28 validate, 29 and 30 test.
 _VALIDATION, _TEST = (27, 28), (29, 30)

@@ -7,8 +7,8 @@ that, with `<language>/test.jsonl`; the few-shot files
 
 import re
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 _KEYS = ('sentences', 'img_path')

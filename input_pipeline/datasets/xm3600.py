@@ -4,7 +4,7 @@
 `<language>.caption` with some captions; pictures in `images/<key>.jpg`.
 """
 
-from input_pipeline.building import builder
+from input_pipeline import builder
 from input_pipeline.caption_files import annotations
 
 

@@ -7,8 +7,8 @@
 
 from absl import logging
 
+from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.building import builder
 from input_pipeline.caption_files import annotations
 
 _PREFIX = 'test_1kcaptions_'

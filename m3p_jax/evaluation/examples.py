@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import copies
 from input_pipeline import evaluation_set
-from input_pipeline.building import copies
 from m3p_jax.evaluation import results
 
 # Queries in one report, mistakes among them, and pictures shown for each.

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from absl import logging
 import ml_collections
 
+from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
-from input_pipeline.building import copies
 from m3p_jax import checkpoint
 from m3p_jax import startup
 from m3p_jax.model import config as model_config_lib

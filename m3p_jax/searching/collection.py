@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
-from input_pipeline.building import copies
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import weights as weights_lib
@@ -71,11 +71,10 @@ def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
     UserError: see `splits`.
   """
   # TensorFlow is slow to import, and a search in a stored index needs none.
-  from input_pipeline.record_files import join
-  from input_pipeline.record_files import store
+  from input_pipeline import store
   names = splits(data_dir, dataset, split)
   parts = [store.read_image_text(data_dir, dataset, name) for name in names]
-  pictures = join.pictures(
+  pictures = store.join_pictures(
       [dataset] * len(parts), [part for part, _ in parts])
   captions: dict[str, dict[str, list[int]]] = {}
   # What the tokenizer reads alike is one caption, as it was first written.

@@ -9,8 +9,8 @@ import io
 import pathlib
 import threading
 
+from input_pipeline import copies
 from input_pipeline import fingerprint
-from input_pipeline.building import copies
 from input_pipeline.vision import pictures
 from input_pipeline.vision import svg
 from m3p_jax.searching import index as index_lib

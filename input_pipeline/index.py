@@ -134,11 +134,7 @@ def save(index: Index, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Index:
-  """Returns a saved index.
-
-  Raises:
-    UserError: it does not fit the files beside it.
-  """
+  """Returns a saved index; UserError where it does not fit its files."""
   with np.load(path, allow_pickle=False) as columns:
     index = Index(**{name: columns[name] for name in Index._fields})
   index = index._replace(

@@ -14,7 +14,7 @@ import apache_beam as beam
 from apache_beam.options import pipeline_options
 import tensorflow_datasets as tfds
 
-from input_pipeline.building import shards
+from input_pipeline import shards
 
 
 class _MakeShard(beam.DoFn):
@@ -52,7 +52,7 @@ def write(builder: Any, items: Iterable[Any],
   """Makes the shards that are missing.
 
   Args:
-    builder: a `sharded_builder.Builder`.
+    builder: of `builder.py`.
     items: those of all splits.
     config: of `parse_options`.
   """

@@ -15,7 +15,6 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import regions
 from input_pipeline.region_files import checks
-from input_pipeline.region_files import contract
 from input_pipeline.region_files import source as source_lib
 from input_pipeline.vision import pictures
 
@@ -29,9 +28,7 @@ def check_flags(features: str, features_format: str,
   """Checks --features and --features_format against each other.
 
   Args:
-    features: one of `own`, or a path.
-    features_format: '' for `own`.
-    own: what the project extracts itself.
+    own: what the project extracts itself; these have no format.
 
   Raises:
     UserError: an unknown name, no such file, or a file without a format.
@@ -94,16 +91,16 @@ class ExtractedRegions:
           f'--features={self._path} has none of the images of the dataset: '
           f'there {self._unused[:1]}, here {image_ids[:1]}'
           + self._ambiguous())
-    self._tell(list(dict.fromkeys(image_ids)))
-    for what, names in (('without captions', self._unused),
+    self._log(list(dict.fromkeys(image_ids)))
+    for what, found in (('without captions', self._unused),
                         ('twice', self._source.duplicates)):
-      if self._strict and names:
+      if self._strict and found:
         raise errors.UserError(
-            f'{self._path}: features {what} (--strict): {len(names)}, the '
-            f'first {names[0]!r}')
+            f'{self._path}: features {what} (--strict): {len(found)}, the '
+            f'first {found[0]!r}')
 
-  def _tell(self, image_ids: Sequence[str]) -> None:
-    """Tells how many images found regions, and what is left."""
+  def _log(self, image_ids: Sequence[str]) -> None:
+    """Logs how many images found regions, and what is left."""
     left = [image for image in image_ids if image not in self._places]
     logging.log(
         logging.WARNING if left or self._unused else logging.INFO,
@@ -131,13 +128,13 @@ class ExtractedRegions:
     """
     place = self._places.get(image_id)
     if not place:
-      raise contract.RowError(
+      raise errors.RowError(
           AMBIGUOUS if image_id in self._source.ambiguous else MISSING,
           image_id)
     try:
       found = self._source.load(place)
-    except contract.RowError as error:
-      raise contract.RowError(
+    except errors.RowError as error:
+      raise errors.RowError(
           error.reason, f'{self._source.where(place)}: {error.detail}'
       ) from error
     boxes_R4, height, width = found.boxes_R4, found.height, found.width
@@ -160,24 +157,16 @@ class ExtractedRegions:
       report['without_captions'] = len(self._unused)
     return report
 
-  def close(self) -> None:
-    """Closes the file."""
-    self._source.close()
 
-
-def _count(what: str, names: Sequence[str]) -> str:
-  return f'{len(names)} {what}' + (f' ({names[0]!r} …)' if names else '')
+def _count(what: str, found: Sequence[str]) -> str:
+  return f'{len(found)} {what}' + (f' ({found[0]!r} …)' if found else '')
 
 
 def _size(picture: pathlib.Path) -> tuple[int, int]:
-  """Returns (height, width) of a picture file.
-
-  Raises:
-    RowError: it is no picture.
-  """
+  """Returns (height, width) of a picture file, or raises RowError."""
   try:
     with Image.open(picture, formats=pictures.formats()) as image:
       return image.height, image.width
   # Pillow raises much more than OSError at damage.
   except Exception as error:
-    raise contract.RowError('picture unreadable', f'{picture}') from error
+    raise errors.RowError('picture unreadable', f'{picture}') from error

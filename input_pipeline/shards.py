@@ -18,15 +18,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
-from input_pipeline.record_files import record_index
+from input_pipeline import index as index_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """Some items of a split: a list of them, or how to get it."""
+  """Some items of a split."""
   split: str
   number: int
-  items: Any
+  items: list[Any]
 
   @property
   def name(self) -> str:
@@ -82,11 +82,11 @@ def find_report(folder: pathlib.Path, shard: Shard) -> Report | None:
 
 
 def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
-          features: tfds.features.FeaturesDict) -> Report:
-  """Returns the report of a shard, after its records are written.
+          features: tfds.features.FeaturesDict) -> None:
+  """Writes a shard's records, their index, and its report.
 
   Raises:
-    OSError: they could not be.
+    OSError: they could not be written.
   """
   report = Report(num_items=len(shard.items))
   serializer = example_serializer.ExampleSerializer(
@@ -110,11 +110,10 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
     raise
   draft.rename(path)
   if 'captions' in features:
-    record_index.save(record_index.scan(path), path.with_suffix('.npz'))
+    index_lib.save(index_lib.scan(path), path.with_suffix('.npz'))
   report.languages = sorted(set(report.languages))
   draft.write_text(json.dumps(dataclasses.asdict(report)))
   draft.rename(path.with_suffix('.json'))
-  return report
 
 
 def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
@@ -157,12 +156,12 @@ def _move(found: Sequence[pathlib.Path],
         shard_index=i, num_shards=len(found)))
     saved = path.with_suffix('.npz')
     if saved.exists():
-      indices.append(record_index.load(saved)._replace(paths=[str(final)]))
+      indices.append(index_lib.load(saved)._replace(paths=[str(final)]))
     path.with_suffix('.tfrecord').rename(final)
   if indices:
-    path = pathlib.Path(template.data_dir)
-    record_index.save(record_index.join(indices),
-                      path / record_index.file_name(template.split))
+    index_lib.save(
+        index_lib.join(indices),
+        pathlib.Path(template.data_dir) / index_lib.file_name(template.split))
 
 
 def _add(reports: Sequence[Report]) -> Report:

@@ -24,12 +24,7 @@ _CHANGE = 64
 
 def small(folder: str | os.PathLike[str],
           image_id: str) -> pathlib.Path | None:
-  """Returns the small copy of a picture, None where there is none.
-
-  Args:
-    folder: of the prepared dataset.
-    image_id: name of the picture.
-  """
+  """Returns the small copy of a picture, None where there is none."""
   hashed = pathlib.Path(folder, 'thumbnails', f'{_hash(image_id)}.webp')
   # Data of version 1 have the name itself, where it was short enough.
   named = hashed.with_name(f'{_flat(image_id)}.webp')
@@ -41,10 +36,6 @@ def original(folder: str | os.PathLike[str],
   """Returns the file that a picture was read from, None where it is unknown.
 
   It was there when the dataset was prepared.
-
-  Args:
-    folder: of the prepared dataset.
-    image_id: name of the picture.
   """
   for name in (_hash(image_id), _flat(image_id)):
     # Prepared before there were links, or copied without them.
@@ -55,13 +46,7 @@ def original(folder: str | os.PathLike[str],
 
 def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
          image: Image.Image) -> None:
-  """Writes the small copy and the link.
-
-  Args:
-    folder: of the prepared dataset.
-    image_id: name of the picture.
-    path: its file.
-    image: as read from there.
+  """Writes the small copy, and the link to the picture's file.
 
   Raises:
     OSError: the small copy could not be written.
@@ -85,9 +70,11 @@ def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
   try:
     with Image.open(path) as stored, Image.open(
         io.BytesIO(_shrink(image))) as made:
+      if stored.size != made.size:
+        return False
       change = np.subtract(
           *(np.asarray(one.convert('RGB')) for one in (stored, made)),
-          dtype=np.int16) if stored.size == made.size else np.int16(_CHANGE + 1)
+          dtype=np.int16)
       return bool(np.abs(change).max() <= _CHANGE)
   except OSError:
     return False

@@ -16,15 +16,19 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
-from input_pipeline.record_files import prepared
-from input_pipeline.record_files import record_index
-from input_pipeline.record_files import store
+from input_pipeline import index as index_lib
+from input_pipeline import records
+from input_pipeline import store
 from m3p_jax import batch as batch_lib
 
 # Records read at the same time: hides the delay of a disk or a network.
 _PARALLEL_READS = 16
-# Parts of a word that rows are made of.
-_PARTS = ('word', 'prefix', 'suffix')
+
+
+# Numbers of captions int64 [B] → captions, the rows' numbers in these int64
+# [B], and the rows' regions.
+Fetch = Callable[[tf.Tensor], tuple[
+    store.Captions | store.CaptionWords, tf.Tensor, batch_lib.Regions]]
 
 
 class Source(NamedTuple):
@@ -35,13 +39,13 @@ class Source(NamedTuple):
     feature_dim: F.
     storage: of all features: 'float16' or 'int8'.
   """
-  table: record_index.Index
+  table: index_lib.Index
   feature_dim: int
   storage: str
 
 
 def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
-         split: str) -> tuple[list[record_index.Index], Source]:
+         split: str) -> tuple[list[index_lib.Index], Source]:
   """Returns the index of each dataset, and the source of all together.
 
   Raises:
@@ -50,8 +54,8 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
   """
   indices, kinds = [], []
   for name in datasets:
-    builder = prepared.open_builder(data_dir, name, split)
-    indices.append(record_index.read(
+    builder = store.open_builder(data_dir, name, split)
+    indices.append(index_lib.read(
         pathlib.Path(builder.data_dir), split,
         map(str, builder.info.splits[split].filepaths)))
     features = builder.info.features['features']
@@ -62,11 +66,11 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
         'mixed: ' + ', '.join(f'{name} has {size} numbers in {storage}' for
                               name, (size, storage)
                               in zip(datasets, kinds, strict=True)))
-  return indices, Source(record_index.join(indices), *kinds[0])
+  return indices, Source(index_lib.join(indices), *kinds[0])
 
 
-def make_fetch(source: Source) -> Callable:
-  """Returns a `fetch.Fetch`: reads captions by number, with their pictures."""
+def make_fetch(source: Source) -> Fetch:
+  """Returns what reads captions by number, with their pictures."""
   index = source.table
   num_regions = int(index.num_regions_N.max())
   # A buffer makes a remote record one request; a local one it copies.
@@ -127,7 +131,7 @@ def _spec(storage: str) -> dict[str, Any]:
       tf.int64, value_key='captions/keys/ragged_flat_values',
       partitions=[tf.io.RaggedFeature.RowLengths(
           'captions/keys/ragged_row_lengths_0')], row_splits_dtype=tf.int64)
-  for part in _PARTS:
+  for part in records.PARTS:
     for name in (f'{part}_ids', f'{part}_lengths'):
       spec[name] = tf.io.RaggedFeature(
           tf.int64, value_key=f'captions/{name}/ragged_flat_values',
@@ -143,7 +147,7 @@ def _captions(columns: dict[str, Any],
       store.Ragged(tf.cast(columns[f'{part}_ids'].flat_values, tf.int32),
                    tf.concat([[0], tf.cumsum(
                        columns[f'{part}_lengths'].flat_values)], axis=0))
-      for part in _PARTS)
+      for part in records.PARTS)
   return store.CaptionWords(
       word_splits=keys.values.row_splits, keys_W=keys.flat_values,
       ids=word, prefix_ids=prefix, suffix_ids=suffix), keys.row_splits[:-1]
@@ -185,7 +189,7 @@ def _boxes(columns: dict[str, Any],
   x1, x2 = x1 / size_B1['width'], x2 / size_B1['width']
   y1, y2 = y1 / size_B1['height'], y2 / size_B1['height']
   count_B1 = (tf.strings.length(columns['boxes'])
-              // record_index.BOX_BYTES)[:, tf.newaxis]
+              // index_lib.BOX_BYTES)[:, tf.newaxis]
   return (tf.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], axis=-1),
           _decode(columns['class_ids'], tf.int32, num_regions),
           tf.range(num_regions)[tf.newaxis] < count_B1)

@@ -1,1 +1,0 @@
-"""Records in the making: builders, shards and manifests."""

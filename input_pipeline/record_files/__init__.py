@@ -1,1 +1,0 @@
-"""Prepared records, read into memory or row by row from the disk."""
