@@ -76,7 +76,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
     data_dir: folder of prepared datasets.
     dataset: name of an image-text dataset.
     split: 'train', 'validation' or 'test'.
-    languages: languages of the captions; ('all',) = all that the split has.
+    languages: of the captions; ('all',) = all that the split has.
     max_length: L; longer captions are cut. 0 = what the split's longest needs.
     limit: only so many pictures, the first; 0 = all.
     max_positions: of the model, for regions and caption: L leaves room for the
@@ -138,7 +138,7 @@ def _caption_set(rows_of: dict[Any, list[int]], captions: store.Captions,
 
   Args:
     rows_of: distinct caption → its rows in `captions`.
-    captions: all captions.
+    captions: of all languages.
     members: group → its pictures.
     groups: the pictures' groups.
     max_length: L.

@@ -35,13 +35,6 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
   Beside the file appears `<out>.captions.jsonl`, with the captions and splits
   as `--dataset=captions` reads them. Both appear whole or not at all.
 
-  Args:
-    dataset: a prepared image-text dataset.
-    data_dir: folder of prepared datasets.
-    format_name: one of `names()`.
-    out: file or folder to write.
-    overwrite: replace what is there.
-
   Raises:
     UserError: an unknown name, `out` exists, or an image does not fit in.
   """
@@ -77,11 +70,7 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
 
 def _records(dataset: str, data_dir: str | os.PathLike,
              ) -> tuple[int, Iterator[tuple[contract.ImageRegions, dict]]]:
-  """Returns the number of images; and each with its line of captions.
-
-  Raises:
-    UserError: the dataset is not prepared, or has no pictures.
-  """
+  """Returns the number of images; and each with its line of captions."""
   # Slow to load: after the checks of the flags.
   import tensorflow_datasets as tfds
 

@@ -37,11 +37,9 @@ def of_rows(rows: Iterable[Any]) -> str:
 
 
 def of_files(folder: Path, names: Iterable[Path]) -> str:
-  """Returns the digest of files; one that is missing counts as missing.
+  """Returns the digest of files below a folder, by whatever path it is reached.
 
-  Args:
-    folder: reached by whatever path, its files give the same digest.
-    names: of the files, below it.
+  One that is missing counts as missing.
   """
   return of_rows(_describe(
       os.fspath(folder), (os.fspath(name) for name in names), has_times=True))
@@ -51,8 +49,9 @@ def of_path(path: Path, *, skip: Iterable[str] = (),
             has_times: bool = True) -> str:
   """Returns the digest of a file, or of all files in and below a folder.
 
+  Links are followed; hidden files do not count.
+
   Args:
-    path: links are followed; hidden files do not count.
     skip: folders that do not count: names, or paths without links.
     has_times: whether a file's time counts; without it a copy equals the
       original, which is enough where names are never used twice.

@@ -10,7 +10,6 @@ Letters: B rows, C captions or texts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import os
 import pathlib
 from typing import Any, NamedTuple
 import zlib
@@ -34,10 +33,10 @@ STREAMS = ('text', 'image_text')
 
 # (numbers of the rows int64 [B], seed int64 [2], whether words are switched) →
 # the batch. The first number of the seed is the task's own.
-MakeBatch = Callable[[tf.Tensor, tf.Tensor, bool], batch_lib.Batch]
+_MakeBatch = Callable[[tf.Tensor, tf.Tensor, bool], batch_lib.Batch]
 
 
-class Source(NamedTuple):
+class _Source(NamedTuple):
   """The pictures and captions of one split of some datasets.
 
   Attributes:
@@ -53,7 +52,7 @@ class Source(NamedTuple):
   fetch: streamed.Fetch
 
 
-class Switch(NamedTuple):
+class _Switch(NamedTuple):
   """Code-switching: from which dictionary, and how much."""
   dictionary: dictionaries.Dictionary
   settings: code_switch.Settings
@@ -90,9 +89,27 @@ class Streams:
     # iterator, and makes none of them faster.
     tf.config.optimizer.set_experimental_options(
         {'disable_meta_optimizer': True})
-    self._makers = _makers(
-        data_config, task_configs, languages, split=split, switches=switches)
+    languages = tuple(languages or data_config.languages)
+    self._makers: dict[str, _MakeBatch] = {}
     self._switches = switches
+    for name, task in task_configs.items():
+      errors.check_choice(f'stream (tasks.{name}.stream)', task.stream, STREAMS)
+      if task.stream in self._makers:
+        continue
+      stream = data_config[task.stream]
+      if not stream.datasets:
+        raise errors.UserError(
+            f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
+      for language in stream.languages:
+        errors.check_choice(f'language in data.{task.stream}.languages',
+                            language, languages)
+      if task.stream == 'text':
+        make = _text_maker(data_config.data_dir, split, languages, stream)
+      else:
+        make = _image_text_maker(
+            data_config.data_dir, split, languages, stream,
+            _switch(data_config) if switches else None)
+      self._makers[task.stream] = make
 
   def dataset(self, task_configs: Mapping[str, Any], *, seed: int,
               steps: int | None = None, switches: bool = True,
@@ -144,40 +161,7 @@ def _task_seed(seed: int, task: str) -> np.int64:
   return np.int64((seed % 2**31) << 32 | zlib.crc32(task.encode()))
 
 
-def _makers(data_config, task_configs, languages, *, split: str,
-            switches: bool) -> dict[str, MakeBatch]:
-  """Returns what makes the batches of each stream that a task uses."""
-  languages = tuple(languages or data_config.languages)
-  makers = {}
-  for name, task in task_configs.items():
-    errors.check_choice(f'stream (tasks.{name}.stream)', task.stream, STREAMS)
-    if task.stream in makers:
-      continue
-    stream = data_config[task.stream]
-    if not stream.datasets:
-      raise errors.UserError(
-          f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
-    for language in stream.languages:
-      errors.check_choice(f'language in data.{task.stream}.languages', language,
-                          languages)
-    if task.stream == 'text':
-      makers['text'] = text_maker(
-          data_config.data_dir, split, languages,
-          datasets=stream.datasets, languages=stream.languages,
-          alpha=stream.alpha, max_length=stream.max_length,
-          concatenate=stream.concatenate)
-    else:
-      makers['image_text'] = image_text_maker(
-          data_config.data_dir, split, languages,
-          datasets=stream.datasets, languages=stream.languages,
-          alpha=stream.alpha, max_length=stream.max_length,
-          switch=_switch(data_config) if switches else None,
-          memory_bytes=stream.memory_bytes,
-          shots=stream.shots if split == 'train' else 0)
-  return makers
-
-
-def _switch(data_config) -> Switch | None:
+def _switch(data_config) -> _Switch | None:
   """Returns the code-switching that the config asks for."""
   config = data_config.image_text.code_switch
   errors.check_choice('code_switch.mode', config.mode, code_switch.MODES)
@@ -191,7 +175,7 @@ def _switch(data_config) -> Switch | None:
     raise errors.UserError(
         'data.image_text.code_switch.languages is empty; name the target '
         'languages or set its rate to 0')
-  return Switch(
+  return _Switch(
       dictionary=dictionaries.load(
           pathlib.Path(data_config.data_dir) / config.dictionary,
           config.languages, shuffle_seed=config.shuffle_seed),
@@ -200,39 +184,28 @@ def _switch(data_config) -> Switch | None:
           mode=config.mode, language_per=config.language_per))
 
 
-def text_maker(data_dir: str | os.PathLike[str], split: str,
-               all_languages: Sequence[str], *, datasets: Sequence[str],
-               languages: Sequence[str], alpha: float, max_length: int,
-               concatenate: bool = False) -> MakeBatch:
+def _text_maker(data_dir: str, split: str, languages: tuple[str, ...],
+                config: ml_collections.ConfigDict) -> _MakeBatch:
   """Returns what makes batches of text.
 
   Args:
-    data_dir: folder of prepared datasets.
-    split: 'train', 'validation' or 'test'.
-    all_languages: a row's language is an index in them.
-    datasets: names of text datasets.
-    languages: languages to read, all of them in `all_languages`.
-    alpha: languages and datasets are drawn with p ∝ n^alpha.
-    max_length: ids in a row.
-    concatenate: rows are cut from the texts of a language, one after the
-      other; else each text is a row, cut or padded.
-
-  Raises:
-    UserError: a dataset is not prepared or has none of the languages, or a
-      language is in no dataset.
+    languages: a row's language is an index in them.
+    config: `config.data.text`.
   """
-  parts = [store.read_texts(data_dir, name, split) for name in datasets]
-  if concatenate:
+  max_length = config.max_length
+  parts = [
+      store.read_texts(data_dir, name, split) for name in config.datasets]
+  if config.concatenate:
     parts = [store.full_rows(part, max_length - 2) for part in parts]
   row_languages = [np.array(part.languages) for part in parts]
   items = mixing.make_items(
-      datasets, languages, all_languages,
+      config.datasets, config.languages, languages,
       [(names, np.arange(len(names))) for names in row_languages])
   ids = store.join_rows([part.ids for part in parts])
   if split == 'train':
-    is_read_C = np.isin(np.concatenate(row_languages), languages)
+    is_read_C = np.isin(np.concatenate(row_languages), config.languages)
     _log_cut('text', np.diff(ids.splits)[is_read_C], max_length)
-  deck = mixing.make_deck(items.sizes, alpha)
+  deck = mixing.make_deck(items.sizes, config.alpha)
   items, ids = _to_tensors(items), _to_tensors(ids)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor,
@@ -246,33 +219,30 @@ def text_maker(data_dir: str | os.PathLike[str], split: str,
   return tf.function(make, autograph=False)
 
 
-def image_text_maker(data_dir: str | os.PathLike[str], split: str,
-                     all_languages: Sequence[str], *, datasets: Sequence[str],
-                     languages: Sequence[str], alpha: float, max_length: int,
-                     switch: Switch | None, memory_bytes: int,
-                     shots: int = 0) -> MakeBatch:
+def _image_text_maker(data_dir: str, split: str, languages: tuple[str, ...],
+                      config: ml_collections.ConfigDict,
+                      switch: _Switch | None) -> _MakeBatch:
   """Returns what makes batches of pictures with captions.
 
-  Args: as `text_maker`, and
+  Args:
+    languages: a row's language is an index in them.
+    config: `config.data.image_text`.
     switch: how English captions are code-switched; None = not at all.
-    memory_bytes: of larger records, each row is read when it is needed.
-    shots: pictures of each dataset in each language; 0 = all.
-
-  Raises:
-    UserError: as `text_maker`, or pictures whose features do not fit together.
   """
+  datasets, max_length = config.datasets, config.max_length
   builders = [store.open_builder(data_dir, name, split) for name in datasets]
   size = sum(builder.info.splits[split].num_bytes for builder in builders)
-  source = (_from_memory if size <= memory_bytes else _from_records)(
+  source = (_from_memory if size <= config.memory_bytes else _from_records)(
       data_dir, datasets, split)
   caption_languages_C = np.concatenate(source.languages)
   if split == 'train' and source.num_ids_C is not None:
-    is_read_C = np.isin(caption_languages_C, languages)
+    is_read_C = np.isin(caption_languages_C, config.languages)
     _log_cut('image_text', source.num_ids_C[is_read_C], max_length)
   items = mixing.make_items(
-      datasets, languages, all_languages,
-      list(zip(source.languages, source.pictures, strict=True)), shots=shots)
-  deck = mixing.make_deck(items.sizes, alpha)
+      datasets, config.languages, languages,
+      list(zip(source.languages, source.pictures, strict=True)),
+      shots=config.shots if split == 'train' else 0)
+  deck = mixing.make_deck(items.sizes, config.alpha)
   is_source_C = tf.constant(
       caption_languages_C == captions_lib.SOURCE_LANGUAGE)
   items = _to_tensors(items)
@@ -297,7 +267,7 @@ def image_text_maker(data_dir: str | os.PathLike[str], split: str,
   return tf.function(make, autograph=False)
 
 
-def _from_memory(data_dir, datasets: Sequence[str], split: str) -> Source:
+def _from_memory(data_dir, datasets: Sequence[str], split: str) -> _Source:
   pictures, captions = zip(*(
       store.read_image_text(data_dir, name, split) for name in datasets),
                            strict=True)
@@ -312,12 +282,12 @@ def _from_memory(data_dir, datasets: Sequence[str], split: str) -> Source:
     return captions, caption_B, store.gather_regions(
         pictures, tf.gather(captions.picture_C, caption_B))
 
-  return Source(languages, numbers, np.concatenate(num_ids), fetch)
+  return _Source(languages, numbers, np.concatenate(num_ids), fetch)
 
 
-def _from_records(data_dir, datasets: Sequence[str], split: str) -> Source:
+def _from_records(data_dir, datasets: Sequence[str], split: str) -> _Source:
   indices, records = streamed.find(data_dir, datasets, split)
-  return Source(
+  return _Source(
       [np.array(index.languages)[index.language_C] for index in indices],
       [np.repeat(np.arange(len(index.num_captions_N)), index.num_captions_N)
        for index in indices],

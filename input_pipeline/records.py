@@ -25,11 +25,7 @@ def image_text_features(feature_dim: int, storage: str = 'float16',
   one after the other, `word_lengths` how many ids each word has. Keys and
   punctuation are those of captions that dictionaries translate from; for
   others the keys are 0 and the punctuation is empty: a small number is a byte
-  of the record, a key ten.
-
-  Args:
-    feature_dim: F, numbers in a region's feature.
-    storage: 'float16', or 'int8' with a scale for each region.
+  of the record, a key ten. Storage 'int8' has a scale for each region.
   """
   caption: dict[str, Any] = {
       'language': tfds.features.Text(),
@@ -64,10 +60,6 @@ def pack_features(features_RF: np.ndarray, storage: str,
 
   int8: the largest number of a region becomes ±127. What the model sees is
   L2-normalised, so that the scale itself is never felt.
-
-  Args:
-    features_RF: [R, F], finite.
-    storage: see `STORAGE`.
   """
   if storage != 'int8':
     return {'features': features_RF.astype(np.float16)}
@@ -106,11 +98,7 @@ def mix_keys(first: Any, second: Any) -> Any:
   """Returns int64 hashes of pairs: the same in NumPy and in TensorFlow.
 
   The key of a phrase is its words' keys mixed from the left:
-  mix(mix(k1, k2), k3).
-
-  Args:
-    first: int64 NumPy array, scalar or tensor.
-    second: the same, broadcast against `first`.
+  mix(mix(k1, k2), k3). Arguments are broadcast.
   """
   if tf.is_tensor(first) or tf.is_tensor(second):
     mixed = tf.bitwise.bitwise_xor(

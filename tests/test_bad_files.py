@@ -17,7 +17,7 @@ from input_pipeline.vision import pictures
 from input_pipeline.vision import svg
 from tests import region_writers as writers
 from tests import test_folder
-from tests import test_prepare
+from tests import toy
 
 _OPENING = '<svg xmlns="http://www.w3.org/2000/svg" '
 LONG = f'{"a very long prompt " * 14}.png'  # No file can be called so.
@@ -25,7 +25,7 @@ LONG = f'{"a very long prompt " * 14}.png'  # No file can be called so.
 
 @pytest.fixture
 def toy_extractor(monkeypatch):
-  monkeypatch.setattr(regions, 'GridExtractor', test_prepare.Extractor)
+  monkeypatch.setattr(regions, 'GridExtractor', toy.Extractor)
 
 
 def _list_pictures(folder, names):

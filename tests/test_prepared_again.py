@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
@@ -12,11 +10,12 @@ import pytest
 
 from input_pipeline import errors
 from input_pipeline import prepare
+from input_pipeline import shards
 from input_pipeline import sources
 from input_pipeline import store
 from tests import region_writers as writers
-from tests import test_prepare
 from tests import test_shards
+from tests import toy
 
 NAMES = [f'{i}.png' for i in range(6)]
 
@@ -35,7 +34,7 @@ def _write_captions(folder, names=NAMES):
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
   """Five pictures of a grey of their own; the sixth is missing."""
-  monkeypatch.setattr(prepare.regions, 'GridExtractor', test_prepare.Extractor)
+  monkeypatch.setattr(prepare.regions, 'GridExtractor', toy.Extractor)
   folder = tmp_path / 'raw'
   folder.mkdir()
   for i, name in enumerate(NAMES[:-1]):
@@ -156,7 +155,7 @@ def test_texts_are_known_by_their_files(tmp_path):
 def test_a_change_while_pictures_are_read_is_said(
     raw, tmp_path, monkeypatch, caplog):
 
-  class Slow(test_prepare.Extractor):
+  class Slow(toy.Extractor):
     """Somebody edits a picture while this one looks at the others."""
 
     def extract(self, images):
@@ -171,25 +170,22 @@ def test_a_change_while_pictures_are_read_is_said(
   assert _greys(tmp_path / 'data')['0.png'] == 77
 
 
-def test_shards_of_older_pictures_are_not_gone_on_from(tmp_path, monkeypatch):
-  monkeypatch.setattr(prepare.regions, 'GridExtractor', test_shards.Extractor)
-  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 4)
-  raw = tmp_path / 'raw'
-  raw.mkdir()
-  for i in range(12):
-    _draw(raw / f'{i}.png', 10 * i)
-  _write_captions(raw, [f'{i}.png' for i in range(12)])
-  died = subprocess.run(
-      [sys.executable, '-c',
-       'from tests import test_shards as t; t.use_toy(); '
-       't.Extractor.dies_after = 9; '
-       f't._prepare({str(raw)!r}, {str(tmp_path / "data")!r})'],
-      cwd=test_shards.ROOT, capture_output=True, text=True, check=False)
-  assert died.returncode < 0, died.stderr
-  assert list((tmp_path / 'data').glob('.captions.partial/shards/*.tfrecord'))
-  for i in range(12):
-    _replace_unseen(raw / f'{i}.png', 10 * i + 5)
-  folder = _prepare(raw, tmp_path / 'data')
+def test_shards_of_older_pictures_are_not_gone_on_from(raw, tmp_path,
+                                                       monkeypatch):
+  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 2)
+  data = tmp_path / 'data'
+
+  def stop(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shards, 'assemble', stop)
+    with pytest.raises(KeyboardInterrupt):
+      _prepare(raw, data)
+  assert list(data.glob('.captions.partial/shards/*.tfrecord'))
+  for i, name in enumerate(NAMES[:-1]):
+    _replace_unseen(raw / name, 10 * i + 5)
+  folder = _prepare(raw, data)
   whole = _prepare(raw, tmp_path / 'whole')
   assert test_shards._contents(folder) == test_shards._contents(whole)
 

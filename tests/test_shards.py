@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -22,53 +23,27 @@ from input_pipeline import regions
 from input_pipeline import shards
 from input_pipeline import store
 from input_pipeline import streamed
-from input_pipeline.vision import efficientnet
-from input_pipeline.vision import tiles
+from tests import toy
 
 ROOT = pathlib.Path(__file__).parent.parent
 _SHARD_ITEMS = 4
 _PICTURES = 18  # 4 shards and a half.
 
 
-class Extractor:
-  """Region features that say how bright a picture is; dies when told to."""
-  manifest = {'name': 'toy'}
-  feature_dim = efficientnet.FEATURE_DIM
+class Extractor(toy.Extractor):
+  """Counts the pictures; dies when told to."""
   pictures_seen = 0
   dies_after = None
-
-  def __init__(self, **kwargs):
-    del kwargs
-
-  def cut(self, picture):
-    return tiles.cut_tile(picture, 32, crop_to_content=False)
 
   def extract(self, images):
     Extractor.pictures_seen += len(images)
     if Extractor.dies_after and Extractor.pictures_seen > Extractor.dies_after:
       os.kill(os.getpid(), signal.SIGKILL)
-    return [self._regions(tile) for tile in images]
-
-  def _regions(self, tile):
-    # One to three regions.
-    count = 1 + tile.width % 3
-    features_RF = np.full((count, efficientnet.FEATURE_DIM),
-                          tile.pixels_SS3.mean() / 7, np.float16)
-    features_RF[:, ::2] *= -.3
-    return regions.RegionSet(
-        features_RF, np.array([[0, 0, tile.width / 2, tile.height]] * count,
-                              np.float32),
-        np.arange(1, count + 1, dtype=np.int32), tile.height, tile.width)
-
-
-def use_toy():
-  """Replaces the extractor, and makes shards small."""
-  regions.GridExtractor = Extractor
-  builder.ImageTextBuilder.shard_items = _SHARD_ITEMS
+    return super().extract(images)
 
 
 @pytest.fixture
-def toy(monkeypatch):
+def small_shards(monkeypatch):
   monkeypatch.setattr(regions, 'GridExtractor', Extractor)
   monkeypatch.setattr(builder.ImageTextBuilder, 'shard_items', _SHARD_ITEMS)
   monkeypatch.setattr(Extractor, 'pictures_seen', 0)
@@ -100,13 +75,15 @@ def _contents(folder):
           and path.is_file()}
 
 
-def test_a_killed_run_goes_on_from_its_finished_shards(raw, tmp_path, toy):
+def test_a_killed_run_goes_on_from_its_finished_shards(
+    raw, tmp_path, small_shards):
   whole = _prepare(raw, tmp_path / 'whole')
   data = tmp_path / 'killed'
   died = subprocess.run(
       [sys.executable, '-c',
-       'from tests import test_shards as t; t.use_toy(); '
-       't.Extractor.dies_after = 10; '
+       'from tests import test_shards as t; '
+       't.regions.GridExtractor = t.Extractor; t.Extractor.dies_after = 10; '
+       f't.builder.ImageTextBuilder.shard_items = {_SHARD_ITEMS}; '
        f't._prepare({str(raw)!r}, {str(data)!r})'],
       cwd=ROOT, capture_output=True, text=True, check=False)
   assert died.returncode == -signal.SIGKILL, died.stderr
@@ -120,7 +97,7 @@ def test_a_killed_run_goes_on_from_its_finished_shards(raw, tmp_path, toy):
       '.captions.lock', 'captions']
 
 
-def test_other_options_begin_anew(raw, tmp_path, toy, monkeypatch):
+def test_other_options_begin_anew(raw, tmp_path, small_shards, monkeypatch):
   def fail(*_):
     raise OSError(28, 'No space left on device')
 
@@ -133,23 +110,24 @@ def test_other_options_begin_anew(raw, tmp_path, toy, monkeypatch):
   assert Extractor.pictures_seen == 2 * _PICTURES
 
 
-def test_no_room_on_the_disk_is_an_error_of_the_user(raw, tmp_path):
-  limited = subprocess.run(
-      [sys.executable, '-c',
-       'import resource\nfrom tests import test_shards as t\n'
-       'from input_pipeline import errors\nt.use_toy()\n'
-       'resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n'
-       f'try: t._prepare({str(raw)!r}, {str(tmp_path / "data")!r})\n'
-       'except errors.UserError as error: print(error)'],
-      cwd=ROOT, capture_output=True, text=True, check=False)
-  assert 'cannot prepare captions in --data_dir' in limited.stdout, (
-      limited.stderr)
+def test_no_room_on_the_disk_is_an_error_of_the_user(
+    raw, tmp_path, small_shards):
+  # A process may write no file longer than this: what a full disk does,
+  # without a file system to mount.
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+  try:
+    with pytest.raises(errors.UserError,
+                       match='cannot prepare captions in --data_dir'):
+      _prepare(raw, tmp_path / 'data')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert not (tmp_path / 'data' / 'captions').exists()
   assert not list((tmp_path / 'data').rglob('*draft-*'))
 
 
 @pytest.mark.parametrize('storage', records.STORAGE)
-def test_records_are_found_by_number(raw, tmp_path, toy, storage):
+def test_records_are_found_by_number(raw, tmp_path, small_shards, storage):
   _prepare(raw, tmp_path, storage=storage)
   pictures, captions = store.read_image_text(tmp_path, 'captions', 'train')
   _, source = streamed.find(tmp_path, ['captions'], 'train')
@@ -185,7 +163,8 @@ def test_int8_is_within_half_a_step_of_float16():
   assert (error_RF <= step_R1 * .57 + 1e-7).all()
 
 
-def test_an_index_that_does_not_fit_its_files_is_refused(raw, tmp_path, toy):
+def test_an_index_that_does_not_fit_its_files_is_refused(
+    raw, tmp_path, small_shards):
   (path,) = _prepare(raw, tmp_path).rglob('*-test.tfrecord-*')
   whole = index_lib.scan(path)
   assert whole.num_captions_N.tolist() == [3, 3, 3]
@@ -208,7 +187,7 @@ def test_streams_of_items_are_cut_as_they_come():
       ('train-000002', ['8']), ('validation-000002', ['9'])]
 
 
-def test_beam_makes_the_same_files(raw, tmp_path, toy):
+def test_beam_makes_the_same_files(raw, tmp_path, small_shards):
   pytest.importorskip(
       'apache_beam', reason='needs the packages of requirements-beam.txt')
   alone = _prepare(raw, tmp_path / 'alone')
@@ -220,7 +199,7 @@ def test_beam_makes_the_same_files(raw, tmp_path, toy):
   assert manifests[0] == manifests[1]
 
 
-def test_a_missing_beam_is_named(raw, tmp_path, toy, monkeypatch):
+def test_a_missing_beam_is_named(raw, tmp_path, small_shards, monkeypatch):
   monkeypatch.setitem(sys.modules, 'apache_beam', None)
   name = 'input_pipeline.beam'
   monkeypatch.delitem(sys.modules, name, raising=False)

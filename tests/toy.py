@@ -15,6 +15,9 @@ import tensorflow_datasets as tfds
 from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import records
+from input_pipeline import regions
+from input_pipeline.vision import efficientnet
+from input_pipeline.vision import tiles
 
 WORDS = ('red', 'apple', 'fire', 'engine', 'house', 'mouse', 'big', 'dog')
 # Translations are in capitals: no caption has them.
@@ -25,6 +28,29 @@ TRANSLATABLE = ('red', 'apple', 'fire', 'house')
 LANGUAGES = ('en', 'de', 'fr')
 FEATURE_DIM = 8
 _FIRST_ID = 10
+
+
+class Extractor:
+  """One to three regions whose features say how bright the picture is."""
+  manifest = {'name': 'toy'}
+  feature_dim = efficientnet.FEATURE_DIM
+
+  def __init__(self, **kwargs):
+    del kwargs
+
+  def cut(self, picture):
+    return tiles.cut_tile(picture, 32, crop_to_content=True)
+
+  def extract(self, images):
+    return [self._regions(tile) for tile in images]
+
+  def _regions(self, tile):
+    count = 1 + tile.width % 3
+    return regions.RegionSet(
+        np.full((count, self.feature_dim), tile.pixels_SS3.mean() / 255,
+                np.float16),
+        np.array([[0, 0, tile.width, tile.height]] * count, np.float32),
+        np.arange(1, count + 1, dtype=np.int32), tile.height, tile.width)
 
 
 class Tokenizer:
