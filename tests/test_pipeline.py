@@ -1,5 +1,7 @@
 """Properties of the stream of batches, on made-up records."""
 
+import functools
+
 import jax
 import ml_collections
 import numpy as np
@@ -17,6 +19,9 @@ TASKS = ml_collections.ConfigDict({
     'mc_mlm': base.task_config('masked_lm', 'image_text', 8),
     'mc_vlm': base.task_config('matching', 'image_text', 8)})
 FEW = ml_collections.ConfigDict({'mc_mlm': TASKS.mc_mlm})
+RECORDS = {'image_text.memory_bytes': 0}
+PACKED = {'image_text.datasets': ('packed',), 'image_text.languages': ('en',)}
+PAIRS = {'image_text.datasets': ('pairs',), 'image_text.alpha': 1.0}
 
 
 def _config(**changes):
@@ -36,7 +41,19 @@ def _config(**changes):
   return data
 
 
-def _take(iterator, num):
+@functools.cache
+def _streams(changes):
+  return pipeline.Streams(_config(**dict(changes)), TASKS, split='train')
+
+
+def _take(num, tasks=FEW, changes=None, *, skip=0, seed=1, **options):
+  """Returns batches of streams that are read once for all tests."""
+  dataset = _streams(tuple((changes or {}).items())).dataset(
+      tasks, seed=seed, **options)
+  return _next(iter(dataset.skip(skip)), num)
+
+
+def _next(iterator, num):
   return [_numpy(next(iterator)) for _ in range(num)]
 
 
@@ -55,7 +72,7 @@ def _texts(batches, task='mc_mlm'):
 
 
 def test_shapes_and_types():
-  (batch,) = _take(iter(pipeline.build(_config(), TASKS, seed=1)), 1)
+  (batch,) = _take(1, TASKS)
   assert set(batch) == {'xmlm', 'mc_mlm', 'mc_vlm'}
   assert batch['xmlm'].regions is None
   assert batch['xmlm'].token_ids_BL.shape == (6, 16)
@@ -72,75 +89,59 @@ def test_shapes_and_types():
     {'text.concatenate': True, 'image_text.code_switch.rate': 0.0},
     {'image_text.code_switch.mode': 'one',
      'image_text.code_switch.language_per': 'word'},
-    {'image_text.memory_bytes': 0},
-    {'image_text.memory_bytes': 0, 'image_text.datasets': ('packed',),
-     'image_text.languages': ('en',)}])
+    RECORDS, RECORDS | PACKED])
 def test_every_shape_is_known_before_a_row_is_read(changes):
-  # A step is compiled from them.
-  dataset = pipeline.build(_config(**changes), TASKS, seed=1)
-  (batch,) = _take(iter(dataset), 1)
+  # A step is compiled from them. And no Python op is in the graph.
+  dataset = _streams(tuple(changes.items())).dataset(TASKS, seed=1)
+  assert b'PyFunc' not in dataset._as_serialized_graph().numpy()
+  (batch,) = _next(iter(dataset), 1)
   for name in TASKS:
     known = [spec.shape for spec in jax.tree.leaves(dataset.element_spec[name])
              if isinstance(spec, tf.TensorSpec)]
     assert known == [x.shape for x in jax.tree.leaves(batch[name])]
 
 
-@pytest.mark.parametrize('memory_bytes', [10**9, 0])
-def test_resumes_exactly_in_mid_epoch(tmp_path, memory_bytes):
-  config = _config(**{'image_text.memory_bytes': memory_bytes})
+@pytest.mark.parametrize('changes', [{}, RECORDS])
+def test_resumes_exactly_in_mid_epoch(tmp_path, changes):
   # 80 pictures a pass: 13 batches of 8 end within the second one.
-  iterator = iter(pipeline.build(config, TASKS, seed=1))
-  _take(iterator, 13)
+  iterator = iter(_streams(tuple(changes.items())).dataset(TASKS, seed=1))
+  _next(iterator, 13)
   path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'data'))
   # A counter, and no rows that were read ahead.
   assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 10_000
-  wanted = _take(iterator, 5)
-  resumed = iter(pipeline.build(config, TASKS, seed=1))
+  wanted = _next(iterator, 5)
+  resumed = iter(pipeline.build(_config(**changes), TASKS, seed=1))
   tf.train.Checkpoint(iterator=resumed).read(path)
-  _assert_equal(_take(resumed, 5), wanted)
+  _assert_equal(_next(resumed, 5), wanted)
 
 
 def test_a_step_needs_no_steps_before_it():
-  wanted = _take(iter(pipeline.build(_config(), FEW, seed=1)), 7)[-1]
-  (found,) = _take(iter(pipeline.build(_config(), FEW, seed=1).skip(6)), 1)
-  _assert_equal(found, wanted)
+  _assert_equal(_take(1, skip=6), _take(7)[-1:])
 
 
 def test_equal_seeds_give_equal_streams():
-  first, again, other = (
-      _take(iter(pipeline.build(_config(), FEW, seed=seed)), 4)
-      for seed in (1, 1, 2))
+  first, again, other = (_take(4, seed=seed) for seed in (1, 1, 2))
   _assert_equal(first, again)
   assert _texts(first) != _texts(other)
 
 
 def test_tasks_on_one_stream_have_different_rows():
-  batches = _take(iter(pipeline.build(_config(), TASKS, seed=1)), 3)
+  batches = _take(3, TASKS)
   assert _texts(batches, 'mc_mlm') != _texts(batches, 'mc_vlm')
 
 
 def test_hosts_share_each_batch():
-  config = _config(**{'image_text.code_switch.rate': 0.0})
-  (whole,) = _take(iter(pipeline.build(config, FEW, seed=1)), 1)
-  parts = [_take(iter(pipeline.build(config, FEW, seed=1, shard_index=i,
-                                     num_shards=2)), 1)[0] for i in range(2)]
+  (whole,) = _take(1, switches=False)
+  parts = [_take(1, switches=False, shard_index=i, num_shards=2)[0]
+           for i in range(2)]
   _assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *parts), whole)
 
 
-@pytest.mark.parametrize('memory_bytes', [10**9, 0])
-def test_no_python_op_in_the_graph(memory_bytes):
-  graph = pipeline.build(
-      _config(**{'image_text.memory_bytes': memory_bytes}), TASKS,
-      seed=1)._as_serialized_graph()
-  assert b'PyFunc' not in graph.numpy()
-
-
 def test_switching_shows_capitals_and_keeps_lengths():
-  plain, switched = (
-      _take(iter(pipeline.build(_config(
-          **{'image_text.code_switch.rate': rate,
-             'image_text.languages': ('en',)}), FEW, seed=1)), 4)
-      for rate in (0.0, 1.0))
+  english = {'image_text.languages': ('en',),
+             'image_text.code_switch.rate': 1.0}
+  plain, switched = (_take(4, changes=english, switches=switches)
+                     for switches in (False, True))
   for before, after in zip(_texts(plain), _texts(switched), strict=True):
     assert before == before.lower()
     assert any(word in before for word in toy.TRANSLATABLE) == (
@@ -153,19 +154,8 @@ def test_switching_shows_capitals_and_keeps_lengths():
                 [batch['mc_mlm'].regions for batch in switched])
 
 
-def test_streams_read_once_give_both_kinds_of_rows():
-  streams = pipeline.Streams(_config(), FEW, split='train')
-  for switches in (True, False):
-    found = _take(iter(streams.dataset(FEW, seed=1, switches=switches)), 2)
-    wanted = _take(iter(pipeline.build(
-        _config(), FEW, seed=1, switches=switches)), 2)
-    _assert_equal(found, wanted)
-
-
 def test_languages_follow_alpha_and_pictures_their_captions():
-  config = _config(**{'image_text.alpha': 1.0, 'image_text.datasets':
-                      ('pairs',), 'image_text.code_switch.rate': 0.0})
-  batches = _take(iter(pipeline.build(config, FEW, seed=1)), 150)
+  batches = _take(150, changes=PAIRS, switches=False)
   language = np.concatenate([b['mc_mlm'].language_B for b in batches])
   # 60 pictures, all with English, 40 with the other two.
   np.testing.assert_allclose(np.bincount(language) / len(language),
@@ -177,9 +167,9 @@ def test_languages_follow_alpha_and_pictures_their_captions():
 
 
 def test_validation_is_finite_unswitched_and_always_the_same():
-  found = [list(pipeline.build(
-      _config(), FEW, seed=0, split='validation', steps=3,
-      switches=False).as_numpy_iterator()) for _ in range(2)]
+  found = [list(pipeline.Streams(
+      _config(), FEW, split='validation', switches=False).dataset(
+          FEW, seed=0, steps=3).as_numpy_iterator()) for _ in range(2)]
   assert len(found[0]) == 3
   _assert_equal(*found)
   assert all(text == text.lower() for text in _texts(found[0]))
@@ -204,26 +194,17 @@ def test_a_users_mistake_names_what_is_right(changes, words):
 
 def test_batches_that_hosts_cannot_share_are_refused():
   with pytest.raises(errors.UserError, match=r'multiple of .* 3'):
-    pipeline.build(_config(), FEW, seed=1, num_shards=3)
+    _take(1, num_shards=3)
 
 
-@pytest.mark.parametrize('changes', [
-    {}, {'image_text.datasets': ('packed',),
-         'image_text.languages': ('en',)}], ids=['float16', 'int8'])
+@pytest.mark.parametrize('changes', [{}, PACKED], ids=['float16', 'int8'])
 def test_rows_read_from_records_are_those_from_memory(changes):
-  from_memory, from_records = (
-      _take(iter(pipeline.build(_config(
-          **changes, **{'image_text.memory_bytes': size}), FEW, seed=1)), 5)
-      for size in (10**9, 0))
-  _assert_equal(from_memory, from_records)
+  _assert_equal(_take(5, changes=changes | RECORDS), _take(5, changes=changes))
 
 
 def _pictures_by_language(shots):
-  stream = iter(pipeline.build(
-      _config(**{'image_text.shots': shots, 'image_text.datasets': ('pairs',)}),
-      FEW, seed=1))
   found = {}
-  for batch in _take(stream, 40):
+  for batch in _take(40, changes=PAIRS | {'image_text.shots': shots}):
     rows = batch['mc_mlm']
     for language, features_RF in zip(
         rows.language_B, rows.regions.features_BRF, strict=True):
