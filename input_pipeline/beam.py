@@ -36,11 +36,7 @@ class _MakeShard(beam.DoFn):
 
 
 def parse_options(options: str) -> tfds.download.DownloadConfig:
-  """Returns the options as TFDS takes them.
-
-  Args:
-    options: as `tfds build --beam_pipeline_options` has them, for instance
-      'runner=DataflowRunner,project=NAME,region=europe-west4'.
+  """Returns options as 'runner=DataflowRunner,project=NAME', as TFDS has them.
   """
   return tfds.download.DownloadConfig(
       beam_options=pipeline_options.PipelineOptions(
@@ -49,13 +45,7 @@ def parse_options(options: str) -> tfds.download.DownloadConfig:
 
 def write(builder: Any, items: Iterable[Any],
           config: tfds.download.DownloadConfig) -> None:
-  """Makes the shards that are missing.
-
-  Args:
-    builder: of `builder.py`.
-    items: those of all splits.
-    config: of `parse_options`.
-  """
+  """Makes the shards that are missing; `items` are those of all splits."""
   folder = builder.options.shards
   plans = [str(builder.save_plan(shard))
            for shard in shards.cut(items, builder.shard_items)

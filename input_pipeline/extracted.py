@@ -59,11 +59,9 @@ class ExtractedRegions:
   """
 
   def __init__(self, options: Any):
-    """Opens the file.
+    """Opens the file of `builder.Options`.
 
-    Args:
-      options: `builder.Options`. With `strict`, features without captions, or
-        twice, are errors.
+    With `strict`, features without captions, or twice, are errors.
 
     Raises:
       UserError: no such format or file, or the file is damaged.

@@ -153,11 +153,6 @@ def load(path: pathlib.Path) -> Index:
 
 def read(folder: pathlib.Path, split: str, paths: Iterable[str]) -> Index:
   """Returns the index of a split: the saved one, else by a look at its files.
-
-  Args:
-    folder: TFDS's folder, which the files are in.
-    split: its name.
-    paths: its files, in order.
   """
   saved = folder / file_name(split)
   return load(saved) if saved.exists() else join([scan(p) for p in paths])

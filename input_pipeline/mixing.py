@@ -140,11 +140,9 @@ def draw(items: Items, deck: Deck, rows_B: tf.Tensor, seed: tf.Tensor,
 
 
 def make_deck(sizes: Sequence[int], alpha: float) -> Deck:
-  """Returns a deck in which a stream of n items has a share ∝ n^alpha.
+  """Returns a deck in which a stream of n ≥ 1 items has a share ∝ n^alpha.
 
-  Args:
-    sizes: number of items of each stream, each at least 1.
-    alpha: 1 = every item equally often, 0 = every stream equally often.
+  alpha: 1 = every item equally often, 0 = every stream equally often.
   """
   sizes_S = np.array(sizes, np.int64)
   shares_S = sizes_S / sizes_S.sum()
@@ -163,8 +161,7 @@ def deal(deck: Deck, rows_B: tf.Tensor, seed: tf.Tensor,
   """Returns (stream_B, item_B), int64: what the rows with these numbers hold.
 
   Args:
-    deck: the streams.
-    rows_B: int64 [B], numbers of rows, from 0.
+    rows_B: int64 [B], from 0.
     seed: int64, scalar.
   """
   num_slots = len(deck.stream_D)

@@ -56,8 +56,6 @@ def key_of(dataset: str, data_dir: str | os.PathLike[str],
   """Returns what a dataset's records are made from, as its manifest has it.
 
   Args:
-    dataset: a file of `datasets/`.
-    data_dir: where prepared datasets are kept.
     **options: fields of `builder.Options`.
   """
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
@@ -110,10 +108,7 @@ def _key(builder_class, folder: pathlib.Path, options: builder_lib.Options,
 def _files(raw_dir: str, items: Any, folder: pathlib.Path) -> str:
   """Returns the digest of the items' pictures, or of all files.
 
-  Args:
-    raw_dir: of the user's files.
-    items: found in them.
-    folder: of the prepared dataset, which may lie among them.
+  The prepared folder itself may lie among them.
   """
   if not isinstance(items, list):  # Too many to be read for this.
     return fingerprint.of_path(raw_dir, skip=[
@@ -137,7 +132,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
   Args:
     dataset: a file of `datasets/`.
     data_dir: where prepared datasets are kept.
-    raw_dir: the user's own pictures, for `captions`.
+    raw_dir: the user's own files.
     limit: items at most; 0 = all.
     languages: public codes; none = the dataset's default.
     features: a name in `regions.EXTRACTORS`; or the file or folder of

@@ -118,12 +118,9 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
 
 def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
              target: pathlib.Path) -> dict[str, Report]:
-  """Returns a report of each split, after the shards were moved into place.
+  """Returns a report of each split, after the shards were moved to `target`.
 
-  Args:
-    folder: of the finished shards.
-    builder: whose `info` learns of the splits.
-    target: TFDS's folder.
+  The builder's `info` learns of the splits.
   """
   found: dict[str, list[tuple[pathlib.Path, Report]]] = {}
   for path in sorted(folder.glob('*.json')):

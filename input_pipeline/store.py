@@ -116,8 +116,6 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
   """Returns TFDS's reader of a prepared dataset.
 
   Args:
-    data_dir: folder of prepared datasets.
-    dataset: name of the dataset.
     split: one that it must have; '' = none in particular.
 
   Raises:
@@ -155,7 +153,7 @@ def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
   """Returns the pictures and captions of one split, in the records' order.
 
   Raises:
-    UserError: the dataset is not prepared, or has no such split.
+    UserError: see `open_builder`; or the split does not fit into memory.
   """
   columns = _read(data_dir, dataset, split)
   captions = columns.pop('captions')
@@ -175,11 +173,7 @@ def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
 
 def read_texts(data_dir: str | os.PathLike[str], dataset: str,
                split: str) -> Texts:
-  """Returns the texts of one split, in the records' order.
-
-  Raises:
-    UserError: the dataset is not prepared, or has no such split.
-  """
+  """Returns the texts of one split; see `read_image_text`."""
   columns = _read(data_dir, dataset, split)
   ids = columns['ids']
   return Texts(languages=_strings(columns['language']),
@@ -278,14 +272,10 @@ def join_rows(parts: Sequence[Ragged]) -> Ragged:
 
 
 def full_rows(texts: Texts, width: int) -> Texts:
-  """Returns the texts of each language as one, `</s>` between, cut into rows.
+  """Returns each language's texts as one, `</s>` between, cut into rows.
 
-  All rows are full but each language's last: no padding, and every token of a
-  long text is read.
-
-  Args:
-    texts: in the records' order, which is no order of content.
-    width: ids in a row.
+  All rows have `width` ids but each language's last: no padding, and every
+  token of a long text is read.
   """
   ends = texts.ids.splits[1:]
   values = np.insert(texts.ids.values, ends, tokenizer.EOS)

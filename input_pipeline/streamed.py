@@ -49,8 +49,7 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
   """Returns the index of each dataset, and the source of all together.
 
   Raises:
-    UserError: a dataset is not prepared or has no such split, or datasets
-      whose features differ in size or storage.
+    UserError: see `store.open_builder`; or features differ in size or storage.
   """
   indices, kinds = [], []
   for name in datasets:
