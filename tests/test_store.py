@@ -1,4 +1,4 @@
-"""Properties of rows and their padding."""
+"""Properties of records read into arrays, and of rows made of them."""
 
 import numpy as np
 import pytest
