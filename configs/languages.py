@@ -2,6 +2,14 @@
 
 import dataclasses
 
+# What the project's own models are trained and evaluated in; the latter were
+# never seen in a caption: zero-shot.
+SUPERVISED = ('en', 'de', 'fr', 'es', 'cs', 'ru', 'ja', 'zh_CN', 'ar', 'hi',
+              'tr', 'hu', 'fi')
+HELD_OUT = ('it', 'ko', 'vi', 'th', 'pl', 'uk', 'sv', 'he', 'el', 'ka', 'am',
+            'zu')
+EVALUATED = SUPERVISED + HELD_OUT
+
 
 @dataclasses.dataclass(frozen=True)
 class Language:
@@ -28,7 +36,7 @@ class Language:
 
   @property
   def sources(self) -> dict[str, str]:
-    """Returns what each source calls it, '' where a source has none of it."""
+    """What each source calls it, '' where a source has none of it."""
     return dict(
         tux_paint=self.code if self.tux_paint is None else self.tux_paint,
         cldr=self.code if self.cldr is None else self.cldr,

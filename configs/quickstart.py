@@ -7,13 +7,10 @@ Everything was chosen on validation splits.
 import ml_collections
 
 from configs import base
+from configs import languages
 
-SUPERVISED = ('en', 'de', 'fr', 'es', 'cs', 'ru', 'ja', 'zh_CN', 'ar', 'hi',
-              'tr', 'hu', 'fi')
-# Never seen in a caption: zero-shot.
-HELD_OUT = ('it', 'ko', 'vi', 'th', 'pl', 'uk', 'sv', 'he', 'el', 'ka', 'am',
-            'zu')
-LANGUAGES = SUPERVISED + HELD_OUT
+SUPERVISED = languages.SUPERVISED
+LANGUAGES = languages.EVALUATED
 # Languages with a dictionary that covers over half of Tux Paint's English
 # words. It holds words, not captions: some held-out languages have one.
 DICTIONARIES = ('de', 'fr', 'es', 'cs', 'ru', 'hi', 'ar', 'ja', 'fi', 'tr',

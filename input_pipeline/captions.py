@@ -69,7 +69,7 @@ def word_key(core: str) -> int:
 
 
 class _Encoded(NamedTuple):
-  """A word as records hold it: its key, and ids in the order of `PARTS`."""
+  # As records hold it; ids in the order of `PARTS`.
   key: int
   ids: tuple[list[int], ...]
 
@@ -78,18 +78,14 @@ class Encoder:
   """Turns captions into records; remembers the words it has met."""
 
   def __init__(self, tokenizer: Any):
-    """Args: `tokenizer` is the model's; anything with `encode_batch`."""
     self._tokenizer = tokenizer
     self._met: dict[str, _Encoded] = {}
 
   def encode(self, texts: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Returns the captions of a picture as `image_text_features` has them.
+    """Returns (language, text) of captions as `image_text_features` has them.
 
     Each word is tokenised by itself: SentencePiece never crosses a space, so
     the ids of the words, one after the other, are the ids of the sentence.
-
-    Args:
-      texts: (language, text) of each caption.
     """
     captions = [(language, split_words(text)) for language, text in texts]
     self._meet({word for _, words in captions for word in words})
@@ -120,9 +116,3 @@ class Encoder:
       caption[f'{name}_ids'] = [x for word in met for x in word.ids[i]]
       caption[f'{name}_lengths'] = [len(word.ids[i]) for word in met]
     return caption
-
-
-def encode(texts: Sequence[tuple[str, str]],
-           tokenizer: Any) -> list[dict[str, Any]]:
-  """Returns a few captions as records hold them; see `Encoder.encode`."""
-  return Encoder(tokenizer).encode(texts)

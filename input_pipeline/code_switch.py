@@ -13,8 +13,9 @@ pre-training replaces exactly one word (`mode='one'`).
 Letters: B captions, W words of all captions one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import itertools
 import pathlib
 from typing import NamedTuple
 
@@ -23,11 +24,11 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
-from input_pipeline import code_switch_report
 from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import phrases
+from input_pipeline import records
 from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
 
@@ -61,10 +62,7 @@ class Switched(NamedTuple):
 def switch(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
            seed: tf.Tensor, settings: Settings, is_source_B: tf.Tensor,
            ) -> tf.RaggedTensor:
-  """Returns the captions' token ids [B, ids], some words translated.
-
-  Args: as `switch_words`.
-  """
+  """Returns the captions' token ids [B, ids]; see `switch_words`."""
   ids = switch_words(words, dictionary, seed=seed, settings=settings,
                      is_source_B=is_source_B).ids
   return tf.RaggedTensor.from_row_splits(
@@ -78,10 +76,7 @@ def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
   """Returns the captions' words, some of them translated.
 
   Args:
-    words: the captions.
-    dictionary: as `dictionaries.load` returns it, arrays or tensors.
     seed: int32 [2]; equal seeds and captions give equal results.
-    settings: how much is switched.
     is_source_B: bool [B], False where a caption is not in the dictionary's
       source language and stays as it is.
   """
@@ -101,7 +96,6 @@ def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
 
 
 def _draw_languages(dictionary, rows_W, is_source_B, seed, *, per):
-  """Returns the number 1 … of each word's target language, int64 [W]."""
   shape = tf.shape(rows_W if per == 'word' else is_source_B)
   drawn = tf.random.stateless_uniform(
       shape, seed, minval=1, maxval=len(dictionary.languages) + 1,
@@ -110,7 +104,6 @@ def _draw_languages(dictionary, rows_W, is_source_B, seed, *, per):
 
 
 def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
-  """Returns bool [W]: the segments that are replaced."""
   is_chosen_B = is_source_B & (
       tf.random.stateless_uniform(tf.shape(is_source_B), seeds[0]) <
       settings.sentence_rate)
@@ -125,7 +118,6 @@ def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
 
 
 def _assemble(words, dictionary, segments, is_switched_W, seed):
-  """Returns the words' ids [W, ids], switched segments replaced."""
   num_words = tf.size(words.keys_W, out_type=tf.int64)
   entry_W = tf.maximum(segments.entry_W, 0)
   # The square of a uniform draw: the first translations come more often.
@@ -167,11 +159,63 @@ def _take_rows(rows: tf.RaggedTensor, indices, is_taken) -> tf.RaggedTensor:
       rows.flat_values, tf.gather(rows.row_starts(), indices), lengths)
 
 
+def show(switched: Switched, row_splits: Sequence[int],
+         languages: Sequence[str],
+         decode: Callable[[Sequence[int]], str]) -> list[str]:
+  """Returns the captions as lines, translations in their language's colour.
+
+  Args:
+    row_splits: the captions' first words, and the end.
+    languages: of the dictionary.
+  """
+  ids, is_switched_W, languages_W = (
+      switched.ids.to_list(), switched.is_switched_W.numpy(),
+      switched.languages_W.numpy())
+  lines = []
+  for start, end in itertools.pairwise(row_splits):
+    parts, met = [], []
+    for word in range(start, end):
+      text = decode(ids[word]) if ids[word] else ''
+      if is_switched_W[word]:
+        number = int(languages_W[word]) - 1
+        met.append(languages[number])
+        # The six colours of a terminal, in turn.
+        text = f'\x1b[{31 + number % 6}m{text}\x1b[0m'
+      parts += [text] if text else []
+    lines.append(' '.join(parts) + (
+        f'  [{", ".join(dict.fromkeys(met))}]' if met else ''))
+  return lines
+
+
+def coverage_table(dictionary: dictionaries.Dictionary,
+                   keys_W: np.ndarray) -> list[str]:
+  """Returns lines: what each language can translate of words with these keys.
+
+  A collision is a key that two phrases of the dictionary share; which of them
+  is found is chance.
+  """
+  lines = ['language   words translated   translations   collisions']
+  shares = dictionaries.coverage(dictionary, keys_W)
+  # The table is sorted, and the first of equal keys is found.
+  is_collision_K = np.append(np.diff(dictionary.keys_K) == 0, False)
+  for number, (language, share) in enumerate(
+      zip(dictionary.languages, shares, strict=True), 1):
+    wanted_W = records.mix_keys(
+        np.unique(keys_W[keys_W != 0]), np.int64(number))
+    place_W = np.minimum(np.searchsorted(dictionary.keys_K, wanted_W),
+                         len(dictionary.keys_K) - 1)
+    place_W = place_W[dictionary.keys_K[place_W] == wanted_W]
+    mean = (float(dictionary.counts_K[place_W].mean()) if len(place_W)
+            else 0.0)
+    lines.append(f'{language:8}   {100 * share:14.1f} %   {mean:12.2f}   '
+                 f'{int(is_collision_K[place_W].sum()):10d}')
+  return lines
+
+
 def main(argv: Sequence[str]) -> None:
   """Prints captions and what becomes of them, and each language's coverage."""
+  console.check_flags(argv, ())
   args = flags.FLAGS
-  if len(argv) > 1:
-    raise errors.UserError(f'unexpected argument {argv[1]!r}')
   folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
   languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
   if not languages:
@@ -192,17 +236,17 @@ def main(argv: Sequence[str]) -> None:
       settings=Settings(rate=args.rate, mode=args.mode,
                         language_per=args.language_per),
       is_source_B=tf.fill([args.n], True))
-  lines = code_switch_report.show(
+  lines = show(
       switched, words.row_splits.numpy(), dictionary.languages,
       tokenizer_lib.load().decode)
   for row, line in zip(rows_B, lines, strict=True):
     print(f'{captions.texts[row]}\n    {line}')
   keys_W = captions.keys_W[
       np.repeat(is_english_C, np.diff(captions.word_splits))]
-  print('\n'.join(code_switch_report.coverage_table(dictionary, keys_W)))
+  print('\n'.join(coverage_table(dictionary, keys_W)))
 
 
-def _define_flags() -> None:
+if __name__ == '__main__':
   flags.DEFINE_string('dataset', 'tux_paint', 'Prepared image-text dataset.')
   flags.DEFINE_string('data_dir', 'data', 'Folder of prepared data.')
   flags.DEFINE_string('split', 'train', 'Split to read.')
@@ -213,8 +257,4 @@ def _define_flags() -> None:
   flags.DEFINE_enum('mode', 'every', MODES, 'Each word, or exactly one.')
   flags.DEFINE_enum('language_per', 'caption', LANGUAGE_PER,
                     'Draw a language for each caption, or for each word.')
-
-
-if __name__ == '__main__':
-  _define_flags()
   console.run_main(main)

@@ -6,16 +6,12 @@ import functools
 from configs import languages as table
 from input_pipeline import errors
 
+_ROWS = {row.code: row for row in table.TABLE}
 
-@functools.cache
+
 def codes() -> tuple[str, ...]:
   """Returns the public codes of all known languages, sorted."""
-  return tuple(sorted(_rows()))
-
-
-@functools.cache
-def _rows() -> dict[str, table.Language]:
-  return {row.code: row for row in table.TABLE}
+  return tuple(sorted(_ROWS))
 
 
 def get(code: str) -> table.Language:
@@ -25,14 +21,20 @@ def get(code: str) -> table.Language:
     UserError: no such language; names the one that a source calls so, or the
       nearest.
   """
-  if code not in codes():
-    ours = [known for known in codes()
-            if code in (*get(known).sources.values(), *get(known).also)]
+  if code not in _ROWS:
+    ours = [row.code for row in table.TABLE
+            if code in (*row.sources.values(), *row.also)]
     if ours:
       raise errors.UserError(
-          f'unknown language {code!r}; did you mean {ours[0]!r}?')
+          f'unknown language {code!r}; did you mean {min(ours)!r}?')
   errors.check_choice('language', code, codes())
-  return _rows()[code]
+  return _ROWS[code]
+
+
+def check(wanted: Sequence[str]) -> None:
+  """Raises UserError at the first unknown language code."""
+  for code in wanted:
+    get(code)
 
 
 def source_codes(source: str, wanted: Iterable[str] = ()) -> dict[str, str]:
@@ -52,7 +54,6 @@ def source_codes(source: str, wanted: Iterable[str] = ()) -> dict[str, str]:
 
 @functools.cache
 def _aliases() -> dict[str, str]:
-  """Returns {code in lower case: public code} of what data sets write."""
   found = {code.casefold(): code for code in codes()}
   for code in codes():
     found |= {alias.casefold(): code for alias in get(code).also}
@@ -70,10 +71,4 @@ def resolve(theirs: str) -> str:
 
 def name(code: str) -> str:
   """Returns the English name of a language, its code where it has no row."""
-  return get(code).name if code in codes() else code
-
-
-def check(wanted: Sequence[str]) -> None:
-  """Raises UserError at the first unknown language code."""
-  for code in wanted:
-    get(code)
+  return _ROWS[code].name if code in _ROWS else code

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from input_pipeline import dictionaries
 from input_pipeline import records
+from input_pipeline.dictionaries import ranking
 
-# Words in the longest phrase of a dictionary.
-MAX_WORDS = 3
+MAX_WORDS = ranking.MAX_WORDS
 
 
 class Words(NamedTuple):
@@ -55,8 +55,6 @@ def find_segments(words: Words, dictionary: dictionaries.Dictionary,
   """Returns the longest phrase of the dictionary that starts at each word.
 
   Args:
-    words: the captions.
-    dictionary: arrays or tensors.
     rows_W: int64 [W], the word's caption.
     languages_W: int64 [W], number of its target language, from 1.
   """

@@ -48,7 +48,8 @@ _NETWORKS = ('efficientnet-lite0', 'centernet')
 
 def names() -> list[str]:
   """Returns the names of all datasets: the files of `datasets/`."""
-  return sorted(m.name for m in pkgutil.iter_modules(datasets.__path__))
+  return sorted(module.name for module in pkgutil.iter_modules(
+      datasets.__path__) if not module.name.startswith('_'))
 
 
 def key_of(dataset: str, data_dir: str | os.PathLike[str],

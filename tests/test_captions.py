@@ -44,7 +44,7 @@ def _rows(caption, name):
 
 
 def test_words_one_after_the_other_are_the_sentence(tokenizer):
-  encoded = captions.encode(SENTENCES, tokenizer)
+  encoded = captions.Encoder(tokenizer).encode(SENTENCES)
   for (language, text), caption in zip(SENTENCES, encoded, strict=True):
     assert caption['language'] == language
     assert caption['text'] == text
@@ -57,7 +57,7 @@ def test_words_one_after_the_other_are_the_sentence(tokenizer):
 
 
 def test_parts_spell_the_word(tokenizer):
-  for caption in captions.encode(SENTENCES, tokenizer):
+  for caption in captions.Encoder(tokenizer).encode(SENTENCES):
     if caption['language'] != captions.SOURCE_LANGUAGE:
       # Never switched: only the words' own ids are kept.
       assert not any(caption['keys'])

@@ -11,7 +11,7 @@ from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline.caption_files import hashing
+from input_pipeline.datasets import _readers
 from input_pipeline.datasets import emoji
 from input_pipeline.datasets import openclipart
 from input_pipeline.datasets import tux_paint
@@ -167,7 +167,7 @@ def test_udhr_sentences_lose_nothing():
 
 
 def test_hashed_splits_are_stable():
-  splits = [hashing.split(f'group {i}') for i in range(2000)]
+  splits = [_readers.split_by_hash(f'group {i}') for i in range(2000)]
   counts = collections.Counter(splits)
   assert 60 < counts['test'] < 140
   assert 60 < counts['validation'] < 140

@@ -10,10 +10,8 @@ from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import records
-from input_pipeline.dictionary_files import cedict
-from input_pipeline.dictionary_files import freedict
-from input_pipeline.dictionary_files import lexicon
-from input_pipeline.dictionary_files import mueller
+from input_pipeline.dictionaries import freedict
+from input_pipeline.dictionaries import ranking
 from tests import toy
 
 _DIGITS = ('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
@@ -70,7 +68,7 @@ def test_entries_of_many_layouts(entry, headwords, translations):
     ('ar', 'tuffaha', ''), ('hu', 'csôdör', 'csődör'), ('nl', 'paarden‐',
                                                        'paarden')])
 def test_cleaning(language, text, wanted):
-  assert freedict.clean(text, language) == wanted
+  assert ranking.clean(text, language) == wanted
 
 
 @pytest.mark.parametrize('text, wanted', [
@@ -78,16 +76,17 @@ def test_cleaning(language, text, wanted):
     ('the', ''), ('a', ''), ('one two three four', ''), ('what?', ''),
     ("X‐ray", 'x-ray')])
 def test_english_phrases(text, wanted):
-  assert lexicon.english_phrase(text) == wanted
+  assert ranking.english_phrase(text) == wanted
 
 
-def test_translations_found_both_ways_come_first(tmp_path):
+def test_translations_found_both_ways_come_first(tmp_path, monkeypatch):
   folders = {
       'freedict-eng-fra': _write_dictd(tmp_path / 'a', 'freedict-eng-fra', [
           'apple /x/\nobjet, pomme\n', 'Tree\narbre\n']),
       'freedict-fra-eng': _write_dictd(tmp_path / 'b', 'freedict-fra-eng', [
           'pomme /x/ <n, fem>\napple\n', 'chien\na dog, the hound\n'])}
-  ranked = lexicon.rank(lexicon.collect('fr', folders), toy.Tokenizer())
+  monkeypatch.setattr('input_pipeline.sources.fetch', folders.__getitem__)
+  ranked = ranking.rank(freedict.collect('fr', list(folders)), toy.Tokenizer())
   assert ranked == {
       'apple': [toy.encode('pomme'), toy.encode('objet')],
       'tree': [toy.encode('arbre')], 'dog': [toy.encode('chien')],
@@ -97,7 +96,7 @@ def test_translations_found_both_ways_come_first(tmp_path):
 def test_plurals_are_added_only_where_absent():
   ranked = {'apple': [[1]], 'mouse': [[2]], 'baby': [[3]], 'box': [[4]],
             'boxes': [[5]], 'fire-engine': [[6]], 'glass': [[7]]}
-  lexicon.add_fallbacks(ranked)
+  ranking.add_fallbacks(ranked)
   assert ranked['apples'] == [[1]]
   assert ranked['mice'] == [[2]]
   assert ranked['babies'] == [[3]]
@@ -113,7 +112,7 @@ def test_mueller_keeps_senses_and_drops_examples(tmp_path):
       'bear\n   _I  [beɜ]\n      1. _n.\n         1) медведь\n'
       '         2) грубый, невоспитанный\n      человек; to play the bear '
       'вести себя\n'])
-  assert list(mueller.read(folder, mueller.PACKAGE)) == [
+  assert list(freedict.read_mueller(folder, freedict.MUELLER)) == [
       (['bear'], ['медведь', 'грубый', 'невоспитанный человек'])]
 
 
@@ -130,7 +129,7 @@ def test_cedict_is_read_but_never_run(tmp_path):
   path.write_bytes(pickle.dumps([
       '車 车 [che1] /car/vehicle (any)/CL:輛/',
       '蘋果 苹果 [ping2 guo3] /apple/', Never()]))
-  assert list(cedict.read(tmp_path, cedict.PACKAGE)) == [
+  assert list(freedict.read_cedict(tmp_path, freedict.CEDICT)) == [
       (['车'], ['car', 'vehicle']), (['苹果'], ['apple'])]
 
 

@@ -44,7 +44,7 @@ def test_captions_that_the_tokenizer_reads_alike_are_one_answer(
           'image_id': f'{i}.png', 'group': f'{i}', 'height': 9, 'width': 9,
           'boxes': np.zeros((1, 4), np.float32), 'class_ids': [0],
           'features': np.ones((1, toy.FEATURE_DIM), np.float16),
-          'captions': captions_lib.encode([('vi', text)], tokenizer)}
+          'captions': captions_lib.Encoder(tokenizer).encode([('vi', text)])}
                for i, text in enumerate(_WRITTEN)]})
   found = evaluation_set.load(tmp_path, 'vi', 'test', ('vi',), 16)
   rows, order = found.captions['vi'], [int(name[0]) for name in found.image_ids]

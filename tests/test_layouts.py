@@ -13,7 +13,7 @@ from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import prepare
 from input_pipeline import store
-from input_pipeline.caption_files import annotations
+from input_pipeline.datasets import _readers
 from input_pipeline.region_files import source
 from m3p_jax.evaluation import protocols
 from tests import caption_trees as trees
@@ -86,7 +86,7 @@ def test_pictures_of_coco_lie_in_its_folders(xtd10):
   path = xtd10 / 'images' / 'val2014' / name
   path.parent.mkdir(parents=True)
   Image.new('RGB', (9, 8)).save(path)
-  made = annotations.Builder.__new__(annotations.Builder)
+  made = _readers.Builder.__new__(_readers.Builder)
   made.options = builder.Options(raw_dir=str(xtd10))
   assert made.item(name, 'test', []).path == path
 

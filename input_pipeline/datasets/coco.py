@@ -5,14 +5,13 @@ are one split (113,287 images). `stair_captions*.json` may be there too.
 Pictures, where there are any, in `images/train2014/…`.
 """
 
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import karpathy
-from input_pipeline.caption_files import stair_captions
+from input_pipeline.datasets import _karpathy
+from input_pipeline.datasets import _readers
+from input_pipeline.datasets import stair
 
 
-class Builder(annotations.Builder):
+class Builder(_readers.Builder):
   """113,287 / 5,000 / 5,000 images with five captions each, a language."""
 
-  def items(self) -> list[builder.ImageItem]:
-    return karpathy.items(self, 'coco', more=stair_captions.read(self))
+  def items(self) -> list[_readers.Item]:
+    return _karpathy.items(self, 'coco', more=stair.read(self))

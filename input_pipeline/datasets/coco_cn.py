@@ -11,9 +11,9 @@ that both sets' captions of one image are known to be its.
 import pathlib
 import re
 
-from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
 
 _LISTS = {'train': 'coco-cn_train.txt', 'validation': 'coco-cn_val.txt',
           'test': 'coco-cn_test.txt'}
@@ -22,20 +22,19 @@ _EXTENSION = 'coco-cn_ext.icap2020.txt'
 _LINE = re.compile(r'(?P<name>[^#\t]+)#[^\t]*\t(?P<text>.*)')
 
 
-class Builder(annotations.Builder):
+class Builder(_readers.Builder):
   """18,341 / 1,000 / 1,000 images."""
 
-  def items(self) -> list[builder.ImageItem]:
-    """Returns the images with a caption, as the lists have them."""
+  def items(self) -> list[_readers.Item]:
     split_of: dict[str, str] = {}
     for split, name in _LISTS.items():
-      for image in annotations.image_names(self._find(name)):
+      for image in text_files.image_names(self._find(name)):
         if split_of.setdefault(image, split) != split:
           raise errors.UserError(f'{image!r} is in {_LISTS[split]} and in '
                                  f'{_LISTS[split_of[image]]}; allowed: in one')
     captions = self._captions_of(_CAPTIONS)
-    annotations.warn_of_missing(split_of, captions, f'not in {_CAPTIONS}')
-    if annotations.files(self.folder, _EXTENSION):
+    _readers.warn_of_missing(split_of, captions, f'not in {_CAPTIONS}')
+    if text_files.files(self.folder, _EXTENSION):
       for name, found in self._captions_of(_EXTENSION).items():
         if split_of.get(name, 'train') == 'train':
           captions.setdefault(name, []).extend(found)
@@ -44,24 +43,18 @@ class Builder(annotations.Builder):
             for name, split in split_of.items() if name in captions]
 
   def _find(self, name: str) -> pathlib.Path:
-    """Returns the file of that name, wherever in the folder it lies.
-
-    Raises:
-      UserError: there is none, or there are several.
-    """
-    found = annotations.files(self.folder, name)
+    found = text_files.files(self.folder, name)
     if len(found) != 1:
       raise errors.UserError(
           f'{self.folder} has {len(found) or "no"} {name}; allowed: one')
     return found[0]
 
   def _captions_of(self, name: str) -> dict[str, list[tuple[str, str]]]:
-    """Returns {image: captions}; {} where none are wanted."""
     path = self._find(name)
     captions: dict[str, list[tuple[str, str]]] = {}
     if not self.language('zh', path):
       return {}
-    for number, line in enumerate(annotations.lines(path), start=1):
+    for number, line in enumerate(text_files.lines(path), start=1):
       match = _LINE.fullmatch(line)
       if line.strip() and not match:
         raise errors.UserError(

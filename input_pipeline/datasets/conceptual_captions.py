@@ -7,19 +7,70 @@ tab, URL. A row's number, from 0, is the number in its image's id (`valid_`
 stands before it in the second table).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+import pathlib
 
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import caption_tables
+from input_pipeline import errors
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
+
+_FOLDERS = ('', 'uvl_captions/', 'dataset/')
 
 
-class Builder(annotations.Builder):
-  """3.3 million images."""
+class Builder(_readers.Builder):
+  """3.3 million images, read row by row."""
+  # Split → names of its table. The first must be there.
+  tables: Mapping[str, tuple[str, ...]] = {
+      'train': ('google.csv', 'Train_GCC-training.tsv',
+                'Train-GCC-training.tsv'),
+      'validation': ('google.valid.csv', 'Validation_GCC-1.1.0-Validation.tsv')}
 
-  def items(self) -> Iterator[builder.ImageItem]:
-    return caption_tables.items(self, {
-        '': ('train', ('google.csv', 'Train_GCC-training.tsv',
-                       'Train-GCC-training.tsv')),
-        'valid_': ('validation', ('google.valid.csv',
-                                  'Validation_GCC-1.1.0-Validation.tsv'))})
+  def items(self) -> Iterator[_readers.Item]:
+    for split, names in self.tables.items():
+      find = text_files.find if split == 'train' else text_files.find_or_none
+      path = find(self.folder, *(
+          folder + name for name in names for folder in _FOLDERS))
+      prefix = '' if split == 'train' else 'valid_'
+      if path is not None and self.language('en', path):
+        for row, caption in enumerate(_captions(path)):
+          yield self.item(f'{prefix}{row}.jpg', split, [('en', caption)],
+                          image_id=f'{prefix}{row}')
+
+
+def _captions(path: pathlib.Path) -> Iterator[str]:
+  """Yields the caption of each row; '' where it is empty or too short.
+
+  The file is a list of captions (`.txt`); or a table apart by tabs, with a
+  column `caption`, or without a header: caption and URL. A line is a row,
+  whatever quotes it holds: a quote which nobody closes shifts no image.
+  """
+  found = text_files.lines(path)
+  if path.name.removesuffix('.gz').endswith('.txt'):
+    yield from found
+    return
+  first = next(found, '')
+  header, column = first.split('\t'), 0
+  if 'caption' in header:
+    column = header.index('caption')
+  elif len(header) == 2 and header[1].startswith('http'):
+    yield _unquote(header[0])
+  else:
+    raise errors.UserError(
+        f'{path}: columns {", ".join(header)!r:.80}; one must be "caption"')
+  empty = 0  # Lines that end the file are no rows.
+  for line in found:
+    if not line:
+      empty += 1
+      continue
+    yield from [''] * empty
+    empty = 0
+    fields = line.split('\t')
+    yield _unquote(fields[column]) if column < len(fields) else ''
+
+
+def _unquote(field: str) -> str:
+  """Returns a field as it was before a writer of CSV put it into quotes."""
+  inner = field[1:-1]
+  is_quoted = (field[:1] == field[-1:] == '"' and '""' in inner
+               and '"' not in inner.replace('""', ''))
+  return inner.replace('""', '"') if is_quoted else field

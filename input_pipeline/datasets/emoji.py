@@ -6,18 +6,18 @@ Pictures: Fluent 3D. Captions: the name, and the keywords as a list.
 import json
 import pathlib
 
-from configs import quickstart
+from configs import languages as language_table
 from input_pipeline import builder
 from input_pipeline import languages
 from input_pipeline import sources
-from input_pipeline.caption_files import hashing
+from input_pipeline.datasets import _readers
 
 # CLDR leaves the variation selector out where file names may have it.
 _SELECTOR = '\ufe0f'
 
 
 def _annotations(locale: str) -> dict[str, dict[str, list[str]]]:
-  """Returns {emoji: {'tts': [name], 'default': keywords}} of a locale."""
+  # {emoji: {'tts': [name], 'default': keywords}}
   found = {}
   for package, inner in (
       ('cldr-annotations-full', 'annotations'),
@@ -31,7 +31,6 @@ def _annotations(locale: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _emoji(path: pathlib.Path) -> str:
-  """Returns the characters that a picture's file name spells."""
   return ''.join(chr(int(code, 16))
                  for code in path.stem.replace('_', '-').split('-'))
 
@@ -52,7 +51,7 @@ class Builder(builder.ImageTextBuilder):
         if not any(f'1f3f{tone}' in path.stem for tone in 'bcdef')}
     # CLDR has a hundred more languages than the project evaluates.
     codes = languages.source_codes(
-        'cldr', self.options.languages or quickstart.LANGUAGES)
+        'cldr', self.options.languages or language_table.EVALUATED)
     names = {code: _annotations(locale) for locale, code in codes.items()}
     english = names.get('en') or _annotations('en')
     items = []
@@ -64,6 +63,6 @@ class Builder(builder.ImageTextBuilder):
         continue
       group = english[emoji]['tts'][0]
       items.append(builder.ImageItem(
-          image_id=path.stem, path=path, split=hashing.split(group),
+          image_id=path.stem, path=path, split=_readers.split_by_hash(group),
           group=group, captions=captions))
     return items

@@ -4,13 +4,12 @@
 `images/`.
 """
 
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import karpathy
+from input_pipeline.datasets import _karpathy
+from input_pipeline.datasets import _readers
 
 
-class Builder(annotations.Builder):
+class Builder(_readers.Builder):
   """29,000 / 1,014 / 1,000 images with five captions each."""
 
-  def items(self) -> list[builder.ImageItem]:
-    return karpathy.items(self, 'flickr30k')
+  def items(self) -> list[_readers.Item]:
+    return _karpathy.items(self, 'flickr30k')

@@ -6,37 +6,32 @@ with `{test,train,val}_<language>.jsonl`: rows with `wit_ix` and
 of them is right. Machine-translated copies (`…_gmt.jsonl`) are not read.
 """
 
+from collections.abc import Iterator
+import pathlib
 import re
 
-from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
 
 _FILE = re.compile(
-    r'(?P<split>[a-z]+)_(?P<language>\w+?)(?P<translated>_gmt)?'
-    r'\.jsonl(\.gz)?')
+    r'(?P<split>[a-z]+)_(?!\w+_gmt\.)(?P<language>\w+)\.jsonl(\.gz)?')
 _KEYS = ('wit_ix', 'caption_reference_description')
 
 
-class Builder(annotations.Builder):
+class Builder(_readers.Builder):
   """500 to 1,000 captions in each of eleven languages."""
 
-  def items(self) -> list[builder.ImageItem]:
-    """Returns the images with the captions of all files together."""
-    captions: dict[str, tuple[str, list[tuple[str, str]]]] = {}
-    folder = annotations.below(self.folder, 'datasets/wit', 'wit')
-    found = [(match, path) for path in annotations.files(folder, '*.jsonl')
-             if (match := _FILE.fullmatch(path.name))]
-    for split in builder.SPLITS:
-      for language, path in self.by_language(
-          (match['language'], path) for match, path in found
-          if annotations.SPLITS.get(match['split']) == split
-          and not match['translated']).items():
-        for where, row in annotations.rows(path, _KEYS):
-          captions.setdefault(str(row['wit_ix']), (split, []))[1].extend(
-              (language, text) for text in annotations.texts(
-                  row['caption_reference_description'] or '', where))
-    if not captions:
+  def items(self) -> list[_readers.Item]:
+    folder = text_files.below(self.folder, 'datasets/wit', 'wit')
+    found = self.gather(self._captions(folder))
+    if not found:
       raise errors.UserError(f'{folder} has no test_<language>.jsonl')
-    return [self.item(name, split, found)
-            for name, (split, found) in captions.items()]
+    return found
+
+  def _captions(self, folder: pathlib.Path,
+                ) -> Iterator[_readers.Captions]:
+    for split, language, path in self.split_files(folder, _FILE):
+      for where, row in text_files.rows(path, _KEYS):
+        yield str(row['wit_ix']), split, language, text_files.texts(
+            row['caption_reference_description'] or '', where)

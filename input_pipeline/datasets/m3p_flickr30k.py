@@ -4,13 +4,10 @@
 `dataset_flickr30k.json`, which says where an image belongs.
 """
 
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import m3p_captions
+from input_pipeline.datasets import m3p_coco
 
 
-class Builder(annotations.Builder):
+class Builder(m3p_coco.Builder):
   """The images of both files."""
-
-  def items(self) -> list[builder.ImageItem]:
-    return m3p_captions.items(self, 'flicker', 'dataset_flickr30k.json')
+  prefix = 'flicker'
+  splits = 'dataset_flickr30k.json'

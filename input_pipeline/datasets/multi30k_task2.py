@@ -5,14 +5,9 @@
 serve as well, since the images are the same).
 """
 
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import multi30k
+from input_pipeline.datasets import multi30k
 
 
-class Builder(annotations.Builder):
+class Builder(multi30k.Builder):
   """The images of Task 1."""
-
-  def items(self) -> list[builder.ImageItem]:
-    return [self.item(name, split, captions) for name, (split, captions)
-            in multi30k.captions_of_task(self, 2).items()]
+  tasks = (2,)

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from input_pipeline import builder
 from input_pipeline import sources
-from input_pipeline.caption_files import hashing
+from input_pipeline.datasets import _readers
 
 _DC = '{http://purl.org/dc/elements/1.1/}'
 _RDF = '{http://www.w3.org/1999/02/22-rdf-syntax-ns#}'
@@ -97,8 +97,7 @@ def choose_title(name: str, title: str, shared: int) -> str:
 
   Args:
     name: of the file, below the collection's folder, without ending.
-    title: cleaned.
-    shared: how many drawings have it.
+    shared: how many drawings have the title.
   """
   if _ITALIAN.search(name):
     return ''
@@ -112,7 +111,6 @@ class Builder(builder.ImageTextBuilder):
   """Drawings with captions in English."""
 
   def items(self) -> list[builder.ImageItem]:
-    """Returns the drawings whose author says what they show."""
     if 'en' not in (self.options.languages or ('en',)):
       return []
     (pictures,) = sources.fetch('openclipart-png').rglob('openclipart/png')
@@ -132,6 +130,6 @@ class Builder(builder.ImageTextBuilder):
       if captions:
         group = (chosen or captions[0]).casefold()
         items.append(builder.ImageItem(
-            image_id=name, path=path, split=hashing.split(group), group=group,
-            captions=[('en', text) for text in captions]))
+            image_id=name, path=path, split=_readers.split_by_hash(group),
+            group=group, captions=[('en', text) for text in captions]))
     return items

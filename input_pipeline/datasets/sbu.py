@@ -6,16 +6,9 @@ or itself), a caption a line. A row's number, from 0, is the number in its
 image's id.
 """
 
-from collections.abc import Iterator
-
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import caption_tables
+from input_pipeline.datasets import conceptual_captions
 
 
-class Builder(annotations.Builder):
+class Builder(conceptual_captions.Builder):
   """About a million images, all of them for training."""
-
-  def items(self) -> Iterator[builder.ImageItem]:
-    return caption_tables.items(self, {'': ('train', (
-        'sbu.csv', 'SBU_captioned_photo_dataset_captions.txt'))})
+  tables = {'train': ('sbu.csv', 'SBU_captioned_photo_dataset_captions.txt')}

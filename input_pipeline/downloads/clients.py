@@ -28,13 +28,7 @@ _DISK_WORDS = ('no space left', 'enospc', "don't have enough free space")
 
 def run(command: Sequence[str], what: str, *, folder: pathlib.Path,
         extra_env: Mapping[str, str] | None = None) -> str:
-  """Returns the output of a client.
-
-  Args:
-    command: program and arguments.
-    what: said of it in errors.
-    folder: where it runs.
-    extra_env: more variables.
+  """Returns the output of a client that runs in a folder.
 
   Raises:
     UserError: it is missing or failed; the message says what to do.
@@ -57,7 +51,6 @@ def run(command: Sequence[str], what: str, *, folder: pathlib.Path,
 
 def _failure(what: str, output: str,
              folder: pathlib.Path) -> errors.UserError:
-  """Returns the error of a client that failed, by what it printed."""
   lines = [line.strip() for line in output.splitlines() if line.strip()]
 
   def mention(words):
@@ -115,7 +108,6 @@ def apt_download(package: str, folder: pathlib.Path,
   """Returns the .deb, its signature checked by apt, without root.
 
   Args:
-    package: name in Debian's or Ubuntu's archive.
     folder: where it is put; a part of it that is there is completed.
     state: apt's own lists and cache, kept between calls.
 
@@ -152,11 +144,7 @@ def _apt_options(state: pathlib.Path) -> list[str]:
 
 
 def _update_lists(options: Sequence[str], state: pathlib.Path) -> bool:
-  """Returns whether the lists were fetched now, not by an earlier call.
-
-  Raises:
-    UserError: no list could be had.
-  """
+  """Returns whether the lists were fetched now, not by an earlier call."""
   # Two processes may not write one folder of lists.
   with open(state / 'update.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)

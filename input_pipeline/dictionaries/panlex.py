@@ -14,7 +14,7 @@ import sqlite3
 
 from input_pipeline import errors
 from input_pipeline import languages
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
 
 _ENGLISH = 'eng-000'
 _QUERY = """
@@ -26,24 +26,20 @@ JOIN ex AS foreign_ ON foreign_.ex = second.ex
 WHERE english.lv = ? AND foreign_.lv = ?
 GROUP BY english.tt, foreign_.tt ORDER BY quality DESC, english.tt, foreign_.tt
 """
+_COLUMNS = frozenset(('langvar', 'txt', 'meaning'))
 
 
 def _uid(language: str) -> str:
   """Returns PanLex's code of a language: ISO 639-3 and a number."""
-  also = languages.get(language).also
-  return f'{also[0] if also else language}-000'
+  return f'{(*languages.get(language).also, language)[0]}-000'
 
 
 def available(path: pathlib.Path) -> list[str]:
-  """Returns the public codes of the languages that a file or folder has.
-
-  Raises:
-    UserError: it is damaged, or has no English.
-  """
+  """Returns the public codes of the languages that a file or folder has."""
   if path.is_dir():
     uids = set(_tables(path))
   else:
-    with _damage(path), _open(path) as database:
+    with _open(path) as database:
       uids = {uid for (uid,) in database.execute('SELECT uid FROM lv')}
   if _ENGLISH not in uids:
     raise errors.UserError(
@@ -53,49 +49,12 @@ def available(path: pathlib.Path) -> list[str]:
           if code != 'en' and _uid(code) in uids]
 
 
-def _tables(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns {PanLex's code: table}."""
-  return {next((row['langvar'] for row in _meanings(table)), ''): table
-          for table in sorted(folder.glob('*.tsv'))
-          if not table.name.startswith('.')}
-
-
-@contextlib.contextmanager
-def _open(path: pathlib.Path):
-  """Gives an SQLite file, read only; nothing in its schema is trusted."""
-  database = sqlite3.connect(
-      f'{path.resolve().as_uri()}?mode=ro&immutable=1', uri=True)
-  try:
-    database.execute('PRAGMA trusted_schema=OFF')
-    yield database
-  finally:
-    database.close()
-
-
-@contextlib.contextmanager
-def _damage(path: pathlib.Path):
-  """Turns what a damaged file raises into the project's error."""
-  try:
-    yield
-  except (sqlite3.Error, csv.Error, UnicodeError, OverflowError) as error:
-    raise errors.UserError(
-        f'{path}: damaged, or not PanLex: {error}') from error
-
-
 def read(language: str, path: pathlib.Path) -> Iterator[tuple[str, str]]:
-  """Yields (English, translation), those of the best sources first.
-
-  Args:
-    language: one of `available`.
-    path: of the file or folder.
-
-  Raises:
-    UserError: it is damaged.
-  """
+  """Yields (English, translation), those of the best sources first."""
   if path.is_dir():
     yield from _join(language, path)
     return
-  with _damage(path), _open(path) as database:
+  with _open(path) as database:
     numbers = [database.execute(
         'SELECT lv FROM lv WHERE uid = ?', (uid,)).fetchone()[0]
                for uid in (_ENGLISH, _uid(language))]
@@ -103,8 +62,27 @@ def read(language: str, path: pathlib.Path) -> Iterator[tuple[str, str]]:
       yield str(english), str(foreign)
 
 
+@contextlib.contextmanager
+def _damages(path: pathlib.Path):
+  try:
+    yield
+  except (sqlite3.Error, csv.Error, UnicodeError, OverflowError) as error:
+    raise errors.UserError(
+        f'{path}: damaged, or not PanLex: {error}') from error
+
+
+@contextlib.contextmanager
+def _open(path: pathlib.Path):
+  """Gives an SQLite file, read only; nothing in its schema is trusted."""
+  with _damages(path), contextlib.closing(sqlite3.connect(
+      f'{path.resolve().as_uri()}?mode=ro&immutable=1',
+      uri=True)) as database:
+    database.execute('PRAGMA trusted_schema=OFF')
+    yield database
+
+
 def _join(language: str, folder: pathlib.Path) -> Iterator[tuple[str, str]]:
-  """Yields the pairs of texts that share a meaning."""
+  """Yields the pairs of texts of a folder's tables that share a meaning."""
   tables = _tables(folder)
   english: dict[str, list[str]] = {}
   for row in _meanings(tables[_ENGLISH]):
@@ -114,20 +92,21 @@ def _join(language: str, folder: pathlib.Path) -> Iterator[tuple[str, str]]:
       yield text, row['txt']
 
 
-def _meanings(table: pathlib.Path) -> Iterator[dict[str, str]]:
-  """Yields the rows of a table of PanLex's meanings.
+def _tables(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns {PanLex's code: table}."""
+  return {next((row['langvar'] for row in _meanings(table)), ''): table
+          for table in sorted(folder.glob('*.tsv'))
+          if not table.name.startswith('.')}
 
-  Raises:
-    UserError: a column is missing.
-  """
-  wanted = {'langvar', 'txt', 'meaning'}
-  with _damage(table):
-    rows = csv.DictReader(annotations.lines(table), delimiter='\t',
+
+def _meanings(table: pathlib.Path) -> Iterator[dict[str, str]]:
+  with _damages(table):
+    rows = csv.DictReader(text_files.lines(table), delimiter='\t',
                           quoting=csv.QUOTE_NONE)
-    if not wanted <= set(rows.fieldnames or ()):
+    if not set(rows.fieldnames or ()) >= _COLUMNS:
       raise errors.UserError(
           f'{table}: columns {", ".join(rows.fieldnames or ())!r:.80}; '
           'allowed: a header with langvar, txt and meaning')
     for row in rows:
-      if all(row[name] is not None for name in wanted):
+      if all(row[name] is not None for name in _COLUMNS):
         yield row

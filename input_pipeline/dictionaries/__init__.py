@@ -3,11 +3,11 @@
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
 writes DIR/dictionaries/SOURCE/<language>.npz, by default from FreeDict's
-packages; --source=muse, panlex or tsv reads --path (see dictionary_files/). A
-key of 64 bits stands for English of up to three words, token ids for the rest.
+packages; --source=muse, panlex or tsv reads --path (see `readers`). A key
+of 64 bits stands for English of up to three words, token ids for the rest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import concurrent.futures
 import itertools
 import multiprocessing
@@ -15,7 +15,6 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from absl import flags
 import numpy as np
 
 from input_pipeline import captions
@@ -23,14 +22,14 @@ from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import records
+from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
-from input_pipeline.dictionary_files import lexicon
-from input_pipeline.dictionary_files import word_lists
+from input_pipeline.dictionaries import freedict
+from input_pipeline.dictionaries import ranking
+from input_pipeline.dictionaries import readers
 
 FOLDER = 'dictionaries/freedict'
-# Packages a language's dictionary is built from.
-package_names = lexicon.package_names
-_COVERAGE_DATASET = 'tux_paint'
+package_names = freedict.package_names
 # Raised when files of an older build must not be reused.
 _VERSION = 2
 
@@ -79,8 +78,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   kept.
 
   Args:
-    languages, data_dir: target languages, folder of prepared data.
-    source: one of `word_lists.SOURCES`; 'freedict' is fetched.
+    source: one of `readers.SOURCES`; 'freedict' is fetched.
     path: where the files of another source are.
 
   Raises:
@@ -88,12 +86,15 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   """
   folder = pathlib.Path(data_dir) / pathlib.Path(FOLDER).with_name(source)
   jobs = []
-  for language, prepare, stamp in word_lists.readers(
-      source, path, languages):
+  for language, parts in readers.inputs(source, path, languages).items():
     target = folder / f'{language}.npz'
-    stamp = f'{_VERSION} {tokenizer_lib.load().sha256} {stamp}'
+    stamp = (f'{_VERSION} {tokenizer_lib.load().sha256} '
+             f'{readers.stamp(source, parts)}')
     if _stamp(target) != stamp:
-      jobs.append((prepare(), target, stamp))
+      jobs.append((source, language, parts, target, stamp))
+  if source == readers.FREEDICT:  # One after the other, with a bar for each.
+    for name in itertools.chain.from_iterable(job[2] for job in jobs):
+      sources.fetch(name)
   folder.mkdir(parents=True, exist_ok=True)
   if len(jobs) < 2:
     for job in jobs:
@@ -111,13 +112,22 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   return folder
 
 
+def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
+               stamp: str) -> None:
+  ranked = ranking.rank(
+      readers.collect(source, language, parts), tokenizer_lib.load())
+  if not ranked:
+    raise errors.UserError(f'nothing usable for {language} in its dictionary')
+  ranking.add_fallbacks(ranked)
+  write(ranked, target, stamp=stamp)
+
+
 def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
          shuffle_seed: int = -1) -> Dictionary:
   """Returns the dictionaries of `languages` as one table.
 
   Args:
     folder: where `build` wrote them.
-    languages: target languages.
     shuffle_seed: negative, or the seed by which the phrases of a language
       exchange their translations: a control that keeps how often words are
       replaced, and by what, but not what they mean.
@@ -165,15 +175,6 @@ def _stamp(path: pathlib.Path) -> str:
     return str(file['stamp'])
 
 
-def _build_one(read: Callable[[], lexicon.Pairs], path: pathlib.Path,
-               stamp: str) -> None:
-  ranked = lexicon.rank(read(), tokenizer_lib.load())
-  if not ranked:
-    raise errors.UserError(f'nothing usable for {path.stem} in its dictionary')
-  lexicon.add_fallbacks(ranked)
-  write(ranked, path, stamp=stamp)
-
-
 def write(ranked: Mapping[str, Sequence[Sequence[int]]],
           path: pathlib.Path, *, stamp: str = '') -> None:
   """Writes one language's dictionary, whole or not at all.
@@ -181,7 +182,7 @@ def write(ranked: Mapping[str, Sequence[Sequence[int]]],
   Args:
     ranked: English phrase → its translations as token ids, the best first.
     path: `<language>.npz`.
-    stamp: what the dictionary was made with.
+    stamp: names what the dictionary was made with.
   """
   phrases = list(ranked)
   keys_K, first_K = np.unique(phrase_keys(phrases), return_index=True)
@@ -212,47 +213,10 @@ def coverage(dictionary: Dictionary, keys_W: np.ndarray) -> list[float]:
   Articles, which dictionaries leave out on purpose, do not count.
 
   Args:
-    dictionary: dictionaries of some languages.
     keys_W: int64 [W], keys of words; 0 = no word.
   """
-  left_out = [0] + [captions.word_key(word) for word in lexicon.ARTICLES]
+  left_out = [0] + [captions.word_key(word) for word in ranking.ARTICLES]
   keys_W = keys_W[~np.isin(keys_W, left_out)]
   return [float(np.isin(records.mix_keys(keys_W, np.int64(index + 1)),
                         dictionary.keys_K).mean())
           for index in range(len(dictionary.languages))]
-
-
-def main(argv: Sequence[str]) -> None:
-  """Builds dictionaries and prints what they hold."""
-  if len(argv) > 1:
-    raise errors.UserError(f'unexpected argument {argv[1]!r}')
-  args = flags.FLAGS
-  languages = args.languages or word_lists.available(args.source, args.path)
-  folder = build(languages, args.data_dir, source=args.source, path=args.path)
-  shares = {}
-  if os.path.exists(f'{args.data_dir}/{_COVERAGE_DATASET}/manifest.json'):
-    from input_pipeline import store  # Slow: not in workers.
-    _, rows = store.read_image_text(
-        args.data_dir, _COVERAGE_DATASET, 'train')
-    is_english_C = np.array(rows.languages) == 'en'
-    keys_W = rows.keys_W[np.repeat(is_english_C, np.diff(rows.word_splits))]
-    shares = dict(zip(languages, coverage(load(folder, languages), keys_W),
-                      strict=True))
-  for language in languages:
-    with np.load(folder / f'{language}.npz') as file:
-      print(f'{language}  {len(file["keys_K"]):8,} phrases  '
-            f'{len(file["id_counts_T"]):8,} translations' +
-            (f'  {100 * shares[language]:3.0f} % of the words of '
-             f'{_COVERAGE_DATASET}' if shares else ''))
-
-
-def _define_flags() -> None:
-  flags.DEFINE_string('data_dir', 'data', 'Gets dictionaries/SOURCE/.')
-  flags.DEFINE_string('source', 'freedict', ', '.join(word_lists.SOURCES))
-  flags.DEFINE_string('path', '', 'Files of muse, panlex or tsv.')
-  flags.DEFINE_list('languages', [], 'Targets, as de,fr; default: all useful.')
-
-
-if __name__ == '__main__':
-  _define_flags()
-  console.run_main(main)

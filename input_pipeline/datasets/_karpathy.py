@@ -6,85 +6,71 @@ from typing import Any
 
 from absl import logging
 
-from input_pipeline import builder as builder_lib
 from input_pipeline import errors
-from input_pipeline.caption_files import annotations
+from input_pipeline import text_files
+from input_pipeline.datasets import _readers
 
 # VOLTA's list of the 1,000 test images that multilingual papers report.
 TEST_LIST = 'test1k_ids.txt'
 
 
 def images(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the images of a file: filename, split (ours), and the rest.
-
-  Raises:
-    UserError: the file is not of that kind.
-  """
-  content = annotations.parse('\n'.join(annotations.lines(path)), path)
-  found = annotations.check_keys(content, ('images',), path)['images']
+  """Returns the images of a file: filename, split (ours), and the rest."""
+  found = text_files.check_keys(
+      text_files.read_json(path), ('images',), path)['images']
   if not isinstance(found, list):
     raise errors.UserError(f'{path}: "images" is no list')
   seen: dict[str, str] = {}
   for number, image in enumerate(found):
     where = f'{path}, image {number}'
-    annotations.check_keys(image, ('filename', 'split', 'sentences'), where)
-    annotations.check_once(str(image['filename']), where, seen)
-    errors.check_choice(
-        f'split in {where}:', image['split'], annotations.SPLITS)
-    image['split'] = annotations.SPLITS[image['split']]
+    text_files.check_keys(image, ('filename', 'split', 'sentences'), where)
+    text_files.check_once(str(image['filename']), where, seen)
+    errors.check_choice(f'split in {where}:', image['split'], _readers.SPLITS)
+    image['split'] = _readers.SPLITS[image['split']]
   return found
 
 
-def picture(image: dict[str, Any]) -> str:
-  """Returns the place of an image's picture below `images/`."""
-  return pathlib.PurePosixPath(
-      image.get('filepath', ''), image['filename']).as_posix()
-
-
-def items(builder: annotations.Builder, name: str, *,
+def items(builder: _readers.Builder, name: str, *,
           more: Mapping[int, Sequence[tuple[str, str]]] | None = None,
-          has_own: bool = True) -> list[builder_lib.ImageItem]:
+          has_own: bool = True) -> list[_readers.Item]:
   """Returns the images of `dataset_<name>.json` that have captions.
 
   Args:
-    builder: whose folder and languages are meant.
     name: of the file; `<name>/dataset.json` is an older one.
     more: {COCO's number of an image: captions in other languages}.
     has_own: the captions of the file itself are wanted as well.
   """
-  path = annotations.find(
+  path = text_files.find(
       builder.folder, f'dataset_{name}.json', f'{name}/dataset.json')
   is_wanted = has_own and bool(builder.language('en', path))
   listed, more = images(path), more or {}
-  found: list[builder_lib.ImageItem] = []
-  annotations.warn_of_missing(
+  _readers.warn_of_missing(
       more, {image.get('cocoid') for image in listed}, f'not in {path}')
   if name == 'coco':
     listed = _choose_test(builder.folder, listed)
+  found: list[_readers.Item] = []
   for image in listed:
     where = f'{path}, {image["filename"]}'
     captions = [
         ('en', text) for sentence in image['sentences'] if is_wanted
-        for text in annotations.texts(
-            annotations.check_keys(sentence, ('raw',), where)['raw'], where)]
+        for text in text_files.texts(
+            text_files.check_keys(sentence, ('raw',), where)['raw'], where)]
     captions += more.get(image.get('cocoid'), ())
     if captions:
-      found.append(builder.item(picture(image), image['split'], captions,
+      picture = pathlib.PurePosixPath(
+          image.get('filepath', ''), image['filename']).as_posix()
+      found.append(builder.item(picture, image['split'], captions,
                                 image_id=image['filename']))
   return found
 
 
 def _choose_test(folder: pathlib.Path, listed: list[dict[str, Any]],
                  ) -> list[dict[str, Any]]:
-  """Returns the images; of the test split those of a list, where one is there.
-
-  Raises:
-    UserError: the list has other images.
-  """
-  path = annotations.find_or_none(folder, TEST_LIST)
+  """Returns the images; of the test split those of a list, if there is one."""
+  path = text_files.find_or_none(folder, TEST_LIST)
   if not path:
     return listed
-  wanted = set(annotations.image_names(path))
+  wanted = set(text_files.image_names(path))
   known = {str(image.get('cocoid')) for image in listed
            if image['split'] == 'test'}
   if wanted - known:

@@ -1,1 +1,0 @@
-"""What files of captions share: lines, tables, splits, Karpathy's JSON."""

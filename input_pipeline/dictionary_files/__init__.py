@@ -1,1 +1,0 @@
-"""Readers of bilingual dictionaries, and the ranking of translations."""
