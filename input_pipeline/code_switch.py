@@ -31,6 +31,7 @@ from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.dictionaries import ranking
 
 MODES = ('every', 'one')
 LANGUAGE_PER = ('caption', 'word')
@@ -191,17 +192,19 @@ def coverage_table(dictionary: dictionaries.Dictionary,
                    keys_W: np.ndarray) -> list[str]:
   """Returns lines: what each language can translate of words with these keys.
 
-  A collision is a key that two phrases of the dictionary share; which of them
-  is found is chance.
+  Articles, which dictionaries leave out on purpose, do not count. A collision
+  is a key that two phrases of the dictionary share; which of them is found is
+  chance.
   """
   lines = ['language   words translated   translations   collisions']
-  shares = dictionaries.coverage(dictionary, keys_W)
+  left_out = [0] + [captions_lib.word_key(word) for word in ranking.ARTICLES]
+  keys_W = keys_W[~np.isin(keys_W, left_out)]
   # The table is sorted, and the first of equal keys is found.
   is_collision_K = np.append(np.diff(dictionary.keys_K) == 0, False)
-  for number, (language, share) in enumerate(
-      zip(dictionary.languages, shares, strict=True), 1):
-    wanted_W = records.mix_keys(
-        np.unique(keys_W[keys_W != 0]), np.int64(number))
+  for number, language in enumerate(dictionary.languages, start=1):
+    wanted_W = records.mix_keys(keys_W, np.int64(number))
+    share = float(np.isin(wanted_W, dictionary.keys_K).mean())
+    wanted_W = np.unique(wanted_W)
     place_W = np.minimum(np.searchsorted(dictionary.keys_K, wanted_W),
                          len(dictionary.keys_K) - 1)
     place_W = place_W[dictionary.keys_K[place_W] == wanted_W]

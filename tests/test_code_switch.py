@@ -161,9 +161,10 @@ def test_translations_are_shown_in_their_languages_colour():
   assert ' big dog  [' in lines[1]
 
 
-def test_coverage_counts_words_translations_and_collisions():
+def test_coverage_counts_words_but_articles_and_collisions():
   dictionary = _dictionary()
-  keys = [captions.word_key(word) for word in ('red', 'apple', 'dog', 'red')]
+  keys = [captions.word_key(word) for word in (
+      'red', 'apple', 'dog', 'red', '', 'The', 'a')]
   (_, line) = code_switch.coverage_table(dictionary, np.array(keys))
   counts = [len(toy.ENTRIES[word]) for word in ('red', 'apple')]
   assert line.split() == [

@@ -192,14 +192,6 @@ def test_shuffling_permutes_translations_within_a_language(folder):
     assert sum(x == y for x, y in zip(before, after, strict=True)) < 8
 
 
-def test_coverage_counts_words_but_not_articles(folder):
-  dictionaries.write({'red': [[9]]}, folder / 'es.npz')
-  keys_W = np.array([0] + [captions.word_key(w)
-                           for w in ('The', 'red', 'Red', 'dog', 'a')])
-  assert dictionaries.coverage(
-      dictionaries.load(folder, ('es', 'de')), keys_W) == [2 / 3, 0]
-
-
 def test_a_missing_language_names_the_nearest(folder, tmp_path):
   with pytest.raises(errors.UserError, match="'de'"):
     dictionaries.load(folder, ('dee',))

@@ -205,18 +205,3 @@ def write(ranked: Mapping[str, Sequence[Sequence[int]]],
         id_starts_T=np.cumsum(id_counts_T, dtype=np.int32) - id_counts_T,
         id_counts_T=id_counts_T, ids=np.array(ids, np.int32))
   os.replace(partial, path)
-
-
-def coverage(dictionary: Dictionary, keys_W: np.ndarray) -> list[float]:
-  """Returns the share of words that each language can translate alone.
-
-  Articles, which dictionaries leave out on purpose, do not count.
-
-  Args:
-    keys_W: int64 [W], keys of words; 0 = no word.
-  """
-  left_out = [0] + [captions.word_key(word) for word in ranking.ARTICLES]
-  keys_W = keys_W[~np.isin(keys_W, left_out)]
-  return [float(np.isin(records.mix_keys(keys_W, np.int64(index + 1)),
-                        dictionary.keys_K).mean())
-          for index in range(len(dictionary.languages))]

@@ -1,17 +1,13 @@
 """Builds dictionaries and prints what they hold; see `dictionaries`."""
 
 from collections.abc import Sequence
-import pathlib
 
 from absl import flags
 import numpy as np
 
 from input_pipeline import console
 from input_pipeline import dictionaries
-from input_pipeline import store
 from input_pipeline.dictionaries import readers
-
-_COVERAGE_DATASET = 'tux_paint'
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,19 +16,10 @@ def main(argv: Sequence[str]) -> None:
   languages = args.languages or readers.available(args.source, args.path)
   folder = dictionaries.build(
       languages, args.data_dir, source=args.source, path=args.path)
-  shares = {}
-  if pathlib.Path(args.data_dir, _COVERAGE_DATASET, 'manifest.json').exists():
-    _, rows = store.read_image_text(args.data_dir, _COVERAGE_DATASET, 'train')
-    is_english_C = np.array(rows.languages) == 'en'
-    keys_W = rows.keys_W[np.repeat(is_english_C, np.diff(rows.word_splits))]
-    shares = dict(zip(languages, dictionaries.coverage(
-        dictionaries.load(folder, languages), keys_W), strict=True))
   for language in languages:
     with np.load(folder / f'{language}.npz') as file:
       print(f'{language}  {len(file["keys_K"]):8,} phrases  '
-            f'{len(file["id_counts_T"]):8,} translations' +
-            (f'  {100 * shares[language]:3.0f} % of the words of '
-             f'{_COVERAGE_DATASET}' if shares else ''))
+            f'{len(file["id_counts_T"]):8,} translations')
 
 
 if __name__ == '__main__':
