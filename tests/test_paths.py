@@ -85,14 +85,8 @@ def plain(tmp_path_factory):
   return workdir, _losses(_config(**_PLAIN), workdir)
 
 
-def test_losses_from_records_are_those_from_memory(plain, tmp_path):
-  records = _losses(_config(
-      **_PLAIN, data__image_text__memory_bytes=0), tmp_path)
-  assert plain[1][-1]['step'] == 2
-  assert records == plain[1]
-
-
-def test_a_simulated_mesh_gives_the_same_losses(plain, tmp_path):
+def test_a_simulated_mesh_that_reads_records_gives_the_same_losses(
+    plain, tmp_path):
   config = _config(**_PLAIN, data__image_text__memory_bytes=0,
                    mesh__data=2, mesh__model=2)
   (tmp_path / 'config.json').write_text(
@@ -102,11 +96,6 @@ def test_a_simulated_mesh_gives_the_same_losses(plain, tmp_path):
       cwd=pathlib.Path(config_lib.__file__).parents[1],
       env=compiler.environment(4))
   _assert_close(_lines(tmp_path), plain[1])
-
-
-def test_what_is_kept_for_the_backward_pass_changes_no_loss(plain, tmp_path):
-  _assert_close(_losses(_config(
-      **_PLAIN, model__remat='projections'), tmp_path), plain[1])
 
 
 @pytest.mark.parametrize('changes', [

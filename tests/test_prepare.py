@@ -124,17 +124,11 @@ def test_strict_names_the_file_and_keeps_what_was_there(raw, tmp_path):
           if path.name != '.captions.lock'] == ['captions']
 
 
-def test_prepares_again_only_when_something_changed(raw, tmp_path):
-  data = tmp_path / 'data'
-  time = (_prepare(raw, data) / 'manifest.json').stat().st_mtime_ns
-  assert (_prepare(raw, data) / 'manifest.json').stat().st_mtime_ns == time
-  changed = _prepare(raw, data, languages=['en']) / 'manifest.json'
-  assert changed.stat().st_mtime_ns > time
-  assert json.loads(changed.read_text())['languages'] == ['en']
-  _write_rows(raw, [_row('black.png', fr=['un chat'])])
-  counts = json.loads((_prepare(raw, data) / 'manifest.json').read_text())
-  assert counts['counts'] == {'train': 1}
-  assert counts['languages'] == ['fr']
+def test_other_languages_are_prepared_again(raw, tmp_path):
+  manifests = [json.loads((_prepare(
+      raw, tmp_path, languages=languages) / 'manifest.json').read_text())
+               for languages in ([], ['en'])]
+  assert [found['languages'] for found in manifests] == [['de', 'en'], ['en']]
 
 
 @pytest.mark.parametrize(('line', 'message'), [
