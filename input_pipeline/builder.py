@@ -30,11 +30,10 @@ from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import file_names
 from input_pipeline import records
-from input_pipeline import regions
 from input_pipeline import shards
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.vision import extractors
 from input_pipeline.vision import pictures
-from input_pipeline.vision import svg
 
 SPLITS = ('train', 'validation', 'test')
 _PICTURES, _SENTENCES = 32, 4096
@@ -74,7 +73,7 @@ class Options:
     languages: public codes wanted; none = the dataset's default.
     limit: items at most, spread over the dataset; 0 = all.
     strict: an unusable item is an error, not a counted skip.
-    features: how pictures become regions, see `regions.EXTRACTORS`; or a file
+    features: how pictures become regions, one of `EXTRACTORS`; or a file
       of regions.
     features_format: how to read that, see `extracted.py`.
     storage: how features are stored, see `records.STORAGE`.
@@ -270,7 +269,7 @@ class ImageTextBuilder(_Builder, skip_registration=True):
   def __init__(self, *, options: Options, **kwargs):
     self.extractor: Any = (
         extracted.ExtractedRegions(options) if options.features_format
-        else regions.make_extractor(options.features))
+        else extractors.make_extractor(options.features))
     super().__init__(options=options, **kwargs)
     self._encoder = captions_lib.Encoder(self.tokenizer)
 
@@ -351,8 +350,7 @@ class ImageTextBuilder(_Builder, skip_registration=True):
 
   def _picture(self, item: ImageItem) -> pictures.Picture:
     """Returns an item's picture, of which a small copy is kept."""
-    path, is_svg = item.path, item.path.suffix.lower() == '.svg'
-    picture = pictures.read(svg.rasterise(path) if is_svg else path)
+    picture = pictures.read_file(item.path)
     if self.options.copies:
       copies.keep(
           self.options.copies, item.image_id, item.path, picture.image)

@@ -15,16 +15,15 @@ import numpy as np
 
 from input_pipeline import console
 from input_pipeline import errors
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import source
+from input_pipeline import regions
+from input_pipeline.regions import source
 
 CAPTIONS = '.captions.jsonl'
 
 
 def names() -> list[str]:
   """Returns the names of the formats that can be written."""
-  return [name for name in source.names()
-          if hasattr(source.module_of(name), 'Writer')]
+  return list(source.writers())
 
 
 @console.hold_library_logs()
@@ -50,11 +49,11 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
   try:
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
-    writer = source.module_of(format_name).Writer(partial)
+    writer = source.writers()[format_name](partial)
     bar = console.bar(dataset, count, unit='images')
     with bar, writer, open(partial_captions, 'w', encoding='utf-8') as lines:
-      for regions, row in images:
-        writer.add(regions)
+      for region_set, row in images:
+        writer.add(region_set)
         lines.write(json.dumps(row, ensure_ascii=False) + '\n')
         bar.update()
     _remove(out)
@@ -69,7 +68,7 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
 
 
 def _records(dataset: str, data_dir: str | os.PathLike,
-             ) -> tuple[int, Iterator[tuple[contract.ImageRegions, dict]]]:
+             ) -> tuple[int, Iterator[tuple[regions.RegionSet, dict]]]:
   """Returns the number of images; and each with its line of captions."""
   # Slow to load: after the checks of the flags.
   import tensorflow_datasets as tfds
@@ -90,13 +89,13 @@ def _records(dataset: str, data_dir: str | os.PathLike,
   return sum(s.num_examples for s in builder.info.splits.values()), images()
 
 
-def _regions(record: dict) -> contract.ImageRegions:
+def _regions(record: dict) -> regions.RegionSet:
   features_RF = record['features']
   if 'scales' in record:  # --storage=int8
     features_RF = features_RF * record['scales'][:, np.newaxis]
-  return contract.ImageRegions(
-      record['image_id'].decode(), int(record['height']), int(record['width']),
-      record['boxes'], features_RF, record['class_ids'])
+  return regions.RegionSet(
+      features_RF, record['boxes'], record['class_ids'],
+      int(record['height']), int(record['width']), record['image_id'].decode())
 
 
 def _row(record: dict, split: str) -> dict:

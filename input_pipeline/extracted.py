@@ -1,6 +1,6 @@
 """Regions that others extracted, in the place of the project's own.
 
-`--features=PATH --features_format=NAME`: what is read is in `region_files/`.
+`--features=PATH --features_format=NAME`: what is read is in `regions/`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,7 @@ from PIL import Image
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import regions
-from input_pipeline.region_files import checks
-from input_pipeline.region_files import source as source_lib
+from input_pipeline.regions import source as source_lib
 from input_pipeline.vision import pictures
 
 MISSING, AMBIGUOUS = 'no features', 'ambiguous features'
@@ -82,7 +81,7 @@ class ExtractedRegions:
       UserError: no image has any; or `strict`, and features have no captions.
     """
     image_ids = list(image_ids)
-    self._places = self._source.match(image_ids)
+    self._places = self._source.index.match(image_ids)
     self._unused = self._source.unused(self._places.values())
     if image_ids and not self._places:
       raise errors.UserError(
@@ -91,7 +90,7 @@ class ExtractedRegions:
           + self._ambiguous())
     self._log(list(dict.fromkeys(image_ids)))
     for what, found in (('without captions', self._unused),
-                        ('twice', self._source.duplicates)):
+                        ('twice', list(self._source.index.repeated))):
       if self._strict and found:
         raise errors.UserError(
             f'{self._path}: features {what} (--strict): {len(found)}, the '
@@ -105,12 +104,12 @@ class ExtractedRegions:
         '--features=%s: regions of %d of %d images (%s)%s; left over: %s, %s',
         self._path, len(self._places), len(image_ids), ', '.join(
             f'{count} by {rule}'
-            for rule, count in self._source.matched.items()),
+            for rule, count in self._source.index.matched.items()),
         self._ambiguous(), _count('images', left),
         _count('rows', self._unused or ()))
 
   def _ambiguous(self) -> str:
-    found = sorted(self._source.ambiguous)
+    found = sorted(self._source.index.ambiguous)
     return f'; {_count("images", found)} ambiguous' if found else ''
 
   def load(self, image_id: str, picture: pathlib.Path) -> regions.RegionSet:
@@ -127,7 +126,7 @@ class ExtractedRegions:
     place = self._places.get(image_id)
     if not place:
       raise errors.RowError(
-          AMBIGUOUS if image_id in self._source.ambiguous else MISSING,
+          AMBIGUOUS if image_id in self._source.index.ambiguous else MISSING,
           image_id)
     try:
       found = self._source.load(place)
@@ -135,12 +134,13 @@ class ExtractedRegions:
       raise errors.RowError(
           error.reason, f'{self._source.where(place)}: {error.detail}'
       ) from error
-    boxes_R4, height, width = found.boxes_R4, found.height, found.width
-    if (height, width) == checks.UNKNOWN_SIZE and os.path.isfile(picture):
+    if (found.height, found.width) == regions.UNKNOWN_SIZE and (
+        os.path.isfile(picture)):
       height, width = _size(picture)
-      boxes_R4 = boxes_R4 * [width, height, width, height]
-    return regions.RegionSet(
-        found.features_RF, boxes_R4, found.class_ids_R, height, width)
+      return found._replace(
+          boxes_R4=found.boxes_R4 * [width, height, width, height],
+          height=height, width=width)
+    return found
 
   def extract(self, found: list[regions.RegionSet]) -> list[regions.RegionSet]:
     """Returns its argument: `load` has extracted already."""
@@ -149,8 +149,8 @@ class ExtractedRegions:
   def report(self) -> dict[str, Any]:
     """Returns where the regions came from, and what was left over."""
     report = self._source.manifest() | {
-        'twice': len(self._source.duplicates),
-        'ambiguous': len(self._source.ambiguous)}
+        'twice': len(self._source.index.repeated),
+        'ambiguous': len(self._source.index.ambiguous)}
     if self._unused is not None:
       report['without_captions'] = len(self._unused)
     return report

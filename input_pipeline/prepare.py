@@ -34,9 +34,9 @@ from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
 from input_pipeline import records
-from input_pipeline import regions
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.vision import extractors
 
 MANIFEST, SKIPPED = 'manifest.json', 'skipped.jsonl'
 _OPTIONS = 'options.json'
@@ -136,7 +136,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
     raw_dir: the user's own files.
     limit: items at most; 0 = all.
     languages: public codes; none = the dataset's default.
-    features: a name in `regions.EXTRACTORS`; or the file or folder of
+    features: a name in `extractors.EXTRACTORS`; or the file or folder of
       extracted regions.
     features_format: how to read that: a file of `formats/`.
     storage: a name in `records.STORAGE`.
@@ -156,7 +156,7 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
   languages_lib.check(languages)
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
   if issubclass(module.Builder, builder_lib.ImageTextBuilder):
-    extracted.check_flags(features, features_format, regions.EXTRACTORS)
+    extracted.check_flags(features, features_format, extractors.EXTRACTORS)
   elif features_format or features != 'grid':
     raise errors.UserError(f'--features: {dataset} has no pictures')
   options = builder_lib.Options(
@@ -374,8 +374,8 @@ def _define_flags() -> None:
   flags.DEFINE_list('languages', [], 'Codes, as en,de; none = those that the '
                     'dataset takes by itself.')
   flags.DEFINE_string(
-      'features', 'grid', f'One of: {", ".join(regions.EXTRACTORS)}; or a file '
-      'or folder of extracted regions, with --features_format.')
+      'features', 'grid', f'One of: {", ".join(extractors.EXTRACTORS)}; or a '
+      'file or folder of extracted regions, with --features_format.')
   flags.DEFINE_string(
       'features_format', '', 'What --features holds: '
       f'{", ".join(extracted.names())}.')

@@ -12,9 +12,8 @@ import pytest
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
-from input_pipeline import regions
+from input_pipeline.vision import extractors
 from input_pipeline.vision import pictures
-from input_pipeline.vision import svg
 from tests import region_writers as writers
 from tests import test_folder
 from tests import toy
@@ -25,7 +24,7 @@ LONG = f'{"a very long prompt " * 14}.png'  # No file can be called so.
 
 @pytest.fixture
 def toy_extractor(monkeypatch):
-  monkeypatch.setattr(regions, 'GridExtractor', toy.Extractor)
+  monkeypatch.setattr(extractors, 'GridExtractor', toy.Extractor)
 
 
 def _list_pictures(folder, names):
@@ -90,7 +89,8 @@ def test_a_full_disk_is_not_one_pictures_fault(
 def test_what_may_not_be_read_has_that_reason():
   with tempfile.TemporaryDirectory() as folder:
     pathlib.Path(folder).chmod(0o755)
-    for name, read in {'a.png': pictures.read, 'a.svg': svg.rasterise}.items():
+    for name, read in {
+        'a.png': pictures.read, 'a.svg': pictures.read_file}.items():
       path = pathlib.Path(folder, name)
       path.touch()
       path.chmod(0)

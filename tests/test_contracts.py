@@ -12,8 +12,8 @@ from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import prepare
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import source as region_files
+from input_pipeline import regions
+from input_pipeline.regions import source as source_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = {'tux_paint', 'cldr', 'udhr', 'freedict'}
@@ -26,7 +26,7 @@ def _modules(folder: str) -> list[str]:
 
 def test_folders_are_walked():
   assert prepare.names() == _modules('input_pipeline/datasets')
-  assert region_files.names() == _modules('input_pipeline/formats')
+  assert source_lib.names() == _modules('input_pipeline/formats')
 
 
 @pytest.mark.parametrize('name', _modules('input_pipeline/datasets'))
@@ -43,15 +43,11 @@ def test_dataset(name):
 def test_format(name):
   module = importlib.import_module(f'input_pipeline.formats.{name}')
   assert inspect.getdoc(module)
-  assert issubclass(module.Reader, contract.Reader)
-  assert module.Reader.entries is not contract.Reader.entries
-  assert module.Reader.load is not contract.Reader.load
-  assert isinstance(module.GLOB, str)
-  assert isinstance(module.ISOLATED, bool)
-  assert module.BOXES
-  assert module.CLASSES
+  assert issubclass(module.Reader, regions.Reader)
+  assert module.Reader.entries is not regions.Reader.entries
+  assert module.Reader.load is not regions.Reader.load
   if hasattr(module, 'Writer'):
-    assert module.Writer.add is not contract.Writer.add
+    assert module.Writer.add is not regions.Writer.add
   manual = (ROOT / 'docs' / 'formats.md').read_text()
   assert f'`{name}`' in manual
 

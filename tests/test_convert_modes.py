@@ -81,7 +81,7 @@ def test_evaluation_and_search_start_from_xlmr(tmp_path, monkeypatch):
   assert set(cell['languages']) == {'en', 'de'}
   monkeypatch.setattr('input_pipeline.tokenizer.load',
                       test_search.FakeTokenizer)
-  monkeypatch.setattr('input_pipeline.regions.GridExtractor',
+  monkeypatch.setattr('input_pipeline.vision.extractors.GridExtractor',
                       test_search.FakeExtractor)
   found = search.load(imported, data_dir=tmp_path / 'data',
                       dataset='pairs').search('ein roter Apfel', k=3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import errors
-from input_pipeline.weights import torch_file
+from input_pipeline.weights import pickles
 from m3p_jax import checkpoint
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
@@ -51,7 +51,7 @@ def test_full_set_of_the_release():
 def test_m3p_comes_back_bit_for_bit(folder, tmp_path):
   source = exporting.load(folder)
   exporting.write('m3p', source, tmp_path / 'a.pth')
-  ours, theirs = (torch_file.load(path)['model']
+  ours, theirs = (pickles.load_torch(path)['model']
                   for path in (tmp_path / 'a.pth', weight_files.M3P))
   assert set(ours) == set(theirs)
   for key, tensor in theirs.items():
@@ -121,7 +121,7 @@ def test_volta_comes_back_on_the_parts_that_it_has(folder, tmp_path):
 @pytest.mark.usefixtures('torch')
 def test_volta_file_with_the_map_s_typo_is_read(folder, tmp_path):
   exporting.write('volta', exporting.load(folder), tmp_path / 'a.bin')
-  tensors = torch_file.load(tmp_path / 'a.bin')
+  tensors = pickles.load_torch(tmp_path / 'a.bin')
   wrong, meant = names.volta_typo(weight_files.TINY)
   tensors[wrong] = tensors.pop(meant)
   tensors['clfs_dict.TASK8.weight'] = np.ones((1, 32), np.float32)
@@ -170,7 +170,7 @@ def test_stablehlo_runs_without_this_project(folder, tmp_path):
 def test_volta_counts_attention_and_mlp_as_layers(folder, tmp_path):
   """The key map of formats.md, 2.22, written out."""
   exporting.write('volta', exporting.load(folder), tmp_path / 'a.bin')
-  volta = torch_file.load(tmp_path / 'a.bin')
+  volta = pickles.load_torch(tmp_path / 'a.bin')
   theirs = weight_files.tensors()
   pairs = {
       'bert.embeddings.word_embeddings': 'embeddings',
@@ -201,7 +201,7 @@ def test_volta_counts_attention_and_mlp_as_layers(folder, tmp_path):
 @pytest.mark.usefixtures('torch')
 def test_a_volta_file_comes_back(folder, tmp_path):
   exporting.write('volta', exporting.load(folder), tmp_path / 'a.bin')
-  shared = torch_file.load(tmp_path / 'a.bin')
+  shared = pickles.load_torch(tmp_path / 'a.bin')
   extras = {'bert.pooler.dense.weight': np.ones((32, 32), np.float32),
             'clfs_dict.TASK8.bias': np.ones(1, np.float32),
             'bert.embeddings.image_distbution_embeddings.bias':
@@ -213,7 +213,7 @@ def test_a_volta_file_comes_back(folder, tmp_path):
   importing.write(found, tmp_path / 'ours', asked_languages=None)
   exporting.write('volta', exporting.load(tmp_path / 'ours'),
                   tmp_path / 'c.bin')
-  back = torch_file.load(tmp_path / 'c.bin')
+  back = pickles.load_torch(tmp_path / 'c.bin')
   assert set(back) == set(shared)
   for key, tensor in shared.items():
     np.testing.assert_array_equal(back[key], tensor, key)
@@ -230,7 +230,7 @@ def test_another_geometry_comes_back_with_its_languages(tmp_path):
   source = exporting.load(tmp_path / 'ours')
   assert source.manifest['languages'] == ['en', 'de', 'fr', 'cs', 'ja']
   exporting.write('m3p', source, tmp_path / 'b.pth')
-  back = torch_file.load(tmp_path / 'b.pth')['model']
+  back = pickles.load_torch(tmp_path / 'b.pth')['model']
   assert set(back) == set(theirs)
   for key, tensor in theirs.items():
     np.testing.assert_array_equal(back[key], tensor, key)

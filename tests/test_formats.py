@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import errors
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import isolated
-from input_pipeline.region_files import optional
-from input_pipeline.region_files import source
+from input_pipeline import regions
+from input_pipeline.regions import isolated
+from input_pipeline.regions import source
 from tests import region_writers as writers
 from tests import torch_files
 
@@ -25,7 +24,7 @@ WITHOUT_SIZE = {'oscar_pt', 'uniter_lmdb'}
 
 
 def _read(name, path):
-  return {regions.image_id: regions for regions in source.read(name, path)}
+  return {found.image_id: found for found in source.read(name, path)}
 
 
 @pytest.mark.parametrize('variant', writers.VARIANTS)
@@ -35,46 +34,44 @@ def test_every_field(tmp_path, variant):
   assert set(read) == {image.name for image in IMAGES}
   half = name == 'uniter_lmdb'  # As its writers store everything.
   for image in IMAGES:
-    regions = read[image.name]
+    found = read[image.name]
     height, width = ((1, 1) if name in WITHOUT_SIZE
                      else (image.height, image.width))
-    assert (regions.height, regions.width) == (height, width)
+    assert (found.height, found.width) == (height, width)
     np.testing.assert_allclose(
-        regions.boxes_R4,
+        found.boxes_R4,
         image.boxes / np.float32([image.width, image.height] * 2)
         * np.float32([width, height] * 2), rtol=1e-2 if half else 1e-6,
         atol=1e-3 if half else 1e-6)
     np.testing.assert_array_equal(
-        regions.features_RF,
+        found.features_RF,
         image.features.astype(np.float16) if half else image.features)
     classes = image.objects + (variant == 'm3p_h5_scores' and -1) + 1
     np.testing.assert_array_equal(
-        regions.class_ids_R, 0 if name in WITHOUT_CLASSES else classes)
-    assert regions.class_ids_R.dtype == np.int32
+        found.class_ids_R, 0 if name in WITHOUT_CLASSES else classes)
+    assert found.class_ids_R.dtype == np.int32
 
 
 def test_every_format_has_an_independent_writer():
   assert {writers.format_of(v) for v in writers.VARIANTS} == set(source.names())
 
 
-@pytest.mark.parametrize('name', [
-    name for name in source.names()
-    if hasattr(source.module_of(name), 'Writer')])
+@pytest.mark.parametrize('name', source.writers())
 def test_written_files_read_back_equal(tmp_path, name):
-  written = [contract.ImageRegions(
-      i.name, i.height, i.width, i.boxes, i.features.astype(np.float16),
-      np.where(i.objects % 2, i.objects + 1, 0).astype(np.int32))
-             for i in IMAGES]
-  with source.module_of(name).Writer(tmp_path / 'a') as writer:
-    for regions in written:
-      writer.add(regions)
+  written = [regions.RegionSet(
+      i.features.astype(np.float16), i.boxes,
+      np.where(i.objects % 2, i.objects + 1, 0).astype(np.int32), i.height,
+      i.width, i.name) for i in IMAGES]
+  with source.writers()[name](tmp_path / 'a') as writer:
+    for image in written:
+      writer.add(image)
   read = _read(name, tmp_path / 'a')
-  for regions in written:
+  for image in written:
     if name in WITHOUT_CLASSES:
-      regions = regions._replace(class_ids_R=regions.class_ids_R * 0)
-    for field, expected in regions._asdict().items():
+      image = image._replace(class_ids_R=image.class_ids_R * 0)
+    for field, expected in image._asdict().items():
       np.testing.assert_array_equal(
-          getattr(read[regions.image_id], field), expected, field)
+          getattr(read[image.image_id], field), expected, field)
 
 
 def test_classes_that_count_the_background(tmp_path):
@@ -107,7 +104,7 @@ def test_a_folder_of_shards_is_one_source(tmp_path):
     assert [entry.image_id for entry in reader.entries()] == [IMAGES[0].name]
   found = source.RegionSource('m3p_h5', tmp_path)
   try:
-    places = found.match(image.name for image in IMAGES)
+    places = found.index.match(image.name for image in IMAGES)
     for image in IMAGES:
       np.testing.assert_array_equal(
           found.load(places[image.name]).features_RF, image.features)
@@ -189,7 +186,7 @@ def test_claims_of_size_are_not_believed(tmp_path):
   with pytest.raises(errors.UserError, match=r'1\.npz: damaged: float32'):
     _read('milvlg_npz', tmp_path)
   with zipfile.ZipFile(tmp_path / '1.npz', 'w', zipfile.ZIP_DEFLATED) as bomb:
-    bomb.writestr('x.npy', bytes(contract.MAX_BYTES + 1))
+    bomb.writestr('x.npy', bytes(regions.MAX_BYTES + 1))
   with pytest.raises(errors.UserError, match=r'1\.npz: too large'):
     _read('milvlg_npz', tmp_path)
   with h5py.File(tmp_path / 'a.h5', 'w') as file:
@@ -220,7 +217,7 @@ def test_a_crash_is_an_error_of_the_file(tmp_path):
   (path / 'data.mdb').write_bytes(data[:len(data) // 2])
   with pytest.raises(errors.UserError, match=r'a\.lmdb is damaged'):
     _read('volta_lmdb', path)
-  # The process that forks is alive.
+  # The process that starts others is alive.
   path = writers.volta_h5(tmp_path, IMAGES)
   assert len(_read('volta_h5', path)) == len(IMAGES)
 
@@ -241,7 +238,7 @@ def test_reading_that_does_not_end_is_ended(tmp_path, monkeypatch):
 
 def test_a_missing_library_is_named_with_the_command():
   with pytest.raises(errors.UserError, match='requirements-formats.txt'):
-    optional.load('no_such_library')
+    regions.load_library('no_such_library')
 
 
 def test_manifests_are_json(tmp_path):

@@ -16,11 +16,11 @@ import pytest
 
 from input_pipeline import builder
 from input_pipeline import errors
-from input_pipeline.region_files import isolated
-from input_pipeline.region_files import source
+from input_pipeline.regions import isolated
+from input_pipeline.regions import source
 from tests import region_writers as writers
 
-_EXAMPLES = int(os.environ.get('M3P_JAX_FUZZ', 200))
+_EXAMPLES = int(os.environ.get('M3P_JAX_FUZZ', 50))
 # The same in every run of the suite; new ones in every `make fuzz`.
 _SETTINGS = hypothesis.settings(
     max_examples=_EXAMPLES, deadline=None, database=None,

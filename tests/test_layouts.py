@@ -14,7 +14,7 @@ from input_pipeline import evaluation_set
 from input_pipeline import prepare
 from input_pipeline import store
 from input_pipeline.datasets import _readers
-from input_pipeline.region_files import source
+from input_pipeline.regions import source
 from m3p_jax.evaluation import protocols
 from tests import caption_trees as trees
 from tests import region_writers as writers

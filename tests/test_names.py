@@ -7,15 +7,15 @@ from hypothesis import strategies
 import pytest
 
 from input_pipeline import file_names
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import names
+from input_pipeline import regions
+from input_pipeline.regions import names
 
 COCO = 'COCO_val2014_{:012}.jpg'
 DECOMPOSED = unicodedata.normalize('NFD', 'Übung')
 
 
 def _index(rows):
-  return names.Index(contract.Entry(name, name) for name in rows)
+  return names.Index(regions.Entry(name, name) for name in rows)
 
 
 @pytest.mark.parametrize(('images', 'rows', 'found'), [

@@ -85,7 +85,7 @@ def test_a_damaged_byte_never_crashes(tmp_path):
 
 @pytest.mark.parametrize('old, new, message', [
     (b'E5S1', b'GGUF', 'GGUF'), (b'E5S1\x01', b'E5S1\x09', 'version 9'),
-    ('ñ'.encode(), b'\xc3\xff', 'UTF-8')])
+    ('ñ'.encode(), b'\xc3\xff', 'utf-8')])
 def test_another_file_is_refused(tmp_path, old, new, message):
   with pytest.raises(errors.UserError, match=message):
     _open(tmp_path, _tiny_file().replace(old, new))
@@ -110,7 +110,7 @@ def test_the_package_holds_e5_small_and_xlmr(e5):
   assert [piece for piece, _ in e5.pieces[:5]] == [
       '<s>', '<pad>', '</s>', '<unk>', ',']
   assert e5.pieces[tokenizer_lib.MASK][0] == '<mask>'
-  # 117.5 M with the word table, 21.5 M without: data.md, section 1.
+  # 117.5 M with the word table, 21.5 M without.
   words = e5.tensors['emb.word']
   assert words == 250_037 * 384
   assert sum(e5.tensors.values()) - words == pytest.approx(21.5e6, rel=.005)

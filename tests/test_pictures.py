@@ -1,4 +1,6 @@
-"""Every kind of picture ends up as the same RGB on white, or has a reason."""
+"""Every kind of picture ends up as the same RGB on white, or has a reason; its
+tile shows it undistorted, and says where it lies in it.
+"""
 
 import io
 import pickle
@@ -11,7 +13,7 @@ import pytest
 
 from input_pipeline.vision import pictures
 
-_RED = (255, 0, 0)
+_WHITE, _RED = (255, 255, 255), (255, 0, 0)
 
 
 def _encode(image: Image.Image, form: str, **options) -> bytes:
@@ -40,13 +42,10 @@ def test_transparency_becomes_white_in_every_mode():
   keyed.paste(_RED, (10, 5, 20, 15))
   expected_HW3 = np.full((20, 40, 3), 255, np.uint8)
   expected_HW3[5:15, 10:20] = _RED
-  for data in (
-      _encode(clear, 'PNG'),
-      _encode(clear, 'WEBP', lossless=True),
-      _encode(palette, 'PNG', transparency=0),
-      _encode(palette, 'GIF', transparency=0),
-      _encode(keyed, 'PNG', transparency=(0, 255, 0)),
-  ):
+  for data in (_encode(clear, 'PNG'), _encode(clear, 'WEBP', lossless=True),
+               _encode(palette, 'PNG', transparency=0),
+               _encode(palette, 'GIF', transparency=0),
+               _encode(keyed, 'PNG', transparency=(0, 255, 0))):
     np.testing.assert_array_equal(_pixels(data), expected_HW3)
 
 
@@ -97,21 +96,17 @@ def test_cameras_orientation_is_undone(orientation):
       assert red_HW[:7, :7].all() and not red_HW[9:, 9:].any(), form
 
 
-def test_heic_is_read_with_its_library_and_named_without(monkeypatch):
-  pytest.importorskip('pillow_heif')
-  assert 'HEIF' in pictures.formats()
-  data = _encode(Image.new('RGB', (64, 48), _RED), 'HEIF')
+@pytest.mark.parametrize('form, message', [
+    ('HEIF', 'HEIF without pillow-heif: .*-m pip install pillow-heif'),
+    ('AVIF', 'AVIF without Pillow 11.3')])
+def test_formats_are_read_with_their_library_and_named_without(
+    monkeypatch, form, message):
+  if form not in pictures.formats():
+    pytest.skip(f'{form} cannot be read here')
+  data = _encode(Image.new('RGB', (64, 48), _RED), form)
   assert pictures.read(data).image.size == (64, 48)
   monkeypatch.setattr(pictures, 'formats', lambda: ('PNG',))
-  with pytest.raises(pictures.PictureError, match=(
-      'HEIF without pillow-heif: .*-m pip install pillow-heif')):
-    pictures.read(data)
-
-
-def test_avif_without_its_library_is_named(monkeypatch):
-  data = _encode(Image.new('RGB', (64, 48), _RED), 'AVIF')
-  monkeypatch.setattr(pictures, 'formats', lambda: ('PNG',))
-  with pytest.raises(pictures.PictureError, match='AVIF without Pillow 11.3'):
+  with pytest.raises(pictures.PictureError, match=message):
     pictures.read(data)
 
 
@@ -123,9 +118,8 @@ def test_colours_of_print_are_turned_into_rgb():
 def test_first_frame_of_an_animation():
   frames = [Image.new('RGB', (16, 16), c) for c in ('red', 'blue')]
   for form in ('GIF', 'WEBP', 'PNG', 'AVIF'):
-    data = _encode(
-        frames[0], form, save_all=True, append_images=frames[1:], lossless=True
-    )
+    data = _encode(frames[0], form, save_all=True, append_images=frames[1:],
+                   lossless=True)
     np.testing.assert_allclose(_pixels(data)[8, 8], _RED, atol=2)
 
 
@@ -199,27 +193,23 @@ _NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 _JPEG = _encode(Image.fromarray(_NOISE), 'JPEG')
 
 
-@pytest.mark.parametrize(
-    'data, reason',
-    [
-        (b'', 'empty file'),
-        (b'hello world', 'unreadable'),
-        (_PNG[:60], 'unreadable'),
-        (_JPEG[: len(_JPEG) // 2], 'unreadable'),
-        (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'unreadable'),
-        (_encode(Image.new('RGB', (7, 100)), 'PNG'), 'too small'),
-        (_encode(Image.new('F', (9, 9)), 'TIFF'), 'not RGB'),
-        (_encode(Image.new('I', (9, 9), 200), 'TIFF'), 'not RGB'),
-        (b'\0\0\0\x18ftypavif' + bytes(99), 'unreadable'),
-        (_claim_png(13_000, 13_800), 'too large'),
-        (_claim_png(60_000, 60_000), 'too large'),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'svg'),
-        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- x -->\n<svg/>', 'svg'),
-        (np.zeros((20, 20), np.uint8), 'not RGB'),
-        (np.zeros((20, 20, 3), np.float32), 'not RGB'),
-        (np.zeros((0, 20, 3), np.uint8), 'too small'),
-    ],
-)
+@pytest.mark.parametrize('data, reason', [
+    (b'', 'empty file'),
+    (b'hello world', 'unreadable'),
+    (_PNG[:60], 'unreadable'),
+    (_JPEG[: len(_JPEG) // 2], 'unreadable'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'unreadable'),
+    (_encode(Image.new('RGB', (7, 100)), 'PNG'), 'too small'),
+    (_encode(Image.new('F', (9, 9)), 'TIFF'), 'not RGB'),
+    (_encode(Image.new('I', (9, 9), 200), 'TIFF'), 'not RGB'),
+    (b'\0\0\0\x18ftypavif' + bytes(99), 'unreadable'),
+    (_claim_png(13_000, 13_800), 'too large'),
+    (_claim_png(60_000, 60_000), 'too large'),
+    (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'svg'),
+    (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- x -->\n<svg/>', 'svg'),
+    (np.zeros((20, 20), np.uint8), 'not RGB'),
+    (np.zeros((20, 20, 3), np.float32), 'not RGB'),
+    (np.zeros((0, 20, 3), np.uint8), 'too small')])
 def test_what_cannot_be_used_has_a_reason(data, reason):
   with pytest.raises(pictures.PictureError) as caught:
     pictures.read(data)
@@ -243,3 +233,60 @@ def test_the_limit_is_checked_before_decoding():
   with pytest.raises(pictures.PictureError, match='3000×3000') as caught:
     pictures.read(_claim_png(3000, 3000), max_pixels=1_000_000)
   assert caught.value.reason == 'too large'
+
+
+def _cut(image: Image.Image) -> pictures.Tile:
+  return pictures.cut_tile(pictures.read(image), 224)
+
+
+@pytest.mark.parametrize('width, height, square', [
+    (200, 100, (0, -50, 200, 150)), (100, 200, (-50, 0, 150, 200)),
+    (64, 64, (0, 0, 64, 64))])
+def test_letterbox_is_centred_on_white(width, height, square):
+  tile = _cut(Image.new('RGB', (width, height), _RED))
+  assert tile.square == square
+  is_red_SS = (tile.pixels_SS3 == _RED).all(axis=-1)
+  is_white_SS = (tile.pixels_SS3 == _WHITE).all(axis=-1)
+  assert (is_red_SS | is_white_SS).all()
+  assert is_red_SS.mean() == min(width, height) / max(width, height)
+  np.testing.assert_array_equal(is_red_SS, is_red_SS[::-1, ::-1])
+
+
+def test_crop_leaves_out_the_empty_border():
+  image = Image.new('RGB', (1000, 600), _WHITE)
+  image.paste(_RED, (500, 200, 600, 300))
+  tile = _cut(image)
+  assert tile.square == (495, 195, 605, 305)
+  assert (tile.height, tile.width) == (600, 1000)
+  share = (tile.pixels_SS3[..., 1] < 128).mean()
+  assert share == pytest.approx((100 / 110) ** 2, rel=0.02)
+
+
+def test_crop_margin_stays_inside_the_picture():
+  image = Image.new('RGB', (100, 100), _WHITE)
+  image.paste(_RED, (0, 0, 80, 40))
+  x1, y1, x2, y2 = _cut(image).square
+  assert (x1, x2) == (0, 84)
+  # 44 rows high with its margin, so 20 rows of white above and below.
+  assert y2 - y1 == 84 and y1 == pytest.approx(-20, abs=0.5)
+
+
+def test_square_maps_pixels_back():
+  image = Image.new('RGB', (300, 200), _WHITE)
+  image.paste((0, 0, 0), (100, 60, 200, 160))
+  image.paste(_RED, (120, 80, 130, 90))
+  tile = _cut(image)
+  rows, columns = np.nonzero(tile.pixels_SS3[..., 0] > 200)
+  inside = (tile.pixels_SS3[rows, columns, 1]) < 100
+  x1, y1, x2, _ = tile.square
+  scale = (x2 - x1) / 224
+  x = x1 + (columns[inside].mean() + 0.5) * scale
+  y = y1 + (rows[inside].mean() + 0.5) * scale
+  assert (x, y) == pytest.approx((125, 85), abs=1)
+
+
+def test_extreme_shapes_keep_a_line():
+  for size in ((5000, 8), (8, 5000)):
+    tile = _cut(Image.new('RGB', size, _RED))
+    assert tile.pixels_SS3.shape == (224, 224, 3)
+    assert ((tile.pixels_SS3 == _RED).all(axis=-1)).sum() == 224

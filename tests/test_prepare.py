@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
-from input_pipeline import regions
+from input_pipeline.vision import extractors
 from tests import toy
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -26,7 +26,7 @@ BAD = {
 
 @pytest.fixture
 def toy_extractor(monkeypatch):
-  monkeypatch.setattr(regions, 'GridExtractor', toy.Extractor)
+  monkeypatch.setattr(extractors, 'GridExtractor', toy.Extractor)
 
 
 def _row(image, split='train', **captions):

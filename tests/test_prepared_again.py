@@ -13,6 +13,7 @@ from input_pipeline import prepare
 from input_pipeline import shards
 from input_pipeline import sources
 from input_pipeline import store
+from input_pipeline.vision import extractors
 from tests import region_writers as writers
 from tests import test_shards
 from tests import toy
@@ -34,7 +35,7 @@ def _write_captions(folder, names=NAMES):
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
   """Five pictures of a grey of their own; the sixth is missing."""
-  monkeypatch.setattr(prepare.regions, 'GridExtractor', toy.Extractor)
+  monkeypatch.setattr(extractors, 'GridExtractor', toy.Extractor)
   folder = tmp_path / 'raw'
   folder.mkdir()
   for i, name in enumerate(NAMES[:-1]):
@@ -163,7 +164,7 @@ def test_a_change_while_pictures_are_read_is_said(
       return super().extract(images)
 
   with monkeypatch.context() as patch:
-    patch.setattr(prepare.regions, 'GridExtractor', Slow)
+    patch.setattr(extractors, 'GridExtractor', Slow)
     _prepare(raw, tmp_path / 'data')
   assert 'changed while they were read' in caplog.text
   _prepare(raw, tmp_path / 'data')

@@ -64,7 +64,8 @@ def workdir(tmp_path_factory):
 @pytest.fixture
 def searcher(workdir, monkeypatch):
   monkeypatch.setattr('input_pipeline.tokenizer.load', FakeTokenizer)
-  monkeypatch.setattr('input_pipeline.regions.GridExtractor', FakeExtractor)
+  monkeypatch.setattr(
+      'input_pipeline.vision.extractors.GridExtractor', FakeExtractor)
   return search.load(workdir)
 
 

@@ -19,10 +19,10 @@ from input_pipeline import errors
 from input_pipeline import index as index_lib
 from input_pipeline import prepare
 from input_pipeline import records
-from input_pipeline import regions
 from input_pipeline import shards
 from input_pipeline import store
 from input_pipeline import streamed
+from input_pipeline.vision import extractors
 from tests import toy
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -44,7 +44,7 @@ class Extractor(toy.Extractor):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-  monkeypatch.setattr(regions, 'GridExtractor', Extractor)
+  monkeypatch.setattr(extractors, 'GridExtractor', Extractor)
   monkeypatch.setattr(builder.ImageTextBuilder, 'shard_items', _SHARD_ITEMS)
   monkeypatch.setattr(Extractor, 'pictures_seen', 0)
 
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_from_its_finished_shards(
   died = subprocess.run(
       [sys.executable, '-c',
        'from tests import test_shards as t; '
-       't.regions.GridExtractor = t.Extractor; t.Extractor.dies_after = 10; '
+       't.extractors.GridExtractor = t.Extractor; t.Extractor.dies_after = 10; '
        f't.builder.ImageTextBuilder.shard_items = {_SHARD_ITEMS}; '
        f't._prepare({str(raw)!r}, {str(data)!r})'],
       cwd=ROOT, capture_output=True, text=True, check=False)

@@ -68,20 +68,13 @@ def floats(size: int) -> Storage:
 
 
 def tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Call:
-  return Call(
-      Global('torch._utils', '_rebuild_tensor_v2'),
-      (storage, offset, shape, strides, False, None),
-  )
+  return Call(Global('torch._utils', '_rebuild_tensor_v2'),
+              (storage, offset, shape, strides, False, None))
 
 
-def write_zip(
-    path: pathlib.Path,
-    value: Any,
-    storages: dict[str, bytes],
-    *,
-    order: bytes = b'little',
-    compression: int = zipfile.ZIP_STORED,
-) -> pathlib.Path:
+def write_zip(path: pathlib.Path, value: Any, storages: Mapping[str, bytes], *,
+              order: bytes = b'little',
+              compression: int = zipfile.ZIP_STORED) -> pathlib.Path:
   with zipfile.ZipFile(path, 'w', compression) as archive:
     archive.writestr('a/data.pkl', dump(value))
     archive.writestr('a/byteorder', order)
@@ -90,9 +83,8 @@ def write_zip(
   return path
 
 
-def write_legacy(
-    path: pathlib.Path, value: Any, storages: Mapping[str, Any]
-) -> pathlib.Path:
+def write_legacy(path: pathlib.Path, value: Any,
+                 storages: Mapping[str, Any]) -> pathlib.Path:
   parts = [0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}, value]
   with path.open('wb') as file:
     file.writelines(map(dump, [*parts, list(storages)]))
@@ -102,24 +94,26 @@ def write_legacy(
   return path
 
 
-def write_state_dict(
-    path: pathlib.Path, tensors: Mapping[str, Any], options: Any = None
-) -> pathlib.Path:
+def write(path: pathlib.Path, value: Any, storages: Mapping[str, Any], *,
+          legacy: bool) -> pathlib.Path:
+  """Writes the container before PyTorch 1.6, or the one since."""
+  return write_legacy(path, value, storages) if legacy else write_zip(
+      path, value, {key: np.asarray(storage).tobytes()
+                    for key, storage in storages.items()})
+
+
+def write_state_dict(path: pathlib.Path, tensors: Mapping[str, Any],
+                     options: Any = None) -> pathlib.Path:
   """Writes {'model': tensors, 'params': options} before PyTorch 1.6."""
   value, storages = _state_dict(tensors)
   return write_legacy(
       path, {'model': value, 'params': dict(options or {})}, storages)
 
 
-def write_flat(
-    path: pathlib.Path, tensors: Mapping[str, Any], *, zipped: bool = True
-) -> pathlib.Path:
+def write_flat(path: pathlib.Path, tensors: Mapping[str, Any], *,
+               zipped: bool = True) -> pathlib.Path:
   """Writes the tensors alone."""
-  value, storages = _state_dict(tensors)
-  if not zipped:
-    return write_legacy(path, value, storages)
-  return write_zip(path, value, {
-      key: np.asarray(storage).tobytes() for key, storage in storages.items()})
+  return write(path, *_state_dict(tensors), legacy=not zipped)
 
 
 def _state_dict(tensors: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -131,8 +125,7 @@ def _state_dict(tensors: Mapping[str, Any]) -> tuple[Any, Any]:
   value = {}
   for name, t in tensors.items():
     strides = tuple(
-        math.prod(t.shape[axis + 1 :]) for axis in range(len(t.shape))
-    )
+        math.prod(t.shape[axis + 1:]) for axis in range(len(t.shape)))
     storage = Storage('FloatStorage', keys[id(t)], t.size)
     value[name] = tensor(storage, 0, t.shape, strides)
   return value, {keys[id(t)]: np.asarray(t, np.float32)

@@ -17,7 +17,7 @@ from input_pipeline import dictionaries
 from input_pipeline import records
 from input_pipeline import regions
 from input_pipeline.vision import efficientnet
-from input_pipeline.vision import tiles
+from input_pipeline.vision import pictures
 
 WORDS = ('red', 'apple', 'fire', 'engine', 'house', 'mouse', 'big', 'dog')
 # Translations are in capitals: no caption has them.
@@ -39,7 +39,7 @@ class Extractor:
     del kwargs
 
   def cut(self, picture):
-    return tiles.cut_tile(picture, 32, crop_to_content=True)
+    return pictures.cut_tile(picture, 32)
 
   def extract(self, images):
     return [self._regions(tile) for tile in images]

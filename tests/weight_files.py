@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 
-from input_pipeline.weights import torch_file
+from input_pipeline.weights import pickles
 from m3p_jax.convert import names
 from m3p_jax.model import config as model_config
 from tests import torch_files
@@ -30,7 +30,7 @@ OTHER = model_config.ModelConfig(
 def tensors() -> dict[str, np.ndarray]:
   """Returns those of the golden M3P, without `module.`."""
   return {key.removeprefix('module.'): np.array(value)
-          for key, value in torch_file.load(M3P)['model'].items()}
+          for key, value in pickles.load_torch(M3P)['model'].items()}
 
 
 def write(path: pathlib.Path, tensors, options=None, *,

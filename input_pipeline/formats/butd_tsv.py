@@ -6,49 +6,47 @@ classes.
 """
 
 import binascii
+import pathlib
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import fields
-from input_pipeline.region_files import tsv
-
-GLOB = '*.tsv*'
-ISOLATED = False
-BOXES = 'xyxy in pixels'
-CLASSES = classes.NONE
+from input_pipeline import regions
+from input_pipeline.regions import containers
+from input_pipeline.regions import fields
 
 
-class Reader(tsv.Reader):
+class Reader(containers.TableReader):
   """A table of six columns."""
   columns = ('image_id', 'image_w', 'image_h', 'num_boxes', 'boxes', 'features')
 
-  def decode(self, row: fields.Fields) -> contract.ImageRegions:
-    boxes_R4, features_RF = tsv.boxes_and_features(row)
-    return contract.ImageRegions(
-        row.text('image_id').strip(), row.whole('image_h'),
-        row.whole('image_w'), boxes_R4, features_RF,
-        classes.unknown(len(boxes_R4)))
+  def load(self, place: Any) -> regions.RegionSet:
+    row = self.fields(place)
+    count = row.whole('num_boxes')
+    return regions.RegionSet(
+        boxes_R4=row.matrix('boxes', rows=count, columns=4),
+        features_RF=row.matrix('features', rows=count),
+        class_ids_R=fields.no_classes(count), height=row.whole('image_h'),
+        width=row.whole('image_w'), image_id=row.text('image_id').strip())
 
 
-class Writer(contract.Writer):
+class Writer(regions.Writer):
   """Writes such a table; classes are left out."""
 
-  def __init__(self, path):
+  def __init__(self, path: pathlib.Path):
     super().__init__(path)
     self._file = open(path, 'wb')  # noqa: SIM115 — closed by `close`.
 
-  def add(self, regions: contract.ImageRegions) -> None:
-    name = regions.image_id
+  def add(self, image: regions.RegionSet) -> None:
+    name = image.image_id
     if any(c in name for c in '\t\r\n'):
       raise errors.UserError(f'the image id {name!r} does not fit in a TSV')
     arrays = (np.ascontiguousarray(array, '<f4')
-              for array in (regions.boxes_R4, regions.features_RF))
+              for array in (image.boxes_R4, image.features_RF))
     self._file.write(b'\t'.join([
-        name.encode(), b'%d' % regions.width, b'%d' % regions.height,
-        b'%d' % len(regions.boxes_R4),
+        name.encode(), b'%d' % image.width, b'%d' % image.height,
+        b'%d' % len(image.boxes_R4),
         *(binascii.b2a_base64(array.data, newline=False) for array in arrays),
     ]) + b'\n')
 

@@ -5,25 +5,25 @@
 n×4, xyxy pixels), `features` (base64 of float32 n×F). Height comes first.
 """
 
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import fields
-from input_pipeline.region_files import tsv
+from typing import Any
 
-GLOB = '*.tsv*'
-ISOLATED = False
-BOXES = 'xyxy in pixels'
-CLASSES = classes.FROM_ZERO
+from input_pipeline import regions
+from input_pipeline.regions import containers
+from input_pipeline.regions import fields
 
 
-class Reader(tsv.Reader):
+class Reader(containers.TableReader):
   """A table of ten columns."""
+  classes = fields.FROM_ZERO
   columns = ('img_id', 'img_h', 'img_w', 'objects_id', 'objects_conf',
              'attrs_id', 'attrs_conf', 'num_boxes', 'boxes', 'features')
 
-  def decode(self, row: fields.Fields) -> contract.ImageRegions:
-    boxes_R4, features_RF = tsv.boxes_and_features(row)
-    objects_R = row.vector('objects_id', rows=len(boxes_R4))
-    return contract.ImageRegions(
-        row.text('img_id').strip(), row.whole('img_h'), row.whole('img_w'),
-        boxes_R4, features_RF, classes.from_zero(objects_R))
+  def load(self, place: Any) -> regions.RegionSet:
+    row = self.fields(place)
+    count = row.whole('num_boxes')
+    return regions.RegionSet(
+        boxes_R4=row.matrix('boxes', rows=count, columns=4),
+        features_RF=row.matrix('features', rows=count),
+        class_ids_R=fields.from_zero(row.vector('objects_id', rows=count)),
+        height=row.whole('img_h'), width=row.whole('img_w'),
+        image_id=row.text('img_id').strip())

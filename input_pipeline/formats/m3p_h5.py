@@ -17,68 +17,52 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import errors
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import fields
-from input_pipeline.region_files import h5_file
+from input_pipeline import regions
+from input_pipeline.regions import containers
+from input_pipeline.regions import fields
 
-GLOB = '*.h5'
-ISOLATED = True
-BOXES = 'xyxy in pixels'
-CLASSES = 'as in the file, where 0 is never masked'
-
-_BOXES = ('bbox', 'boxes')
-_OBJECTS = ('objects', 'object')
-_SCORES = 'distribution'
 _ROWS = 256
 _NUM_REGIONS = 100
 # Share of images that may have boxes outside in the order of the others.
 _MAX_DISSENT = 0.01
 
 
-class Reader(contract.Reader):
+class Reader(containers.H5Reader):
   """A file of N images."""
+  classes = 'as in the file, where 0 is never masked'
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    self._file = h5_file.open_file(path)
-    self._ids = self._dataset('image_id')
-    self._wh = self._dataset('wh')
-    self._boxes = self._dataset(*_BOXES)
-    self._features = self._dataset('features')
-    self._counts = self._optional('num_boxes')
-    self._objects = self._optional(*_OBJECTS)
-    self._scores = self._optional(_SCORES)
-    self._check_shapes()
+    self._ids = self._dataset('image_id', rank=1)
+    self._wh = self._dataset('wh', rank=2, last=2)
+    self._boxes = self._dataset('bbox', 'boxes', rank=3, last=4)
+    self._columns = {
+        'boxes': self._boxes, 'features': self._dataset('features', rank=3)}
+    for names, rank in ((('num_boxes',), 1), (('objects', 'object'), 2),
+                        (('distribution',), 3)):
+      if any(name in self.file for name in names):
+        self._columns[names[0]] = self._dataset(*names, rank=rank)
     self._is_height_first = self._tell_order()
     self.found['wh'] = ('height, width' if self._is_height_first
                         else 'width, height')
 
-  def _optional(self, *names: str) -> Any:
-    names = tuple(name for name in names if name in self._file)
-    return h5_file.dataset(self._file, names[0]) if names else None
-
-  def _dataset(self, *names: str) -> Any:
-    found = self._optional(*names)
-    if found is None:
+  def _dataset(self, *names: str, rank: int, last: int | None = None) -> Any:
+    """Returns the dataset of the first name that is there, over all images."""
+    name = next((name for name in names if name in self.file), None)
+    if name is None:
       raise errors.UserError(
           f'{self.path} has no dataset {" or ".join(map(repr, names))}; found: '
-          f'{", ".join(sorted(self._file)) or "nothing"}')
+          f'{", ".join(sorted(self.file)) or "nothing"}')
+    found = self.dataset(self.file, name)
+    shape: tuple[int, ...] = found.shape or ()
+    count = shape[:1] if name == 'image_id' else self._ids.shape
+    if len(shape) != rank or shape[:1] != count or (
+        last not in (None, shape[-1])):
+      raise errors.UserError(
+          f'{self.path}: {found.name} has shape {found.shape}; allowed: '
+          f'{rank} axes, the first of {count[0] if count else 0} images'
+          + (f', the last of {last}' if last else ''))
     return found
-
-  def _check_shapes(self) -> None:
-    count = (self._ids.shape or (0,))[0]
-    for found, rank, last in ((self._ids, 1, None), (self._wh, 2, 2),
-                              (self._boxes, 3, 4), (self._features, 3, None),
-                              (self._counts, 1, None), (self._objects, 2, None),
-                              (self._scores, 3, None)):
-      if found is not None and (
-          len(found.shape or ()) != rank or found.shape[0] != count
-          or last not in (None, found.shape[-1])):
-        raise errors.UserError(
-            f'{self.path}: {found.name} has shape {found.shape}; allowed: '
-            f'{rank} axes, the first of {count} images'
-            + (f', the last of {last}' if last else ''))
 
   def _tell_order(self) -> bool:
     """Returns whether `wh` holds (height, width).
@@ -104,91 +88,75 @@ class Reader(contract.Reader):
           f'images and width, height in {votes[False]}')
     return votes[True] >= votes[False]
 
-  def entries(self) -> Iterator[contract.Entry]:
+  def entries(self) -> Iterator[regions.Entry]:
     for start in range(0, len(self._ids), _ROWS):
       for row, name in enumerate(self._ids[start:start + _ROWS], start):
-        name = fields.Fields({'image_id': _plain(name)}).text('image_id')
-        yield contract.Entry(name, row)
+        yield regions.Entry(_name(name), row)
 
-  def load(self, place: Any) -> contract.ImageRegions:
-    row = fields.Fields({
-        name: h5_file.read(found, place) for name, found in (
-            ('num_boxes', self._counts), ('boxes', self._boxes),
-            ('features', self._features), ('objects', self._objects),
-            ('distribution', self._scores)) if found is not None})
+  def load(self, place: Any) -> regions.RegionSet:
+    row = fields.Fields({name: self.read(found, place)
+                         for name, found in self._columns.items()})
     boxes_R4 = row.matrix('boxes', columns=4)
-    count = row.whole('num_boxes') if row.has('num_boxes') else len(boxes_R4)
-    if not 0 < count <= len(boxes_R4):
-      raise contract.RowError(
-          'num_boxes does not fit', f'found {count} for {len(boxes_R4)} boxes')
+    num_rows = len(boxes_R4)
+    count = row.count(num_rows)
     sizes = [fields.whole(size, 'wh') for size in self._wh[place]]
     height, width = sizes if self._is_height_first else sizes[::-1]
-    features_RF = row.matrix('features', rows=len(boxes_R4))
-    return contract.ImageRegions(
-        fields.Fields({'image_id': _plain(self._ids[place])}).text('image_id'),
-        height, width, boxes_R4[:count], features_RF[:count],
-        _classes(row, len(boxes_R4), count))
+    features_RF = row.matrix('features', rows=num_rows)
+    if row.has('objects'):
+      objects_R = row.vector('objects', rows=num_rows)[:count]
+      classes_R = fields.from_zero(objects_R - 1)
+    elif row.has('distribution'):
+      scores_RC = row.matrix('distribution', rows=num_rows)[:count]
+      classes_R = scores_RC.argmax(axis=1)
+    else:
+      classes_R = fields.no_classes(count)
+    return regions.RegionSet(
+        features_RF[:count], boxes_R4[:count], classes_R, height, width,
+        _name(self._ids[place]))
 
   @staticmethod
   def where(place: Any) -> str:
     return f'row {place}'
 
-  def close(self) -> None:
-    self._file.close()
+
+def _name(value: Any) -> str:
+  value = value.item() if isinstance(value, np.generic) else value
+  return fields.Fields({'image_id': value}).text('image_id')
 
 
-def _plain(name: Any) -> Any:
-  return name.item() if isinstance(name, np.generic) else name
-
-
-def _classes(row: fields.Fields, num_rows: int, count: int) -> np.ndarray:
-  """Returns int32 [count] of `num_rows` with padding."""
-  if row.has('objects'):
-    objects_R = row.vector('objects', rows=num_rows)[:count]
-    return classes.from_zero(objects_R - 1)
-  if row.has(_SCORES):
-    scores_RC = row.matrix(_SCORES, rows=num_rows)[:count]
-    return scores_RC.argmax(axis=1).astype(np.int32)
-  return classes.unknown(count)
-
-
-class Writer(contract.Writer):
+class Writer(regions.Writer):
   """Writes such a file, `wh` as height, width, padded to 100 regions."""
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    self._file = h5_file.create(path)
+    self._h5py = regions.load_library('h5py')
+    self._file = self._h5py.File(path, 'w')
     self._num_images = 0
 
-  def add(self, regions: contract.ImageRegions) -> None:
-    count = len(regions.boxes_R4)
+  def add(self, image: regions.RegionSet) -> None:
+    count = len(image.boxes_R4)
     if count > _NUM_REGIONS:
       raise errors.UserError(
-          f'{regions.image_id} has {count} regions; m3p_h5 has room for '
+          f'{image.image_id} has {count} regions; m3p_h5 has room for '
           f'{_NUM_REGIONS}')
-    values = {
-        'image_id': regions.image_id.encode(),
-        'wh': np.array([regions.height, regions.width], np.int64),
+    values: dict[str, Any] = {
+        'image_id': image.image_id.encode(),
+        'wh': np.array([image.height, image.width], np.int64),
         'num_boxes': np.int64(count),
-        'bbox': _padded(regions.boxes_R4.astype(np.float32)),
-        'features': _padded(regions.features_RF),
-        'objects': _padded(regions.class_ids_R.astype(np.int64))}
-    if not self._num_images:
-      self._create(values)
+        'bbox': _padded(image.boxes_R4.astype(np.float32)),
+        'features': _padded(image.features_RF),
+        'objects': _padded(image.class_ids_R.astype(np.int64))}
     for name, value in values.items():
-      found = self._file[name]
+      shape = np.shape(value)
+      found = self._file.get(name)
+      if found is None:
+        found = self._file.create_dataset(
+            name, shape=(0, *shape), maxshape=(None, *shape),
+            dtype=getattr(value, 'dtype', self._h5py.string_dtype('utf-8')),
+            chunks=(1 if shape else _ROWS, *shape))
       found.resize(self._num_images + 1, axis=0)
       found[self._num_images] = value
     self._num_images += 1
-
-  def _create(self, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-      dtype, shape = getattr(value, 'dtype', None), np.shape(value)
-      if name == 'image_id':
-        dtype = h5_file.string_type()
-      self._file.create_dataset(
-          name, shape=(0, *shape), maxshape=(None, *shape), dtype=dtype,
-          chunks=(1 if shape else _ROWS, *shape))
 
   def close(self) -> None:
     self._file.close()

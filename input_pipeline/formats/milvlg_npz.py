@@ -8,28 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import detections
-from input_pipeline.region_files import folder
-from input_pipeline.region_files import packed
-
-GLOB = ''
-ISOLATED = False
-BOXES = 'xyxy in pixels'
-CLASSES = classes.NONE
+from input_pipeline import regions
+from input_pipeline.regions import containers
 
 
-class Reader(folder.Reader):
+class Reader(containers.FolderReader):
   """A folder of `.npz` files."""
+  classes = regions.Reader.classes
   ending = '.npz'
 
-  def load(self, place: Any) -> contract.ImageRegions:
-    values = packed.npz(self.read(place))
+  def load(self, place: Any) -> regions.RegionSet:
+    values = containers.unpack_npz(self.read(place))
     shapes = [np.shape(values.get(name)) for name in ('x', 'bbox')]
     if all(len(shape) == 2 for shape in shapes) and (
         shapes[0][0] != shapes[1][0] == shapes[0][1]):
       self.found['features'] = 'transposed: [F, n] in the file'
       values['x'] = values['x'].T
-    return detections.regions_of(
-        place.removesuffix(self.ending), values, self.convention)
+    return self.detections.read(place.removesuffix(self.ending), values)

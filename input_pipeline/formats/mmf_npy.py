@@ -5,36 +5,26 @@ xyxy pixels, `num_boxes` (rows after it are padding), `objects`, `cls_prob`,
 `image_width`, `image_height`. mmf cuts an image's name at its first dot.
 """
 
-import pathlib
 from typing import Any
 
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import detections
-from input_pipeline.region_files import folder
-from input_pipeline.region_files import packed
-
-GLOB = ''
-ISOLATED = False
-BOXES = 'xyxy in pixels'
-CLASSES = classes.FROM_ZERO + ', unless `cls_prob` tells otherwise'
+from input_pipeline import regions
+from input_pipeline.regions import containers
 
 _INFO = '_info.npy'
 
 
-class Reader(folder.Reader):
+class Reader(containers.FolderReader):
   """A folder of pairs."""
   ending = '.npy'
 
-  def is_image(self, path: pathlib.Path) -> bool:
-    return not path.name.endswith(_INFO) and super().is_image(path)
+  def is_image(self, name: str) -> bool:
+    return not name.endswith(_INFO)
 
-  def load(self, place: Any) -> contract.ImageRegions:
+  def load(self, place: Any) -> regions.RegionSet:
     stem = place.removesuffix(self.ending)
-    values = packed.npy(self.read(stem + _INFO))
+    values = containers.unpack_npy(self.read(stem + _INFO))
     if not isinstance(values, dict):
-      raise contract.RowError(
+      raise regions.RowError(
           'not a record', f'{stem}{_INFO} holds {type(values).__name__}')
-    return detections.regions_of(
-        stem, values | {'features': packed.npy(self.read(place))},
-        self.convention)
+    features_RF = containers.unpack_npy(self.read(place))
+    return self.detections.read(stem, values | {'features': features_RF})

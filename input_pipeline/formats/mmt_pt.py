@@ -7,23 +7,15 @@ A dict of tensors or arrays: `features` [n, F], `boxes` [n, 4] xyxy pixels,
 
 from typing import Any
 
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import detections
-from input_pipeline.region_files import folder
-from input_pipeline.weights import torch_file
-
-GLOB = ''
-ISOLATED = False
-BOXES = 'xyxy in pixels'
-CLASSES = classes.FROM_ZERO + ', unless `cls_prob` tells otherwise'
+from input_pipeline import regions
+from input_pipeline.regions import containers
+from input_pipeline.weights import pickles
 
 
-class Reader(folder.Reader):
+class Reader(containers.FolderReader):
   """A folder of `.pt` files."""
   ending = '.pt'
 
-  def load(self, place: Any) -> contract.ImageRegions:
-    return detections.regions_of(
-        place.removesuffix(self.ending), torch_file.load(self.path / place),
-        self.convention)
+  def load(self, place: Any) -> regions.RegionSet:
+    return self.detections.read(
+        place.removesuffix(self.ending), pickles.load_torch(self.path / place))

@@ -8,49 +8,42 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from input_pipeline import errors
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import fields
-from input_pipeline.weights import torch_file
-
-GLOB = '*.pt'
-ISOLATED = False
-BOXES = 'xyxy in 0–1; the image size is not in the format'
-CLASSES = classes.NONE
+from input_pipeline import regions
+from input_pipeline.regions import fields
+from input_pipeline.weights import pickles
 
 _NUM_BOX = 6
 
 
-class Reader(contract.Reader):
+class Reader(regions.Reader):
   """A file of all images; each is read when it is asked for."""
+  glob = '*.pt'
+  boxes = 'xyxy in 0–1; the image size is not in the format'
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    tensors = torch_file.load(path)
+    tensors = pickles.load_torch(path)
     if not isinstance(tensors, dict):
       raise errors.UserError(
           f'{path} holds {type(tensors).__name__}; allowed: a dict, '
           'image id → tensor')
-    # In order; ids may be numbers, which JSON's keys cannot tell from text.
     self._values = list(tensors.items())
 
-  def entries(self) -> Iterator[contract.Entry]:
+  def entries(self) -> Iterator[regions.Entry]:
     for row, (name, _) in enumerate(self._values):
-      yield contract.Entry(str(name), row)
+      yield regions.Entry(str(name), row)
 
-  def load(self, place: Any) -> contract.ImageRegions:
+  def load(self, place: Any) -> regions.RegionSet:
     name, value = self._values[place]
     together = fields.Fields({'tensor': value}).matrix('tensor')
     if together.shape[1] <= _NUM_BOX:
-      raise contract.RowError(
+      raise regions.RowError(
           'tensor has a wrong shape',
           f'found {list(together.shape)}; allowed: [n, F + {_NUM_BOX}]')
-    return contract.ImageRegions(
-        str(name), 0, 0, together[:, -_NUM_BOX:][:, :4].astype(np.float32),
-        together[:, :-_NUM_BOX], classes.unknown(len(together)))
+    return regions.RegionSet(
+        together[:, :-_NUM_BOX], together[:, -_NUM_BOX:][:, :4],
+        fields.no_classes(len(together)), 0, 0, str(name))
 
   @staticmethod
   def where(place: Any) -> str:

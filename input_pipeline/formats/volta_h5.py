@@ -9,37 +9,29 @@ from collections.abc import Iterator
 import pathlib
 from typing import Any
 
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import detections
-from input_pipeline.region_files import h5_file
+from input_pipeline import regions
+from input_pipeline.regions import containers
+from input_pipeline.regions import fields
 
-GLOB = '*.h5'
-ISOLATED = True
-BOXES = 'xyxy in pixels'
-CLASSES = classes.FROM_ZERO
 
-class Reader(contract.Reader):
+class Reader(containers.H5Reader):
   """A file of one group an image."""
+  classes = fields.FROM_ZERO
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    self._file = h5_file.open_file(path)
-    self._convention = classes.Convention(self.found)
+    self._detections = fields.Detections(self.found)
 
-  def entries(self) -> Iterator[contract.Entry]:
-    for name in self._file:
-      yield contract.Entry(name, name)
+  def entries(self) -> Iterator[regions.Entry]:
+    for name in self.file:
+      yield regions.Entry(name, name)
 
-  def load(self, place: Any) -> contract.ImageRegions:
-    group = h5_file.child(self._file, place)
-    values = {name: h5_file.read(h5_file.dataset(group, name))
-              for name in detections.NAMES if name in group}
-    return detections.regions_of(place, values, self._convention)
+  def load(self, place: Any) -> regions.RegionSet:
+    group = self.member(self.file, place)
+    return self._detections.read(place, {
+        name: self.read(self.dataset(group, name))
+        for name in fields.NAMES if name in group})
 
   @staticmethod
   def where(place: Any) -> str:
     return f'group {place!r}'
-
-  def close(self) -> None:
-    self._file.close()

@@ -13,77 +13,64 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.region_files import classes
-from input_pipeline.region_files import contract
-from input_pipeline.region_files import detections
-from input_pipeline.region_files import fields
-from input_pipeline.region_files import lmdb_file
-from input_pipeline.region_files import packed
+from input_pipeline import regions
+from input_pipeline.regions import containers
+from input_pipeline.regions import fields
 from input_pipeline.weights import pickles
 
-GLOB = '*.lmdb'
-ISOLATED = True
-BOXES = 'xyxy in pixels'
-CLASSES = classes.FROM_ZERO + ', unless `cls_prob` tells otherwise'
 
-_TENSORPACK = b'__keys__'
-
-
-class Reader(lmdb_file.Reader):
+class Reader(containers.LmdbReader):
   """An LMDB of pickles, or tensorpack's of msgpack."""
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    self._convention = classes.Convention(self.found)
-    self._is_tensorpack = self._read.get(_TENSORPACK) is not None
+    self._is_tensorpack = self.has(b'__keys__')
     if self._is_tensorpack:
       self.found['container'] = 'tensorpack'
 
-  def entries(self) -> Iterator[contract.Entry]:
+  def entries(self) -> Iterator[regions.Entry]:
     for entry in super().entries():
       if self._is_tensorpack:
         # Names are in the values: each is unpacked once more when it is used.
-        with contract.refusing(self.path, self.where(entry.place)):
+        with regions.refusing(self.path, self.where(entry.place)):
           entry = entry._replace(image_id=_name(self._values(entry.place)))
       yield entry
 
-  def load(self, place: Any) -> contract.ImageRegions:
+  def load(self, place: Any) -> regions.RegionSet:
     values = self._values(place)
-    name = (_name(values) if self._is_tensorpack
-            else self.image_id(place.encode('latin-1')))
-    return detections.regions_of(name, values, self._convention)
+    name = _name(values) if self._is_tensorpack else self.image_id(place)
+    return self.detections.read(name, values)
 
-  def _values(self, place: str) -> Any:
-    data = bytes(self.value(place))
+  def _values(self, place: bytes) -> Any:
+    data = self.value(place)
     # Pickle's first opcode and version; in msgpack, an empty map.
     is_pickle = data[:1] == b'\x80' and data[1:2] <= b'\x05'
     return (pickles.loads(data) if is_pickle or not self._is_tensorpack
-            else packed.msgpack(data))
+            else containers.unpack_msgpack(data))
 
 
 def _name(values: Any) -> str:
   return fields.Fields(values).text('img_id', 'image_id')
 
 
-class Writer(contract.Writer):
+class Writer(containers.LmdbWriter):
   """Writes the first variant; class −1 stands for background."""
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
-    self._environment = lmdb_file.Environment(path)
     self._keys: list[bytes] = []
 
-  def add(self, regions: contract.ImageRegions) -> None:
-    key = regions.image_id.encode()
+  def add(self, image: regions.RegionSet) -> None:
+    key = image.image_id.encode()
     value = {
-        'img_id': regions.image_id, 'img_h': regions.height,
-        'img_w': regions.width, 'boxes': np.asarray(regions.boxes_R4),
-        'features': np.asarray(regions.features_RF)}
-    if regions.class_ids_R.any():
-      value['obj_id'] = regions.class_ids_R.astype(np.int64) - 1
-    self._environment.put(key, pickle.dumps(value))
+        'img_id': image.image_id, 'img_h': image.height,
+        'img_w': image.width, 'boxes': np.asarray(image.boxes_R4),
+        'features': np.asarray(image.features_RF)}
+    if image.class_ids_R.any():
+      value['obj_id'] = image.class_ids_R.astype(np.int64) - 1
+    self.put(key, pickle.dumps(value))
     self._keys.append(key)
 
   def close(self) -> None:
-    self._environment.put(b'keys', pickle.dumps(self._keys))
-    self._environment.close()
+    self.put(b'keys', pickle.dumps(self._keys))
+    super().close()

@@ -32,10 +32,7 @@ Params = dict[str, Any]
 
 
 def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
-  """Returns the parameters with every BatchNorm folded into its convolution.
-
-  Args:
-    state: the state dict of the PyTorch checkpoint, float32.
+  """Returns a PyTorch checkpoint's parameters, BatchNorm folded into them.
 
   Raises:
     UserError: a tensor is missing or left over.
@@ -51,30 +48,23 @@ def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
   def fold(convolution: str, norm: str) -> Params:
     weights_OIHW = take(f'{convolution}.weight')
     scale_O = take(f'{norm}.weight') / np.sqrt(
-        take(f'{norm}.running_var') + _EPSILON
-    )
+        take(f'{norm}.running_var') + _EPSILON)
     bias_O = take(f'{norm}.bias') - take(f'{norm}.running_mean') * scale_O
     weights_OIHW = weights_OIHW * scale_O[:, None, None, None]
-    return {
-        'w': weights_OIHW.transpose(2, 3, 1, 0),
-        'b': bias_O[None, None, None],
-    }
+    return {'w': weights_OIHW.transpose(2, 3, 1, 0),
+            'b': bias_O[None, None, None]}
 
   params: Params = {'stem': fold('_conv_stem', '_bn0')}
   for i in range(_NUM_BLOCKS):
     prefix = f'_blocks.{i}.'
-    block = {
-        'depthwise': fold(f'{prefix}_depthwise_conv', f'{prefix}_bn1'),
-        'project': fold(f'{prefix}_project_conv', f'{prefix}_bn2'),
-    }
+    block = {'depthwise': fold(f'{prefix}_depthwise_conv', f'{prefix}_bn1'),
+             'project': fold(f'{prefix}_project_conv', f'{prefix}_bn2')}
     if f'{prefix}_expand_conv.weight' in left:
       block['expand'] = fold(f'{prefix}_expand_conv', f'{prefix}_bn0')
     params[f'block_{i}'] = block
   params['head'] = fold('_conv_head', '_bn1')
-  params['classes'] = {
-      'w': take('_fc.weight').T,
-      'b': take('_fc.bias')[None, None],
-  }
+  params['classes'] = {'w': take('_fc.weight').T,
+                       'b': take('_fc.bias')[None, None]}
   if left:
     raise errors.UserError(f'unknown tensors in EfficientNet-Lite0: {left}')
   return params
@@ -89,15 +79,8 @@ def _pointwise(params: Params, x_BHWF: jax.Array) -> jax.Array:
   return jnp.einsum('BHWF,FO->BHWO', x_BHWF, params['w'][0, 0]) + params['b']
 
 
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-  """Returns TensorFlow's SAME padding: the odd pixel goes to the end."""
-  total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-  return total // 2, total - total // 2
-
-
-def convolve_depthwise(
-    params: Params, x_BHWF: jax.Array, *, stride: int
-) -> jax.Array:
+def convolve_depthwise(params: Params, x_BHWF: jax.Array, *,
+                       stride: int) -> jax.Array:
   """Returns the depthwise convolution, as k·k shifted multiply-adds.
 
   XLA's grouped convolution is over ten times slower on a CPU.
@@ -105,15 +88,15 @@ def convolve_depthwise(
   weights_KK111F = params['w'][:, :, None, None]
   kernel = weights_KK111F.shape[0]
   size = x_BHWF.shape[1]
-  pads = _same_padding(size, kernel, stride)
-  x_BHWF = jnp.pad(x_BHWF, ((0, 0), pads, pads, (0, 0)))
   reach = (-(-size // stride) - 1) * stride + 1
+  # TensorFlow's SAME: the odd pixel goes to the end.
+  padding = max(reach - 1 + kernel - size, 0)
+  pads = padding // 2, padding - padding // 2
+  x_BHWF = jnp.pad(x_BHWF, ((0, 0), pads, pads, (0, 0)))
   total_BHWF = params['b']
   for i in range(kernel):
     for j in range(kernel):
-      shifted_BHWF = x_BHWF[
-          :, i : i + reach : stride, j : j + reach : stride, :
-      ]
+      shifted_BHWF = x_BHWF[:, i:i + reach:stride, j:j + reach:stride, :]
       total_BHWF = total_BHWF + shifted_BHWF * weights_KK111F[i, j]
   return total_BHWF
 
@@ -127,17 +110,13 @@ def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
 
   Args:
     params: of `fold_weights`.
-    pictures_BHW3: uint8 [B, 224, 224, 3], RGB; of another side, a multiple of
-      32, the grid is that much larger.
+    pictures_BHW3: uint8 RGB of 224×224; of another side, a multiple of 32, the
+      grid is that much larger.
   """
   x_BHWF = (pictures_BHW3.astype(jnp.float32) - _MEAN) / _SCALE
   x_BHWF = lax.conv_general_dilated(
-      x_BHWF,
-      params['stem']['w'],
-      (2, 2),
-      'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
+      x_BHWF, params['stem']['w'], (2, 2), 'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   x_BHWF = _relu6(x_BHWF + params['stem']['b'])
   for i in range(_NUM_BLOCKS):
     block = params[f'block_{i}']
@@ -146,8 +125,7 @@ def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
     if 'expand' in block:
       y_BHWF = _relu6(_pointwise(block['expand'], y_BHWF))
     y_BHWF = _relu6(
-        convolve_depthwise(block['depthwise'], y_BHWF, stride=stride)
-    )
+        convolve_depthwise(block['depthwise'], y_BHWF, stride=stride))
     y_BHWF = _pointwise(block['project'], y_BHWF)
     if y_BHWF.shape == x_BHWF.shape:
       y_BHWF = y_BHWF + x_BHWF

@@ -66,7 +66,6 @@ def find(folder: str | os.PathLike[str]) -> Found:
   except OSError as error:
     raise errors.UserError(f'{folder}: {error.strerror}') from error
   walk = _Walk(os.path.realpath(folder))
-  walk.read_all()
   found = Found(sorted(walk.files.values()), {
       reason: sorted(names) for reason, names in sorted(walk.skipped.items())})
   if not found.names:
@@ -93,23 +92,11 @@ class _Walk:
     self._seen: set[str] = set()
     # Followed after all folders, so that a file keeps its own name.
     self._links: deque[str] = deque()
-
-  def read_all(self) -> None:
-    """Fills `files` and `skipped`."""
-    self._read_below(self._root, '')
-    linked_files = []
+    self._linked_files: dict[str, str] = {}
+    self._read_below(root, '')
     while self._links:
-      name = self._links.popleft()
-      try:
-        real = os.path.realpath(os.path.join(self._root, name), strict=True)
-      except OSError as error:
-        self._skip(f'link that leads nowhere ({error.strerror})', name)
-        continue
-      if os.path.isdir(real):
-        self._follow(real, name)
-      elif self._is_picture(name):
-        linked_files.append((real, name))
-    for real, name in linked_files:
+      self._follow(self._links.popleft())
+    for name, real in self._linked_files.items():
       if real in self.files:
         self._skip(_LINKED, name)
       elif os.path.isfile(real):
@@ -117,51 +104,52 @@ class _Walk:
       else:
         self._skip('no regular file', name)
 
-  def _follow(self, real: str, name: str) -> None:
+  def _follow(self, name: str) -> None:
+    try:
+      real = os.path.realpath(os.path.join(self._root, name), strict=True)
+    except OSError as error:
+      self._skip(f'link that leads nowhere ({error.strerror})', name)
+      return
+    if not os.path.isdir(real):
+      if self._is_picture(name):
+        self._linked_files[name] = real
     # A folder around the root is a loop, with everything beside it.
-    if real in self._seen or os.path.commonpath([real, self._root]) == real:
+    elif real in self._seen or os.path.commonpath([real, self._root]) == real:
       self._skip(_LINKED, name)
     else:
       self._read_below(real, name)
 
-  def _read_below(self, real: str, name: str) -> None:
+  def _read_below(self, folder: str, name: str) -> None:
     """Reads a real folder and those below it, but follows no link."""
-    waiting = [(real, name)]
-    while waiting:
-      real, name = waiting.pop()
-      if real in self._seen:  # A link has led into this one before.
-        continue
-      self._seen.add(real)
-      try:
-        with os.scandir(real) as opened:
-          entries = sorted(opened, key=lambda entry: entry.name)
-      except OSError as error:
-        self._skip(f'unreadable ({error.strerror})', name or '.')
-        continue
-      if _is_ours({entry.name for entry in entries}):
-        self._skip('folder of a run or of prepared data', name or '.')
-        continue
-      for entry in entries:
-        below = f'{name}/{entry.name}' if name else entry.name
-        try:
-          if self._is_folder_to_read(entry, below):
-            waiting.append((entry.path, below))
-        except OSError as error:
-          self._skip(f'unreadable ({error.strerror})', below)
 
-  def _is_folder_to_read(self, entry: os.DirEntry, name: str) -> bool:
-    """Returns whether it is one; takes it where it is a link or a picture."""
-    if entry.is_symlink():
-      if not os.path.isdir(entry.path) or self._is_folder(name):
-        self._links.append(name)
-    elif entry.is_dir():
-      return self._is_folder(name)
-    elif self._is_picture(name):
-      if entry.is_file():
-        self.files[entry.path] = name
-      else:
-        self._skip('no regular file', name)
-    return False
+    def below(path: str) -> str:
+      return os.path.normpath(
+          os.path.join(name, os.path.relpath(path, folder)))
+
+    for here, folders, files in os.walk(folder, onerror=lambda error: (
+        self._skip(f'unreadable ({error.strerror})', below(error.filename)))):
+      if here in self._seen or _is_ours({*folders, *files}):
+        if here not in self._seen:  # Else a link has led into it before.
+          self._skip('folder of a run or of prepared data', below(here))
+        folders.clear()
+        continue
+      self._seen.add(here)
+      read = []
+      for entry in sorted((*folders, *files)):
+        path = os.path.join(here, entry)
+        is_folder = os.path.isdir(path)
+        if os.path.islink(path):
+          if not is_folder or self._is_folder(below(path)):
+            self._links.append(below(path))
+        elif is_folder:
+          if self._is_folder(below(path)):
+            read.append(entry)
+        elif self._is_picture(below(path)):
+          if os.path.isfile(path):
+            self.files[path] = below(path)
+          else:
+            self._skip('no regular file', below(path))
+      folders[:] = read
 
   def _is_folder(self, name: str) -> bool:
     """Returns whether a folder of this name is read; else it is counted."""

@@ -1,13 +1,15 @@
-"""Reads picture files into RGB on white, bounded in memory.
+"""Reads picture files into RGB on white, bounded in memory; cuts tiles of them.
 
-Letters: H and W, height and width.
+Letters: H and W, height and width; S, the tile's side.
 """
 
 import contextlib
 import functools
 import importlib
 import io
+import itertools
 import os
+import pathlib
 import re
 import shlex
 import stat
@@ -19,6 +21,7 @@ import numpy as np
 from PIL import features
 from PIL import Image
 from PIL import ImageChops
+import resvg_py
 
 from input_pipeline import errors
 
@@ -41,6 +44,7 @@ ENDINGS = {
 # What reads the formats that not every installation can read.
 _NEEDS = {'AVIF': ('Pillow 11.3', 'pillow>=11.3'),
           'HEIF': ('pillow-heif', 'pillow-heif')}
+_CONTENT_MARGIN = 0.05
 # Longer pictures are shrunk on loading to between one and two times this.
 _SHRUNK_SIDE = 1024
 # A pixel is empty above this brightness in every channel (JPEG's white is not
@@ -51,20 +55,29 @@ _WHITE, _TRANSPARENT = 245, 16
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 _SVG = re.compile(
-    rb'(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype\s+svg|<svg)', re.IGNORECASE
-)
+    rb'(\xef\xbb\xbf)?\s*(<\?xml|<!--|<!doctype\s+svg|<svg)', re.IGNORECASE)
 # What the orientation tag of a camera asks for.
 _ORIENTATION = 0x0112
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_QUARTER_TURNS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90}
+
+# SVG drawings become PNG bytes of this longer side, without fonts or scripts.
+_SVG_SIDE = 512
+_SVG_MAX_BYTES = 20_000_000
+# The renderer ends the process at some 200; of 17,000 drawings, most of them
+# openclipart's, the deepest has 13.
+_SVG_MAX_DEPTH = 100
+_FLOAT = r'((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)'
+_NUMBER = rf'\s*=\s*["\']\s*{_FLOAT}\s*(?:px|pt|mm|cm|in)?\s*["\']'
+# Of pictures in other files: a drawing shows only what it holds.
+_LINK = re.compile(r'\b(?:\w+:)?href\s*=\s*(["\'])(?!#|data:)[^"\']*\1')
+_VIEW_BOX = re.compile(
+    rf'viewBox\s*=\s*["\']\s*[-0-9.e]+[\s,]+[-0-9.e]+[\s,]+{_FLOAT}[\s,]+'
+    rf'{_FLOAT}')
+_TAG = re.compile(r'<(/?)[A-Za-z](?:[^<>"\']|"[^<"]*"|\'[^<\']*\')*?(/?)>')
 
 Box = tuple[float, float, float, float]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray
@@ -98,8 +111,7 @@ def read_bytes(path: str | os.PathLike, *,
   """Returns the content of a file that a user names.
 
   Raises:
-    PictureError: it is missing, no regular file, too large, or the operating
-      system does not give it.
+    PictureError: missing, no regular file, too large, or not to be read.
   """
   try:
     found = os.stat(path)
@@ -133,11 +145,25 @@ class Picture(NamedTuple):
     width: of the original, in pixels.
     content: xyxy in pixels of the original, outside of which it is empty.
   """
-
   image: Image.Image
   height: int
   width: int
   content: Box
+
+
+class Tile(NamedTuple):
+  """A picture as a network takes it: a square, with white at two sides.
+
+  Attributes:
+    pixels_SS3: uint8, RGB.
+    square: xyxy of the tile in pixels of the original; it may reach outside.
+    height: of the original, in pixels.
+    width: of the original, in pixels.
+  """
+  pixels_SS3: np.ndarray
+  square: Box
+  height: int
+  width: int
 
 
 def _open(source: Source) -> tuple[Image.Image, str]:
@@ -148,8 +174,7 @@ def _open(source: Source) -> tuple[Image.Image, str]:
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
       raise PictureError(
           'not RGB',
-          f'an array of {source.dtype} {source.shape}, not uint8 [H, W, 3]',
-      )
+          f'an array of {source.dtype} {source.shape}, not uint8 [H, W, 3]')
     return Image.fromarray(source), 'picture'
   if isinstance(source, bytes):
     data, name = source, 'picture'
@@ -172,8 +197,8 @@ def _open(source: Source) -> tuple[Image.Image, str]:
         raise PictureError(
             refused.reason, f'{name}; {refused.detail}') from error
     raise PictureError(
-        'unreadable', f'{name} is no picture in {", ".join(formats())}'
-    ) from error
+        'unreadable',
+        f'{name} is no picture in {", ".join(formats())}') from error
 
 
 def _to_rgba(image: Image.Image) -> Image.Image:
@@ -182,8 +207,7 @@ def _to_rgba(image: Image.Image) -> Image.Image:
     values_HW = np.clip(np.asarray(image), 0, 65535) >> 8
     image = Image.fromarray(values_HW.astype(np.uint8))
   if image.mode in ('RGBA', 'LA', 'PA', 'RGBa') or (
-      'transparency' in image.info
-  ):
+      'transparency' in image.info):
     return image.convert('RGBA').convert('RGBa')
   return image.convert('RGB')
 
@@ -199,14 +223,10 @@ def _shrink(image: Image.Image) -> Image.Image:
     return _to_rgba(image)
   width, height = image.size
   strips = [
-      _to_rgba(
-          image.crop((0, top, width, min(top + 64 * factor, height)))
-      ).reduce(factor)
-      for top in range(0, height, 64 * factor)
-  ]
+      _to_rgba(image.crop((0, top, width, min(top + 64 * factor, height)))
+               ).reduce(factor) for top in range(0, height, 64 * factor)]
   result = Image.new(
-      strips[0].mode, (strips[0].width, sum(s.height for s in strips))
-  )
+      strips[0].mode, (strips[0].width, sum(s.height for s in strips)))
   top = 0
   for strip in strips:
     result.paste(strip, (0, top))
@@ -251,12 +271,10 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
   width, height = image.size
   if width * height > max_pixels:
     raise PictureError(
-        'too large', f'{name} has {width}×{height} pixels, over {max_pixels}'
-    )
+        'too large', f'{name} has {width}×{height} pixels, over {max_pixels}')
   if min(width, height) < MIN_SIDE:
     raise PictureError(
-        'too small', f'{name} has {width}×{height} pixels, under {MIN_SIDE}'
-    )
+        'too small', f'{name} has {width}×{height} pixels, under {MIN_SIDE}')
   if image.mode == 'F' or (image.mode == 'I' and image.format == 'TIFF'):
     raise PictureError(
         'not RGB', f'{name} has pixels of unknown range ({image.mode})')
@@ -264,22 +282,98 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     # JPEG alone can skip detail while decoding; its size changes with it. A
     # caller's picture stays as it is.
     drafted = image is not source and image.draft(
-        'RGB', (_SHRUNK_SIDE, _SHRUNK_SIDE)
-    )
+        'RGB', (_SHRUNK_SIDE, _SHRUNK_SIDE))
     image.load()
     if not drafted:
       width, height = image.size  # TIFF turns itself upright on loading.
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    orientation = image.getexif().get(_ORIENTATION, 1)
     image = _shrink(image)
   except Exception as error:  # Decoders of damaged files raise anything.
     raise PictureError(
-        'unreadable', f'{name} is damaged or cut off ({error})'
-    ) from error
-  if turn is not None:
-    image = image.transpose(turn)
-    if turn in _QUARTER_TURNS:
+        'unreadable', f'{name} is damaged or cut off ({error})') from error
+  if orientation in _TURNS:
+    image = image.transpose(_TURNS[orientation])
+    if orientation >= 5:  # A quarter turn.
       width, height = height, width
   image, alpha = _flatten(image)
   x, y = width / image.width, height / image.height
   x1, y1, x2, y2 = _find_content(image, alpha)
   return Picture(image, height, width, (x1 * x, y1 * y, x2 * x, y2 * y))
+
+
+def cut_tile(picture: Picture, size: int) -> Tile:
+  """Returns the picture on a white square of that side, undistorted.
+
+  Its empty border is left out, but for a margin of 5 % of the content's longer
+  side. One drawing in six of openclipart fills less than 80 % of its canvas;
+  on those the classifier's mean confidence rises from 0.23 to 0.27.
+  """
+  left, top, right, bottom = picture.content
+  margin = _CONTENT_MARGIN * max(right - left, bottom - top)
+  x1, y1 = max(0.0, left - margin), max(0.0, top - margin)
+  x2 = min(float(picture.width), right + margin)
+  y2 = min(float(picture.height), bottom + margin)
+  side = max(x2 - x1, y2 - y1)
+  wide = max(1, round((x2 - x1) / side * size))
+  high = max(1, round((y2 - y1) / side * size))
+  x = picture.image.width / picture.width
+  y = picture.image.height / picture.height
+  resized = picture.image.resize(
+      (wide, high), Image.Resampling.BICUBIC,
+      box=(x1 * x, y1 * y, x2 * x, y2 * y), reducing_gap=2.0)
+  tile = Image.new('RGB', (size, size), 'white')
+  left, top = (size - wide) // 2, (size - high) // 2
+  tile.paste(resized, (left, top))
+  scale = side / size
+  x1, y1 = x1 - left * scale, y1 - top * scale
+  return Tile(np.asarray(tile), (x1, y1, x1 + side, y1 + side),
+              picture.height, picture.width)
+
+
+def read_file(path: pathlib.Path) -> Picture:
+  """Returns the picture of a file, as `read` does; of an SVG, its drawing.
+
+  Raises:
+    PictureError: see `read`; or a drawing has no usable size, or is none.
+  """
+  return read(_rasterise(path) if path.suffix.lower() == '.svg' else path)
+
+
+def _rasterise(path: pathlib.Path) -> bytes:
+  markup = _LINK.sub('', read_bytes(
+      path, max_bytes=_SVG_MAX_BYTES).decode('utf-8', 'replace'))
+  steps = [-1 if close else 0 if empty else 1
+           for close, empty in _TAG.findall(markup)]
+  if max(itertools.accumulate(steps), default=0) > _SVG_MAX_DEPTH:
+    raise PictureError('unreadable SVG', f'{path}: over {_SVG_MAX_DEPTH} '
+                       'elements in each other')
+  size = _svg_size(markup)
+  if size is None:
+    raise PictureError(
+        'SVG without size', f'{path}: needs a width and height or a viewBox')
+  is_wide = size[0] >= size[1]
+  try:
+    return bytes(resvg_py.svg_to_bytes(
+        svg_string=markup, background='white', skip_system_fonts=True,
+        width=_SVG_SIDE if is_wide else None,
+        height=None if is_wide else _SVG_SIDE))
+  except ValueError as error:
+    reason = 'SVG without size' if 'size' in str(error) else 'unreadable SVG'
+    raise PictureError(reason, f'{path}: {error}') from error
+
+
+def _svg_size(markup: str) -> tuple[float, float] | None:
+  """Returns the drawing's (width, height) in any unit, None if it has none."""
+  opening = re.search(r'<(?:\w+:)?svg\b[^>]*>', markup)
+  if not opening:
+    return None
+  width, height = (re.search(rf'\b{name}{_NUMBER}', opening[0])
+                   for name in ('width', 'height'))
+  view_box = _VIEW_BOX.search(opening[0])
+  if width and height:
+    size = float(width[1]), float(height[1])
+  elif view_box:
+    size = float(view_box[1]), float(view_box[2])
+  else:
+    return None
+  return size if min(size) > 0 else None

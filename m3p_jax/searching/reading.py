@@ -144,11 +144,12 @@ class Reader:
 
   @functools.cached_property
   def _extractor(self):
-    from input_pipeline import regions  # Its weights may have to be fetched.
+    # Its weights may have to be fetched.
+    from input_pipeline.vision import extractors
     expected = self._weights.manifest.get('feature_extractor') or {}
     name = expected.get('name')
-    extractor = regions.make_extractor(
-        name if name in regions.EXTRACTORS else 'grid')
+    extractor = extractors.make_extractor(
+        name if name in extractors.EXTRACTORS else 'grid')
     if expected not in ({}, extractor.manifest):
       raise errors.UserError(
           f'{self._weights.path} was trained on features of {expected}; new '

@@ -12,7 +12,6 @@ import threading
 from input_pipeline import copies
 from input_pipeline import fingerprint
 from input_pipeline.vision import pictures
-from input_pipeline.vision import svg
 from m3p_jax.searching import index as index_lib
 
 # Pixels of the longer side; a panel is 460 wide, on a fine screen twice that.
@@ -56,10 +55,9 @@ class Renditions:
   def _decode(self, number: int, path: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
     file, small = pathlib.Path(path), self._index.thumbnails[number]
-    is_svg = file.suffix.lower() == '.svg'
     with self._decoders:
       try:
-        image = pictures.read(svg.rasterise(file) if is_svg else file).image
+        image = pictures.read_file(file).image
       except pictures.PictureError:
         return None
       if small and not copies.is_copy(small, image):

@@ -11,7 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 from input_pipeline import file_names
-from input_pipeline.region_files import contract
+from input_pipeline import regions
 
 # The endings that belong to pictures, and that MILVLG and UC2 leave in names.
 _ENDING = re.compile(
@@ -20,7 +20,6 @@ _ENDING = re.compile(
 # Numbers as COCO and UNITER write them in full.
 _FULL = re.compile(
     r'(?:coco_(?:train|val|test)\d{4}_|flickr30k_)(\d+)', re.ASCII)
-_EQUAL, _SPELLING = 'name', 'spelling'
 
 _Shorten = Callable[[str], str]
 
@@ -33,11 +32,13 @@ class _Rule(NamedTuple):
     of_image: what of an image's name.
     of_name: what of a name in the file.
     has_folders: whether they count; else one side may lack some.
+    is_short: whether names may have lost folders, or what follows a dot.
   """
   name: str
   of_image: _Shorten
   of_name: _Shorten
-  has_folders: bool = True
+  has_folders: bool = False
+  is_short: bool = True
 
 
 def _spelling(name: str) -> str:
@@ -67,28 +68,27 @@ def _number(name: str) -> str:
       base.lstrip('0') or '0' if _is_number(base) else base)
 
 
+def _is_number(name: str) -> bool:
+  return name.isascii() and name.isdigit()
+
+
 def _rules(images: Sequence[str], names: Sequence[str]) -> list[_Rule]:
   """Returns the rules for two lists, the closest first."""
-  stem, of_name = _Rule('name without ending and case', _stem, _stem), _stem
-  plain = [all(map(_is_number, map(_stem, found))) for found in (images, names)]
-  if any(plain):
+  what, of_image, of_name = 'name without ending and case', _stem, _stem
+  are_numbers = all(map(_is_number, map(_stem, images)))
+  if are_numbers or all(map(_is_number, map(_stem, names))):
     # One list has numbers and nothing else: so they are all that can be meant.
-    of_name = _number
+    what, of_image, of_name = 'number', _number, _number
     if all(map(_is_number, images)):
       # Not files but rows of a table, which the file may count behind a word.
       prefix = _prefix(list(map(_stem, names)))
       def of_name(name):
         return _number(_stem(name).removeprefix(prefix))
-    stem = _Rule('number', _number, of_name)
-  return [_Rule(_SPELLING, _spelling, _spelling), stem,
-          _Rule('name without folder', stem.of_image, of_name,
-                has_folders=False),
-          _Rule('name up to the first dot', _cut, _stem,
-                has_folders=False)]
-
-
-def _is_number(name: str) -> bool:
-  return name.isascii() and name.isdigit()
+  return [
+      _Rule('spelling', _spelling, _spelling, has_folders=True, is_short=False),
+      _Rule(what, of_image, of_name, has_folders=True),
+      _Rule('name without folder', of_image, of_name),
+      _Rule('name up to the first dot', _cut, _stem)]
 
 
 def _prefix(stems: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ class Index:
     ambiguous: images that met a name in it, but not alone or not only that.
   """
 
-  def __init__(self, entries: Iterable[contract.Entry]):
+  def __init__(self, entries: Iterable[regions.Entry]):
     self.places: dict[str, Any] = {}
     self.repeated: dict[str, list[Any]] = {}
     self.matched: Counter[str] = Counter()
@@ -122,10 +122,7 @@ class Index:
         self.places[name] = place
 
   def match(self, image_ids: Iterable[str]) -> dict[str, Any]:
-    """Returns {image id: place} of the images that are found.
-
-    Args:
-      image_ids: all images of the dataset.
+    """Returns {image id: place} of those of a dataset's images that are found.
     """
     # Equal names are the same image. The closest rule by which any image meets
     # a name is how the file was written, and the only one that is used: what it
@@ -134,7 +131,7 @@ class Index:
     images = list(dict.fromkeys(image_ids))
     names = [name for name in self.places if name]
     found = {image: image for image in images if image in self.places}
-    self.matched = Counter({_EQUAL: len(found)} if found else {})
+    self.matched = Counter({'name': len(found)} if found else {})
     self.ambiguous = set()
     for rule in _rules(images, names) if len(found) < len(images) else ():
       pairs, ambiguous = _pairs(images, names, rule)
@@ -177,7 +174,7 @@ def _as_short_as_names(names: Sequence[str], rule: _Rule) -> _Shorten:
   Where no name has a folder, or none a dot, they may have been taken off: `a`
   is then of `a.jpg`, of `b/a.jpg` or of `a.1.jpg`.
   """
-  if rule.name == _SPELLING:
+  if not rule.is_short:
     return str
   has_folders, has_dots = (
       any(sign in rule.of_name(name) for name in names) for sign in '/.')

@@ -1,1 +1,0 @@
-"""What the formats of extracted regions share: contract, checks, isolation."""
