@@ -168,7 +168,7 @@ def run(argv: list[str]) -> None:
     retrieval.evaluate(config, workdir, given=given)
     print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
   elif f.mode == 'plan':
-    from m3p_jax import plan
+    from m3p_jax.planning import plan
     plan.plan(config, workdir)
   elif f.mode == 'serve':
     from m3p_jax.serve import server

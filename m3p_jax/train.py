@@ -29,7 +29,7 @@ from m3p_jax import summary
 from m3p_jax import train_step
 from m3p_jax.model import m3p
 from m3p_jax.objectives import frequencies
-from m3p_jax.planning import plan_step
+from m3p_jax.planning import plan
 
 ConfigDict = ml_collections.ConfigDict
 # Batches that the match head is fitted to.
@@ -206,7 +206,7 @@ class _Run:
         title=self.workdir.name,
         unlogged=self.checkpointer.unlogged(first),
         max_bad_steps=config.max_bad_steps,
-        peak_seconds=plan_step.peak_seconds(config, self.mesh))
+        peak_seconds=plan.peak_seconds(config, self.mesh))
 
   def _update(self, state, step: int):
     """Returns the state after one step, which the device may still work on."""

@@ -21,7 +21,7 @@ from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
-from m3p_jax.planning import compiled_program
+from m3p_jax.planning import hlo_cost
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0), (r'^encoder/', 0.5))
@@ -105,7 +105,7 @@ def largest_array() -> tuple[int, int]:
         state, mesh, model=m3p.M3P(models.TINY, options), tasks=tasks,
         tx=tx).lower(state, rows, key).compile().as_text()
   sizes = {math.prod(map(int, shape.split(','))) for _, shape, _ in
-           compiled_program.ARRAY.findall(text) if shape}
+           hlo_cost.ARRAY.findall(text) if shape}
   predictions = 256 // 4 * round(0.15 * 24)
   return max(sizes), predictions * models.TINY.padded_vocab_size // 2
 

@@ -18,7 +18,7 @@ from benchmarks import two_stage
 from m3p_jax import startup
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
-from m3p_jax.planning import matmul_flops
+from m3p_jax.planning import hlo_cost
 from tests import models
 
 TINY = problems.PROBLEMS['tiny']
@@ -52,7 +52,7 @@ def test_flops_are_those_of_the_traced_model():
   embedding = 2 * TINY.num_regions * TINY.model['region_feature_dim'] * (
       TINY.model['width'])
   boxes = 2 * TINY.num_regions * 5 * TINY.model['width']
-  traced = matmul_flops.count(jax.make_jaxpr(nn.apply(
+  traced = hlo_cost.traced_flops(jax.make_jaxpr(nn.apply(
       lambda model: model.encode(rows, read=position_BP), model))(
           {'params': params}, rngs={'dropout': jax.random.key(0)}))
   assert traced == pytest.approx(
@@ -124,7 +124,7 @@ def test_a_steps_flops_are_those_of_its_losses():
         problems.make_rows(problem, problem.task_rows, seed=0),
         with_regions=task.name != 'xmlm'))
     loss = functools.partial(task.loss, batch=rows, key=key)
-    forward += matmul_flops.count(jax.make_jaxpr(nn.apply(loss, model))(
+    forward += hlo_cost.traced_flops(jax.make_jaxpr(nn.apply(loss, model))(
         {'params': params}, rngs={'dropout': key}))
   # Not counted: the boxes' and the heads' small maps.
   assert 1 < 3 * forward / problems.training_flops(problem) < 1.002

@@ -13,8 +13,8 @@ import pytest
 
 from configs import base
 from input_pipeline import errors
-from m3p_jax import plan
 from m3p_jax.planning import chips
+from m3p_jax.planning import plan
 from tests import models
 
 SIZE = dataclasses.replace(models.SHORT, num_layers=2)
@@ -92,7 +92,7 @@ def bytes_of(chip, monkeypatch):
 
   def of(rule):
     def planned(config):
-      rows = plan.plan_step.count_rows(config)
+      rows = plan.count_rows(config)
       used = rule(rows)
       return plan.Plan('x', 1, {}, rows, 0, {
           'parameters': 0, 'optimizer': 0, 'total': used, 'limit': MB},

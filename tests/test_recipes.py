@@ -11,17 +11,14 @@ from configs import quickstart as quickstart_config
 from input_pipeline import errors
 from input_pipeline import sources
 from m3p_jax.recipes import ablation
-from m3p_jax.recipes import comparison
-from m3p_jax.recipes import data
 from m3p_jax.recipes import quickstart
-from m3p_jax.recipes import reranking
 from m3p_jax.recipes import stages
 from tests import test_statistics
 
 
 def test_interval_is_student():
   # By hand: mean 2, s = 1, t(.975, 2) = 4.303, 4.303 / √3 = 2.484.
-  mean, width = comparison.interval(np.array([1.0, 2.0, 3.0]))
+  mean, width = ablation.interval(np.array([1.0, 2.0, 3.0]))
   assert mean == 2.0
   assert width == pytest.approx(2.484, abs=1e-3)
 
@@ -33,7 +30,7 @@ def test_ablation_table_pairs_the_seeds():
   cells = {'off': {'0': cell(30, 10, 10), '1': cell(20, 20, 10)},
            'on': {'0': cell(30, 12, 11), '1': cell(20, 23, 10)},
            'shuffled': {'0': cell(29, 10, 10), '1': cell(19, 20, 10)}}
-  table = comparison.table(cells, ['de'])
+  table = ablation.table(cells, ['de'])
   assert table.splitlines()[0] == (
       '| code-switching | en | 2 others | 1 with a dictionary | 1 without |')
   # By hand: de differs by 2 and 3, so s / √2 = 0.5, times t(.975, 1) = 12.706.
@@ -45,8 +42,8 @@ def test_arms_differ_in_their_dictionary_alone():
   assert ablation.STAGES[-1] == 'ablation_en'
   for stage in ablation.STAGES:
     off, on, shuffled = (
-        stages.settings_of(ablation.arm_config(stage, arm, 3).to_dict())
-        for arm in comparison.ARMS)
+        stages.settings_of(ablation.Run(arm, 3).config(stage).to_dict())
+        for arm in ablation.ARMS)
     switch = 'data.image_text.code_switch.'
     assert off | {f'{switch}rate': on[f'{switch}rate']} == on
     assert shuffled | {f'{switch}shuffle_seed': -1} == on
@@ -90,7 +87,7 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
   assert len(trained) == 1 + 2 * 2 * 3
   assert trained[-1][:2] == ('ablation_en', 'ablation_pretrain')
   assert {arm: set(cells) for arm, cells in content['cells'].items()} == {
-      arm: {'0', '1'} for arm in comparison.ARMS}
+      arm: {'0', '1'} for arm in ablation.ARMS}
   assert not list(tmp_path.rglob('checkpoints'))
   done = len(fakes.log)
   again = ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
@@ -109,14 +106,14 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
 
 def test_top_k_stays_in_the_budget():
   queries = 1000
-  seconds = reranking.BUDGET_SECONDS / (5 * queries)
-  assert reranking.affordable(queries, seconds) == [1, 2, 3, 5]
+  seconds = quickstart.BUDGET_SECONDS / (5 * queries)
+  assert quickstart.affordable(queries, seconds) == [1, 2, 3, 5]
   # However slow the machine is, the joint encoder gets a chance.
-  assert reranking.affordable(queries, 1e6) == [1]
+  assert quickstart.affordable(queries, 1e6) == [1]
 
 
 def test_every_download_is_a_known_source():
-  needed = data.needed_sources()
+  needed = quickstart.needed_sources()
   assert len(needed) == len(set(needed)) > len(quickstart_config.DICTIONARIES)
   assert set(needed) <= set(sources.SOURCES)
 
@@ -142,13 +139,13 @@ class _Fakes:
     # Forgetting what is compiled slows the other tests down.
     monkeypatch.setattr(stages.jax, 'clear_caches', lambda: None)
     monkeypatch.setattr(stages.gc, 'collect', lambda: None)
-    monkeypatch.setattr(data, 'needed_sources', lambda: ['package'])
-    monkeypatch.setattr(data.sources, 'fetch', lambda name: None)
-    monkeypatch.setattr(data.prepare, 'prepare', self.prepare)
-    monkeypatch.setattr(data.dictionaries, 'build', self.build)
+    monkeypatch.setattr(quickstart, 'needed_sources', lambda: ['package'])
+    monkeypatch.setattr(quickstart.sources, 'fetch', lambda name: None)
+    monkeypatch.setattr(quickstart.prepare, 'prepare', self.prepare)
+    monkeypatch.setattr(quickstart.dictionaries, 'build', self.build)
     monkeypatch.setattr(stages.train, 'train_and_evaluate', self.train)
     monkeypatch.setattr(quickstart.retrieval, 'evaluate', self.evaluate)
-    monkeypatch.setattr(reranking, 'choose', self.choose)
+    monkeypatch.setattr(quickstart, 'choose_rerank', self.choose)
     monkeypatch.setattr(quickstart.report, 'write', self.report)
 
   def note(self, *what):
@@ -163,7 +160,8 @@ class _Fakes:
 
   def build(self, languages, data_dir):
     self.note('dictionaries', len(languages))
-    (pathlib.Path(data_dir) / data.dictionaries.FOLDER).mkdir(parents=True)
+    folder = pathlib.Path(data_dir) / quickstart.dictionaries.FOLDER
+    folder.mkdir(parents=True)
 
   def train(self, config, workdir):
     before = pathlib.Path(config.init_from)

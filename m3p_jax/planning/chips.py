@@ -1,8 +1,16 @@
-"""What an accelerator can do: the constants of `--mode=plan` and of MFU."""
+"""What chips can do, and the devices of a topology that need not be there."""
 
+import importlib.util
+import math
+import os
 from typing import NamedTuple
 
+import jax
+from jax.experimental import topologies
+
 from input_pipeline import errors
+
+_CHIPS_PER_HOST = 4
 
 
 class Chip(NamedTuple):
@@ -43,7 +51,46 @@ def of_topology(topology: str) -> Chip:
 
 def of_device(device_kind: str) -> Chip | None:
   """Returns the chip of JAX's device kind, None where it is not known."""
-  for chip in CHIPS.values():
-    if chip.kind == device_kind:
-      return chip
-  return None
+  return next((chip for chip in CHIPS.values() if chip.kind == device_kind),
+              None)
+
+
+def devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
+  """Returns the devices to compile for, and what one of them can do.
+
+  Args:
+    topology: 'v5e:2x4', 'v5p:4x4x4', …; '' = this machine's devices.
+
+  Raises:
+    UserError: no libtpu, or no such topology.
+  """
+  if not topology:
+    found = jax.devices()
+    return found, of_device(found[0].device_kind)
+  chip = of_topology(topology)
+  if not importlib.util.find_spec('libtpu'):
+    raise errors.UserError(
+        f'plan.topology={topology} needs the compiler for TPUs: pip install '
+        '--constraint=constraints.txt --requirement=requirements-plan.txt')
+  # Nothing is run: no TPU is looked for, and others may compile beside us.
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  try:
+    found = topologies.get_topology_desc(
+        platform='tpu', topology_name=topology,
+        **_part_of_a_host(topology)).devices
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
+    reason = str(error).split('\n')[0]
+    raise errors.UserError(
+        f'plan.topology={topology} is no topology that libtpu knows ({reason})'
+        "; such are 'v5e:2x4', 'v5p:4x4x4', 'v6e:4x4'") from error
+  return list(found), chip
+
+
+def _part_of_a_host(topology: str) -> dict[str, tuple[int, ...]]:
+  """Returns what libtpu wants to know of less than a host's four chips."""
+  sizes = [int(size) for size in topology.partition(':')[2].split('x')
+           if size.isdecimal()]
+  if not sizes or math.prod(sizes) >= _CHIPS_PER_HOST:
+    return {}
+  return {'chips_per_host_bounds': (*sizes, 1, 1)[:3]}

@@ -1,16 +1,19 @@
 """Does code-switching help? `make ablation`: three arms, several seeds.
 
-Each cell (seed, arm) is a whole run on a shortened schedule: warm start,
+Each run (arm, seed) is whole, on a shortened schedule: warm start,
 pre-training, fine-tuning in English. The arms of a seed differ in their
 dictionary alone: none, FreeDict, or FreeDict with the translations of each
-language shuffled among its words. A second run goes on where this one was.
+language shuffled among its words. A second call goes on where this one was.
 
 --config.KEY=VALUE replaces a value in every stage; configs/base.py has the
 keys, configs/quickstart.py the values.
+
+Letters: S seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import functools
+import math
 import pathlib
 import shutil
 import time
@@ -18,6 +21,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 import ml_collections
+import numpy as np
+from scipy import stats
 
 from configs import quickstart
 from input_pipeline import errors
@@ -29,54 +34,105 @@ from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
+from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
-from m3p_jax.recipes import command
-from m3p_jax.recipes import comparison
-from m3p_jax.recipes import data
+from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
 
-# The stages of a cell, in their order.
+# The stages of a run, in their order.
 STAGES = tuple(name for name in quickstart.STAGES
                if name.startswith('ablation_'))
+ARMS = ('off', 'on', 'shuffled')
+_COMPARISONS = (('on', 'off'), ('shuffled', 'off'), ('on', 'shuffled'))
 
 
-def arm_config(stage: str, arm: str, seed: int) -> ml_collections.ConfigDict:
-  """Returns the config of one stage of one cell.
-
-  Args:
-    stage: one of `STAGES`.
-    arm: one of `comparison.ARMS`.
-    seed: of everything random, the shuffled dictionary included.
-  """
-  config = quickstart.get_config(stage)
-  config.seed = seed
-  switch = config.data.image_text.code_switch
-  if arm == 'off':
-    switch.rate = 0.0
-  elif arm == 'shuffled':
-    switch.shuffle_seed = seed
-  # A cell is short: one checkpoint, at its end, is enough to go on from.
-  config.checkpoint_every_steps = config.num_train_steps
-  config.keep_checkpoints = 1
-  config.eval_batches = 0
-  return config
-
-
-class Cell(NamedTuple):
-  """One run: an arm and a seed."""
+class Run(NamedTuple):
+  """One arm with one seed."""
   arm: str
   seed: int
 
+  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
+    """Returns where it trains."""
+    return workdir / 'ablation' / self.arm / f'{self.seed}'
+
   def result(self, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the file of the cell's result."""
-    return workdir / 'ablation' / self.arm / f'{self.seed}.json'
+    """Returns the file of its result."""
+    return self.folder(workdir).with_suffix('.json')
+
+  def config(self, stage: str) -> ml_collections.ConfigDict:
+    """Returns the config of a stage."""
+    config = quickstart.get_config(stage)
+    config.seed = self.seed
+    switch = config.data.image_text.code_switch
+    if self.arm == 'off':
+      switch.rate = 0.0
+    elif self.arm == 'shuffled':
+      switch.shuffle_seed = self.seed
+    # One checkpoint, at the stage's end, is enough to go on from.
+    config.checkpoint_every_steps = config.num_train_steps
+    config.keep_checkpoints = 1
+    config.eval_batches = 0
+    return config
+
+  def configs(self, workdir: pathlib.Path, data_dir: pathlib.Path,
+              overrides: Mapping[str, Any]) -> list[ml_collections.ConfigDict]:
+    """Returns the configs of its stages, ready to run."""
+    configs, before = [], None
+    for stage in STAGES:
+      config = self.config(stage)
+      config.update_from_flattened_dict(dict(overrides))
+      config.data.data_dir = str(data_dir)
+      if before:
+        config.init_from = str(before / 'checkpoints')
+      before = self.folder(workdir) / stage
+      configs.append(config)
+    return configs
 
 
-def _run_cell(cell: Cell, workdir: pathlib.Path,
-              configs: Sequence[ml_collections.ConfigDict]) -> None:
-  """Trains, evaluates and writes one cell; goes on from what is there."""
+def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
+        overrides: Mapping[str, Any], limit: int = 0) -> dict[str, Any]:
+  """Returns the content of `ablation.json`, every run done.
+
+  Args:
+    workdir: the recipe's; runs lie below `ablation/`.
+    data_dir: of prepared sets.
+    num_seeds: seeds 0 … num_seeds − 1.
+    overrides: config values by dotted key.
+    limit: most pictures of a dataset; 0 = all.
+
+  Raises:
+    UserError: the seed is set, or earlier runs have other settings.
+  """
+  if 'seed' in overrides:
+    raise errors.UserError(
+        '--config.seed: the ablation runs seeds 0 … --seeds − 1; leave it out')
+  runs = [Run(arm, seed) for seed in range(num_seeds) for arm in ARMS]
+  recipe = stages.Stages(workdir / 'ablation',
+                         len(quickstart_recipe.DATA_STAGES) + len(runs))
+  quickstart_recipe.run_data(recipe, data_dir, limit=limit)
+  content: dict[str, Any] = {'cells': {}}
+  for one in runs:
+    configs = one.configs(workdir, data_dir, overrides)
+    content['schedule'] = _schedule(configs)
+    recipe.run(
+        f'ablation_{one.arm}_{one.seed}',
+        functools.partial(_train_and_evaluate, one, workdir, configs),
+        title=f'seed {one.seed}, code-switching {one.arm}',
+        settings=[stages.settings_of(config_lib.to_json(config))
+                  for config in configs],
+        after=quickstart_recipe.DATA_STAGES, output=one.result(workdir),
+        resumes=True)
+    content['cells'].setdefault(one.arm, {})[str(one.seed)] = results.read(
+        one.result(workdir))
+    results.write(workdir / 'ablation.json', content)
+  return content
+
+
+def _train_and_evaluate(one: Run, workdir: pathlib.Path,
+                        configs: Sequence[ml_collections.ConfigDict]) -> None:
+  """Trains, evaluates and writes one run; goes on from what is there."""
   start = time.monotonic()
-  folder = workdir / 'ablation' / cell.arm / f'{cell.seed}'
+  folder, result = one.folder(workdir), one.result(workdir)
   for stage, config in zip(STAGES, configs, strict=True):
     train.train_and_evaluate(config, folder / stage)
   weights = weights_lib.load(folder / STAGES[-1])
@@ -89,35 +145,17 @@ def _run_cell(cell: Cell, workdir: pathlib.Path,
       weights.params, weights.config, retrieval_set, c.languages, mode='dual',
       batch_size=c.batch_size, protocol=c.protocol,
       language_ids=weights.language_ids)
-  query_ranks.update(cell.result(workdir), configs[-1].setting,
-                     outcome.queries)
-  results.write(cell.result(workdir), {
+  query_ranks.update(result, configs[-1].setting, outcome.queries)
+  results.write(result, {
       'seconds': time.monotonic() - start, 'run': provenance.collect(),
-      'mean_recall': {name: one['mean_recall']
-                      for name, one in outcome.languages.items()}})
-  # A cell's checkpoints are half a gigabyte each, and are done with.
+      'mean_recall': {name: language['mean_recall']
+                      for name, language in outcome.languages.items()}})
+  # A run's checkpoints are half a gigabyte each, and are done with.
   shutil.rmtree(folder)
 
 
-def cell_configs(cell: Cell, workdir: pathlib.Path, data_dir: pathlib.Path,
-                 overrides: Mapping[str, Any],
-                 ) -> list[ml_collections.ConfigDict]:
-  """Returns the configs of a cell's stages, ready to run."""
-  configs, before = [], None
-  for stage in STAGES:
-    config = arm_config(stage, cell.arm, cell.seed)
-    config.update_from_flattened_dict(dict(overrides))
-    config.data.data_dir = str(data_dir)
-    folder = workdir / 'ablation' / cell.arm / f'{cell.seed}' / stage
-    if before:
-      config.init_from = str(before / 'checkpoints')
-    before = folder
-    configs.append(config)
-  return configs
-
-
-def schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
-  """Returns a cell's shortened schedule in words."""
+def _schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
+  """Returns a run's shortened schedule in words."""
   parts = []
   for stage, config in zip(STAGES, configs, strict=True):
     tasks = ', '.join(f'{name} {task.batch_size}'
@@ -127,89 +165,121 @@ def schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
   return '; '.join(parts)
 
 
-def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
-        overrides: Mapping[str, Any], limit: int = 0) -> dict[str, Any]:
-  """Returns the content of `ablation.json`, every cell done.
-
-  Args:
-    workdir: the recipe's; cells lie below `ablation/`.
-    data_dir: of prepared sets.
-    num_seeds: seeds 0 … num_seeds − 1.
-    overrides: config values by dotted key.
-    limit: most pictures of a dataset; 0 = all.
-
-  Raises:
-    UserError: the seed is set, or earlier cells have other settings.
-  """
-  if 'seed' in overrides:
-    raise errors.UserError(
-        '--config.seed: the ablation runs seeds 0 … --seeds − 1; leave it out')
-  cells = [Cell(arm, seed)
-           for seed in range(num_seeds) for arm in comparison.ARMS]
-  recipe = stages.Stages(workdir / 'ablation', len(data.STAGES) + len(cells))
-  data.run(recipe, data_dir, limit=limit)
-  content: dict[str, Any] = {'cells': {}}
-  for cell in cells:
-    configs = cell_configs(cell, workdir, data_dir, overrides)
-    content['schedule'] = schedule(configs)
-    recipe.run(
-        f'ablation_{cell.arm}_{cell.seed}',
-        functools.partial(_run_cell, cell, workdir, configs),
-        title=f'seed {cell.seed}, code-switching {cell.arm}',
-        settings=[stages.settings_of(config_lib.to_json(config))
-                  for config in configs],
-        after=data.STAGES, output=cell.result(workdir), resumes=True)
-    content['cells'].setdefault(cell.arm, {})[str(cell.seed)] = results.read(
-        cell.result(workdir))
-    results.write(workdir / 'ablation.json', content)
-  return content
-
-
 def _ranks(content: Mapping[str, Any], workdir: pathlib.Path):
-  """Returns {arm: {seed: ranks}}; None where a cell was run without them."""
-  setting = arm_config(STAGES[-1], comparison.ARMS[0], 0).setting
+  """Returns {arm: {seed: ranks}}; None where a run is without them."""
+  setting = Run(ARMS[0], 0).config(STAGES[-1]).setting
   found = {arm: {seed: query_ranks.load(
-      Cell(arm, int(seed)).result(workdir), setting) for seed in cells}
-           for arm, cells in content['cells'].items()}
-  is_whole = all(one for cells in found.values() for one in cells.values())
+      Run(arm, int(seed)).result(workdir), setting) for seed in runs}
+           for arm, runs in content['cells'].items()}
+  is_whole = all(one for runs in found.values() for one in runs.values())
   return found if is_whole else None
 
 
 def text(content: Mapping[str, Any], workdir: pathlib.Path) -> str:
   """Returns the table with what it shows, the schedule and the machine."""
   ranks = _ranks(content, workdir)
-  cells = content['cells']
-  first = next(iter(cells[comparison.ARMS[0]].values()))
-  run_ = first['run']
-  minutes = first['seconds'] / 60
+  runs = content['cells']
+  first = next(iter(runs[ARMS[0]].values()))
+  where = first['run']
   return '\n'.join([
       'Code-switching off, on, and with a shuffled dictionary: mean recall on '
       'the Tux Paint test split, setting en, dual encoder, '
-      f'{len(cells[comparison.ARMS[0]])} seeds. Differences are paired by '
+      f'{len(runs[ARMS[0]])} seeds. Differences are paired by '
       'seed; ± is the half-width of Student\'s 95 % interval over seeds.' + (
           ' In brackets: 95 % bootstrap interval over pictures; p: permutation '
           'test over pictures, seeds together.' if ranks else ''), '',
-      comparison.table(cells, quickstart.DICTIONARIES, ranks=ranks), '',
-      f'Shortened schedule of a cell: {content["schedule"]}; '
-      f'{minutes:.0f} minutes. {run_["machine"]}, commit {run_["commit"]}, '
-      f'{run_["date"]}.'])
+      table(runs, quickstart.DICTIONARIES, ranks=ranks), '',
+      f'Shortened schedule of a run: {content["schedule"]}; '
+      f'{first["seconds"] / 60:.0f} minutes. {where["machine"]}, commit '
+      f'{where["commit"]}, {where["date"]}.'])
 
 
-def main(options: command.Options) -> None:
+def table(runs: Mapping[str, Mapping[str, Any]],
+          dictionaries: Collection[str], *,
+          ranks: Mapping[str, Mapping[str, Mapping[str, statistics.Language]]]
+          | None = None) -> str:
+  """Returns the table: arms, then paired differences with intervals.
+
+  Args:
+    runs: by arm and seed (a string), each with `mean_recall` by language;
+      two seeds or more, the same of every arm.
+    dictionaries: languages that captions were switched into.
+    ranks: {arm: {seed: {language: queries}}}, of the same runs; adds each
+      arm's bootstrap interval over pictures, and the p of the paired test over
+      pictures, all seeds together. None = without.
+  """
+  seeds = sorted(runs[ARMS[0]])
+  shown = _groups(list(runs[ARMS[0]][seeds[0]]['mean_recall']), dictionaries)
+  values = {
+      (arm, title): np.array([
+          np.mean([runs[arm][seed]['mean_recall'][name] for name in names])
+          for seed in seeds])
+      for arm in ARMS for title, names in shown.items()}
+
+  def queries(arm, title):
+    return [ranks[arm][seed][name]
+            for seed in seeds for name in shown[title]]
+
+  def value(arm, title):
+    mean = f'{np.mean(values[arm, title]):.1f}'
+    if not ranks:
+      return mean
+    found = statistics.interval(queries(arm, title))
+    return f'{mean} ({found.low:.1f}–{found.high:.1f})'
+
+  def difference(one, other, title):
+    mean = '{:+.2f} ± {:.2f}'.format(
+        *interval(values[one, title] - values[other, title]))
+    if not ranks:
+      return mean
+    _, p = statistics.paired(queries(one, title), queries(other, title))
+    return f'{mean}, p {p:.2g}'
+
+  lines = ['| code-switching | ' + ' | '.join(shown) + ' |',
+           '|---|' + '---:|' * len(shown)]
+  for arm in ARMS:
+    lines.append(f'| {arm} | ' + ' | '.join(
+        value(arm, title) for title in shown) + ' |')
+  for one, other in _COMPARISONS:
+    lines.append(f'| {one} − {other} | ' + ' | '.join(
+        difference(one, other, title) for title in shown) + ' |')
+  return '\n'.join(lines)
+
+
+def interval(differences_S: np.ndarray) -> tuple[float, float]:
+  """Returns mean and half-width of Student's 95 % interval; S ≥ 2."""
+  n = len(differences_S)
+  width = stats.t.ppf(0.975, n - 1) * np.std(differences_S, ddof=1)
+  return float(np.mean(differences_S)), float(width / math.sqrt(n))
+
+
+def _groups(languages: Sequence[str],
+            dictionaries: Collection[str]) -> dict[str, list[str]]:
+  """Returns the groups of languages that the table shows, by title."""
+  others = [name for name in languages if name != 'en']
+  covered = [name for name in others if name in dictionaries]
+  without = [name for name in others if name not in dictionaries]
+  groups = {'en': [name for name in languages if name == 'en'],
+            f'{len(others)} others': others,
+            f'{len(covered)} with a dictionary': covered,
+            f'{len(without)} without': without}
+  return {title: names for title, names in groups.items() if names}
+
+
+def main(options: stages.Options) -> None:
   """Runs the recipe and prints its table."""
   content = run(
       options.workdir, options.data_dir, num_seeds=flags.FLAGS.seeds,
       limit=options.limit, overrides=options.overrides)
-  table = text(content, options.workdir)
-  (options.workdir / 'ablation.md').write_text(
-      table + '\n', encoding='utf-8')
+  shown = text(content, options.workdir)
+  results.write_text(options.workdir / 'ablation.md', shown + '\n')
   if (options.workdir / 'retrieval.json').exists():
     report.write(options.workdir)
-  print(table)
+  print(shown)
 
 
 if __name__ == '__main__':
   flags.DEFINE_integer(
       'seeds', 5, 'Number of seeds, 0 … seeds-1; finished ones are kept.',
       lower_bound=2)
-  command.run(main)
+  stages.run_recipe(main)

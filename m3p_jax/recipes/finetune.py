@@ -32,7 +32,6 @@ from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
 from m3p_jax.evaluation import statistics
-from m3p_jax.recipes import command
 from m3p_jax.recipes import stages
 
 _PREFIX = 'finetune_'
@@ -53,15 +52,7 @@ class Finetune:
   def __init__(self, name: str, workdir: pathlib.Path,
                data_dir: pathlib.Path, *, init_from: str,
                overrides: Mapping[str, Any], is_reference: bool = False):
-    """Names the runs; nothing is read.
-
-    Args:
-      name: of configs/finetune_NAME.py.
-      workdir: where the results go.
-      data_dir: of prepared sets.
-      init_from: pre-trained weights.
-      overrides: config values by dotted key.
-      is_reference: the release's recipe, see configs/finetuning.py.
+    """Names the runs of configs/finetune_NAME.py; nothing is read.
 
     Raises:
       UserError: an unknown name, or no weights.
@@ -190,43 +181,49 @@ def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
   """
   titles = [names[0] if len(names) == 1 else f'{len(names)} {title}'
             for title, names in groups.items()]
-  lines = ['| setting | ' + ' | '.join(titles) + ' |',
-           '|---|' + '---:|' * len(titles)]
   content = results.read(path)
+  rows = {}
   for setting in settings:
-    queries, cells = query_ranks.load(path, setting), []
+    queries, rows[setting] = query_ranks.load(path, setting), []
     for languages in groups.values():
       if all(name in queries for name in languages):
         found = statistics.interval([queries[name] for name in languages])
-        cells.append(f'{found.value:.1f} ({found.low:.1f}–{found.high:.1f})')
+        rows[setting].append(
+            f'{found.value:.1f} ({found.low:.1f}–{found.high:.1f})')
       else:
-        cells.append('–')
-    lines.append(f'| {setting} | ' + ' | '.join(cells) + ' |')
+        rows[setting].append('–')
   largest = max(content['settings'].values(),
-                key=lambda cell: len(cell['languages']))
-  chance = [results.mean(largest, names, 'chance')
-            for names in groups.values()]
-  lines.append('| chance | ' + ' | '.join(
-      '–' if value is None else f'{value:.1f}' for value in chance) + ' |')
-  text = '\n'.join(lines)
+                key=lambda one: len(one['languages']))
+  rows['chance'] = [_number(results.mean(largest, names, 'chance'))
+                    for names in groups.values()]
+  text = _markdown('setting', titles, rows)
   if floors:
-    languages = list(dict.fromkeys(name for row in floors.values()
-                                   for name in row))
-    text += '\n\n| | ' + ' | '.join(languages) + ' |\n|---|' + (
-        '---:|' * len(languages))
-    for title, row in floors.items():
-      text += f'\n| floor: {title} | ' + ' | '.join(
-          f'{row[name]:.1f}' if name in row else '–'
-          for name in languages) + ' |'
+    languages = list(dict.fromkeys(
+        name for row in floors.values() for name in row))
+    rows = {f'floor: {title}': row for title, row in floors.items()}
     for setting in settings:
-      found = content['settings'][setting]['languages']
-      text += f'\n| {setting} | ' + ' | '.join(
-          f'{found[name]["mean_recall"]:.1f}' if name in found else '–'
-          for name in languages) + ' |'
+      rows[setting] = {
+          name: found['mean_recall'] for name, found
+          in content['settings'][setting]['languages'].items()}
+    text += '\n\n' + _markdown('', languages, {
+        title: [_number(row.get(name)) for name in languages]
+        for title, row in rows.items()})
   return text
 
 
-def main(options: command.Options) -> None:
+def _markdown(corner: str, titles: Sequence[str],
+              rows: Mapping[str, Sequence[str]]) -> str:
+  lines = [(corner, *titles), *((name, *row) for name, row in rows.items())]
+  lines = ['| ' + ' | '.join(line) + ' |' for line in lines]
+  lines.insert(1, '|---|' + '---:|' * len(titles))
+  return '\n'.join(lines)
+
+
+def _number(value: float | None) -> str:
+  return '–' if value is None else f'{value:.1f}'
+
+
+def main(options: stages.Options) -> None:
   """Runs the recipe and prints its table."""
   values = flags.FLAGS
   for setting in values.settings:
@@ -247,4 +244,4 @@ if __name__ == '__main__':
       'reference', False, 'The recipe of the release: four candidates in each '
       'direction, random negatives, binary cross-entropy.')
   flags.DEFINE_list('settings', list(finetuning.SETTINGS), 'Which, in order.')
-  command.run(main, workdir='runs/finetune')
+  stages.run_recipe(main, workdir='runs/finetune')

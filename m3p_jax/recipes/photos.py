@@ -26,8 +26,6 @@ from m3p_jax import checkpoint
 from m3p_jax import search
 from m3p_jax import summary
 from m3p_jax.evaluation import results
-from m3p_jax.recipes import command
-from m3p_jax.recipes import data
 from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
 
@@ -36,27 +34,30 @@ _TRAINING = 'warm_start'
 _LINK = 'pictures'
 
 
-def training_sets() -> tuple[str, ...]:
-  """Returns the captioned sets of the warm start that can be had here."""
-  # Openclipart comes by apt. Without it mean recall on Tux Paint is 23 in
-  # place of 37 (English).
-  return (('emoji', 'openclipart') if shutil.which('apt-get')
-          else ('emoji',))
-
-
 class Photos:
-  """The stages of one run, in their order."""
+  """The stages of one run, in their order.
+
+  Attributes:
+    folder: of the user's pictures.
+    weights: workdir of a finished run; None = the warm start's.
+    datasets: captioned sets of the warm start; () = those that can be had.
+    limit: most pictures of a dataset; 0 = all.
+    overrides: config values by dotted key.
+  """
 
   def __init__(self, workdir: pathlib.Path, data_dir: pathlib.Path,
                folder: pathlib.Path, *,
                weights: pathlib.Path | None = None,
                datasets: tuple[str, ...] = (), limit: int = 0,
                overrides: Mapping[str, Any] | None = None):
-    """Args: see the flags; `overrides` are config values by dotted key."""
-    self.workdir, self._data_dir, self._folder = workdir, data_dir, folder
-    self._weights, self._limit = weights, limit
-    self._datasets = datasets or training_sets()
-    self._overrides = dict(overrides or {})
+    self.workdir, self.data_dir, self.folder = workdir, data_dir, folder
+    self.weights, self.limit = weights, limit
+    self.datasets, self.overrides = datasets, dict(overrides or {})
+    if not datasets:
+      # Openclipart comes by apt. Without it mean recall on Tux Paint is 23 in
+      # place of 37 (English).
+      self.datasets = (('emoji', 'openclipart') if shutil.which('apt-get')
+                       else ('emoji',))
 
   def run(self) -> search.Searcher:
     """Returns the searcher of the folder, after every stage not yet done.
@@ -66,22 +67,22 @@ class Photos:
     """
     # A mistake is told before the minutes of training.
     names = self._find()
-    weights = self._weights or self.workdir / _TRAINING
-    if self._weights:
+    weights = self.weights or self.workdir / _TRAINING
+    if self.weights:
       _check_run(weights)
-    total = 3 if self._weights else 5 + len(self._datasets)
+    total = 3 if self.weights else 5 + len(self.datasets)
     recipe = stages.Stages(self.workdir, total)
-    if not self._weights:
+    if not self.weights:
       self._train(recipe, weights)
     data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
-    _write_captions(raw_dir, self._folder, names)
+    _write_captions(raw_dir, self.folder, names)
     recipe.run(
         'prepare_pictures',
         # Whatever else lies in a folder of photos is skipped, and counted.
         lambda: prepare.prepare(
             _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0),
-        title=f'read {len(names):,} pictures of {self._folder}',
-        settings={'folder': str(self._folder)},
+        title=f'read {len(names):,} pictures of {self.folder}',
+        settings={'folder': str(self.folder)},
         inputs=prepare.key_of(_DATASET, data_dir, raw_dir=str(raw_dir)),
         output=data_dir / _DATASET,
         made=lambda: prepare.read_key(data_dir / _DATASET))
@@ -93,32 +94,34 @@ class Photos:
     return searcher
 
   def _find(self) -> list[str]:
-    """Returns the pictures' names; tells what in the folder is left alone."""
-    found = folder_lib.find(self._folder)
+    """Returns the pictures' names; says what in the folder is left alone."""
+    found = folder_lib.find(self.folder)
     if found.skipped:
-      print(f'{self._folder}: {len(found.names):,} pictures; passed over:',
+      print(f'{self.folder}: {len(found.names):,} pictures; passed over:',
             *found.lines(), sep='\n    ', file=sys.stderr, flush=True)
     return found.names
 
   def _train(self, recipe: stages.Stages, workdir: pathlib.Path) -> None:
-    config = quickstart.get_config('warm_start')
-    config.data.image_text.datasets = self._datasets
+    config = quickstart.get_config(_TRAINING)
+    config.data.image_text.datasets = self.datasets
     # E5 knows the languages; the dictionaries would be another minute.
     config.data.image_text.code_switch.rate = 0.0
     # Four captions in five are whole, and a step takes half the time. Mean
     # recall on Tux Paint's validation split, 25 languages: 32.3 against 32.9.
     config.data.image_text.max_length = 8
-    config.data.data_dir = str(self._data_dir)
-    config.update_from_flattened_dict(self._overrides)
-    names = sum((data.SOURCES[name] for name in self._datasets), data.MODELS)
-    recipe.run('download', lambda: data.download(names),
+    config.data.data_dir = str(self.data_dir)
+    config.update_from_flattened_dict(self.overrides)
+    names = sum((quickstart_recipe.SOURCES[name] for name in self.datasets),
+                quickstart_recipe.MODELS)
+    recipe.run('download', lambda: quickstart_recipe.download(names),
                title='download weights and captioned pictures into the cache')
-    for name in self._datasets:
-      data.prepare_one(recipe, name, self._data_dir, limit=self._limit)
+    for name in self.datasets:
+      quickstart_recipe.prepare_dataset(
+          recipe, name, self.data_dir, limit=self.limit)
     stages.run_training(
-        recipe, 'warm_start', config, workdir,
+        recipe, _TRAINING, config, workdir,
         title='warm start: regions find the space of the words',
-        after=[f'prepare_{name}' for name in self._datasets])
+        after=[f'prepare_{name}' for name in self.datasets])
 
   def _link(self, weights: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Makes the workdir a run's own: weights, and what is searched."""
@@ -163,15 +166,15 @@ def _title(name: str) -> str:
   return ' '.join(stem.replace('_', ' ').replace('-', ' ').split()) or stem
 
 
-def main(options: command.Options) -> None:
+def main(options: stages.Options) -> None:
   """Runs the recipe and prints the first search."""
   values = flags.FLAGS
   if not values.pictures:
     raise errors.UserError(
         'which pictures? make photos PICTURES=/path/to/a/folder')
-  folder = pathlib.Path(values.pictures).expanduser().absolute()
   searcher = Photos(
-      options.workdir, options.data_dir, folder,
+      options.workdir, options.data_dir,
+      pathlib.Path(values.pictures).expanduser().absolute(),
       weights=pathlib.Path(values.weights).absolute()
       if values.weights else None, limit=options.limit,
       overrides=options.overrides).run()
@@ -191,4 +194,4 @@ if __name__ == '__main__':
   flags.DEFINE_integer('k', 5, 'Pictures to show.', lower_bound=1)
   flags.DEFINE_string('weights', '', 'Workdir of a finished run, in place of '
                       'the warm start: runs/quickstart')
-  command.run(main, workdir='runs/photos')
+  stages.run_recipe(main, workdir='runs/photos')

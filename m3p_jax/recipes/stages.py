@@ -1,6 +1,8 @@
-"""What the recipes share: stages that are timed, resumed and skipped."""
+"""What the recipes share: their command line, and stages that are remembered.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import gc
 import hashlib
 import json
@@ -8,16 +10,22 @@ import pathlib
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from absl import app
+from absl import flags
 import jax
 import ml_collections
+from ml_collections import config_flags
 
+from configs import base
+from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
 from m3p_jax import output as output_lib
+from m3p_jax import startup
 from m3p_jax import train
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights
@@ -29,15 +37,74 @@ _NOT_IN_RESULTS = (
     'log_every_steps', 'mesh')
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what decides the weights that training gives, by dotted key.
+class Options(NamedTuple):
+  """The flags of every recipe.
+
+  Attributes:
+    workdir: folder of the results.
+    data_dir: folder of prepared datasets and dictionaries.
+    limit: most pictures of a dataset; 0 = all.
+    overrides: config values of every stage, by dotted key.
+  """
+  workdir: pathlib.Path
+  data_dir: pathlib.Path
+  limit: int
+  overrides: dict[str, Any]
+
+
+def run_recipe(recipe: Callable[[Options], None], *,
+               workdir: str = 'runs/quickstart') -> None:
+  """Parses the flags and runs a recipe; a user's mistake is one line.
 
   Args:
-    config: a whole config as JSON holds it (lists, no tuples).
+    recipe: does it.
+    workdir: where the results go by default.
   """
-  return {key: value for key, value in config_lib.flatten(config).items()
-          if not any(key == name or key.startswith(f'{name}.')
-                     for name in _NOT_IN_RESULTS)}
+
+  def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+      raise errors.UserError(
+          f'unexpected argument {argv[1]!r}: flags are written --name=value')
+    console.show_own_logs()
+    startup.use_compilation_cache()
+    values = flags.FLAGS
+    try:
+      recipe(Options(
+          pathlib.Path(values.workdir).absolute(),
+          pathlib.Path(values.data_dir).absolute(), values.limit,
+          config_flags.get_override_values(values['config'])))
+    except KeyboardInterrupt:
+      print('\nstopped; the same command goes on from here', file=sys.stderr)
+      sys.exit(130)
+
+  app.run(console.one_line(main),
+          flags_parser=console.one_line(
+              functools.partial(_parse, workdir=workdir)))
+
+
+def _parse(argv: list[str], *, workdir: str) -> list[str]:
+  flags.DEFINE_string(
+      'workdir', workdir, 'Folder of the results; a run found there goes on.')
+  flags.DEFINE_string(
+      'data_dir', 'data', 'Folder of prepared datasets and dictionaries.')
+  flags.DEFINE_integer(
+      'limit', 0, 'Most pictures of a dataset; 0 = all.', lower_bound=0)
+  for name in ('workdir', 'data_dir', 'limit'):
+    # So that --help shows them: it is the recipe's, not this module's.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+  try:
+    config_flags.DEFINE_config_dict(
+        'config', base.get_config(), 'Values for every stage, in place of '
+        'those of the recipe: --config.KEY=VALUE')
+    return console.parse_flags(argv)
+  except (AttributeError, KeyError) as error:
+    # config_flags' answer to an override of a key that is not there.
+    for argument in argv:
+      key = argument.removeprefix('--config.').partition('=')[0]
+      if key != argument and key not in config_lib.known_keys():
+        raise errors.UserError(
+            f'{argument}: {config_lib.unknown_key(key)}') from error
+    raise
 
 
 class Stages:
@@ -46,19 +113,16 @@ class Stages:
   A finished stage is skipped, one that was cut off goes on, and its seconds
   add up. Each is known by a fingerprint of its settings and of the stages
   before it, by what it was made from and by what it made, so that nothing
-  stale is taken for done.
+  stale counts as done.
   """
 
   def __init__(self, workdir: pathlib.Path, total: int):
-    """Args: `workdir` is made if absent; `total` stages will be announced."""
-    self._total = total
-    self._number = 0
+    """Makes `workdir`; `total` stages will be announced."""
+    self._total, self._number = total, 0
     output_lib.check_writable(workdir, '--workdir')
     workdir.mkdir(parents=True, exist_ok=True)
     self._path = workdir / 'timings.json'
-    self.records: dict[str, dict[str, Any]] = {}
-    if self._path.is_file():
-      self.records = json.loads(self._path.read_text())
+    self.records: dict[str, dict[str, Any]] = results.read(self._path)
 
   def run(self, name: str, work: Callable[[], Any], *, title: str,
           settings: Any = None, inputs: Any = None, after: Sequence[str] = (),
@@ -94,16 +158,15 @@ class Stages:
     is_same = (record.get('fingerprint') == key
                and record.get('inputs', inputs) == inputs)
     if resumes and is_there and not is_same:
-      told = ('was made from other data or weights than those that are there '
-              'now' if record.get('fingerprint') == key else
-              f'was made with other settings{_differences(output, settings)}')
+      reason = ('was made from other data or weights than those that are there '
+                'now' if record.get('fingerprint') == key else
+                f'was made with other settings{_differences(output, settings)}')
       raise errors.UserError(
-          f'{output} {told}; take another --workdir, or delete {output} to run '
-          'it again')
+          f'{output} {reason}; take another --workdir, or delete {output} to '
+          'run it again')
     if is_there and record.get('made') is not None:
       is_there = record['made'] == made()
-    is_done = is_same and record['finished'] and not always
-    if is_done and is_there:
+    if is_same and record['finished'] and is_there and not always:
       self._announce(f'{title}: done before ({_minutes(record["seconds"])})')
       return
     self._announce(title)
@@ -115,14 +178,14 @@ class Stages:
   def _work(self, name: str, work: Callable[[], Any],
             made: Callable[[], Any]) -> None:
     record = self.records[name]
-    start, before = time.monotonic(), record['seconds']
+    begin, before = time.monotonic(), record['seconds']
     results.write(self._path, self.records)
     try:
       work()
       record |= {'finished': True, 'made': made()}
     finally:
-      record['seconds'] = round(before + time.monotonic() - start, 1)
-      record['peak_memory_mb'] = peak_memory_mb()
+      record['seconds'] = round(before + time.monotonic() - begin, 1)
+      record['peak_memory_mb'] = _peak_memory_mb()
       results.write(self._path, self.records)
     # The next stage compiles its own steps: the old ones only hold memory.
     jax.clear_caches()
@@ -138,6 +201,48 @@ class Stages:
   def _announce(self, text: str) -> None:
     print(f'[{self._number:2}/{self._total}] {text}', file=sys.stderr,
           flush=True)
+
+
+def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
+                 workdir: pathlib.Path, *, title: str, after: Sequence[str],
+                 inputs: Any = None) -> None:
+  """Trains up to the last step, as one stage; goes on from what is there.
+
+  Raises:
+    UserError: the folder holds a run with other settings, or from other data
+      or weights.
+  """
+  recipe.run(name, lambda: train.train_and_evaluate(config, workdir),
+             title=title, after=after, output=workdir,
+             made=lambda: newest_weights(workdir), inputs=inputs,
+             settings=settings_of(config_lib.to_json(config)), resumes=True)
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what decides the weights that training gives, by dotted key.
+
+  Args:
+    config: a whole config as JSON holds it (lists, no tuples).
+  """
+  return {key: value for key, value in config_lib.flatten(config).items()
+          if not any(key == name or key.startswith(f'{name}.')
+                     for name in _NOT_IN_RESULTS)}
+
+
+def newest_weights(path: str | pathlib.Path) -> str | None:
+  """Returns the fingerprint of a run's newest weights, None without any."""
+  try:
+    folder, is_one = checkpoint.locate(path)
+  except errors.UserError:
+    return None
+  return weights.fingerprint_of(
+      folder if is_one else folder / str(checkpoint.steps(folder)[-1]))
+
+
+def _peak_memory_mb() -> int:
+  """Returns the most memory that this process held so far, in 10^6 bytes."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return round(peak * (1 if sys.platform == 'darwin' else 2 ** 10) / 1e6)
 
 
 def _differences(workdir: pathlib.Path, settings: Mapping[str, Any]) -> str:
@@ -156,37 +261,3 @@ def _minutes(seconds: float) -> str:
   """Returns '3 min 5 s' for 185."""
   minutes, rest = divmod(round(seconds), 60)
   return f'{minutes} min {rest} s' if minutes else f'{rest} s'
-
-
-def peak_memory_mb() -> int:
-  """Returns the most memory that this process held so far, in 10^6 bytes."""
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return round(peak * (1 if sys.platform == 'darwin' else 2 ** 10) / 1e6)
-
-
-def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
-                 workdir: pathlib.Path, *, title: str, after: Sequence[str],
-                 inputs: Any = None) -> None:
-  """Trains up to the last step, as one stage; goes on from what is there.
-
-  Raises:
-    UserError: the folder holds a run with other settings, or from other data
-      or weights.
-  """
-
-  def work():
-    train.train_and_evaluate(config, workdir)
-
-  recipe.run(name, work, title=title, after=after, output=workdir,
-             made=lambda: newest_weights(workdir), inputs=inputs,
-             settings=settings_of(config_lib.to_json(config)), resumes=True)
-
-
-def newest_weights(path: str | pathlib.Path) -> str | None:
-  """Returns the fingerprint of a run's newest weights, None without any."""
-  try:
-    folder, is_one = checkpoint.locate(path)
-  except errors.UserError:
-    return None
-  return weights.fingerprint_of(
-      folder if is_one else folder / str(checkpoint.steps(folder)[-1]))

@@ -6,9 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m3p_jax.planning import chips
-from m3p_jax.planning import compiled_cost
-from m3p_jax.planning import compiled_program
-from m3p_jax.planning import matmul_flops
+from m3p_jax.planning import hlo_cost
 
 SIZE = 256
 
@@ -26,12 +24,12 @@ def test_scanned_layers_cost_what_unrolled_ones_do():
   x = jnp.ones((SIZE, SIZE))
   for layers in (3, 6):
     kernels = jnp.ones((layers, SIZE, SIZE))
-    traced = matmul_flops.count(jax.make_jaxpr(scanned)(x, kernels))
+    traced = hlo_cost.traced_flops(jax.make_jaxpr(scanned)(x, kernels))
     assert traced == layers * 2 * SIZE ** 3
     loop = compiled(scanned, x, kernels)
     # The compiler's own analysis is why this exists.
     assert loop.cost_analysis()['flops'] < 1.2 * traced / layers
-    cost = compiled_cost.count(loop.as_text())
+    cost = hlo_cost.count(loop.as_text())
     # A layer reads a kernel and its input, and writes its output; little else.
     least = layers * 3 * 4 * SIZE ** 2
     assert least <= cost.hbm_bytes <= 3 * least
@@ -42,7 +40,7 @@ def test_without_loops_it_agrees_with_the_compiler():
     return jnp.tanh(x @ inner) @ outer
 
   program = compiled(mlp, *(jnp.ones((SIZE, SIZE)),) * 3)
-  cost = compiled_cost.count(program.as_text())
+  cost = hlo_cost.count(program.as_text())
   np.testing.assert_allclose(
       cost.bytes, program.cost_analysis()['bytes accessed'], rtol=0.1)
 
@@ -88,7 +86,7 @@ ENTRY %main (table: f32[64,16], at: s32[], zero: u32[]) -> f32[8,16] {
 
 
 def test_a_tpu_program_is_read_as_written():
-  cost = compiled_cost.count(TPU)
+  cost = hlo_cost.count(TPU)
   assert cost.flops == 4 * 2 * 8 * 16 * 16
   block, scalar = 4 * 8 * 16, 4
   # The fusion reads 8 of 64 rows. In each of 4 turns: the constant broadcast
@@ -97,9 +95,9 @@ def test_a_tpu_program_is_read_as_written():
       scalar + 2 * block + 3 * scalar)
   # Core memory counts by the compiler's rules.
   assert cost.bytes > cost.hbm_bytes
-  computations, entry = compiled_program.parse(TPU)
+  computations, entry = hlo_cost.parse(TPU)
   assert entry == 'main'
-  assert compiled_program.turns(
+  assert hlo_cost.turns(
       computations['main']['loop'], computations) == 4
 
 
