@@ -23,32 +23,24 @@ class _Evil:
     return os.system, ('touch hacked',)
 
 
-def _bad_file(path, kind):
-  data = weight_files.M3P.read_bytes()
-  if kind == 'cut':
-    path.write_bytes(data[:len(data) // 2])
-  elif kind == 'flipped':
-    path.write_bytes(b'PK\x03\x05' + data[4:])
-  elif kind == 'evil':
-    path.write_bytes(pickle.dumps(_Evil(), protocol=2))
-  elif kind == 'empty':
-    path.write_bytes(b'')
-  elif kind == 'folder':
-    path.mkdir()
-
-
-@pytest.mark.parametrize(('kind', 'message'), [
-    ('cut', 'a.pth'), ('flipped', 'a.pth'), ('evil', 'system'),
-    ('empty', 'the file is empty'), ('folder', 'is a folder'),
-    ('absent', 'no such file')])
-def test_bad_file_leaves_nothing_behind(tmp_path, monkeypatch, kind, message):
+@pytest.mark.parametrize(('content', 'message'), [
+    (lambda data: data[:len(data) // 2], 'a.pth'),
+    (lambda data: b'PK\x03\x05' + data[4:], 'a.pth'),
+    (lambda data: pickle.dumps(_Evil(), protocol=2), 'system'),
+    (lambda data: b'', 'the file is empty'), (None, 'no such file')],
+    ids=['cut', 'flipped', 'evil', 'empty', 'absent'])
+def test_bad_file_leaves_nothing_behind(
+    tmp_path, monkeypatch, content, message):
   monkeypatch.chdir(tmp_path)
   path = tmp_path / 'a.pth'
-  _bad_file(path, kind)
+  if content:
+    path.write_bytes(content(weight_files.M3P.read_bytes()))
   before = sorted(tmp_path.iterdir())
   with pytest.raises(errors.UserError, match=message), output.draft(
       tmp_path / 'out', overwrite=False):
     importing.read('m3p', path)
+  with pytest.raises(errors.UserError, match='is a folder'):
+    importing.read('m3p', tmp_path)
   assert sorted(tmp_path.iterdir()) == before
 
 

@@ -42,21 +42,6 @@ def test_a_stage_that_was_cut_off_goes_on_and_adds_its_seconds(
   assert _records(tmp_path)['one']['finished']
 
 
-def test_a_change_runs_the_stages_after_it_again(tmp_path):
-  calls = []
-
-  def run(value):
-    recipe = stages.Stages(tmp_path, 2)
-    recipe.run('a', lambda: calls.append('a'), title='', settings=value)
-    recipe.run('b', lambda: calls.append('b'), title='', after=['a'])
-
-  run(1)
-  run(1)
-  assert calls == ['a', 'b']
-  run(2)
-  assert calls == ['a', 'b', 'a', 'b']
-
-
 def test_a_stage_whose_output_is_gone_runs_again(tmp_path):
   output = tmp_path / 'out'
   for _ in range(2):
@@ -89,22 +74,26 @@ def test_what_changes_no_weights_is_no_setting():
   assert stages.settings_of(config) == {'seed': 1, 'data.languages': ['en']}
 
 
-def _run(workdir, work, *, inputs=None, made=lambda: None, **options):
+def _run(workdir, work, *, settings=None, inputs=None, made=lambda: None,
+         **options):
   recipe = stages.Stages(workdir, 2)
-  recipe.run('data', work, title='', inputs=inputs, made=made)
+  recipe.run('data', work, title='', settings=settings, inputs=inputs,
+             made=made)
   recipe.run('train', lambda: work('train'), title='', after=['data'],
              **options)
 
 
-@pytest.mark.parametrize('change', ['inputs', 'made'])
-def test_other_inputs_and_another_output_run_it_again(tmp_path, change):
-  calls, now = [], {'inputs': 1, 'made': 'a'}
-
-  def work(what='data'):
-    calls.append(what)
+@pytest.mark.parametrize('change, again', [
+    # What reads it runs again where it was another thing that was made.
+    ('settings', ['data', 'train']), ('made', ['data', 'train']),
+    ('inputs', ['data'])])
+def test_a_change_runs_a_stage_and_those_after_it_again(
+    tmp_path, change, again):
+  calls, now = [], {'settings': 1, 'inputs': 1, 'made': 'a'}
 
   def run():
-    _run(tmp_path, work, inputs=now['inputs'], made=lambda: now['made'])
+    _run(tmp_path, lambda what='data': calls.append(what),
+         **now | {'made': lambda: now['made']})
 
   run()
   run()
@@ -112,8 +101,7 @@ def test_other_inputs_and_another_output_run_it_again(tmp_path, change):
   now[change] = 'other'
   run()
   run()
-  # What reads it runs again where it was another thing that was made.
-  assert calls[2:] == ['data', 'train'][:1 + (change == 'made')]
+  assert calls[2:] == again
 
 
 def test_long_work_on_other_data_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 
 from input_pipeline.weights import pickles
+from m3p_jax.convert import layout
 from m3p_jax.convert import names
 from m3p_jax.model import config as model_config
 from tests import torch_files
@@ -49,7 +50,7 @@ def random_m3p(config: model_config.ModelConfig, *,
   found = {
       key: rng.normal(1.0 if 'norm' in key.lower() and key.endswith('weight')
                       else 0.0, 0.2, shape).astype(np.float32)
-      for key, shape in names.m3p_shapes(
+      for key, shape in layout.m3p_shapes(
           config, refiner_layers=refiner_layers).items()}
   for copy, original in names.TIED.items():
     found[copy] = found[original]

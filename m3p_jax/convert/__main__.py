@@ -21,7 +21,7 @@ from m3p_jax import output
 from m3p_jax.convert import check
 from m3p_jax.convert import exporting
 from m3p_jax.convert import importing
-from m3p_jax.convert import report
+from m3p_jax.convert import layout
 from m3p_jax.model import config as model_config
 
 _COMMANDS = {'import': ('from', 'path', 'out'),
@@ -39,7 +39,7 @@ def _import(values) -> None:
     importing.write(
         imported, path,
         asked_languages=config.data.languages if config else None)
-  print(report.text(imported.lines))
+  print(layout.report(imported.lines))
   print(f'written to {values.out}; start from it with '
         f'--config.init_from={values.out}')
 
@@ -48,7 +48,7 @@ def _export(values) -> None:
   source = exporting.load(values.checkpoint)
   with output.draft(values.out, overwrite=values.overwrite) as path:
     lines = exporting.write(values.to, source, path)
-  print(report.text(lines))
+  print(layout.report(lines))
   print(f'written to {values.out}')
 
 

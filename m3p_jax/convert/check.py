@@ -63,14 +63,7 @@ class Line(NamedTuple):
 
 def _compare(name: str, ours: Any, theirs: np.ndarray,
             mask_BL: np.ndarray | None) -> Line:
-  """Returns the line of one array.
-
-  Args:
-    name: says the tolerance: losses and gradients are compared relatively.
-    ours: None or another shape = no counterpart.
-    theirs: stored.
-    mask_BL: rows and positions that count; None = all.
-  """
+  """Returns the line of one array; `mask_BL` None = all positions count."""
   tolerance, kind = 1e-5, 'absolute'
   if name.startswith('loss_'):
     kind = 'relative'
@@ -90,11 +83,6 @@ def run(kind: str, checkpoint: str | pathlib.Path,
         vectors: str | pathlib.Path) -> list[Line]:
   """Returns a line for each array of `vectors`/outputs.npz.
 
-  Args:
-    kind: 'm3p' or 'xlmr', the format of the checkpoint.
-    checkpoint: weight file.
-    vectors: folder with inputs.npz and outputs.npz.
-
   Raises:
     UserError: a file is missing or cannot be meant.
   """
@@ -108,9 +96,8 @@ def run(kind: str, checkpoint: str | pathlib.Path,
     ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs)
   except KeyError as error:
     raise errors.UserError(f'{vectors}/inputs.npz lacks {error}') from error
-  with_mask = kind == 'xlmr'
-  return [_compare(name, ours.get(name), theirs,
-                             inputs['text_mask'] if with_mask else None)
+  mask_BL = inputs['text_mask'] if kind == 'xlmr' else None
+  return [_compare(name, ours.get(name), theirs, mask_BL)
           for name, theirs in outputs.items()]
 
 
@@ -253,7 +240,7 @@ def _gradients(imported: importing.Imported,
   gradients = jax.device_get(jax.jit(jax.grad(total))(imported.params))
   names = names_lib.m3p(config)
   found = layout.unstack(names, layout.flatten(gradients),
-                         names_lib.m3p_shapes(config))
+                         layout.m3p_shapes(config))
   return {
       'grad_global_norm': optax.tree.norm(gradients),
       **{f'{_GRADIENT}{key}': value for key, value in found.items()}}

@@ -17,13 +17,11 @@ from m3p_jax.convert import geometry
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
-from m3p_jax.convert import report
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 
 ModelConfig = model_config.ModelConfig
 KINDS = ('m3p', 'volta', 'safetensors', 'stablehlo')
-_WEIGHTS = 'model.safetensors'
 # Layers of the region refiner in the release's strict set.
 _REFINER_LAYERS = 6
 
@@ -63,21 +61,24 @@ def load(checkpoint: str | pathlib.Path) -> Source:
                 aside, prefix)
 
 
-def write(kind: str, source: Source,
-          path: pathlib.Path) -> list[report.Line]:
-  """Writes one file or folder, and returns what became of each tensor.
-
-  Args:
-    kind: one of `KINDS`.
-    source: what is written.
-    path: file, or folder for 'safetensors'.
+def write(kind: str, source: Source, path: pathlib.Path) -> list[layout.Line]:
+  """Writes one file, or folder for 'safetensors'; returns what became of each.
   """
-  return {'m3p': _write_m3p, 'volta': _write_volta,
-          'safetensors': _write_safetensors,
-          'stablehlo': _write_stablehlo}[kind](source, path)
+  if kind == 'm3p':
+    return _write_m3p(source, path)
+  if kind == 'volta':
+    tensors, lines = volta_tensors(source)
+    files.write_torch(path, tensors)
+    return lines
+  if kind == 'safetensors':
+    _write_safetensors(source, path)
+  else:
+    _write_stablehlo(source, path)
+  return [layout.Line('used', key, value.shape)
+          for key, value in source.params.items()]
 
 
-def m3p_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
+def m3p_tensors(source: Source) -> tuple[files.Tensors, list[layout.Line]]:
   """Returns the release's full strict set of tensors, and the report.
 
   What the model has is exact; what the import kept aside comes back; the rest
@@ -85,11 +86,11 @@ def m3p_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
   """
   config, kept = source.config, source.aside
   names = names_lib.m3p(config)
-  shapes = names_lib.m3p_shapes(config, refiner_layers=(
+  shapes = layout.m3p_shapes(config, refiner_layers=(
       config.refiner_layers or geometry.refiner_layers(kept)
       or _REFINER_LAYERS))
   tensors = layout.unstack(names, source.params, shapes)
-  lines = [report.Line('used', key, tensors[key].shape) for key in tensors]
+  lines = [layout.Line('used', key, tensors[key].shape) for key in tensors]
   rng = np.random.default_rng(0)
   for key, shape in shapes.items():
     if key in tensors:
@@ -97,73 +98,62 @@ def m3p_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
     if key in names_lib.TIED:
       # The same array: both names share one storage in the file.
       tensors[key] = tensors[names_lib.TIED[key]]
-      lines.append(report.Line('used', key, shape,
+      lines.append(layout.Line('used', key, shape,
                                f'is {names_lib.TIED[key]!r}'))
     elif key in kept and kept[key].shape == shape:
       tensors[key] = kept[key]
-      lines.append(report.Line('unused', key, shape, 'from the import'))
+      lines.append(layout.Line('unused', key, shape, 'from the import'))
     else:
-      tensors[key] = _initial(key, shape, shapes, rng)
-      lines.append(report.Line('fresh', key, shape))
-  return {key: tensors[key] for key in shapes}, lines + _left_out(
-      source, names)
+      tensors[key] = _initial(key, shapes, rng)
+      lines.append(layout.Line('fresh', key, shape))
+  return tensors, lines + _left_out(source, names)
 
 
-def _initial(key: str, shape: tuple[int, ...], shapes: names_lib.Shapes,
+def _initial(key: str, shapes: layout.Shapes,
              rng: np.random.Generator) -> np.ndarray:
   """Returns first values as the release draws them."""
-  kind = key.rpartition('.')[2]
-  weight = shapes[f'{key.rpartition(".")[0]}.weight']
+  layer, _, kind = key.rpartition('.')
+  weight = shapes[f'{layer}.weight']
   if len(weight) == 1:  # LayerNorm.
-    return np.full(shape, kind == 'weight', np.float32)
+    return np.full(shapes[key], kind == 'weight', np.float32)
   bound = weight[1] ** -0.5
-  return rng.uniform(-bound, bound, shape).astype(np.float32)
+  return rng.uniform(-bound, bound, shapes[key]).astype(np.float32)
 
 
-def _left_out(source: Source, names: list[names_lib.Name]) -> list[report.Line]:
+def _left_out(source: Source, names: list[names_lib.Name]) -> list[layout.Line]:
   written = {name.path for name in names}
-  return [report.Line('left out', path, value.shape)
+  return [layout.Line('left out', path, value.shape)
           for path, value in source.params.items() if path not in written]
 
 
-def _write_m3p(source: Source, path: pathlib.Path) -> list[report.Line]:
+def _write_m3p(source: Source, path: pathlib.Path) -> list[layout.Line]:
   tensors, lines = m3p_tensors(source)
   c = source.config
   files.write_torch(
-      path, {source.prefix + key: value
-             for key, value in tensors.items()},
+      path, {source.prefix + key: value for key, value in tensors.items()},
       {'emb_dim': c.width, 'n_layers': c.num_layers, 'n_heads': c.num_heads,
        'n_words': c.vocab_size, 'n_langs': c.num_languages})
   return lines
 
 
-def volta_tensors(source: Source) -> tuple[files.Tensors, list[report.Line]]:
+def volta_tensors(source: Source) -> tuple[files.Tensors, list[layout.Line]]:
   """Returns VOLTA's tensors of the parts that both have, and the report."""
   names = names_lib.volta(source.config)
   shapes = layout.their_shapes(
       names, {key: value.shape for key, value in source.params.items()},
       vocab_size=source.config.vocab_size)
   tensors = layout.unstack(names, source.params, shapes)
-  return tensors, [report.Line('used', key, value.shape)
+  return tensors, [layout.Line('used', key, value.shape)
                    for key, value in tensors.items()] + _left_out(source, names)
 
 
-def _write_volta(source: Source, path: pathlib.Path) -> list[report.Line]:
-  tensors, lines = volta_tensors(source)
-  files.write_torch(path, tensors)
-  return lines
-
-
-def _write_safetensors(source: Source,
-                       path: pathlib.Path) -> list[report.Line]:
+def _write_safetensors(source: Source, path: pathlib.Path) -> None:
   path.mkdir()
   files.write_safetensors(
-      path / _WEIGHTS, source.params, {'format': 'm3p_jax'})
+      path / 'model.safetensors', source.params, {'format': 'm3p_jax'})
   for name, content in (('config.json', dataclasses.asdict(source.config)),
                         ('manifest.json', source.manifest)):
     (path / name).write_text(json.dumps(content, indent=2) + '\n')
-  return [report.Line('used', key, value.shape)
-          for key, value in source.params.items()]
 
 
 def score_function(source: Source):
@@ -187,7 +177,7 @@ def score_function(source: Source):
   return score
 
 
-def _write_stablehlo(source: Source, path: pathlib.Path) -> list[report.Line]:
+def _write_stablehlo(source: Source, path: pathlib.Path) -> None:
   from jax import export  # Slow to import.
   rows, length, regions = export.symbolic_shape('b, l, r')
   shapes = ((rows, length), (rows, length),
@@ -199,6 +189,3 @@ def _write_stablehlo(source: Source, path: pathlib.Path) -> list[report.Line]:
           jax.ShapeDtypeStruct(shape, dtype)
           for shape, dtype in zip(shapes, dtypes, strict=True)))
   path.write_bytes(exported.serialize())
-  return [report.Line('used', key, value.shape)
-          for key, value in source.params.items()]
-

@@ -72,11 +72,7 @@ def read(path: pathlib.Path) -> File:
 
 
 def read_safetensors(path: pathlib.Path) -> Tensors:
-  """Returns a file's tensors.
-
-  Raises:
-    UserError: the file is damaged, or of a dtype that NumPy lacks.
-  """
+  """Returns a file's tensors; UserError where it is damaged."""
   try:
     return safetensors_numpy.load_file(path)
   # Of what is wrong with a file, the package raises several kinds.
@@ -99,11 +95,7 @@ def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
                 options: Mapping[str, Any] | None = None) -> None:
   """Writes {'model': tensors, 'params': options}, or the tensors alone.
 
-  Args:
-    path: of the file; its folder exists.
-    tensors: float32 in the file. Entries that are one object share one
-      storage.
-    options: whole numbers and texts.
+  They are float32 in the file; entries that are one object share one storage.
 
   Raises:
     UserError: PyTorch is not installed.

@@ -45,7 +45,7 @@ def of_m3p(file: files.File, path: pathlib.Path,
   Args:
     file: its content.
     path: for messages.
-    asked: of --config; says which optional parts are used.
+    asked: of --config; says which optional parts are used. None = without.
     complete: use every part that the file has.
 
   Raises:
@@ -82,12 +82,9 @@ def of_m3p(file: files.File, path: pathlib.Path,
 
 def of_xlmr(file: files.File, path: pathlib.Path,
             asked: ModelConfig | None) -> ModelConfig:
-  """Returns the geometry of a Hugging Face XLM-RoBERTa.
+  """Returns the geometry of a Hugging Face XLM-RoBERTa; see `of_m3p`.
 
-  Args: as `of_m3p`, and tensors without the `roberta.` of the whole model.
-
-  Raises:
-    UserError: as `of_m3p`.
+  Its tensors are without the `roberta.` of the whole model.
   """
   shape = _shape_reader(file.tensors, path)
   found = {
@@ -111,7 +108,7 @@ def of_xlmr(file: files.File, path: pathlib.Path,
 
 def of_volta(file: files.File, path: pathlib.Path,
              asked: ModelConfig | None) -> ModelConfig:
-  """Returns the geometry of VOLTA's M3P; args and errors as `of_m3p`."""
+  """Returns the geometry of VOLTA's M3P; see `of_m3p`."""
   shape = _shape_reader(file.tensors, path)
   embeddings = 'bert.embeddings.'
   found = {

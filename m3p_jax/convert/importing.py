@@ -5,14 +5,12 @@ has no decoder, language table or pre-training heads).
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 import json
 import pathlib
 import re
 from typing import Any, NamedTuple
 
 from absl import logging
-from flax import linen as nn
 import jax
 import numpy as np
 
@@ -24,9 +22,7 @@ from m3p_jax.convert import files
 from m3p_jax.convert import geometry
 from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
-from m3p_jax.convert import report
 from m3p_jax.model import config as model_config
-from m3p_jax.model import m3p
 
 ModelConfig = model_config.ModelConfig
 KINDS = ('m3p', 'volta', 'xlmr', 'e5', 'safetensors')
@@ -46,9 +42,6 @@ _M3P_LANGUAGES = (
     'war', 'wuu', 'yi', 'zh', 'zh_classical', 'zh_min_nan', 'zh_yue',)
 # Codes of theirs that are called otherwise in configs/languages.
 _OUR_CODES = {'no': 'nb', 'tl': 'fil', 'zh': 'zh_CN'}
-# Parts that a file of the release may lack.
-_M3P_OPTIONAL = re.compile(
-    f'{names_lib.OPTIONAL.pattern}|{"|".join(map(re.escape, names_lib.TIED))}')
 # VOLTA's task heads, its own poolers, M3P's dead map of class distributions,
 # and second names of shared weights.
 _VOLTA_UNUSED = re.compile(
@@ -75,7 +68,7 @@ class Imported(NamedTuple):
   """A file as a checkpoint of ours.
 
   Attributes:
-    params: unboxed, of the whole model.
+    params: of the whole model.
     config: geometry.
     lines: what became of each tensor.
     unused: tensors that no part of the geometry reads, by their keys.
@@ -85,9 +78,9 @@ class Imported(NamedTuple):
   """
   params: Any
   config: ModelConfig
-  lines: list[report.Line]
-  unused: files.Tensors
-  options: dict[str, Any]
+  lines: Sequence[layout.Line] = ()
+  unused: files.Tensors = {}
+  options: Mapping[str, Any] = {}
   prefix: str = ''
   sha256: Mapping[str, str] = {}
 
@@ -115,8 +108,7 @@ def read(kind: str, path: str | pathlib.Path, *,
     if not asked:
       raise errors.UserError('--from=e5 needs --config: the file says nothing '
                              'of regions and heads')
-    params = nn.unbox(e5.to_params(asked, key, path=path))
-    return Imported(params, asked, [], {}, {})
+    return Imported(e5.to_params(asked, key, path=path), asked)
   file = files.read(path)
   if kind == 'm3p':
     imported = _read_m3p(file, path, key, asked, complete=complete)
@@ -131,28 +123,26 @@ def read(kind: str, path: str | pathlib.Path, *,
         '%s: the word table has %s rows, but XLM-R\'s tokenizer %s ids: data '
         'prepared here will be refused', path,
         f'{imported.config.vocab_size:,}', f'{tokenizer.VOCAB_SIZE:,}')
-  return imported._replace(sha256=file.sha256)
+  return imported._replace(
+      sha256=file.sha256, lines=[*imported.lines, *(
+          layout.Line('unused', name, tensor.shape)
+          for name, tensor in imported.unused.items())])
 
 
 def write(imported: Imported, path: pathlib.Path, *,
           asked_languages: Sequence[str] | None) -> None:
-  """Writes a checkpoint folder.
-
-  Args:
-    imported: what was read.
-    path: of the folder, which does not exist.
-    asked_languages: `data.languages` of --config, None without.
+  """Writes a checkpoint folder, which must not exist.
 
   Raises:
-    UserError: the language table has another number of rows than there are
-      names.
+    UserError: as `languages`.
   """
   checkpoint_lib.save_weights(
       path, imported.params, imported.config,
       {'languages': languages(imported, asked_languages)})
   (path / REPORT).write_text(json.dumps(
       {'sha256': dict(imported.sha256), 'prefix': imported.prefix,
-       'tensors': report.to_json(imported.lines)}, indent=1) + '\n')
+       'tensors': [line._asdict() for line in imported.lines]},
+      indent=1) + '\n')
   if imported.unused:
     files.write_safetensors(path / ASIDE, imported.unused)
 
@@ -188,32 +178,27 @@ def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
 
 def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
               asked: ModelConfig | None, *, complete: bool) -> Imported:
-  """Returns a checkpoint of microsoft/M3P as one of ours; see `read`."""
   config = geometry.of_m3p(file, path, asked, complete=complete)
   tensors = file.tensors
   names = names_lib.m3p(config)
-  _check_shapes(
-      tensors, path, names, names_lib.m3p_shapes(
-          config, refiner_layers=geometry.refiner_layers(tensors)),
-      optional=_M3P_OPTIONAL)
-  for copy, original in names_lib.TIED.items():
-    if copy in tensors and not np.array_equal(
-        tensors[copy], tensors[original], equal_nan=True):
+  _check_shapes(tensors, path, names, layout.m3p_shapes(
+      config, refiner_layers=geometry.refiner_layers(tensors)))
+  ties = [(copy, original) for copy, original in names_lib.TIED.items()
+          if copy in tensors]
+  for copy, original in ties:
+    if not np.array_equal(tensors[copy], tensors[original], equal_nan=True):
       raise errors.UserError(
           f'{path}: {copy!r} differs from {original!r}; the release ties them')
   params, lines = _assemble(names, tensors, config, key)
+  lines += [layout.Line('used', copy, tensors[copy].shape, f'is {original!r}')
+            for copy, original in ties]
   used = {name.key for name in names} | set(names_lib.TIED)
   unused = {key: tensor for key, tensor in tensors.items() if key not in used}
-  lines += [report.Line('used', copy, tensors[copy].shape, f'is {original!r}')
-            for copy, original in names_lib.TIED.items() if copy in tensors]
-  lines += [report.Line('unused', key, tensor.shape)
-            for key, tensor in unused.items()]
   return Imported(params, config, lines, unused, file.params, file.prefix)
 
 
 def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
                 asked: ModelConfig | None) -> Imported:
-  """Returns a checkpoint of VOLTA's M3P as one of ours; see `read`."""
   config = geometry.of_volta(file, path, asked)
   tensors = dict(file.tensors)
   wrong, meant = names_lib.volta_typo(config)
@@ -227,14 +212,11 @@ def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
   _check_shapes(shared, path, names, layout.their_shapes(
       names, layout.shapes_of(config), vocab_size=config.vocab_size))
   params, lines = _assemble(names, shared, config, key)
-  lines += [report.Line('unused', name, tensor.shape)
-            for name, tensor in unused.items()]
-  return Imported(params, config, lines, unused, {})
+  return Imported(params, config, lines, unused)
 
 
 def _read_xlmr(file: files.File, path: pathlib.Path, key: jax.Array,
                asked: ModelConfig | None) -> Imported:
-  """Returns Hugging Face's XLM-RoBERTa as the text part of an M3P."""
   tensors = {_xlmr_name(key): tensor for key, tensor in file.tensors.items()}
   if len(tensors) < len(file.tensors):
     raise errors.UserError(
@@ -259,15 +241,13 @@ def _read_xlmr(file: files.File, path: pathlib.Path, key: jax.Array,
   params, lines = _assemble(
       names, encoder, config, key, {'positions/embedding': positions})
   lines += [
-      report.Line('used', _XLMR_POSITIONS, shapes[_XLMR_POSITIONS],
+      layout.Line('used', _XLMR_POSITIONS, shapes[_XLMR_POSITIONS],
                   f'row i is our row i − {_XLMR_SHIFT}'),
-      report.Line('used', _XLMR_TYPES, shapes[_XLMR_TYPES],
+      layout.Line('used', _XLMR_TYPES, shapes[_XLMR_TYPES],
                   'added to the positions'),
-      report.Line('fresh', 'positions/embedding', (_XLMR_SHIFT, config.width),
+      layout.Line('fresh', 'positions/embedding', (_XLMR_SHIFT, config.width),
                   f'rows {usable} and {usable + 1}')]
-  lines += [report.Line('unused', name, tensor.shape)
-            for name, tensor in unused.items()]
-  return Imported(params, config, lines, unused, {})
+  return Imported(params, config, lines, unused)
 
 
 def _xlmr_name(key: str) -> str:
@@ -287,18 +267,18 @@ def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
         f'{path.with_name("config.json")}: not a geometry of ours: '
         f'{error}') from error
   shapes = layout.shapes_of(config)
-  names: Any = [names_lib.Name(name, name) for name in shapes]
-  _check_shapes(file.tensors, path, names, shapes)
-  lines = [report.Line('used', name, shape) for name, shape in shapes.items()]
+  _check_shapes(
+      file.tensors, path, [names_lib.Name(name, name) for name in shapes],
+      shapes)
+  lines = [layout.Line('used', name, shape) for name, shape in shapes.items()]
   params = {name: np.asarray(tensor, np.float32)
             for name, tensor in file.tensors.items()}
-  return Imported(layout.nested(params), config, lines, {}, {})
+  return Imported(layout.nested(params), config, lines)
 
 
 def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
                   names: Sequence[names_lib.Name],
-                  shapes: Mapping[str, tuple[int, ...]], *,
-                  optional: re.Pattern[str] | None = None) -> None:
+                  shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
 
   Args:
@@ -306,12 +286,11 @@ def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
     path: of the file.
     names: what the geometry reads.
     shapes: of every tensor that may be there.
-    optional: keys that may be absent, unless the geometry reads them.
   """
   needed = {name.key for name in names}
   for key, shape in shapes.items():
     if key not in tensors:
-      if key in needed or not (optional and optional.match(key)):
+      if key in needed:
         raise errors.UserError(f'{path}: tensor {key!r} is missing')
     elif tensors[key].shape != shape:
       raise errors.UserError(
@@ -323,56 +302,24 @@ def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
           'the model')
 
 
-def _assemble(names: Sequence[names_lib.Name],
-              tensors: files.Tensors, config: ModelConfig, key: jax.Array,
+def _assemble(names: Sequence[names_lib.Name], tensors: files.Tensors,
+              config: ModelConfig, key: jax.Array,
               given: Mapping[str, np.ndarray] | None = None,
-              ) -> tuple[Any, list[report.Line]]:
-  """Returns (parameters, lines): what is not in the file is fresh.
-
-  Args:
-    names: of the file's format.
-    tensors: of the file.
-    config: geometry.
-    key: random key of fresh parameters.
-    given: more parameters, by path.
-  """
-  read_params = layout.stack(
+              ) -> tuple[Any, list[layout.Line]]:
+  """Returns (parameters, lines); `given` are more parameters, by path."""
+  params: dict[str, Any] = layout.stack(
       names, tensors, layout.shapes_of(config)) | dict(given or {})
-  fresh = _draw(config, frozenset(read_params))(key)
-  lines = [report.Line('used', name.key, tensors[name.key].shape)
+  fresh = layout.fresh(config, params, key)
+  lines = [layout.Line('used', name.key, tensors[name.key].shape)
            for name in names if name.key in tensors]
-  lines += [report.Line('fresh', path, value.shape)
+  lines += [layout.Line('fresh', path, value.shape)
             for path, value in sorted(fresh.items())]
-  return layout.nested({**read_params, **fresh}), lines
-
-
-@functools.lru_cache(maxsize=4)
-def _draw(config: ModelConfig, read_paths: frozenset[str]):
-  """Returns the jitted function from a key to the parameters not read.
-
-  What is read is not drawn as well: the word table alone takes seconds.
-  """
-
-  def draw(key):
-    params = layout.flatten(nn.unbox(m3p.init_params(config, key)))
-    return {path: value for path, value in params.items()
-            if path not in read_paths}
-
-  return jax.jit(draw)
+  return layout.nested(params | fresh), lines
 
 
 def _check_numbers(tensors: files.Tensors, unused: files.Tensors,
                    path: pathlib.Path) -> None:
-  """Checks that all numbers are finite; warns where the model does not read.
-
-  Args:
-    tensors: of the file.
-    unused: those of them that no part of the model reads, by any keys.
-    path: of the file.
-
-  Raises:
-    UserError: one that it reads is not.
-  """
+  """Raises UserError for a number that is not finite; warns in `unused`."""
   ignored = set(map(id, unused.values()))
   for key, tensor in tensors.items():
     if tensor.dtype.kind in 'iub':

