@@ -44,8 +44,10 @@ def test_xlmr_positions_are_shifted_and_fresh_rows_listed(tmp_path):
   (tmp_path / 'model.safetensors.index.json').write_text(json.dumps(
       {'weight_map': {k: file for file, keys in parts.items() for k in keys}}))
   shutil.copy(path.with_name('config.json'), tmp_path)
-  again = importing.read('xlmr', tmp_path / 'model.safetensors.index.json')
-  jax.tree.map(np.testing.assert_array_equal, found.params, again.params)
+  for same in (tmp_path / 'model.safetensors.index.json',
+               path.with_name('pytorch_model.bin')):
+    jax.tree.map(np.testing.assert_array_equal, found.params,
+                 importing.read('xlmr', same).params)
 
 
 def test_language_table_needs_as_many_names(tmp_path):

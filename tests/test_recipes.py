@@ -4,7 +4,6 @@ import json
 import pathlib
 import types
 
-import numpy as np
 import pytest
 
 from configs import quickstart as quickstart_config
@@ -14,13 +13,6 @@ from m3p_jax.recipes import ablation
 from m3p_jax.recipes import quickstart
 from m3p_jax.recipes import stages
 from tests import test_statistics
-
-
-def test_interval_is_student():
-  # By hand: mean 2, s = 1, t(.975, 2) = 4.303, 4.303 / √3 = 2.484.
-  mean, width = ablation.interval(np.array([1.0, 2.0, 3.0]))
-  assert mean == 2.0
-  assert width == pytest.approx(2.484, abs=1e-3)
 
 
 def test_ablation_table_pairs_the_seeds():

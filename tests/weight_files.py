@@ -14,7 +14,6 @@ from tests import torch_files
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 M3P = GOLDEN / 'm3p_small' / 'checkpoint.pth'
-LEGACY = GOLDEN / 'm3p_small_legacy' / 'checkpoint.pth'
 XLMR = GOLDEN / 'xlmr_small' / 'model.safetensors'
 # The golden M3P's geometry.
 TINY = model_config.ModelConfig(

@@ -229,7 +229,7 @@ def table(runs: Mapping[str, Mapping[str, Any]],
 
   def difference(one, other, title):
     mean = '{:+.2f} ± {:.2f}'.format(
-        *interval(values[one, title] - values[other, title]))
+        *_interval(values[one, title] - values[other, title]))
     if not ranks:
       return mean
     _, p = statistics.paired(queries(one, title), queries(other, title))
@@ -246,7 +246,7 @@ def table(runs: Mapping[str, Mapping[str, Any]],
   return '\n'.join(lines)
 
 
-def interval(differences_S: np.ndarray) -> tuple[float, float]:
+def _interval(differences_S: np.ndarray) -> tuple[float, float]:
   """Returns mean and half-width of Student's 95 % interval; S ≥ 2."""
   n = len(differences_S)
   width = stats.t.ppf(0.975, n - 1) * np.std(differences_S, ddof=1)
