@@ -27,7 +27,6 @@ from m3p_jax.objectives import negatives
 
 KINDS = ('m3p', 'xlmr')
 Arrays = Mapping[str, np.ndarray]
-_GRADIENT = 'grad/'
 _LOSSES = ('loss_mlm', 'loss_mrm', 'loss_mrfr', 'loss_vlm')
 
 
@@ -112,7 +111,6 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _xlmr(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
-  config = imported.config
   ids_BL, mask_BL = inputs['token_ids'], inputs['text_mask'].astype(bool)
 
   def embed(module):
@@ -125,14 +123,15 @@ def _xlmr(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
         ids_BL, mask_BL, np.zeros(len(ids_BL), np.int32)),
                          deterministic=True).text_BLD
 
-  call = _caller(config, imported.params)
-  return {'embedding_output': call(embed), 'last_hidden_state': call(encode)}
+  return {'embedding_output': _call(embed, imported),
+          'last_hidden_state': _call(encode, imported)}
 
 
-def _caller(config, params) -> Callable[..., Any]:
-  """Returns call(fn), fn of a bound model, jitted."""
-  return lambda fn: jax.jit(
-      lambda params: nn.apply(fn, m3p.M3P(config))({'params': params}))(params)
+def _call(function: Callable[[m3p.M3P], Any],
+          imported: importing.Imported) -> Any:
+  """Returns what a function of a bound model gives, jitted."""
+  return jax.jit(nn.apply(function, m3p.M3P(imported.config)))(
+      {'params': imported.params})
 
 
 class _Inputs(NamedTuple):
@@ -164,14 +163,12 @@ def _rows(inputs: Arrays) -> _Inputs:
 
 def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
   rows = _rows(inputs)
-  config = imported.config
-  plain = dataclasses.replace(config, refiner_layers=0)
-  call = _caller(plain, imported.params)
+  config = dataclasses.replace(imported.config, refiner_layers=0)
 
   def joint(encoded):
     return jnp.concatenate([encoded.regions_BRD, encoded.text_BLD], axis=1)
 
-  def plain_passes(module):
+  def passes(module):
     encoded = module.encode(rows.masked, deterministic=True)
     text_BLD = module.encode(rows.masked._replace(regions=None),
                              deterministic=True).text_BLD
@@ -192,11 +189,20 @@ def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
           deterministic=True)
     return found | _losses(module, encoded, rows)
 
-  outputs = call(plain_passes)
-  if config.refiner_layers:
-    outputs['joint_hidden_refined'] = _caller(config, imported.params)(
-        lambda module: joint(module.encode(rows.masked, deterministic=True)))
-  return outputs | _gradients(imported._replace(config=plain), rows)
+  def total(params):
+    found = nn.apply(passes, m3p.M3P(config))({'params': params})
+    return sum(found[name] for name in _LOSSES), found
+
+  gradients, outputs = jax.jit(jax.grad(total, has_aux=True))(imported.params)
+  if imported.config.refiner_layers:
+    outputs['joint_hidden_refined'] = _call(
+        lambda module: joint(module.encode(rows.masked, deterministic=True)),
+        imported)
+  outputs['grad_global_norm'] = optax.tree.norm(gradients)
+  by_key = layout.unstack(
+      names_lib.m3p(config), layout.flatten(jax.device_get(gradients)),
+      layout.m3p_shapes(config, refiner_layers=0))
+  return outputs | {f'grad/{key}': value for key, value in by_key.items()}
 
 
 def _token_loss(module, hidden_BLD, rows: _Inputs) -> jax.Array:
@@ -223,24 +229,3 @@ def _losses(module, encoded, rows: _Inputs) -> dict[str, jax.Array]:
       'loss_vlm': negatives.sigmoid_cross_entropy(
           module.match_logits(encoded),
           jnp.asarray(rows.match_labels_B)).mean()}
-
-
-def _gradients(imported: importing.Imported,
-               rows: _Inputs) -> dict[str, Any]:
-  """Returns the gradients of the losses' sum by the file's keys."""
-  config = imported.config
-
-  def total(params):
-    def loss(module):
-      losses = _losses(
-          module, module.encode(rows.masked, deterministic=True), rows)
-      return sum(losses[name] for name in _LOSSES)
-    return nn.apply(loss, m3p.M3P(config))({'params': params})
-
-  gradients = jax.device_get(jax.jit(jax.grad(total))(imported.params))
-  names = names_lib.m3p(config)
-  found = layout.unstack(names, layout.flatten(gradients),
-                         layout.m3p_shapes(config))
-  return {
-      'grad_global_norm': optax.tree.norm(gradients),
-      **{f'{_GRADIENT}{key}': value for key, value in found.items()}}
