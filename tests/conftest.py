@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import pathlib
 
+import jax
 import pytest
 
 from input_pipeline import sources
@@ -49,6 +50,12 @@ def small_run(tmp_path_factory, worker_id, testrun_uid) -> pathlib.Path:
       small_search.make_run(folder)
       (folder / 'done').touch()
   return folder / 'run'
+
+
+@pytest.fixture(autouse=True)
+def keep_compiled(monkeypatch) -> None:
+  """Stages of a recipe forget what is compiled: here others still need it."""
+  monkeypatch.setattr(jax, 'clear_caches', lambda: None)
 
 
 @pytest.fixture

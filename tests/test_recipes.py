@@ -128,9 +128,6 @@ class _Fakes:
   def __init__(self, monkeypatch):
     self.log = []
     self.fails_at = ''
-    # Forgetting what is compiled slows the other tests down.
-    monkeypatch.setattr(stages.jax, 'clear_caches', lambda: None)
-    monkeypatch.setattr(stages.gc, 'collect', lambda: None)
     monkeypatch.setattr(quickstart, 'needed_sources', lambda: ['package'])
     monkeypatch.setattr(quickstart.sources, 'fetch', lambda name: None)
     monkeypatch.setattr(quickstart.prepare, 'prepare', self.prepare)
