@@ -128,6 +128,7 @@ class _Fakes:
   def __init__(self, monkeypatch):
     self.log = []
     self.fails_at = ''
+    monkeypatch.setattr(stages.gc, 'collect', lambda: None)  # Seconds in all.
     monkeypatch.setattr(quickstart, 'needed_sources', lambda: ['package'])
     monkeypatch.setattr(quickstart.sources, 'fetch', lambda name: None)
     monkeypatch.setattr(quickstart.prepare, 'prepare', self.prepare)
