@@ -200,21 +200,21 @@ def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
   if floors:
     languages = list(dict.fromkeys(
         name for row in floors.values() for name in row))
-    rows = {f'floor: {title}': row for title, row in floors.items()}
+    recalls = {f'floor: {title}': row for title, row in floors.items()}
     for setting in settings:
-      rows[setting] = {
+      recalls[setting] = {
           name: found['mean_recall'] for name, found
           in content['settings'][setting]['languages'].items()}
     text += '\n\n' + _markdown('', languages, {
         title: [_number(row.get(name)) for name in languages]
-        for title, row in rows.items()})
+        for title, row in recalls.items()})
   return text
 
 
 def _markdown(corner: str, titles: Sequence[str],
               rows: Mapping[str, Sequence[str]]) -> str:
-  lines = [(corner, *titles), *((name, *row) for name, row in rows.items())]
-  lines = ['| ' + ' | '.join(line) + ' |' for line in lines]
+  lines = ['| ' + ' | '.join((name, *row)) + ' |'
+           for name, row in {corner: titles, **rows}.items()]
   lines.insert(1, '|---|' + '---:|' * len(titles))
   return '\n'.join(lines)
 
