@@ -16,7 +16,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
 from m3p_jax import startup
 from m3p_jax import train_step
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import exact
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
@@ -112,7 +112,7 @@ def scoring(size: str) -> dict[str, contest.Run]:
       problem, problem.score_pictures, seed=1)).regions
   regions = jax.tree.map(np.asarray, regions)
   question = exact.Question(
-      engines.Texts(*problems.make_captions(problem.score_rows), None),
+      engine_lib.Texts(*problems.make_captions(problem.score_rows), None),
       np.arange(problem.score_pictures))
 
   def score():
@@ -121,12 +121,12 @@ def scoring(size: str) -> dict[str, contest.Run]:
   return {'exact scoring': score}
 
 
-def make_engine(problem: problems.Problem) -> engines.Engine:
+def make_engine(problem: problems.Problem) -> engine_lib.Engine:
   """Returns an engine with fresh parameters."""
   geometry = model_config.geometry(problem.model)
   params = jax.jit(lambda key: nn.unbox(m3p.init_params(
       geometry, key)))(jax.random.key(0))
-  return engines.Engine(params, geometry, batch_size=problem.score_rows)
+  return engine_lib.Engine(params, geometry, batch_size=problem.score_rows)
 
 
 def first_step(size: str) -> dict[str, contest.Run]:

@@ -14,7 +14,7 @@ from benchmarks import contest
 from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import exact
 
 SIZE = 'small'
@@ -55,7 +55,7 @@ def variants() -> dict[str, contest.Run]:
   engine = ours.make_engine(problem)
   regions = jax.tree.map(np.asarray, ours.as_batch(problems.make_rows(
       problem, _EXACT, seed=1)).regions)
-  texts = engines.Texts(*problems.make_captions(_QUERIES), None)
+  texts = engine_lib.Texts(*problems.make_captions(_QUERIES), None)
   vectors_IE = engine.embed_images(regions)
   rng = np.random.default_rng(0)
   repeats = -(-max(GALLERIES) // _EXACT)
@@ -70,12 +70,12 @@ def variants() -> dict[str, contest.Run]:
                  for count in GALLERIES}
 
 
-def _exact(engine: engines.Engine, regions, texts: engines.Texts) -> None:
+def _exact(engine: engine_lib.Engine, regions, texts: engine_lib.Texts) -> None:
   question = exact.Question(texts, np.arange(_EXACT))
   exact.scores(engine, regions, {'': question})
 
 
-def _two_stages(engine: engines.Engine, regions, texts: engines.Texts,
+def _two_stages(engine: engine_lib.Engine, regions, texts: engine_lib.Texts,
                 gallery_IE: np.ndarray) -> None:
   cosine_QI = engine.embed_texts(texts) @ gallery_IE.T
   best_QK = np.argpartition(-cosine_QI, _TOP_K, axis=1)[:, :_TOP_K]

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import exact
 from m3p_jax.model import m3p
 from tests import models
@@ -37,8 +37,8 @@ def params():
       jax.random.key(2))
 
 
-def engine(batch_size: int = 32) -> engines.Engine:
-  return engines.Engine(params(), CONFIG, batch_size=batch_size,
+def engine(batch_size: int = 32) -> engine_lib.Engine:
+  return engine_lib.Engine(params(), CONFIG, batch_size=batch_size,
                         dtype='float32')
 
 
@@ -64,7 +64,7 @@ def questions() -> dict[str, exact.Question]:
     length_C = rng.integers(3, 20, count)
     mask_CL = np.arange(24) < length_C[:, np.newaxis]
     ids_CL = np.where(mask_CL, rng.integers(4, 499, (count, 24)), 1)
-    found[name] = exact.Question(engines.Texts(
+    found[name] = exact.Question(engine_lib.Texts(
         ids_CL.astype(np.int32), mask_CL, None), pictures_I)
   return found
 
@@ -72,12 +72,12 @@ def questions() -> dict[str, exact.Question]:
 @contextlib.contextmanager
 def small_pieces():
   """Makes the few pairs here as many pieces as millions would be."""
-  before = exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE
-  exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE = 60, 2
+  before = exact.PAIRS_PER_PIECE, engine_lib.REGIONS_MULTIPLE
+  exact.PAIRS_PER_PIECE, engine_lib.REGIONS_MULTIPLE = 60, 2
   try:
     yield
   finally:
-    exact.PAIRS_PER_PIECE, engines.REGIONS_MULTIPLE = before
+    exact.PAIRS_PER_PIECE, engine_lib.REGIONS_MULTIPLE = before
 
 
 def score(folder: pathlib.Path | None = None, origin=ORIGIN,

@@ -13,7 +13,6 @@ from input_pipeline import errors
 from m3p_jax import config as config_lib
 from m3p_jax.evaluation import compare
 from m3p_jax.evaluation import protocols
-from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import results
 from m3p_jax.recipes import finetune
 from tests import retrieval_data
@@ -85,7 +84,7 @@ def test_one_command_trains_and_evaluates_the_settings(tmp_path, monkeypatch):
   assert list(content['settings']) == list(settings)
   for setting, cell in content['settings'].items():
     assert set(cell['languages']) == {'en', 'de'}
-    assert set(query_ranks.load(workdir / 'retrieval.json', setting)) == {
+    assert set(results.load_ranks(workdir / 'retrieval.json', setting)) == {
         'en', 'de'}
     assert f'| {setting} | ' in recipe.table()
   # The languages of `each` come from two runs; done is done.
@@ -110,7 +109,7 @@ def test_the_table_has_intervals_and_floors(tmp_path):
   path = tmp_path / 'retrieval.json'
   results.write(path, {'settings': {'all': {'languages': {
       'en': {'mean_recall': 25.0, 'chance': 4.0}}}}})
-  query_ranks.update(path, 'all', {
+  results.update_ranks(path, 'all', {
       'en': test_statistics.language([1, 99, 99, 99])})
   text = finetune.table(path, {'en': ['en'], 'held out': ['ko', 'th']},
                         ['all'], floors={'before': {'en': 41.9, 'ka': 12.2}})

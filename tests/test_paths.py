@@ -18,6 +18,7 @@ from m3p_jax import config as config_lib
 from m3p_jax import metrics
 from m3p_jax import train
 from m3p_jax.evaluation import retrieval
+from m3p_jax.evaluation import scoring
 from tests import compiler
 from tests import toy
 
@@ -151,7 +152,7 @@ def test_a_trace_that_would_never_begin_is_refused(tmp_path):
     train.train_and_evaluate(_config(profile_steps=5), tmp_path)
 
 
-@pytest.mark.parametrize('mode', retrieval.MODES)
+@pytest.mark.parametrize('mode', scoring.MODES)
 def test_a_set_in_int8_is_searched_in_every_mode(plain, mode):
   config = _config(
       evaluation__mode=mode, evaluation__dataset='packed',

@@ -7,7 +7,6 @@ import pytest
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
-from m3p_jax.evaluation import measures
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import ranking
 
@@ -25,7 +24,7 @@ def test_queries_and_right_answers():
 def test_pictures_without_a_caption_are_candidates_but_no_queries():
   trial = protocols.tux_paint(4, GROUPS)
   scores_CI = np.array([[.1, .2, .0, .9], [.0, .1, .8, .9]])
-  cell = measures.measure(trial, scores_CI)
+  cell = ranking.measure(trial, scores_CI)
   # The picture without a caption comes first for both captions.
   assert cell['text_to_image']['r1'] == 0
   assert cell['text_to_image']['median_rank'] == 2
@@ -35,14 +34,14 @@ def test_pictures_without_a_caption_are_candidates_but_no_queries():
 
 
 def test_mean_recall_is_the_mean_of_six():
-  cell = measures.measure(protocols.tux_paint(4, GROUPS), np.eye(2, 4))
+  cell = ranking.measure(protocols.tux_paint(4, GROUPS), np.eye(2, 4))
   recalls = [cell[direction][f'r{k}'] for k in (1, 5, 10)
              for direction in ('image_to_text', 'text_to_image')]
   assert cell['mean_recall'] == pytest.approx(np.mean(recalls))
 
 
 def test_chance_knows_groups_and_gallery():
-  cell = measures.measure(protocols.tux_paint(4, GROUPS), np.zeros((2, 4)))
+  cell = ranking.measure(protocols.tux_paint(4, GROUPS), np.zeros((2, 4)))
   # Captions: 2 of 4 and 1 of 4 pictures are right.
   assert cell['text_to_image']['chance_r1'] == pytest.approx(37.5)
   assert cell['image_to_text']['chance_r1'] == pytest.approx(50)
@@ -52,7 +51,7 @@ def test_chance_knows_groups_and_gallery():
 def test_each_direction_can_have_its_own_scores():
   trial = protocols.tux_paint(4, GROUPS)
   right = trial.is_right_CI.astype(float)
-  cell = measures.measure(trial, right, -right)
+  cell = ranking.measure(trial, right, -right)
   assert cell['text_to_image']['r1'] == 100
   assert cell['image_to_text']['r1'] == 0
 
@@ -80,8 +79,8 @@ def _captions(written, groups=None):
 
 def _measure(name, language, num_images, captions, scores_CI):
   trials = protocols.trials(name, language, num_images, captions)
-  return measures.average([
-      measures.measure(trial, trial.cut(scores_CI)) for trial in trials])
+  return ranking.average([
+      ranking.measure(trial, trial.cut(scores_CI)) for trial in trials])
 
 
 def test_padding_to_five_distorts_as_in_the_release():
@@ -133,7 +132,7 @@ def test_folds_are_galleries_of_their_own():
   trials = protocols.trials('coco-5x1k', 'en', 10, captions)
   assert [trial.pictures.tolist() for trial in trials] == [
       [i, i + 1] for i in range(0, 10, 2)]
-  cells = [measures.measure(trial, scores_CI[i * 10:i * 10 + 10,
+  cells = [ranking.measure(trial, scores_CI[i * 10:i * 10 + 10,
                                               i * 2:i * 2 + 2])
            for i, trial in enumerate(trials)]
   mean = _measure('coco-5x1k', 'en', 10, captions, scores_CI)

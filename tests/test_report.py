@@ -8,8 +8,6 @@ import pytest
 
 from input_pipeline import errors
 from m3p_jax.evaluation import charts
-from m3p_jax.evaluation import details
-from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from tests import test_results
@@ -174,19 +172,20 @@ def test_thinning_keeps_ends_and_mean():
   assert charts.thin(points[:5]) == points[:5]
 
 
-def test_report_says_when_re_ranking_changes_nothing():
+def test_report_says_when_re_ranking_changes_nothing(workdir):
   choice = {'top_k': 1, 'joint_weight': 0.25,
             'top_k_curve': {'0': 40., '1': 40., '8': 39.},
             'joint_weight_curve': {'0.25': 39., '-1.0': 30.}}
-  page = details.reranking(choice)
-  assert 'changes nothing' in page
-  assert 'gives 30.0 at top 8' in page
-  assert 'changes nothing' not in details.reranking(choice | {'top_k': 8})
+  for top_k in (1, 8):
+    results.write(workdir / 'rerank_choice.json', choice | {'top_k': top_k})
+    page = report.build(workdir)
+    assert ('changes nothing' in page) == (top_k == 1)
+    assert 'gives 30.0 at top 8' in page
 
 
 def test_curves_mistakes_and_attention_are_shown(workdir):
   write_the_rest(workdir)
-  query_ranks.update(workdir / 'retrieval.json', 'all', {
+  results.update_ranks(workdir / 'retrieval.json', 'all', {
       'en': test_statistics.language([1, 4, 40, 40]),
       'de': test_statistics.language([1, 1, 40, 40])})
   curve = [

@@ -90,7 +90,7 @@ def test_only_pairs_inside_are_read():
 
 
 def test_the_choice_is_the_best_of_its_curves():
-  scores = {'en': _scores(seed=1), 'de': _scores(seed=2)}
+  scores = [_scores(seed=1), _scores(seed=2)]
   choice = rerank.choose(scores, top_ks=(2, 5), joint_weights=(0.5, -1.0))
   assert list(choice.top_k_curve) == [0, 2, 5]
   assert list(choice.joint_weight_curve) == [0.5, -1.0]
@@ -99,14 +99,14 @@ def test_the_choice_is_the_best_of_its_curves():
   assert choice.top_k_curve[choice.top_k] == best
   expected = np.mean([
       rerank.measure(one, top_k=5, joint_weight=0.5)['mean_recall']
-      for one in scores.values()])
+      for one in scores])
   assert choice.mean_recall[5][0.5] == pytest.approx(expected)
 
 
 def test_a_perfect_joint_encoder_is_chosen_at_its_largest_k():
   scores = _scores()
   perfect = scores._replace(match_CI=scores.trial.is_right_CI * 1000.)
-  choice = rerank.choose({'en': perfect}, top_ks=(2, 15),
+  choice = rerank.choose([perfect], top_ks=(2, 15),
                          joint_weights=(1.0,))
   assert choice.top_k == 15
   assert choice.top_k_curve[15] == 100

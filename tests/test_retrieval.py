@@ -11,9 +11,9 @@ import pytest
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import cells
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import nearest
+from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import rerank
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -33,21 +33,25 @@ def call(function):
 
 
 def make_engine(batch_size):
-  return engines.Engine(models.tiny()[1], models.TINY, batch_size=batch_size,
+  return engine_lib.Engine(models.tiny()[1], models.TINY, batch_size=batch_size,
                         dtype='float32')
 
 
 def make_texts(language='en'):
   one = DATA.captions[language]
-  return engines.Texts(
+  return engine_lib.Texts(
       one.token_ids_NL, one.text_mask_NL,
       np.full(len(one.texts), IDS[language], np.int32))
 
 
-def evaluate(mode, **kwargs):
-  return retrieval.run(
-      models.tiny()[1], models.TINY, DATA, ('en', 'de'), mode=mode,
-      language_ids=IDS, dtype='float32', **kwargs)
+def make_scorer(data=DATA, languages=('en', 'de'), *, batch_size=256,
+                protocol='tux-paint', language_ids=IDS):
+  return scoring.Scorer(
+      make_engine(batch_size), data, languages, protocol, language_ids)
+
+
+def evaluate(mode, batch_size=256, **kwargs):
+  return scoring.run(make_scorer(batch_size=batch_size), mode=mode, **kwargs)
 
 
 def test_vectors_equal_the_models_at_any_batch_size():
@@ -81,7 +85,7 @@ def test_short_captions_are_cut_to_their_length():
   lengths = [length for length, _ in make_engine(1)._by_length(
       make_texts(), np.zeros(9, int))]
   longest = DATA.captions['en'].text_mask_NL[0].sum()
-  assert lengths == [min(x for x in (*engines.LENGTHS, 24) if x >= longest)]
+  assert lengths == [min(x for x in (*engine_lib.LENGTHS, 24) if x >= longest)]
 
 
 def test_rerank_of_everything_equals_joint():
@@ -105,33 +109,22 @@ def test_results_do_not_depend_on_the_batch_size():
 
 
 def test_the_choice_agrees_with_an_evaluation():
-  choice = retrieval.choose_rerank(
-      models.tiny()[1], models.TINY, DATA, ('en', 'de'), top_ks=(1, 3),
-      joint_weights=(0.5, -1.0), language_ids=IDS)
+  choice = scoring.choose_rerank(
+      make_scorer(), top_ks=(1, 3), joint_weights=(0.5, -1.0))
   for weight in (0.5, -1.0):
-    cells = evaluate('rerank', top_k=3, joint_weight=weight).languages
+    found = evaluate('rerank', top_k=3, joint_weight=weight).languages
     assert choice.mean_recall[3][weight] == pytest.approx(
-        np.mean([cell['mean_recall'] for cell in cells.values()]))
+        np.mean([one['mean_recall'] for one in found.values()]))
   dual = np.mean([cell['mean_recall']
                   for cell in evaluate('dual').languages.values()])
   assert choice.top_k_curve[0] == pytest.approx(dual)
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(mode='both'), "mode is 'both'; allowed: dual, joint, rerank"),
-    (dict(mode='dual', protocol='mine'), 'tux-paint'),
-])
-def test_mistakes_are_named(kwargs, message):
-  with pytest.raises(errors.UserError, match=message):
-    evaluate(**kwargs)
-
-
 def test_a_language_without_captions_or_embedding_is_named():
   with pytest.raises(errors.UserError, match="'xx' has no captions"):
-    retrieval.run(models.tiny()[1], models.TINY, DATA, ('xx',), mode='dual')
+    make_scorer(languages=('xx',))
   with pytest.raises(errors.UserError, match=r"no embedding for.*'de'"):
-    retrieval.run(models.tiny()[1], models.TINY, DATA, ('de',), mode='dual',
-                  language_ids={'en': 0})
+    make_scorer(languages=('de',), language_ids={'en': 0})
 
 
 @pytest.mark.parametrize('block', [1, 40, 2 ** 20])
@@ -267,6 +260,7 @@ def test_init_from_counts_where_it_was_typed(workdir, config):
 
 @pytest.mark.parametrize('key, value, message', [
     ('evaluation.protocol', 'coco', "protocol is 'coco'"),
+    ('evaluation.mode', 'both', "is 'both'; allowed: dual, joint, rerank"),
     ('evaluation.split', 'tset', "'tset'"),
     ('evaluation.dataset', 'pears', 'pears.*not there'),
     ('evaluation.languages', ('en', 'xx'), "'xx'"),
@@ -325,8 +319,7 @@ def test_a_picture_without_features_is_named():
       DATA, regions=DATA.regions._replace(mask_BR=mask_BR))
   with pytest.raises(errors.UserError,
                      match=r"'animals/2' has no features \(1 of 7"):
-    retrieval.run(models.tiny()[1], models.TINY, broken, ('en',), mode='dual',
-                  language_ids=IDS)
+    make_scorer(broken)
 
 
 def test_an_empty_gallery_is_told():
@@ -334,8 +327,7 @@ def test_an_empty_gallery_is_told():
       DATA, image_ids=[], regions=retrieval_data.regions_of(
           DATA, np.arange(0)))
   with pytest.raises(errors.UserError, match='the gallery is empty'):
-    retrieval.run(models.tiny()[1], models.TINY, empty, ('en',), mode='dual',
-                  language_ids=IDS)
+    make_scorer(empty)
 
 
 def test_scores_that_are_no_numbers_are_told():
@@ -343,8 +335,7 @@ def test_scores_that_are_no_numbers_are_told():
   features_BRF[4] = np.nan
   broken = dataclasses.replace(
       DATA, regions=DATA.regions._replace(features_BRF=features_BRF))
-  scorer = scoring.Scorer(make_engine(64), broken, ('en', 'de'), 'tux-paint',
-                          IDS)
+  scorer = make_scorer(broken)
   with pytest.raises(errors.UserError, match=(
       r"^en: .*caption 0 and picture 'animals/4' is NaN \(11 of 77 are")):
     scorer.dual()
@@ -367,13 +358,17 @@ def test_data_of_another_tokenizer_is_refused(workdir, config):
 def test_scores_depend_on_weights_geometry_and_all_of_the_regions(
     workdir, config):
   weights = weights_lib.load(workdir)
-  before = cells.origin(config, weights, DATA)
-  assert before == cells.origin(config, weights, DATA)
+
+  def of_scores(weights=weights, data=DATA):
+    return provenance.of_scores(config.evaluation, weights, data)
+
+  before = of_scores()
+  assert before == of_scores()
   regions, geometry = DATA.regions, weights.config
   for other in (
-      cells.origin(config, weights._replace(config=dataclasses.replace(
-          geometry, num_heads=4)), DATA),
-      *(cells.origin(config, weights, dataclasses.replace(
+      of_scores(weights._replace(config=dataclasses.replace(
+          geometry, num_heads=4))),
+      *(of_scores(data=dataclasses.replace(
           DATA, regions=regions._replace(**{name: changed})))
         for name, changed in (('boxes_BRG', regions.boxes_BRG + 1),
                               ('features_BRF', regions.features_BRF + 1),

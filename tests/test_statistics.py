@@ -8,7 +8,7 @@ import pytest
 from input_pipeline import errors
 from m3p_jax.evaluation import compare
 from m3p_jax.evaluation import protocols
-from m3p_jax.evaluation import query_ranks
+from m3p_jax.evaluation import results
 from m3p_jax.evaluation import statistics
 
 
@@ -113,18 +113,18 @@ def test_mean_rank_variance_by_hand():
 
 def test_ranks_are_kept_language_by_language(tmp_path):
   result = tmp_path / 'retrieval.json'
-  assert query_ranks.load(result, 'all') == {}
-  query_ranks.update(result, 'all', {
+  assert results.load_ranks(result, 'all') == {}
+  results.update_ranks(result, 'all', {
       'en': language([1, 2]), 'zh_CN': language([3])})
-  query_ranks.update(result, 'all', {'en': language([5, 6])})
-  found = query_ranks.load(result, 'all')
+  results.update_ranks(result, 'all', {'en': language([5, 6])})
+  found = results.load_ranks(result, 'all')
   assert found['en']['text_to_image'].rank_Q.tolist() == [5, 6]
   assert found['zh_CN']['image_to_text'].rank_Q.tolist() == [3]
-  path = query_ranks.path_for(result, 'all')
+  path = results.ranks_path(result, 'all')
   assert [one.name for one in path.parent.iterdir()] == [path.name]
   path.write_bytes(b'cut')
   with pytest.raises(errors.UserError, match='not the ranks'):
-    query_ranks.load(result, 'all')
+    results.load_ranks(result, 'all')
 
 
 def make_run(queries, checksum='ab', **header):

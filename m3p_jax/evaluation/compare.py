@@ -15,21 +15,13 @@ from absl import flags
 
 from input_pipeline import console
 from input_pipeline import errors
-from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import statistics
 
 
 class Run(NamedTuple):
-  """One setting of a file of results.
-
-  Attributes:
-    name: as the user gave it.
-    header: protocol, dataset and split.
-    languages: language → cell.
-    queries: language → ranks.
-  """
-  name: str
+  """One setting of a file of results."""
+  name: str  # As the user gave it.
   header: dict[str, str]
   languages: Mapping[str, Mapping[str, Any]]
   queries: Mapping[str, statistics.Language]
@@ -58,10 +50,10 @@ def load(name: str) -> Run:
                            'main.py --mode=evaluate --workdir=DIR)')
   setting = setting or list(content['settings'])[-1]
   errors.check_choice(f'setting of {path}', setting, content['settings'])
-  queries = query_ranks.load(path, setting)
+  queries = results.load_ranks(path, setting)
   if not queries:
     raise errors.UserError(
-        f'{query_ranks.path_for(path, setting)}: not there; evaluate setting '
+        f'{results.ranks_path(path, setting)}: not there; evaluate setting '
         f'{setting!r} again, and it is written')
   return Run(name, {key: content[key] for key in results.HEADER},
              content['settings'][setting]['languages'], queries)
@@ -71,11 +63,7 @@ def compare(one: Run, other: Run, languages: Sequence[str] = (), *,
             seed: int = 0) -> list[Row]:
   """Returns a row for each language, and for their mean where several.
 
-  Args:
-    one: a run.
-    other: what it is compared with.
-    languages: to compare; none = all that both have.
-    seed: of the draws.
+  No languages = all that both runs have.
 
   Raises:
     UserError: the runs answered other queries, or a language is missing.

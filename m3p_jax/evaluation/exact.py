@@ -22,7 +22,7 @@ import numpy as np
 from input_pipeline import console
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
 
 MANIFEST = 'manifest.json'
@@ -32,17 +32,13 @@ PAIRS_PER_PIECE, MOST_PIECES = 4_096, 1_000
 
 
 class Question(NamedTuple):
-  """One language: its captions, and the pictures that they are scored with.
-
-  Attributes:
-    texts: C captions.
-    pictures_I: int, numbers of the pictures.
+  """C captions of a language, and numbers of the pictures to score them with.
   """
-  texts: engines.Texts
+  texts: engine_lib.Texts
   pictures_I: np.ndarray
 
 
-def scores(engine: engines.Engine, regions: batch_lib.Regions,
+def scores(engine: engine_lib.Engine, regions: batch_lib.Regions,
            questions: Mapping[str, Question], *,
            folder: pathlib.Path | None = None,
            origin: Mapping[str, Any] | None = None,
@@ -106,10 +102,7 @@ def cut(pictures_I: np.ndarray, mask_IR: np.ndarray, *,
         num_captions: int) -> list[np.ndarray]:
   """Returns the pictures of each piece, those with as many regions together.
 
-  Args:
-    pictures_I: int, the pictures to score.
-    mask_IR: of all pictures' regions.
-    num_captions: that each of them is scored with.
+  `mask_IR` is of all pictures; each is scored with `num_captions` captions.
   """
   pairs = max(PAIRS_PER_PIECE, num_captions * len(pictures_I) // MOST_PIECES)
   size = max(1, pairs // num_captions)
@@ -121,7 +114,6 @@ def cut(pictures_I: np.ndarray, mask_IR: np.ndarray, *,
 
 def _check(regions: batch_lib.Regions,
            questions: Mapping[str, Question]) -> None:
-  """Raises UserError where there is nothing to score."""
   if not len(regions.mask_BR):
     raise errors.UserError('there are no pictures to search: the gallery is '
                            'empty')
@@ -132,13 +124,9 @@ def _check(regions: batch_lib.Regions,
           f'{len(one.pictures_I)} pictures; there must be one of each at least')
 
 
-def _score(engine: engines.Engine, regions: batch_lib.Regions, name: str,
-           texts: engines.Texts, pictures_I: np.ndarray) -> np.ndarray:
-  """Returns one piece [C, I], float32.
-
-  Raises:
-    UserError: a score is NaN.
-  """
+def _score(engine: engine_lib.Engine, regions: batch_lib.Regions, name: str,
+           texts: engine_lib.Texts, pictures_I: np.ndarray) -> np.ndarray:
+  """Returns one piece [C, I], float32."""
   shape = len(texts.token_ids_CL), len(pictures_I)
   text_P, image_P = (index_CI.ravel() for index_CI in np.indices(shape))
   piece_CI = engine.match(
@@ -158,17 +146,7 @@ class _Matrix:
 
   def __init__(self, folder: pathlib.Path, num_captions: int,
                blocks: Sequence[np.ndarray], origin: Mapping[str, Any]):
-    """Opens the folder, or begins it.
-
-    Args:
-      folder: made where it is absent.
-      num_captions: C.
-      blocks: numbers of the pictures of each piece.
-      origin: what the scores depend on, as JSON.
-
-    Raises:
-      UserError: the folder holds scores of something else.
-    """
+    """Opens the folder, or begins it; UserError where it holds others."""
     self.folder = folder
     self._num_captions, self._blocks = num_captions, list(blocks)
     content = {
@@ -184,18 +162,14 @@ class _Matrix:
             f'{_difference(found.get(key), content[key])}; delete {folder} '
             'to score again, or take another --workdir')
     if not found:
-      folder.mkdir(parents=True, exist_ok=True)
       results.write_text(path, json.dumps(content) + '\n')
 
   def write(self, number: int, scores_CI: np.ndarray) -> None:
     """Writes one piece whole."""
-    path = self.path(number)
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    with draft.open('wb') as file:
+    with results.draft(self.path(number)) as draft, draft.open('wb') as file:
       np.save(file, scores_CI.astype(np.float32), allow_pickle=False)
       file.flush()
       os.fsync(file.fileno())
-    os.replace(draft, path)
 
   def read_into(self, scores_CI: np.ndarray) -> None:
     """Writes every piece into its columns of `scores_CI`.
@@ -205,17 +179,15 @@ class _Matrix:
     """
     for number, block in enumerate(self._blocks):
       path = self.path(number)
+      shape = self._num_captions, len(block)
       try:
         piece_CI = np.load(path, allow_pickle=False)
+        if piece_CI.shape != shape:
+          raise ValueError(f'its shape is {piece_CI.shape}, not {shape}')
       except (OSError, ValueError) as error:
         raise errors.UserError(
             f'{path}: cannot be read ({error}); delete it, and the same '
             'command scores it again') from error
-      if piece_CI.shape != (self._num_captions, len(block)):
-        raise errors.UserError(
-            f'{path}: has shape {piece_CI.shape}, not '
-            f'{(self._num_captions, len(block))}; delete it, and the same '
-            'command scores it again')
       scores_CI[:, block] = piece_CI
 
   def path(self, number: int) -> pathlib.Path:
@@ -224,5 +196,5 @@ class _Matrix:
 
 def _difference(found: Any, wanted: Any) -> str:
   """Returns both values where they are short."""
-  told = f' ({json.dumps(found)}, now {json.dumps(wanted)})'
-  return told if len(told) < 200 else ''
+  values = f' ({json.dumps(found)}, now {json.dumps(wanted)})'
+  return values if len(values) < 200 else ''

@@ -1,45 +1,28 @@
-"""Example queries with the pictures found, small enough to live in a report."""
+"""What the report shows: queries with the pictures found, and attention.
+
+Small enough to live in a report. Letters: I pictures, C captions, B pairs, L
+text length, R regions.
+"""
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from input_pipeline import copies
 from input_pipeline import evaluation_set
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
 
 # Queries in one report, mistakes among them, and pictures shown for each.
 NUM_QUERIES = 12
 NUM_MISTAKES = 6
 NUM_SHOWN = 5
-
-
-def thumbnail(data_dir: str | pathlib.Path, dataset: str,
-              image_id: str) -> str | None:
-  """Returns the small picture as a `data:` address; None where there is none.
-  """
-  path = copies.small(pathlib.Path(data_dir) / dataset, image_id)
-  try:
-    content = path.read_bytes() if path else b''
-  except OSError:  # It shall not cost the evaluation.
-    content = b''
-  return (f'data:image/webp;base64,{base64.b64encode(content).decode()}'
-          if content else None)
-
-
-def english_captions(retrieval_set: evaluation_set.RetrievalSet
-                     ) -> dict[int, str]:
-  """Returns {picture: its first English caption}, where English was loaded."""
-  captions: dict[int, str] = {}
-  if 'en' in retrieval_set.captions:
-    english = retrieval_set.captions['en']
-    for text, pictures in zip(english.texts, english.groups, strict=True):
-      for picture in pictures:
-        captions.setdefault(picture, text)
-  return captions
+# Pairs whose attention is shown, and words of each.
+_PAIRS, _WORDS = 6, 5
 
 
 def collect(retrieval_set: evaluation_set.RetrievalSet,
@@ -62,20 +45,20 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
     `pictures`: {image id: data address}.
   """
   rng = np.random.default_rng(seed)
-  show = _Shower(retrieval_set, text_to_image)
+  found = _Found(retrieval_set, text_to_image)
   queries: list[dict[str, Any]] = []
   asked: set[int] = set()
-  for language in spread(list(text_to_image), NUM_QUERIES):
+  for language in _spread(list(text_to_image), NUM_QUERIES):
     captions = retrieval_set.captions[language]
-    order = rng.permutation(show.asked(language))
+    order = rng.permutation(found.asked(language))
     # Another concept in each language, as long as there are enough.
     index = next((i for i in order if not captions.groups[i] & asked),
                  order[0])
     asked |= captions.groups[index]
-    queries.append(show.query(language, index))
+    queries.append(found.query(language, index))
   mistakes = []
-  for language in spread(list(text_to_image), NUM_MISTAKES):
-    worst = max((show.query(language, i) for i in show.asked(language)),
+  for language in _spread(list(text_to_image), NUM_MISTAKES):
+    worst = max((found.query(language, i) for i in found.asked(language)),
                 key=lambda query: query['rank'])
     if worst['rank'] > 1:
       mistakes.append(worst)
@@ -83,19 +66,25 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
   for image_id in sorted({
       one['image_id'] for query in queries + mistakes
       for one in (*query['found'], query['wanted'])}):
-    address = thumbnail(data_dir, dataset, image_id)
+    address = _thumbnail(data_dir, dataset, image_id)
     if address:
       pictures[image_id] = address
   return {'queries': queries, 'mistakes': mistakes, 'pictures': pictures}
 
 
-class _Shower:
+class _Found:
   """Says what a query found."""
 
   def __init__(self, retrieval_set: evaluation_set.RetrievalSet,
                text_to_image: Mapping[str, np.ndarray]):
     self._set, self._scores = retrieval_set, text_to_image
-    self._english = english_captions(retrieval_set)
+    # {picture: its first English caption}, where English was loaded.
+    self._english: dict[int, str] = {}
+    if 'en' in retrieval_set.captions:
+      english = retrieval_set.captions['en']
+      for text, pictures in zip(english.texts, english.groups, strict=True):
+        for picture in pictures:
+          self._english.setdefault(picture, text)
 
   def asked(self, language: str) -> np.ndarray:
     """Returns the captions that were asked."""
@@ -132,7 +121,78 @@ def update(workdir: pathlib.Path, setting: str,
   results.write(path, kept | {setting: content})
 
 
-def spread(names: Sequence[str], count: int) -> list[str]:
+def attention(engine: engine_lib.Engine,
+              retrieval_set: evaluation_set.RetrievalSet,
+              languages: Sequence[str], *, data_dir: str | pathlib.Path,
+              dataset: str, seed: int = 0) -> dict[str, Any]:
+  """Returns where the words of a few captions look, for attention.json.
+
+  Pairs are drawn at random, one a language, among captions of two words and
+  more whose picture has a small copy.
+
+  Returns:
+    `pairs`: [{language, text, image_id, picture: data address, boxes: [[x1,
+    y1, x2, y2] in shares of the picture], words: [{word, weights}]}].
+  """
+  rng = np.random.default_rng(seed)
+  chosen = []
+  for language in _spread(list(languages), _PAIRS):
+    captions = retrieval_set.captions[language]
+    for index in rng.permutation(len(captions.texts)):
+      picture = min(captions.groups[index])
+      address = _thumbnail(
+          data_dir, dataset, retrieval_set.image_ids[picture])
+      if address and len(captions.texts[index].split()) > 1:
+        chosen.append((language, captions, index, picture, address))
+        break
+  if not chosen:
+    return {'pairs': []}
+  token_ids_BL, text_mask_BL = (
+      np.stack(rows) for rows in zip(*(
+          (captions.token_ids_NL[index], captions.text_mask_NL[index])
+          for _, captions, index, *_ in chosen), strict=True))
+  pictures_B = [picture for *_, picture, _ in chosen]
+  regions = jax.tree.map(
+      lambda x: np.asarray(x)[pictures_B], retrieval_set.regions)
+  weights_BLR = engine.attention(
+      regions, engine_lib.Texts(token_ids_BL, text_mask_BL, None))
+  return {'pairs': [{
+      'language': language, 'text': captions.texts[index],
+      'image_id': retrieval_set.image_ids[picture],
+      'picture': address,
+      'boxes': retrieval_set.regions.boxes_BRG[picture, :, :4].tolist(),
+      'words': _words(captions, index, weights_LR)}
+      for (language, captions, index, picture, address), weights_LR in zip(
+          chosen, weights_BLR, strict=True)]}
+
+
+def _words(captions: evaluation_set.CaptionSet, index: int,
+           weights_LR: np.ndarray) -> list[dict[str, Any]]:
+  """Returns the longest words in their order, and where they look."""
+  words = captions.texts[index].split(' ')
+  lengths = captions.word_lengths_N[index]
+  ends = 1 + np.cumsum(lengths)  # After `<s>`.
+  shown = sorted(sorted(range(len(words)), key=lambda i: -len(words[i]))
+                 [:_WORDS])
+  return [{'word': words[i], 'weights': weights_LR[
+      ends[i] - lengths[i]:ends[i]].mean(0).tolist()}
+          for i in shown if lengths[i] and ends[i] <= len(weights_LR)]
+
+
+def _thumbnail(data_dir: str | pathlib.Path, dataset: str,
+               image_id: str) -> str | None:
+  """Returns the small picture as a `data:` address; None where there is none.
+  """
+  path = copies.small(pathlib.Path(data_dir) / dataset, image_id)
+  try:
+    content = path.read_bytes() if path else b''
+  except OSError:  # It shall not cost the evaluation.
+    content = b''
+  return (f'data:image/webp;base64,{base64.b64encode(content).decode()}'
+          if content else None)
+
+
+def _spread(names: Sequence[str], count: int) -> list[str]:
   """Returns up to `count` of the names, evenly spread, the first included."""
   if len(names) <= count:
     return list(names)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import rerank
 
 # FAISS pays from so many candidates on.
@@ -28,12 +28,9 @@ def top_k_of(queries_QE: np.ndarray, gallery_NE: np.ndarray, k: int, *,
              use_faiss: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Returns (numbers int64 [Q, K], scores float32 [Q, K]), best first.
 
-  Args:
-    queries_QE: float32.
-    gallery_NE: float32.
-    k: candidates wanted; a smaller gallery gives all it has.
-    use_faiss: whether FAISS searches (exactly too: a flat index); None = where
-      it is installed and the gallery has `FAISS_FROM` candidates.
+  A gallery of less than k candidates gives all it has. FAISS is exact too (a
+  flat index); `use_faiss` None = where it is installed and the gallery has
+  `FAISS_FROM` candidates.
 
   Raises:
     ValueError: k below 1, or an empty gallery.
@@ -70,31 +67,18 @@ def _top_k(queries_QE, gallery_NE, *, k: int):
 
 
 class Found(NamedTuple):
-  """What two stages found for Q captions.
-
-  Attributes:
-    picture_QK: int64, numbers of the pictures, best first.
-    score_QK: float64, by which they are ordered.
-  """
+  """Numbers of the pictures of Q captions, best first, and their scores."""
   picture_QK: np.ndarray
   score_QK: np.ndarray
 
 
-def search(engine: engines.Engine, regions: batch_lib.Regions,
-           texts: engines.Texts, *, top_k: int,
+def search(engine: engine_lib.Engine, regions: batch_lib.Regions,
+           texts: engine_lib.Texts, *, top_k: int,
            joint_weight: float = -1.0) -> Found:
   """Returns the pictures of each caption, found in two stages.
 
   For galleries that are too large for the matrices of an evaluation; the order
   is that of `rerank.reorder`.
-
-  Args:
-    engine: the model.
-    regions: of the gallery.
-    texts: Q captions.
-    top_k: pictures that the dual encoder finds and the joint one orders.
-    joint_weight: of the match logit beside the dual one; negative = the match
-      logit alone.
   """
   found_QK, cosine_QK = top_k_of(
       engine.embed_texts(texts), engine.embed_images(regions), top_k)

@@ -19,17 +19,11 @@ DIRECTIONS = ('text_to_image', 'image_to_text')
 
 
 class Trial(NamedTuple):
-  """One language's queries and right answers.
-
-  Attributes:
-    is_right_CI: bool, whether the picture answers the caption (and reverse).
-    image_queries_Q: int, the pictures that are asked for their captions.
-    caption_C: int, the set's caption of each row (one may come twice); None =
-      row and caption are the same.
-    picture_I: int, the set's picture of each column; None as above.
-  """
+  """One language's queries and right answers."""
   is_right_CI: np.ndarray
   image_queries_Q: np.ndarray
+  # The set's caption of each row (one may come twice) and picture of each
+  # column; None = row and caption are the same.
   caption_C: np.ndarray | None = None
   picture_I: np.ndarray | None = None
 
@@ -52,38 +46,30 @@ class Trial(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How a set is asked.
-
-  Attributes:
-    captions_per_picture: exactly so many, the first ones; 0 = all there are.
-    num_pictures: pictures of the published set; 0 = any number.
-    num_folds: galleries that the pictures are cut into, in their order.
-    languages: of the published set; none = any.
-    is_distinct: equal captions are one candidate and one query, and whole
-      groups are right; otherwise every caption as written stands for itself.
-    shares_texts: pictures with the same caption are right for each other's.
-    own_gallery: a language searches the pictures it has captions for.
-    pads: pictures with fewer captions get theirs again.
-  """
+  """How a set is asked."""
+  # Exactly so many, the first ones; 0 = all there are.
   captions_per_picture: int = 0
+  # Of the published set; 0 or none = any.
   num_pictures: int = 0
-  num_folds: int = 1
   languages: tuple[str, ...] = ()
+  # Galleries that the pictures are cut into, in their order.
+  num_folds: int = 1
+  # Equal captions are one candidate and one query, and whole groups are right;
+  # otherwise every caption as written stands for itself.
   is_distinct: bool = False
+  # Pictures with the same caption are right for each other's.
   shares_texts: bool = False
+  # A language searches the pictures it has captions for.
   own_gallery: bool = False
+  # Pictures with fewer captions get theirs again.
   pads: bool = False
 
   def deviations(self, num_images: int, left_out: int) -> list[str]:
-    """Returns how the set differs from the published one, in words.
-
-    Args:
-      num_images: pictures of the set.
-      left_out: those that its preparation left out; others move up.
-    """
+    """Returns how the set differs from the published one, in words."""
     found = []
     if num_images < self.num_pictures:
       found.append(f'{num_images} pictures instead of {self.num_pictures}')
+    # Others move up into the place of a picture that was left out.
     if left_out and self.num_pictures:
       found.append(f'preparation left {left_out} of its pictures out')
     return found
@@ -107,11 +93,7 @@ PROTOCOLS = {
 
 
 def get(name: str) -> Protocol:
-  """Returns the protocol called `name`.
-
-  Raises:
-    UserError: there is none.
-  """
+  """Returns the protocol called `name`; UserError where there is none."""
   if name not in PROTOCOLS:
     raise errors.UserError(
         f'config.evaluation.protocol is {name!r}; allowed: '
@@ -121,13 +103,7 @@ def get(name: str) -> Protocol:
 
 def trials(name: str, language: str, num_images: int,
            captions: evaluation_set.CaptionSet) -> list[Trial]:
-  """Returns the trials of one language.
-
-  Args:
-    name: of the protocol.
-    language: of the captions.
-    num_images: pictures of the set; the first ones are used.
-    captions: of the language.
+  """Returns the trials of one language; the set's first pictures are used.
 
   Raises:
     UserError: an unknown protocol, a language that it does not have, or
@@ -156,11 +132,6 @@ def trials(name: str, language: str, num_images: int,
 
 def _take(name: str, language: str, written_M2: np.ndarray,
           pictures_I: np.ndarray) -> np.ndarray:
-  """Returns the first captions of each picture, exactly as many as wanted.
-
-  Raises:
-    UserError: a picture has too few, or more where one is wanted.
-  """
   protocol, rows = get(name), []
   wanted = protocol.captions_per_picture
   for picture in pictures_I:
@@ -178,7 +149,6 @@ def _take(name: str, language: str, written_M2: np.ndarray,
 
 def _trial(protocol: Protocol, written_M2: np.ndarray,
            pictures_I: np.ndarray) -> Trial:
-  """Returns the trial of some pictures and the captions written for them."""
   caption_C, picture_C = written_M2[np.isin(written_M2[:, 1], pictures_I)].T
   if not len(caption_C):
     raise errors.UserError('there are no captions to ask for')

@@ -1,6 +1,8 @@
-"""Where a number comes from: command, machine, commit, date, versions."""
+"""Where a number comes from: command, machine, commit, versions, inputs."""
 
+import dataclasses
 import datetime
+import hashlib
 from importlib import metadata
 import os
 import pathlib
@@ -10,6 +12,12 @@ import sys
 from typing import Any
 
 import jax
+import ml_collections
+import numpy as np
+
+from input_pipeline import evaluation_set
+from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.model import config as model_config
 
 
 def collect() -> dict[str, Any]:
@@ -57,3 +65,35 @@ def commit() -> str:
   except FileNotFoundError:
     return 'unknown'
   return git.stdout.strip() or 'unknown'
+
+
+def checksum(retrieval_set: evaluation_set.RetrievalSet, language: str) -> str:
+  """Returns 16 hexadecimal digits of the pictures and a language's captions."""
+  captions = retrieval_set.captions[language]
+  content = [*retrieval_set.image_ids, '', *captions.texts]
+  digest = hashlib.sha256('\n'.join(content).encode())
+  digest.update(captions.token_ids_NL.tobytes())
+  return digest.hexdigest()[:16]
+
+
+def of_scores(c: ml_collections.ConfigDict, weights: weights_lib.Weights,
+              retrieval_set: evaluation_set.RetrievalSet) -> dict[str, Any]:
+  """Returns what the joint encoder's scores depend on, as JSON.
+
+  `c` is `config.evaluation`.
+  """
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree.leaves_with_path(weights.params):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.asarray(leaf).tobytes())
+  regions = hashlib.sha256()
+  for array in retrieval_set.regions:
+    regions.update(np.asarray(array).tobytes())
+  return {
+      'dataset': c.dataset, 'split': c.split, 'protocol': c.protocol,
+      'weights': digest.hexdigest()[:16],
+      'model': dataclasses.asdict(weights.config),
+      'dtype': model_config.number_format(weights.dtype),
+      'regions': regions.hexdigest()[:16],
+      'queries': {name: checksum(retrieval_set, name)
+                  for name in retrieval_set.captions}}

@@ -1,12 +1,15 @@
 """Ranks, recalls and their chance level from score matrices; NumPy alone.
 
-Letters: Q queries, N candidates.
+Letters: Q queries, N candidates; C captions, I pictures of a trial.
 """
 
 from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import numpy as np
+
+from m3p_jax.evaluation import protocols
 
 # K of the reported recalls R@K, and of nDCG@K.
 RECALLS = (1, 5, 10)
@@ -21,10 +24,6 @@ def best_ranks(scores_QN: np.ndarray, is_right_QN: np.ndarray) -> np.ndarray:
   A wrong candidate with the same score ranks before the right one, so a model
   that scores everything alike gains nothing; other right answers do not.
   Example: scores [[.9, .5, .5]] with the last one right give rank [3].
-
-  Args:
-    scores_QN: higher is better; infinities are allowed, NaN is not.
-    is_right_QN: bool, the right answers; at least one for each query.
 
   Raises:
     ValueError: shapes differ, a score is NaN, or a query has no right answer.
@@ -43,10 +42,6 @@ def right_ranks(scores_QN: np.ndarray, is_right_QN: np.ndarray,
   Wrong candidates with the same score rank before it, other right ones with a
   better score too. Example: scores [.9, .5, .5, .1] with the last three right
   give ranks [2, 3, 4].
-
-  Args:
-    scores_QN: see `best_ranks`.
-    is_right_QN: bool.
   """
   query_P, candidate_P = np.nonzero(is_right_QN)
   score_P = scores_QN[query_P, candidate_P]
@@ -99,11 +94,6 @@ def chance_recall(num_right: int, num_candidates: int, k: int) -> float:
   """Returns the probability that one of `num_right` is in a random top k.
 
   1 − C(N−m, k) / C(N, k): exact, for m right answers among N candidates.
-
-  Args:
-    num_right: m, 1 to N.
-    num_candidates: N.
-    k: length of the list that is looked at.
   """
   num_wrong = num_candidates - num_right
   if k > num_wrong:
@@ -116,17 +106,12 @@ def metrics(scores_QN: np.ndarray, is_right_QN: np.ndarray, *,
             recalls: Sequence[int] = RECALLS) -> dict[str, float]:
   """Returns recalls in per cent, their chance, and rank statistics.
 
-  Args:
-    scores_QN: higher is better.
-    is_right_QN: bool, the right answers; the best ranked one counts.
-    recalls: the K of R@K.
+  Of several right answers the best ranked one counts; see `best_ranks` for
+  errors.
 
   Returns:
     `r1` … (per cent), `chance_r1` … (per cent), `median_rank`, `mean_rank`
     (from 1), `mrr`, the mean reciprocal rank, and `ndcg10`, both in [0, 1].
-
-  Raises:
-    ValueError: see `best_ranks`.
   """
   ranks_Q = best_ranks(scores_QN, is_right_QN)
   num_candidates = scores_QN.shape[1]
@@ -149,10 +134,50 @@ def metrics(scores_QN: np.ndarray, is_right_QN: np.ndarray, *,
 def mean_recall(*directions: Mapping[str, float], prefix: str = '') -> float:
   """Returns mR: the mean of all recalls of all directions, in per cent.
 
-  Args:
-    *directions: results of `metrics`.
-    prefix: 'chance_' averages the chance levels instead.
+  Of results of `metrics`; prefix 'chance_' averages the chance levels instead.
   """
   return float(np.mean([
       direction[f'{prefix}r{k}'] for direction in directions
       for k in RECALLS]))
+
+
+def measure(trial: protocols.Trial, text_to_image_CI: np.ndarray,
+            image_to_text_CI: np.ndarray | None = None) -> dict[str, Any]:
+  """Returns one language's results, as retrieval.json holds them.
+
+  Args:
+    trial: queries and right answers.
+    text_to_image_CI: scores that order the pictures of each caption.
+    image_to_text_CI: scores that order the captions of each picture; the same
+      matrix where None.
+
+  Returns:
+    `image_to_text` and `text_to_image` (see `metrics`; also the number of
+    queries), `mean_recall`, `chance`, the mean recall of a random order,
+    `num_images` and `num_captions`.
+  """
+  if image_to_text_CI is None:
+    image_to_text_CI = text_to_image_CI
+  queries_Q = trial.image_queries_Q
+  image_to_text = metrics(
+      image_to_text_CI.T[queries_Q], trial.is_right_CI.T[queries_Q])
+  text_to_image = metrics(text_to_image_CI, trial.is_right_CI)
+  num_captions, num_images = trial.is_right_CI.shape
+  return {
+      'image_to_text': image_to_text | {'num_queries': len(queries_Q)},
+      'text_to_image': text_to_image | {'num_queries': num_captions},
+      'mean_recall': mean_recall(image_to_text, text_to_image),
+      'chance': mean_recall(image_to_text, text_to_image, prefix='chance_'),
+      'num_images': num_images,
+      'num_captions': num_captions,
+  }
+
+
+def average(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """Returns the mean of every number in the results of a language's trials."""
+  if len(trials) == 1:
+    return trials[0]
+  return {key: average([one[key] for one in trials])
+          if isinstance(value, dict)
+          else sum(one[key] for one in trials) / len(trials)
+          for key, value in trials[0].items()}

@@ -1,25 +1,26 @@
 """Re-ranking: the joint encoder orders the dual encoder's first k again.
 
-Pure NumPy. Letters: C captions, I pictures of one language's trial; Q queries,
-N candidates of one direction.
+What that costs and loses, and which k is best. Pure NumPy. Letters: C captions,
+I pictures of one language's trial; Q queries, N candidates of one direction.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from m3p_jax.evaluation import measures
 from m3p_jax.evaluation import protocols
+from m3p_jax.evaluation import ranking
+
+# Points of the curve of two stages.
+_TOP_KS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100, 200)
+# Candidates that the agreement of two orders looks at.
+_FIRST = 10
 
 
 class Scores(NamedTuple):
-  """What one language's re-ranking is computed from.
-
-  Attributes:
-    trial: queries and right answers.
-    dual_CI: float32, the dual encoder's logits (scale · cosine).
-    match_CI: float32, the joint encoder's logits; NaN where not scored.
+  """Scores of one trial: scale · cosine, and match logits (NaN = not scored).
   """
   trial: protocols.Trial
   dual_CI: np.ndarray
@@ -28,15 +29,11 @@ class Scores(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """Settings chosen on a validation split, and the curves behind them.
-
-  Attributes:
-    top_k: candidates that are re-ranked.
-    joint_weight: of the match logit; negative = the match logit alone.
-    mean_recall: {top k: {joint weight: mR in per cent, mean over languages}}.
-  """
+  """Settings chosen on a validation split, and the curves behind them."""
   top_k: int
+  # Of the match logit; negative = the match logit alone.
   joint_weight: float
+  # {top k: {joint weight: per cent, mean over languages}}.
   mean_recall: dict[int, dict[float, float]]
 
   @property
@@ -88,13 +85,7 @@ def reorder(dual_QN: np.ndarray, match_QN: np.ndarray, *, top_k: int,
 
   Candidates inside the top k score dual + joint_weight · match logit (the
   match logit alone where the weight is negative); those outside keep the dual
-  encoder's order below all of them.
-
-  Args:
-    dual_QN: the dual encoder's logits.
-    match_QN: the joint encoder's; read inside the top k only.
-    top_k: candidates that are re-ranked; 0 = the dual order.
-    joint_weight: of the match logit.
+  encoder's order below all of them. `match_QN` is read inside the top k only.
   """
   dual_QN = dual_QN.astype(np.float64)
   if top_k == 0:
@@ -112,13 +103,7 @@ def reorder(dual_QN: np.ndarray, match_QN: np.ndarray, *, top_k: int,
 
 def final(scores: Scores, *, top_k: int,
           joint_weight: float) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the scores [C, I] that order the pictures, and the captions.
-
-  Args:
-    scores: with a match logit for every pair inside the top k.
-    top_k: candidates that are re-ranked.
-    joint_weight: of the match logit; negative = the match logit alone.
-  """
+  """Returns the scores [C, I] that order the pictures, and the captions."""
   text_to_image_CI, image_to_text_CI = (
       reorder(dual, match, top_k=top_k, joint_weight=joint_weight)
       for dual, match in ((scores.dual_CI, scores.match_CI),
@@ -128,28 +113,88 @@ def final(scores: Scores, *, top_k: int,
 
 def measure(scores: Scores, *, top_k: int,
             joint_weight: float) -> dict[str, Any]:
-  """Returns one language's cell of retrieval.json; arguments as `final`."""
-  return measures.measure(
+  """Returns one trial's results, see `ranking.measure`."""
+  return ranking.measure(
       scores.trial, *final(scores, top_k=top_k, joint_weight=joint_weight))
 
 
-def choose(scores: dict[str, Scores], *, top_ks, joint_weights) -> Choice:
-  """Returns the top k and weight with the best mean recall over languages.
+def choose(scores: Sequence[Scores], *, top_ks: Sequence[int],
+           joint_weights: Sequence[float]) -> Choice:
+  """Returns the top k and weight with the best mean recall over the trials.
 
-  Of equal ones the smallest k and the weight named first win.
-
-  Args:
-    scores: by language, with match logits for the largest k.
-    top_ks: candidates to try; 0 (the dual encoder alone) is added.
-    joint_weights: weights to try.
+  Of equal ones the smallest k and the weight named first win. k = 0, the dual
+  encoder alone, is added to the curve.
   """
   top_ks = sorted({0, *map(int, top_ks)})
   table = {
       k: {float(weight): float(np.mean([
           measure(one, top_k=k, joint_weight=weight)['mean_recall']
-          for one in scores.values()])) for weight in joint_weights}
+          for one in scores])) for weight in joint_weights}
       for k in top_ks}
   top_k, joint_weight = max(
       ((k, weight) for k in top_ks if k for weight in table[k]),
       key=lambda pair: table[pair[0]][pair[1]])
   return Choice(top_k, joint_weight, table)
+
+
+def curve(scores: Mapping[str, Sequence[Scores]], *, most: int,
+          joint_weight: float) -> list[dict[str, Any]]:
+  """Returns a point for each k: what it costs, and what it gives.
+
+  Args:
+    scores: {language: its trials}, with a match logit for each query's first
+      `most` candidates; where every pair has one, the two stages are compared
+      with the exact engine too.
+    most: the largest k.
+    joint_weight: see `reorder`.
+
+  Returns:
+    [{`top_k`; `pairs`, scored in both directions, each once; `pairs_share`, of
+    all pairs in per cent; `mean_recall`, over languages}], from k = 0, the dual
+    encoder alone; where every pair is scored also `agreement`, see there.
+  """
+  parts = [part for trials in scores.values() for part in trials]
+  longest = max(max(part.dual_CI.shape) for part in parts)
+  most = min(most, longest)
+  total = sum(part.dual_CI.size for part in parts)
+  is_exact = not any(np.isnan(part.match_CI).any() for part in parts)
+  points = []
+  for k in sorted({*(k for k in _TOP_KS if k < most), most}):
+    pairs = sum(int(wanted_pairs(
+        part.trial, part.dual_CI, k).sum()) for part in parts)
+    point: dict[str, Any] = {
+        'top_k': k, 'pairs': pairs, 'pairs_share': 100.0 * pairs / total,
+        'mean_recall': float(np.mean([
+            ranking.average([measure(
+                part, top_k=k, joint_weight=joint_weight)
+                               for part in trials])['mean_recall']
+            for trials in scores.values()]))}
+    if is_exact:
+      point['agreement'] = agreement(parts, top_k=k, joint_weight=joint_weight)
+    points.append(point)
+  return points
+
+
+def agreement(parts: Sequence[Scores], *, top_k: int,
+              joint_weight: float) -> dict[str, float]:
+  """Returns how alike the two-stage and the exact order are, in per cent.
+
+  `first`: queries whose first candidate is the same; `first10`: share of the
+  exact engine's first ten that are among the two stages' first ten. Means over
+  the queries of both directions. The exact order is that of the match logit.
+  """
+  same, shared = [], []
+  for part in parts:
+    queries_Q = part.trial.image_queries_Q
+    text_to_image_CI, image_to_text_CI = final(
+        part, top_k=top_k, joint_weight=joint_weight)
+    for two_QN, exact_QN in ((text_to_image_CI, part.match_CI),
+                             (image_to_text_CI.T[queries_Q],
+                              part.match_CI.T[queries_Q])):
+      left, right = (np.argsort(-x, axis=1, kind='stable')[:, :_FIRST]
+                     for x in (two_QN, exact_QN))
+      same.append(left[:, 0] == right[:, 0])
+      shared.append((left[:, :, np.newaxis] == right[:, np.newaxis]).any(
+          1).mean(1))
+  return {'first': 100.0 * float(np.concatenate(same).mean()),
+          'first10': 100.0 * float(np.concatenate(shared).mean())}

@@ -1,19 +1,27 @@
-"""The files of results: retrieval.json and its neighbours.
+"""The files of results: retrieval.json, its neighbours, and the ranks.
 
-A file is {protocol, dataset, split, mode, settings: {SETTING: {step,
-checkpoint, pairs_scored, seconds, run, trained_languages, languages:
-{LANGUAGE: cell}}}}; see `measures.measure` for a cell.
+A file is {protocol, dataset, split, mode, settings: {SETTING: entry}}, an entry
+{step, checkpoint, pairs_scored, seconds, run, trained_languages, languages:
+{LANGUAGE: what `ranking.measure` found}}. Beside it lies the rank of every
+query, for intervals and tests between runs: ranks/RESULT.SETTING.npz holds
+`LANGUAGE/DIRECTION/rank` and `LANGUAGE/DIRECTION/unit`, see
+`statistics.Queries`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import json
 import os
 import pathlib
 from typing import Any
+import zipfile
+
+import numpy as np
 
 from input_pipeline import errors
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import ranking
+from m3p_jax.evaluation import statistics
 
 HEADER = ('protocol', 'dataset', 'split')
 # Percentages and ranks beyond this are noise.
@@ -48,10 +56,17 @@ def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a file whole or not at all."""
+  with draft(path) as file:
+    file.write_text(text, encoding='utf-8')
+
+
+@contextlib.contextmanager
+def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a file to write, which becomes `path` when the block ends well."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f'.{path.name}.{os.getpid()}')
-  draft.write_text(text, encoding='utf-8')
-  os.replace(draft, path)
+  file = path.with_name(f'.{path.name}.{os.getpid()}')
+  yield file
+  os.replace(file, path)
 
 
 def rounded(value: Any) -> Any:
@@ -71,11 +86,6 @@ def path_for(workdir: pathlib.Path, header: Mapping[str, str],
   mode: that of the file, else of the workdir's config.json, else this one.
   Other modes go to `retrieval_MODE.json`, other sets to
   `retrieval_DATASET_SPLIT….json`: nothing is lost or mixed.
-
-  Args:
-    workdir: the run's.
-    header: protocol, dataset and split.
-    mode: 'dual', 'joint' or 'rerank'.
   """
   present = read(workdir / 'retrieval.json')
   config = read(workdir / 'config.json').get('evaluation', {})
@@ -88,30 +98,23 @@ def path_for(workdir: pathlib.Path, header: Mapping[str, str],
 
 
 def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,
-          setting: str, cell: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a file's content with the computed cells replaced.
+          setting: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a file's content with what was computed replaced.
 
   A language that was not evaluated now stays; where it comes from other
   weights or data, it keeps what these were.
-
-  Args:
-    content: of the file; {} for a new one.
-    header: protocol, dataset and split.
-    mode: of this evaluation.
-    setting: its name.
-    cell: the setting's, with `languages`.
   """
   settings = dict(content.get('settings', {}))
   before = settings.get(setting, {'languages': {}})
   # Version 1 did not know the last two: what it found is then another's.
   origin = {key: before.get(key)
             for key in ('step', 'checkpoint', 'weights', 'data')}
-  is_same = all(cell.get(key) == value for key, value in origin.items())
+  is_same = all(entry.get(key) == value for key, value in origin.items())
   kept = {
       name: language if is_same else origin | language
       for name, language in before['languages'].items()}
-  languages = kept | dict(cell['languages'])
-  settings[setting] = dict(cell) | {
+  languages = kept | dict(entry['languages'])
+  settings[setting] = dict(entry) | {
       'languages': languages,
       'pairs_scored': sum(
           one.get('pairs_scored', 0) for one in languages.values())}
@@ -119,25 +122,66 @@ def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,
 
 
 def update(workdir: pathlib.Path, header: Mapping[str, str], mode: str,
-           setting: str, cell: Mapping[str, Any]) -> pathlib.Path:
-  """Writes one setting's cells into the file they belong to; returns it."""
+           setting: str, entry: Mapping[str, Any]) -> pathlib.Path:
+  """Writes one setting's entry into the file it belongs to; returns it."""
   path = path_for(workdir, header, mode)
-  write(path, merge(read(path), header, mode, setting, cell))
+  write(path, merge(read(path), header, mode, setting, entry))
   return path
+
+
+def ranks_path(result: pathlib.Path, setting: str) -> pathlib.Path:
+  """Returns the file of ranks of a setting of a result's file."""
+  return result.parent / 'ranks' / f'{result.stem}.{setting}.npz'
+
+
+def update_ranks(result: pathlib.Path, setting: str,
+                 languages: Mapping[str, statistics.Language]) -> None:
+  """Writes the languages' ranks beside those of others, whole or not at all."""
+  content = dict(load_ranks(result, setting)) | dict(languages)
+  arrays: dict[str, Any] = {
+      f'{name}/{direction}/{field}': value.astype(np.int32)
+      for name, one in content.items()
+      for direction, queries in one.items()
+      for field, value in (('rank', queries.rank_Q), ('unit', queries.unit_Q))}
+  with draft(ranks_path(result, setting)) as path, path.open('wb') as file:
+    np.savez_compressed(file, **arrays)
+
+
+def load_ranks(result: pathlib.Path,
+               setting: str) -> dict[str, dict[str, statistics.Queries]]:
+  """Returns {language: queries}; {} where none are kept.
+
+  Raises:
+    UserError: the file is broken.
+  """
+  path = ranks_path(result, setting)
+  if not path.exists():
+    return {}
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      names = {name.split('/')[0] for name in arrays}
+      return {
+          name: {direction: statistics.Queries(
+              arrays[f'{name}/{direction}/rank'],
+              arrays[f'{name}/{direction}/unit'])
+                 for direction in protocols.DIRECTIONS}
+          for name in sorted(names)}
+  except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    raise errors.UserError(
+        f'{path}: not the ranks of an evaluation ({error}); delete it and '
+        'evaluate again') from error
 
 
 def language_groups(content: Mapping[str, Any]) -> dict[str, list[str]]:
   """Returns {title: languages}: English, those trained on, the held out.
 
-  Args:
-    content: of a file; a language counts as trained on where any setting's
-      captions were in it.
+  A language counts as trained on where any setting's captions were in it.
   """
   settings = content['settings'].values()
   languages = list(dict.fromkeys(
-      name for cell in settings for name in cell['languages']))
-  trained = {name for cell in settings
-             for name in cell.get('trained_languages', ())}
+      name for entry in settings for name in entry['languages']))
+  trained = {name for entry in settings
+             for name in entry.get('trained_languages', ())}
   groups = {
       'en': [name for name in languages if name == 'en'],
       'supervised': [name for name in languages
@@ -147,13 +191,26 @@ def language_groups(content: Mapping[str, Any]) -> dict[str, list[str]]:
   return {title: names for title, names in groups.items() if names}
 
 
-def mean(cell: Mapping[str, Any], languages: Sequence[str],
+def mean(entry: Mapping[str, Any], languages: Sequence[str],
          key: str = 'mean_recall') -> float | None:
   """Returns the mean of a metric over languages; None if one is missing."""
-  cells = [cell['languages'].get(name) for name in languages]
-  if not cells or None in cells:
+  found = [entry['languages'].get(name) for name in languages]
+  if not found or None in found:
     return None
-  return sum(one[key] for one in cells) / len(cells)
+  return sum(one[key] for one in found) / len(found)
+
+
+def means(settings: Mapping[str, Mapping[str, Any]],
+          columns: Mapping[str, Sequence[str]],
+          ) -> dict[str, list[float | None]]:
+  """Returns {setting: its mean of each column's languages}, 'chance' last."""
+  # The largest entry knows the chance of most languages.
+  largest = max(settings.values(), key=lambda entry: len(entry['languages']))
+  return {
+      setting: [mean(entry, names) for names in columns.values()]
+      for setting, entry in settings.items()} | {
+          'chance': [mean(largest, names, 'chance')
+                     for names in columns.values()]}
 
 
 def summary(content: Mapping[str, Any]) -> str:
@@ -161,26 +218,16 @@ def summary(content: Mapping[str, Any]) -> str:
   groups = language_groups(content)
   titles = [name if len(names) == 1 else f'{len(names)} {name}'
             for name, names in groups.items()]
-  lines = ['| setting | ' + ' | '.join(titles) + ' |',
-           '|---|' + '---:|' * len(titles)]
-
-  def row(title, cell, key):
-    values = [mean(cell, names, key) for names in groups.values()]
-    return f'| {title} | ' + ' | '.join(
-        '–' if value is None else f'{value:.1f}' for value in values) + ' |'
-
-  for setting, cell in content['settings'].items():
-    lines.append(row(setting, cell, 'mean_recall'))
-  # The largest cell knows the chance of most languages.
-  largest = max(content['settings'].values(),
-                key=lambda cell: len(cell['languages']))
-  lines.append(row('chance', largest, 'chance'))
-  return '\n'.join(lines)
+  rows = [[setting, *('–' if value is None else f'{value:.1f}'
+                      for value in values)]
+          for setting, values in means(content['settings'], groups).items()]
+  lines = [f'| {" | ".join(row)} |' for row in (['setting', *titles], *rows)]
+  return '\n'.join([lines[0], '|---|' + '---:|' * len(titles), *lines[1:]])
 
 
-def cut_note(cell: Mapping[str, Any]) -> str:
+def cut_note(entry: Mapping[str, Any]) -> str:
   """Returns a sentence on captions that were cut; '' where none was."""
-  cut = [one for one in cell['languages'].values() if one.get('captions_cut')]
+  cut = [one for one in entry['languages'].values() if one.get('captions_cut')]
   if not cut:
     return ''
   count = sum(one['captions_cut'] for one in cut)
@@ -189,23 +236,23 @@ def cut_note(cell: Mapping[str, Any]) -> str:
           '(config.evaluation.max_length, or the positions that the model has)')
 
 
-def table(cell: Mapping[str, Any], languages: Sequence[str]) -> str:
+def table(entry: Mapping[str, Any], languages: Sequence[str]) -> str:
   """Returns the recalls of one setting in per cent, a line a language."""
   recalls = [f'R@{k}' for k in ranking.RECALLS]
   width = max(8, *map(len, languages))
+  is_cut = bool(cut_note(entry))
   lines = [' ' * width + '   text → image       image → text',
            f'{"":{width}}' + 2 * ''.join(f'{name:>6}' for name in recalls)
-           + '      mR  chance' + '     cut' * bool(cut_note(cell))]
+           + '      mR  chance' + '     cut' * is_cut]
   for name in languages:
-    one = cell['languages'][name]
+    one = entry['languages'][name]
     values = ''.join(
         f'{one[direction][f"r{k}"]:6.1f}'
         for direction in protocols.DIRECTIONS for k in ranking.RECALLS)
+    cut = f'{one.get("captions_cut", 0):8,}' if is_cut else ''
     lines.append(f'{name:{width}}{values}{one["mean_recall"]:8.1f}'
-                 f'{one["chance"]:8.1f}'
-                 + (f'{one.get("captions_cut", 0):8,}' if cut_note(cell)
-                    else ''))
+                 f'{one["chance"]:8.1f}{cut}')
   if len(languages) > 1:
-    lines.append(f'{"mean":{width}}{"":36}{mean(cell, languages):8.1f}'
-                 f'{mean(cell, languages, "chance"):8.1f}')
+    lines.append(f'{"mean":{width}}{"":36}{mean(entry, languages):8.1f}'
+                 f'{mean(entry, languages, "chance"):8.1f}')
   return '\n'.join(lines)

@@ -23,14 +23,11 @@ _CHUNK = 2 ** 22
 
 
 class Queries(NamedTuple):
-  """The queries of one direction in one language.
-
-  Attributes:
-    rank_Q: int, rank of the best right answer, from 1.
-    unit_Q: int, the picture that the query belongs to; of pictures that share
-      their right answers, the first.
-  """
+  """The queries of one direction in one language."""
+  # Of the best right answer, from 1.
   rank_Q: np.ndarray
+  # The picture that the query belongs to; of pictures that share their right
+  # answers, the first.
   unit_Q: np.ndarray
 
 
@@ -78,9 +75,7 @@ def mean_recall(languages: Sequence[Language]) -> float:
 def interval(languages: Sequence[Language], *, seed: int = 0) -> Interval:
   """Returns the mean recall over languages with its bootstrap interval.
 
-  Args:
-    languages: at least one; units are drawn for all of them together.
-    seed: of the draws.
+  Units are drawn for all languages together.
   """
   hits_UK, count_UK = _sums(languages, _units(languages))
   return _bootstrap(lambda weight_SU: _mean(
@@ -95,13 +90,8 @@ def paired(one: Sequence[Language], other: Sequence[Language], *,
   answers in each unit at random (two-sided permutation test): p is the share
   of swaps that differ at least as much, the observed one among them.
 
-  Args:
-    one: the languages of a run.
-    other: the same of another run; the same queries in the same order.
-    seed: of the draws.
-
   Raises:
-    ValueError: the queries differ.
+    ValueError: the runs' languages do not ask the same queries in one order.
   """
   for left, right in zip(one, other, strict=True):
     for direction in left:

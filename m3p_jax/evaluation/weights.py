@@ -16,22 +16,14 @@ from m3p_jax.model import config as model_config_lib
 
 
 class Weights(NamedTuple):
-  """One checkpoint in memory.
-
-  Attributes:
-    params: parameters.
-    config: geometry.
-    manifest: tokenizer, feature extractor, normalisation, languages.
-    path: folder of the checkpoint.
-    step: its step; None where the folder's name is no number.
-    dtype: of activations, as `config.model.dtype`.
-  """
+  """One checkpoint in memory."""
   params: Any
   config: model_config_lib.ModelConfig
+  # Tokenizer, feature extractor, normalisation, languages.
   manifest: dict[str, Any]
   path: pathlib.Path
-  step: int | None
-  dtype: str = 'auto'
+  step: int | None  # None where the folder's name is no number.
+  dtype: str = 'auto'  # Of activations, as `config.model.dtype`.
 
   @property
   def language_ids(self) -> dict[str, int]:
@@ -46,13 +38,8 @@ def source(config: ml_collections.ConfigDict, workdir: pathlib.Path, *,
 
   A file's `init_from` is what training started from, so from the command line
   it counts only where it was typed, or where the workdir has no checkpoint.
-  'e5' names no checkpoint.
-
-  Args:
-    config: of the run.
-    workdir: of the run.
-    given: dotted keys of the command line; None = called from Python, where
-      `config.init_from` is meant as it is.
+  'e5' names no checkpoint. `given` are the command line's dotted keys; None =
+  called from Python, where `config.init_from` is meant as it is.
   """
   init_from = '' if config.init_from == 'e5' else config.init_from
   has_own = bool(checkpoint.steps(workdir / 'checkpoints'))

@@ -30,10 +30,9 @@ from input_pipeline import evaluation_set
 from m3p_jax import config as config_lib
 from m3p_jax import train
 from m3p_jax.evaluation import provenance
-from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
-from m3p_jax.evaluation import retrieval
+from m3p_jax.evaluation import scoring
 from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.recipes import quickstart as quickstart_recipe
@@ -141,11 +140,9 @@ def _train_and_evaluate(one: Run, workdir: pathlib.Path,
   retrieval_set = evaluation_set.load(
       configs[-1].data.data_dir, c.dataset, c.split, c.languages, c.max_length,
       max_positions=weights.config.max_positions)
-  outcome = retrieval.run(
-      weights.params, weights.config, retrieval_set, c.languages, mode='dual',
-      batch_size=c.batch_size, protocol=c.protocol,
-      language_ids=weights.language_ids)
-  query_ranks.update(result, configs[-1].setting, outcome.queries)
+  outcome = scoring.run(
+      scoring.make_scorer(weights, retrieval_set, c.languages, c), mode='dual')
+  results.update_ranks(result, configs[-1].setting, outcome.queries)
   results.write(result, {
       'seconds': time.monotonic() - start, 'run': provenance.collect(),
       'mean_recall': {name: language['mean_recall']
@@ -168,7 +165,7 @@ def _schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
 def _ranks(content: Mapping[str, Any], workdir: pathlib.Path):
   """Returns {arm: {seed: ranks}}; None where a run is without them."""
   setting = Run(ARMS[0], 0).config(STAGES[-1]).setting
-  found = {arm: {seed: query_ranks.load(
+  found = {arm: {seed: results.load_ranks(
       Run(arm, int(seed)).result(workdir), setting) for seed in runs}
            for arm, runs in content['cells'].items()}
   is_whole = all(one for runs in found.values() for one in runs.values())

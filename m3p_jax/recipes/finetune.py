@@ -27,7 +27,6 @@ from configs import finetuning
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import prepare
-from m3p_jax.evaluation import query_ranks
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -184,7 +183,7 @@ def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
   content = results.read(path)
   rows = {}
   for setting in settings:
-    queries, rows[setting] = query_ranks.load(path, setting), []
+    queries, rows[setting] = results.load_ranks(path, setting), []
     for languages in groups.values():
       if all(name in queries for name in languages):
         found = statistics.interval([queries[name] for name in languages])

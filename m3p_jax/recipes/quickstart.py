@@ -28,7 +28,6 @@ from input_pipeline import evaluation_set
 from input_pipeline import prepare
 from input_pipeline import sources
 from m3p_jax import summary as summary_lib
-from m3p_jax.evaluation import engines
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -248,20 +247,16 @@ def choose_rerank(config: ml_collections.ConfigDict,
 
   languages = [name for name in quickstart.SUPERVISED if name in c.languages]
   validation = load('validation', languages)
-  engine = engines.Engine(weights.params, weights.config,
-                          batch_size=c.batch_size, dtype=weights.dtype)
-  seconds = _seconds_per_pair(scoring.Scorer(
-      engine, validation, languages[::4], c.protocol, weights.language_ids))
+  seconds = _seconds_per_pair(
+      scoring.make_scorer(weights, validation, languages[::4], c))
   num_queries = sum(
       len(one.texts) + len(set().union(*one.groups))
       for one in load(c.split, c.languages).captions.values())
   top_ks = affordable(num_queries, seconds)
   logging.info('%.0f pairs/s: top k of %s may be re-ranked in %.0f s',
                1 / seconds, top_ks, BUDGET_SECONDS)
-  choice = retrieval.choose_rerank(
-      weights.params, weights.config, validation, languages, top_ks=top_ks,
-      batch_size=c.batch_size, protocol=c.protocol,
-      language_ids=weights.language_ids, dtype=weights.dtype)
+  choice = scoring.choose_rerank(
+      scoring.make_scorer(weights, validation, languages, c), top_ks=top_ks)
   results.write(path, choice.to_json() | {
       'split': 'validation', 'languages': languages,
       'pairs_per_second': 1 / seconds, 'budget_seconds': BUDGET_SECONDS})

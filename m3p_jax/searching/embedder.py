@@ -13,7 +13,7 @@ import numpy as np
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import rankings
 from m3p_jax.searching import reading
@@ -42,7 +42,7 @@ class Embedder:
   def __init__(self, weights: weights_lib.Weights, *, batch_size: int = 256):
     """Args: the model, and rows in one forward pass."""
     self.weights = weights
-    self._engine = engines.Engine(
+    self._engine = engine_lib.Engine(
         weights.params, weights.config, batch_size=batch_size,
         dtype=weights.dtype)
     self._reader = reading.Reader(weights)
@@ -137,7 +137,7 @@ class Embedder:
     return self._engine.logit_scale()
 
   def _tokens_beside(self, texts: Sequence[str],
-                     regions: batch_lib.Regions) -> engines.Texts:
+                     regions: batch_lib.Regions) -> engine_lib.Texts:
     return self._reader.tokenise(
         texts, num_regions=regions.mask_BR.shape[1])
 

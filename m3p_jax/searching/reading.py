@@ -16,7 +16,7 @@ import numpy as np
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import startup
-from m3p_jax.evaluation import engines
+from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.searching import writing
 
@@ -42,7 +42,7 @@ class Reader:
     self._weights = weights
 
   def tokenise(self, texts: Sequence[str], *, language: str | None = None,
-               num_regions: int = 0) -> engines.Texts:
+               num_regions: int = 0) -> engine_lib.Texts:
     """Returns texts as rows of tokens; what has no position is cut off.
 
     Args:
@@ -71,12 +71,12 @@ class Reader:
     longest = max(map(len, rows), default=0)
     # Every width is compiled anew: only a few are used, and fewer still for a
     # visitor's query, whose padding costs next to nothing.
-    lengths = engines.LENGTHS if len(rows) > 1 else _QUERY_LENGTHS
+    lengths = engine_lib.LENGTHS if len(rows) > 1 else _QUERY_LENGTHS
     width = min([size for size in lengths if size >= longest] + [room])
     token_ids_CL = np.full((len(rows), width), _PAD, np.int32)
     for row, ids in enumerate(rows):
       token_ids_CL[row, :len(ids)] = ids
-    return engines.Texts(token_ids_CL, token_ids_CL != _PAD,
+    return engine_lib.Texts(token_ids_CL, token_ids_CL != _PAD,
                          self._language_ids(language, len(rows)))
 
   def words(self, text: str) -> list[Word]:

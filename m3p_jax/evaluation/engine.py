@@ -32,16 +32,11 @@ MIN_BATCHES = 4
 
 
 class Texts(NamedTuple):
-  """C captions.
-
-  Attributes:
-    token_ids_CL: int32, padded.
-    text_mask_CL: bool, False at padding.
-    language_C: int32, index in the checkpoint's languages; None = unknown.
+  """C captions: padded ids, False at padding, and rows of the language table.
   """
   token_ids_CL: np.ndarray
   text_mask_CL: np.ndarray
-  language_C: np.ndarray | None
+  language_C: np.ndarray | None  # None = not known, or not asked for.
 
 
 class Engine:
@@ -74,14 +69,8 @@ class Engine:
 
   def embed_images(self, regions: batch_lib.Regions, *,
                    title: str = '') -> np.ndarray:
-    """Returns unit vectors [I, E], float32.
-
-    Args:
-      regions: of I pictures.
-      title: of the progress bar; empty = none.
-    """
-    function = functools.partial(
-        self._functions.embed_images, self.params)
+    """Returns unit vectors [I, E], float32; a title shows a progress bar."""
+    function = functools.partial(self._functions.embed_images, self.params)
     count = len(regions.mask_BR)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
     with console.bar(title, count, unit='pictures') as bar:
@@ -89,14 +78,8 @@ class Engine:
     return vectors_IE
 
   def embed_texts(self, texts: Texts, *, title: str = '') -> np.ndarray:
-    """Returns unit vectors [C, E], float32.
-
-    Args:
-      texts: C captions.
-      title: of the progress bar; empty = none.
-    """
-    function = functools.partial(
-        self._functions.embed_texts, self.params)
+    """Returns unit vectors [C, E], float32; a title shows a progress bar."""
+    function = functools.partial(self._functions.embed_texts, self.params)
     count = len(texts.token_ids_CL)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
     with console.bar(title, count, unit='captions') as bar:
@@ -109,14 +92,9 @@ class Engine:
   def match(self, regions: batch_lib.Regions, texts: Texts,
             image_P: np.ndarray, text_P: np.ndarray, *,
             title: str = '') -> np.ndarray:
-    """Returns the joint encoder's match logits [P], float32.
+    """Returns the joint encoder's match logits [P] of pairs, float32.
 
-    Args:
-      regions: of I pictures.
-      texts: C captions.
-      image_P: int, the pictures of the pairs.
-      text_P: int, their captions.
-      title: of the progress bar; empty = none.
+    Pair p is picture `image_P[p]` of `regions` and caption `text_P[p]`.
     """
     # Pictures are sent once, not once a pair; padding that none of them needs
     # stays here.
@@ -141,10 +119,6 @@ class Engine:
 
     The mean over layers and heads. Text looks at text as well, so the weights
     of a position sum over R to less than 1.
-
-    Args:
-      regions: of B pictures.
-      texts: B captions, one a picture.
     """
     # The joint pass has no language.
     batch = batch_lib.Batch(*texts[:2], None, regions)
@@ -219,17 +193,11 @@ class _Functions(NamedTuple):
   logit_scale: Callable[..., jax.Array]
 
 
+# Compiled once for all engines of a geometry.
 @functools.lru_cache(maxsize=4)
 def _functions(config: model_config_lib.ModelConfig,
                options: model_config_lib.Options) -> _Functions:
-  """Returns the forward passes, compiled once for all engines."""
   module = m3p.M3P(config, options)
-
-  def embed_images(model, regions):
-    return model.embed_images(regions)
-
-  def embed_texts(model, texts):
-    return model.embed_texts(*texts)
 
   def match(model, regions, text_position, pairs):
     image_B, token_ids_BL, text_mask_BL = pairs
@@ -253,5 +221,7 @@ def _functions(config: model_config_lib.ModelConfig,
     return jax.jit(lambda params, *args: nn.apply(
         lambda model: function(model, *args), module)({'params': params}))
 
-  return _Functions(jit(embed_images), jit(embed_texts), jit(match),
-                    jax.jit(attention), jit(lambda model: model.logit_scale()))
+  return _Functions(
+      jit(lambda model, regions: model.embed_images(regions)),
+      jit(lambda model, texts: model.embed_texts(*texts)), jit(match),
+      jax.jit(attention), jit(lambda model: model.logit_scale()))
