@@ -174,8 +174,8 @@ def run(argv: list[str]) -> None:
     from m3p_jax.serve import server
     server.serve(workdir, host=f.host, port=f.port, config=config, given=given)
   else:
-    from m3p_jax import search
+    from m3p_jax.search import commands
     if f.mode == 'export':
-      search.main_export(workdir, f.out, config=config, given=given)
+      commands.export(workdir, f.out, config=config, given=given)
     else:
-      search.main_search(workdir, f.query, f.k, config=config, given=given)
+      commands.search(workdir, f.query, f.k, config=config, given=given)

@@ -2,6 +2,7 @@
 
 import unicodedata
 
+from input_pipeline.record_files import store
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import records
 from input_pipeline import store
-from m3p_jax.searching import collection
+from m3p_jax.search import collection
 from tests import toy
 
 # The same caption but for its writing, in pairs of pictures; 'ㄪ' and '𐎀' are

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from m3p_jax.searching import rankings
+from m3p_jax.search import rankings
 
 COUNT = 2 * rankings.CHUNK + 9
 RNG = np.random.default_rng(0)

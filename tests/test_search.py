@@ -12,8 +12,9 @@ import pytest
 from input_pipeline import copies
 from input_pipeline import errors
 from m3p_jax import search
-from m3p_jax.searching import collection
-from m3p_jax.searching import exported
+from m3p_jax.search import collection
+from m3p_jax.search import commands
+from m3p_jax.search import exported
 from tests import retrieval_data
 from tests import toy
 
@@ -198,7 +199,7 @@ def test_what_cannot_be_kept_is_told_before_it_is_made(
   source.index(searcher.weights, embed)
   assert 'every start computes the vectors anew' in told[0]
   with pytest.raises(errors.UserError, match=r'--out=.*nothing can be written'):
-    search.exported.export(searcher, tmp_path / 'file' / 'index')
+    exported.export(searcher, tmp_path / 'file' / 'index')
 
 
 def test_one_split_can_be_searched(searcher, workdir):
@@ -259,7 +260,7 @@ def test_a_collection_that_does_not_fit_is_refused(
 
 def test_the_command_prints_ranked_lines(searcher, workdir, capsys):
   del searcher  # Its fixture puts the toy tokenizer in place.
-  search.main_search(workdir, 'ein Hund', 4)
+  commands.search(workdir, 'ein Hund', 4)
   lines = capsys.readouterr().out.strip().split('\n')
   assert "77 pictures, nearest to 'ein Hund'" in lines[0]
   assert [line.split()[0] for line in lines[2:]] == ['1', '2', '3', '4']
@@ -288,7 +289,7 @@ def test_originals_are_named_and_small_copies_where_they_have_gone(
   assert result.path == str(file)
   assert Image.open(result.thumbnail).size == (160, 107)
   assert found()['picture 4'].path == ''
-  search.main_search(workdir, 'a', 99, config=config)
+  commands.search(workdir, 'a', 99, config=config)
   assert str(file) in capsys.readouterr().out
   file.unlink()
   assert found()['picture 3'].path == result.thumbnail

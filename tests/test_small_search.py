@@ -11,9 +11,9 @@ import pytest
 
 from input_pipeline import errors
 from m3p_jax import search
-from m3p_jax.searching import exported
-from m3p_jax.searching import reading
-from m3p_jax.searching import writing
+from m3p_jax.search import commands
+from m3p_jax.search import exported
+from m3p_jax.search import inputs
 from m3p_jax.serve import finder
 from m3p_jax.serve import languages
 from m3p_jax.serve import server
@@ -73,12 +73,12 @@ def test_attention_is_shared_out_among_the_regions(searcher, text):
 
 @pytest.mark.parametrize('text', TEXTS)
 def test_words_are_made_of_the_tokens_of_the_text(searcher, tokenizer, text):
-  words = reading.Reader(searcher.weights).words(text)
+  words = inputs.Reader(searcher.weights).words(text)
   ends = [word.end for word in words]
   assert [word.start for word in words] == [1, *ends[:-1]]
   assert ends[-1] - 1 == len(tokenizer.encode(text))
   joined = ''.join(word.text for word in words)
-  if all(map(writing.has_spaces, text.split())):
+  if all(map(inputs.has_spaces, text.split())):
     assert joined == text.replace(' ', '')
   else:
     assert len(words) > len(text.split())
@@ -149,11 +149,11 @@ def test_moved_weights_are_said(searcher, tmp_path):
 
 
 def test_the_commands_print_and_write(small_run, tmp_path, capsys):
-  search.main_search(small_run, '速い車', 2)
+  commands.search(small_run, '速い車', 2)
   lines = capsys.readouterr().out.strip().split('\n')
   assert lines[0] == "20 pictures, nearest to '速い車' (dual):"
   assert 'a fast car' in lines[2] and lines[2].split()[0] == '1'
-  search.main_export(small_run, tmp_path / 'out')
+  commands.export(small_run, tmp_path / 'out')
   assert '20 pictures, 32 numbers each, captions in 3 languages' in (
       capsys.readouterr().out)
 
@@ -197,6 +197,6 @@ def test_the_documented_examples_run(small_run, tmp_path, monkeypatch):
   (tmp_path / 'runs' / 'quickstart').symlink_to(small_run)
   shutil.copy(small_run.parent / 'raw' / '1f408.webp', tmp_path / 'my_cat.jpg')
   monkeypatch.chdir(tmp_path)
-  for module in (search, reading, writing, views):
+  for module in (search, inputs, views):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed, module.__name__

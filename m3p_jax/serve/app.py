@@ -13,8 +13,7 @@ from fastapi import responses
 from fastapi.middleware import trustedhost
 
 from m3p_jax.serve import finder as finder_lib
-from m3p_jax.serve import renditions
-from m3p_jax.serve import uploads
+from m3p_jax.serve import pictures as pictures_lib
 
 # Of all answers.
 HEADERS = {
@@ -44,10 +43,8 @@ def create(finder: finder_lib.Finder, *,
            hosts: Sequence[str] = ('*',)) -> fastapi.FastAPI:
   """Returns the application.
 
-  Args:
-    finder: answers the visitors.
-    hosts: names that the page may be asked for by; others are refused, so
-      that no other site can pass as this one.
+  The page is asked for by the names of `hosts`; others are refused, so that no
+  other site can pass as this one.
   """
   app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
   _add_page(app, finder.page())
@@ -79,7 +76,7 @@ def _add_page(app: fastapi.FastAPI, html: str) -> None:
 
 def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   index = finder.searcher.index
-  large_pictures = renditions.Renditions(index)
+  large_pictures = pictures_lib.LargePictures(index)
   # A number, never a path, names a picture: nothing else can be asked for.
   known = fastapi.Path(ge=0, lt=len(index.image_ids))
 
@@ -115,13 +112,11 @@ def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   @app.post('/look')
   async def look(request: fastapi.Request,
                  languages: _Languages = ()) -> responses.Response:
-    content = await _body(request, uploads.MAX_BYTES)
+    content = await _body(request, pictures_lib.MAX_BYTES)
     try:
-      if content is None:
-        raise uploads.too_many_bytes()
       regions = await concurrency.run_in_threadpool(
-          uploads.regions, content, finder.searcher.read)
-    except uploads.Refused as refused:
+          pictures_lib.regions, content, finder.searcher.read)
+    except pictures_lib.Refused as refused:
       raise fastapi.HTTPException(refused.status, str(refused)) from refused
     return answers.stream(finder.look(regions, languages))
 
@@ -130,7 +125,6 @@ class _Answers:
   """Answers that come part by part, a few parts at a time."""
 
   def __init__(self):
-    """Nothing is being answered yet."""
     self._at_once = asyncio.Semaphore(_AT_ONCE)
     self._waiting = 0
 

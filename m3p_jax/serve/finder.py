@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from input_pipeline import errors
 from input_pipeline import languages as names
 from m3p_jax import batch as batch_lib
-from m3p_jax.searching import searcher as searcher_lib
+from m3p_jax.search import searcher as searcher_lib
 from m3p_jax.serve import languages as languages_lib
-from m3p_jax.serve import renditions
-from m3p_jax.serve import uploads
+from m3p_jax.serve import pictures
 from m3p_jax.serve import views
 
 # HTML of the page's elements by their names: `results`, `detail`.
@@ -28,7 +27,6 @@ class Finder:
   """Answers of one collection to all visitors; usable by several threads."""
 
   def __init__(self, searcher: searcher_lib.Searcher):
-    """Reads the collection of `searcher`."""
     self.searcher = searcher
     self.languages = searcher.languages
     texts = {language: list(searcher.source.captions(
@@ -46,16 +44,11 @@ class Finder:
         self.examples, title=name[:1].upper() + name[1:], modes=MODES,
         count=len(self.searcher.index.image_ids), languages=self.languages,
         chosen=usual or self.languages[:2], max_query=MAX_QUERY,
-        max_bytes=uploads.MAX_BYTES, model=weights.path.name
+        max_bytes=pictures.MAX_BYTES, model=weights.path.name
         if weights.step is None else f'step {weights.step:,}')
 
   def search(self, query: str, mode: str) -> Iterator[Part]:
-    """Yields ever better results.
-
-    Args:
-      query: as typed.
-      mode: of `MODES`.
-    """
+    """Yields ever better results of a query in one of `MODES`."""
     query = query.strip()
     if not query:
       yield {'results': views.notice(
@@ -79,15 +72,12 @@ class Finder:
            languages: Sequence[str]) -> Iterator[Part]:
     """Yields a picture of the collection, ever more of it explained.
 
-    Args:
-      number: of the picture.
-      query: last searched for; empty = none.
-      languages: of the captions.
+    `query` is what was last searched for; empty = nothing.
     """
     index = self.searcher.index
     image_id = index.image_ids[number]
     detail = views.Detail(
-        renditions.address(index, number, is_large=True),
+        pictures.address(index, number, is_large=True),
         index.captions[number] or image_id, image_id,
         self._regions(image_id), query)
     yield {'detail': views.detail(detail, busy='Looking at the picture…')}
@@ -98,12 +88,7 @@ class Finder:
 
   def look(self, regions: batch_lib.Regions,
            languages: Sequence[str]) -> Iterator[Part]:
-    """Yields pictures like a visitor's, and captions that fit it.
-
-    Args:
-      regions: of the visitor's picture.
-      languages: of the captions.
-    """
+    """Yields pictures like a visitor's, and captions that fit it."""
     found = self.searcher.similar(regions, _SHOWN)
     place = {one: i for i, one in enumerate(self.searcher.index.image_ids)}
     yield {'results': views.results(
@@ -126,7 +111,7 @@ class Finder:
   def _addresses(self, numbers: Sequence[int]) -> dict[int, str]:
     """Returns {number: address of its small copy}."""
     index = self.searcher.index
-    return {number: renditions.address(index, number, is_large=False)
+    return {number: pictures.address(index, number, is_large=False)
             for number in numbers}
 
   def _regions(self, image_id: str) -> batch_lib.Regions:

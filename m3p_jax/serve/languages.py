@@ -7,7 +7,7 @@ import unicodedata
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import languages
-from m3p_jax.searching import writing
+from m3p_jax.search import inputs
 
 # Captions of a language that its script is told by.
 _SAMPLE = 64
@@ -16,14 +16,9 @@ _MOST = 3
 
 
 class Guess(NamedTuple):
-  """What a query looks like.
-
-  Attributes:
-    languages: codes of those that fit best; none where too many do.
-    script: of most letters; '' where there are none.
-  """
-  languages: tuple[str, ...]
-  script: str
+  """What a query looks like."""
+  languages: tuple[str, ...]  # That fit best; none where too many do.
+  script: str  # Of most letters; '' where there are none.
 
   def __str__(self) -> str:
     """In words; '' where nothing can be said."""
@@ -37,14 +32,13 @@ class Guesser:
   """Compares queries with the collection's captions."""
 
   def __init__(self, texts: Mapping[str, Iterable[str]]):
-    """Args: `texts` are the captions of each language."""
     self._words, self._scripts, self._letters = {}, {}, {}
     for language, captions in texts.items():
       captions = list(map(_form, captions))
       self._words[language] = {
           word for text in captions for word in _words(text)}
       self._letters[language] = set(itertools.chain.from_iterable(captions))
-      self._scripts[language] = writing.main_script(
+      self._scripts[language] = inputs.main_script(
           ' '.join(captions[:_SAMPLE]))
 
   def guess(self, query: str) -> Guess:
@@ -54,7 +48,7 @@ class Guesser:
     of the collection in that script.
     """
     query = _form(query)
-    script = writing.main_script(query)
+    script = inputs.main_script(query)
     fitting = [language for language, own in self._scripts.items()
                if script and (own == script or (
                    # Japanese that happens to be written without syllables.
@@ -63,7 +57,7 @@ class Guesser:
       words = _words(query)
       known = {language: sum(word in self._words[language] for word in words)
                for language in fitting}
-      if not any(known.values()) and not writing.has_spaces(query):
+      if not any(known.values()) and not inputs.has_spaces(query):
         # Without spaces there may be no word to find: letters have to do.
         known = {language: sum(
             letter in self._letters[language] for letter in query)

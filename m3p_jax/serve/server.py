@@ -12,8 +12,8 @@ from absl import logging
 import ml_collections
 
 from input_pipeline import errors
-from m3p_jax import search
 from m3p_jax import startup
+from m3p_jax.search import commands
 
 # Seconds that what is being answered has to end, once the page is stopped.
 _PATIENCE = 2
@@ -49,7 +49,7 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   listener = _listen(host, port)
   start = time.monotonic()
   startup.use_compilation_cache()
-  searcher = search.from_flags(workdir, config=config, given=given)
+  searcher = commands.from_flags(workdir, config=config, given=given)
   count = len(searcher.index.image_ids)
   finder = finder_lib.Finder(searcher)
   logging.info('compiling, so that the first visitor need not wait')

@@ -12,8 +12,7 @@ import numpy as np
 
 from input_pipeline import languages as languages_lib
 from m3p_jax import batch as batch_lib
-from m3p_jax.searching import embedder
-from m3p_jax.searching import searcher as searcher_lib
+from m3p_jax.search import searcher as searcher_lib
 
 # Words of a query that are drawn.
 _MAX_WORDS = 24
@@ -22,32 +21,21 @@ _WHOLE = 0.95
 
 
 class Detail(NamedTuple):
-  """A picture in the panel.
-
-  Attributes:
-    address: of the picture; '' = the one that the visitor's browser has.
-    title: a caption, or the picture's name.
-    name: in the collection; '' where it has none.
-    regions: of the picture.
-    query: last searched for.
-    explanation: of the query.
-    captions: language → captions that fit.
-  """
-  address: str
-  title: str
-  name: str
+  """A picture in the panel."""
+  address: str  # '' = the one that the visitor's browser has.
+  title: str  # A caption, or the picture's name.
+  name: str  # In the collection; '' where it has none.
   regions: batch_lib.Regions
-  query: str
-  explanation: embedder.Explanation | None = None
+  query: str  # Last searched for.
+  explanation: searcher_lib.Explanation | None = None
+  # Language → captions that fit.
   captions: Mapping[str, Sequence[searcher_lib.Description]] = {}
 
 
 def page(examples: Sequence[tuple[str, str]], **variables: Any) -> str:
-  """Returns the whole page.
+  """Returns the whole page; `variables` are what page.html.j2 names.
 
-  Args:
-    examples: (language, query) pairs to try.
-    **variables: what else page.html.j2 names.
+  Examples are (language, query) pairs to try.
   """
   return _ENVIRONMENT.get_template('page.html.j2').render(
       examples=examples, welcome=notice(
@@ -81,12 +69,7 @@ def results(found: Sequence[searcher_lib.Result],
 
 
 def detail(one: Detail, *, busy: str = '') -> str:
-  """Returns the panel of one picture.
-
-  Args:
-    one: the picture and what is known of it.
-    busy: what is being worked on.
-  """
+  """Returns the panel of one picture; `busy` is what is being worked on."""
   mask_R = np.asarray(one.regions.mask_BR[0])
   boxes_R4 = np.asarray(one.regions.boxes_BRG[0])[mask_R, :4]
   words, left_out = [], 0
@@ -104,9 +87,7 @@ def attention(weights_R: np.ndarray, boxes_R4: np.ndarray
               ) -> tuple[str, list[dict[str, str]]]:
   """Returns where a word looks, in words and as SVG's attributes.
 
-  Args:
-    weights_R: its attention, sums to 1.
-    boxes_R4: the regions, in parts of the sides.
+  Its weights sum to 1; boxes are in parts of the sides.
   """
   size_R = np.prod(boxes_R4[:, 2:] - boxes_R4[:, :2], axis=1)
   place_R = (size_R > 0) & (size_R < _WHOLE)

@@ -34,19 +34,17 @@ Scores of every picture with every text, and where the joint encoder looks:
 
 from collections.abc import Collection
 import json
-import os
 import pathlib
-import textwrap
 
 import ml_collections
 
 from configs import base
 from m3p_jax import config as config_lib
 from m3p_jax.evaluation import weights as weights_lib
-from m3p_jax.searching import collection as collection_lib
-from m3p_jax.searching import exported
-from m3p_jax.searching import rankings
-from m3p_jax.searching import searcher as searcher_lib
+from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import exported
+from m3p_jax.search import rankings
+from m3p_jax.search import searcher as searcher_lib
 
 Searcher = searcher_lib.Searcher
 Result = searcher_lib.Result
@@ -100,78 +98,6 @@ def load(path: str | pathlib.Path, *,
           path / 'search' if is_run else None),
       batch_size=config.evaluation.batch_size,
       settings=_settings(path, config, given or ()))
-
-
-def from_flags(workdir: str | pathlib.Path, *,
-               config: ml_collections.ConfigDict | None = None,
-               given: Collection[str] | None = None) -> Searcher:
-  """Returns the searcher of a command line: `load`, all splits unless given.
-
-  Args:
-    workdir: of the run.
-    config: of the run; None = the workdir's.
-    given: dotted keys that the command line set.
-
-  Raises:
-    UserError: see `load`.
-  """
-  split = collection_lib.ALL
-  if config is not None and 'evaluation.split' in (given or ()):
-    split = config.evaluation.split
-  return load(workdir, config=config, split=split, given=given)
-
-
-def main_search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
-                config: ml_collections.ConfigDict | None = None,
-                given: Collection[str] | None = None) -> None:
-  """Prints the k pictures nearest to the query, best first.
-
-  Args:
-    workdir: of the run.
-    query: in any language.
-    k: pictures wanted.
-    config: of the run; None = the workdir's.
-    given: dotted keys that the command line set; `evaluation.mode` among them
-      chooses the scoring, which is 'dual' otherwise.
-
-  Raises:
-    UserError: see `load` and `Searcher.search`.
-  """
-  mode = 'dual'
-  if config is not None and 'evaluation.mode' in (given or ()):
-    mode = config.evaluation.mode
-  found = from_flags(workdir, config=config, given=given)
-  results = found.search(query, k, mode=mode)
-  print(f'{len(found.index.image_ids):,} pictures, nearest to '
-        f'{textwrap.shorten(repr(query), 60)} ({mode}):\n')
-  for rank, result in enumerate(results, 1):
-    caption = textwrap.shorten(result.caption, 44, placeholder='…')
-    path = result.path.removeprefix(f'{os.getcwd()}/')
-    match = '' if result.match is None else f'{result.match:6.0%}  '
-    print(f'{rank:3}  {result.cosine:6.3f}  {match}{caption:44}  '
-          f'{path or result.image_id}')
-
-
-def main_export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
-                config: ml_collections.ConfigDict | None = None,
-                given: Collection[str] | None = None) -> None:
-  """Writes the index of a run's collection, see `exported.export`.
-
-  Args:
-    workdir: of the run.
-    out: folder that must not exist.
-    config: of the run; None = the workdir's.
-    given: dotted keys that the command line set.
-
-  Raises:
-    UserError: see `load` and `exported.export`.
-  """
-  exported.check_new(out)  # Before anything is loaded.
-  manifest = exported.export(
-      from_flags(workdir, config=config, given=given), out)
-  print(f'{manifest["num_pictures"]:,} pictures, '
-        f'{manifest["embedding_dim"]} numbers each, captions in '
-        f'{len(manifest["languages"])} languages: written to {out}')
 
 
 def _settings(path: pathlib.Path, config: ml_collections.ConfigDict,

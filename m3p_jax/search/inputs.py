@@ -4,10 +4,12 @@ Letters: B pictures, C texts, L text length, R regions, F region feature, G=5
 box.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 import functools
 import textwrap
 from typing import Any, NamedTuple
+import unicodedata
 
 from absl import logging
 import jax
@@ -18,13 +20,26 @@ from m3p_jax import batch as batch_lib
 from m3p_jax import startup
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import weights as weights_lib
-from m3p_jax.searching import writing
 
 _BOS, _PAD, _EOS = 0, 1, 2
 # Pictures in one call of the network: a search brings one, seldom many.
 _EXTRACTOR_BATCH = 4
 # Of a text that comes alone.
 _QUERY_LENGTHS = (16, 64)
+# First words of a character's Unicode name → the script's name. 'CJK' and the
+# Japanese syllabaries are told apart, for only one language uses the latter.
+_SCRIPTS = {
+    'LATIN': 'Latin', 'CYRILLIC': 'Cyrillic', 'GREEK': 'Greek',
+    'ARABIC': 'Arabic', 'HEBREW': 'Hebrew', 'DEVANAGARI': 'Devanagari',
+    'BENGALI': 'Bengali', 'TAMIL': 'Tamil', 'TELUGU': 'Telugu',
+    'GUJARATI': 'Gujarati', 'KANNADA': 'Kannada', 'MALAYALAM': 'Malayalam',
+    'GURMUKHI': 'Gurmukhi', 'SINHALA': 'Sinhala', 'THAI': 'Thai',
+    'LAO': 'Lao', 'KHMER': 'Khmer', 'MYANMAR': 'Burmese', 'CJK': 'Chinese',
+    'HIRAGANA': 'Japanese', 'KATAKANA': 'Japanese', 'HANGUL': 'Korean',
+    'GEORGIAN': 'Georgian', 'ARMENIAN': 'Armenian', 'ETHIOPIC': 'Ethiopic',
+    'TIBETAN': 'Tibetan'}
+_WITHOUT_SPACES = frozenset(
+    ('Chinese', 'Japanese', 'Thai', 'Lao', 'Khmer', 'Burmese', 'Tibetan'))
 
 
 class Word(NamedTuple):
@@ -45,10 +60,7 @@ class Reader:
                num_regions: int = 0) -> engine_lib.Texts:
     """Returns texts as rows of tokens; what has no position is cut off.
 
-    Args:
-      texts: in any language.
-      language: of all of them; None where it is not known.
-      num_regions: regions that take positions before the text.
+    `num_regions` regions take positions before the text.
 
     Raises:
       UserError: an empty text, or a language that the model does not know.
@@ -82,15 +94,14 @@ class Reader:
   def words(self, text: str) -> list[Word]:
     """Returns the words that `tokenise` makes its tokens of.
 
-    Args:
-      text: in any language; where its script puts no spaces between words,
-        the tokenizer's pieces stand for them.
+    Where a script puts no spaces between words, the tokenizer's pieces stand
+    for them.
     """
     found, start = [], 1  # After `<s>`.
     for word in self._tokenizer.split(text):
       ids = self._tokenizer.encode(word)
       parts = [(word, len(ids))]
-      if not writing.has_spaces(word):
+      if not has_spaces(word):
         parts = _joined([self._tokenizer.decode([one]) for one in ids])
       for part, length in parts:
         found.append(Word(part, start, start + length))
@@ -98,10 +109,7 @@ class Reader:
     return [word for word in found if word.end > word.start]
 
   def regions(self, images: Sequence[Any]) -> batch_lib.Regions:
-    """Returns the regions of pictures.
-
-    Args:
-      images: paths, Pillow images or uint8 arrays [height, width, 3].
+    """Returns the regions of paths, Pillow images or uint8 arrays [H, W, 3].
 
     Raises:
       PictureError: one cannot be used.
@@ -205,3 +213,44 @@ def concatenate(parts: Sequence[batch_lib.Regions]) -> batch_lib.Regions:
         for array in map(np.asarray, arrays)])
 
   return jax.tree.map(join, *parts)
+
+
+@functools.lru_cache(maxsize=4096)
+def script_of(character: str) -> str:
+  """Returns the script of a letter or mark, '' of anything else.
+
+  >>> script_of('ß'), script_of('я'), script_of('り'), script_of('🍎')
+  ('Latin', 'Cyrillic', 'Japanese', '')
+  """
+  if unicodedata.category(character)[0] not in 'LM':
+    return ''
+  name = unicodedata.name(character, '').replace('-', ' ')
+  first, _, rest = name.partition(' ')
+  if first in ('FULLWIDTH', 'HALFWIDTH'):
+    first = rest.partition(' ')[0]
+  return _SCRIPTS.get(first, '')
+
+
+def main_script(text: str) -> str:
+  """Returns the script of most letters, '' where no letter has a known one.
+
+  A text with Japanese syllables is Japanese, whatever its other characters.
+
+  >>> main_script('赤いりんご'), main_script('iPhone 手机'), main_script('?!')
+  ('Japanese', 'Latin', '')
+  """
+  counts = Counter(script for script in map(script_of, text) if script)
+  if not counts:
+    return ''
+  if counts['Japanese']:
+    counts['Japanese'] += counts.pop('Chinese', 0)
+  return counts.most_common(1)[0][0]
+
+
+def has_spaces(word: str) -> bool:
+  """Returns whether a word's script puts spaces between words.
+
+  >>> has_spaces('Apfel'), has_spaces('りんご'), has_spaces('แอปเปิ้ล')
+  (True, False, False)
+  """
+  return main_script(word) not in _WITHOUT_SPACES

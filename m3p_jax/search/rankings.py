@@ -21,31 +21,18 @@ Match = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How the joint encoder re-ranks; see `config.evaluation`.
-
-  Attributes:
-    top_k: candidates that are re-ranked.
-    joint_weight: of the match logit; negative = the match logit alone.
-  """
+  """How the joint encoder re-ranks; see `config.evaluation`."""
   top_k: int = 20
-  joint_weight: float = -1.0
+  joint_weight: float = -1.0  # Negative = the match logit alone.
 
 
 class Ranking(NamedTuple):
-  """Scores of all pictures; the last of a query's rankings is final.
-
-  Attributes:
-    score_I: float64, what orders the pictures.
-    cosine_I: float32.
-    match_I: float32, the joint encoder's logits; NaN where it has not looked.
-    seen: pictures that the joint encoder has looked at.
-    wanted: pictures that it will have looked at in the end.
-  """
-  score_I: np.ndarray
+  """Scores of all pictures; the last of a query's rankings is final."""
+  score_I: np.ndarray  # What orders the pictures.
   cosine_I: np.ndarray
-  match_I: np.ndarray
-  seen: int
-  wanted: int
+  match_I: np.ndarray  # NaN where the joint encoder has not looked.
+  seen: int  # Pictures that the joint encoder has looked at.
+  wanted: int  # Pictures that it will have looked at in the end.
 
   @property
   def order_I(self) -> np.ndarray:

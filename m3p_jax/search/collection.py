@@ -10,7 +10,9 @@ import json
 import os
 import pathlib
 from typing import Any
+import zipfile
 
+from absl import logging
 import numpy as np
 
 from input_pipeline import copies
@@ -18,29 +20,38 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 import m3p_jax
 from m3p_jax import batch as batch_lib
+from m3p_jax import output
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config
-from m3p_jax.searching import index as index_lib
-from m3p_jax.searching import reading
+from m3p_jax.search import inputs
 
-# From regions to unit vectors [I, E].
+# From regions, and from captions, to unit vectors [I, E] and [C, E].
 Embed = Callable[[batch_lib.Regions], np.ndarray]
-# From captions to unit vectors [C, E].
 EmbedTexts = Callable[[list[str]], np.ndarray]
 ALL = 'all'
 
 
 @dataclasses.dataclass(frozen=True)
-class Collection:
-  """Pictures of a dataset with their regions and captions.
+class Index:
+  """What a search needs of a collection, small enough to keep in a file."""
+  image_ids: list[str]
+  captions: list[str]  # First English ones; '' where there is none.
+  thumbnails: list[str]  # Small copies; '' where there is none.
+  originals: list[str]  # Files they were read from; '' where not known.
+  vectors_IE: np.ndarray  # Float32, unit length.
 
-  Attributes:
-    image_ids: the pictures' names.
-    regions: of all pictures.
-    captions: language → caption → numbers of the pictures it was written for.
-  """
+  def file(self, number: int) -> str:
+    """Returns the file of a picture; '' where it is not there any more."""
+    path = self.originals[number]
+    return path if path and os.path.isfile(path) else ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+  """Pictures of a dataset with their regions and captions."""
   image_ids: list[str]
   regions: batch_lib.Regions
+  # Language → caption → numbers of the pictures it was written for.
   captions: dict[str, dict[str, list[int]]]
 
 
@@ -95,17 +106,11 @@ def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where a collection lies; it is read when it is first needed.
-
-  Attributes:
-    data_dir: of prepared datasets.
-    dataset: its name.
-    split: one split, or 'all'.
-    cache_dir: keeps the vectors of its pictures; None = they are not kept.
-  """
+  """Where a collection lies; it is read when it is first needed."""
   data_dir: str
-  dataset: str
-  split: str
+  dataset: str  # '' = there is none.
+  split: str  # One split, or 'all'.
+  # Keeps the vectors of its pictures; None = they are not kept.
   cache_dir: pathlib.Path | None
 
   @functools.cached_property
@@ -123,23 +128,23 @@ class Source:
     return _load_once(self._checked(weights), self.dataset, self.split,
                       self._data_key)
 
-  def index(self, weights: weights_lib.Weights,
-            embed: Embed) -> index_lib.Index:
+  def index(self, weights: weights_lib.Weights, embed: Embed) -> Index:
     """Returns pictures and vectors, stored or made by `embed`.
 
     Raises:
       UserError: see `collection`.
     """
     data_dir = self._checked(weights)
-    path, key = self._file('', weights)
-    made = path and index_lib.read(path, key)
-    if not made:
-      index_lib.warn_unless_kept(path)
-      made = _make_index(data_dir, self.dataset, self.collection(weights),
+
+    def make():
+      made = _make_index(data_dir / self.dataset, self.collection(weights),
                          embed)
-      if path:
-        index_lib.write(path, key, made)
-    return made
+      return {name: np.asarray(value) for name, value in vars(made).items()}
+
+    arrays = self._stored('', weights, make, {
+        field.name for field in dataclasses.fields(Index)})
+    return Index(**{name: array if name == 'vectors_IE' else array.tolist()
+                    for name, array in arrays.items()})
 
   def caption_vectors(self, language: str, weights: weights_lib.Weights,
                       embed: EmbedTexts) -> np.ndarray:
@@ -149,15 +154,9 @@ class Source:
       UserError: see `captions`.
     """
     texts = list(self.captions(language, weights))
-    path, key = self._file(f'_{language}', weights)
-    stored = path and index_lib.read_arrays(path, key)
-    if stored and len(stored.get('vectors_CE', ())) == len(texts):
-      return stored['vectors_CE']
-    index_lib.warn_unless_kept(path)
-    vectors_CE = embed(texts)
-    if path:
-      index_lib.write_arrays(path, key, {'vectors_CE': vectors_CE})
-    return vectors_CE
+    return self._stored(
+        f'_{language}', weights, lambda: {'vectors_CE': embed(texts)},
+        {'vectors_CE'})['vectors_CE']
 
   def languages(self, weights: weights_lib.Weights) -> list[str]:
     """Returns the captions' languages, those with most captions first."""
@@ -178,7 +177,7 @@ class Source:
       raise errors.UserError(
           f'{image_id}: there is no such file, and no picture of '
           f'{self.dataset} with that name')
-    return reading.row(
+    return inputs.row(
         collection.regions, collection.image_ids.index(image_id))
 
   def captions(self, language: str, weights: weights_lib.Weights
@@ -198,11 +197,13 @@ class Source:
           f'{self.dataset} has no captions in {language!r}; allowed: '
           f'{", ".join(sorted(allowed))}')
 
-  def _file(self, suffix: str, weights: weights_lib.Weights
-            ) -> tuple[pathlib.Path | None, str]:
-    """Returns where vectors are kept (None = nowhere), and their key."""
+  def _stored(self, suffix: str, weights: weights_lib.Weights,
+              make: Callable[[], dict[str, np.ndarray]],
+              names: set[str]) -> dict[str, np.ndarray]:
+    """Returns named arrays from the file of these weights and data, or made."""
     if not self.cache_dir:
-      return None, ''
+      return make()
+    path = self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz'
     # The small copies are stored by their paths; vectors by these weights in
     # this number format.
     key = fingerprint.of([
@@ -210,7 +211,16 @@ class Source:
         weights_lib.fingerprint_of(weights.path),
         dataclasses.asdict(weights.config),
         model_config.number_format(weights.dtype), m3p_jax.__version__])
-    return self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz', key
+    found = _read_arrays(path, key)
+    if found.keys() != names:
+      try:
+        output.check_writable(path.parent, 'the index')
+      except errors.UserError as error:
+        # Told before vectors are made: they will be made again next time.
+        logging.warning('%s; every start computes the vectors anew', error)
+      found = make()
+      _write_arrays(path, key, found)
+    return found
 
   def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:
     """Returns the folder of prepared datasets."""
@@ -232,24 +242,43 @@ def _load_once(data_dir: pathlib.Path, dataset: str, split: str,
   return load(data_dir, dataset, split)
 
 
-def _make_index(data_dir: pathlib.Path, dataset: str, collection: Collection,
-                embed: Embed) -> index_lib.Index:
-  """Returns the index of a collection.
-
-  Args:
-    data_dir: of prepared datasets.
-    dataset: its name.
-    collection: its pictures.
-    embed: makes the vectors.
-  """
+def _make_index(folder: pathlib.Path, collection: Collection,
+                embed: Embed) -> Index:
   captions = [''] * len(collection.image_ids)
   for text, pictures in reversed(collection.captions.get('en', {}).items()):
     for picture in pictures:
       captions[picture] = text
-  folder = (data_dir / dataset).absolute()
-  return index_lib.Index(
+  folder = folder.absolute()
+  return Index(
       collection.image_ids, captions,
       [str(copies.small(folder, one) or '') for one in collection.image_ids],
       [str(copies.original(folder, one) or '')
        for one in collection.image_ids],
       embed(collection.regions))
+
+
+def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
+  """Returns the arrays of a file, none where it has not this key."""
+  if not path.exists():
+    return {}
+  try:
+    with np.load(path) as stored:
+      if str(stored['key']) != key:
+        return {}
+      return {name: stored[name] for name in stored.files if name != 'key'}
+  except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    logging.warning('%s cannot be read, made again: %s', path, error)
+    return {}
+
+
+def _write_arrays(path: pathlib.Path, key: str,
+                  arrays: dict[str, np.ndarray]) -> None:
+  """Stores arrays under a key, whole or not at all."""
+  draft = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(draft, allow_pickle=False, key=np.array(key), **arrays)
+    os.replace(draft, path)
+  except OSError as error:
+    # A workdir that cannot be written to can still be searched.
+    logging.warning('%s: not stored: %s', path, error)

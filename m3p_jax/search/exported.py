@@ -15,10 +15,9 @@ import numpy as np
 from input_pipeline import errors
 from m3p_jax import output
 from m3p_jax.evaluation import weights as weights_lib
-from m3p_jax.searching import collection as collection_lib
-from m3p_jax.searching import index as index_lib
-from m3p_jax.searching import rankings
-from m3p_jax.searching import searcher as searcher_lib
+from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import rankings
+from m3p_jax.search import searcher as searcher_lib
 
 VECTORS, PICTURES, MANIFEST = 'vectors.npy', 'pictures.jsonl', 'manifest.json'
 _FORMAT = 'm3p_jax index 1'
@@ -32,20 +31,14 @@ def export(searcher: searcher_lib.Searcher,
   length; row i belongs to line i of) `pictures.jsonl` (image_id, its small
   copy, its original and captions by language), and `manifest.json`.
 
-  Args:
-    searcher: of the collection.
-    out: folder that must not exist.
-
   Raises:
-    UserError: it exists, or there is no collection.
+    UserError: `out` exists, or there is no collection.
   """
   check_new(out)
-  index = searcher.index
-  manifest = _manifest(searcher, index)
-  lines = _pictures(searcher, index)
+  manifest, lines = _manifest(searcher), _pictures(searcher)
   with output.draft(out, overwrite=False) as draft:
     draft.mkdir()
-    np.save(draft / VECTORS, index.vectors_IE)
+    np.save(draft / VECTORS, searcher.index.vectors_IE)
     (draft / PICTURES).write_text(''.join(
         json.dumps(line, ensure_ascii=False) + '\n' for line in lines),
         encoding='utf-8')
@@ -61,10 +54,9 @@ def check_new(out: str | pathlib.Path) -> None:
   output.check_writable(out, '--out')
 
 
-def _manifest(searcher: searcher_lib.Searcher,
-              index: index_lib.Index) -> dict[str, Any]:
+def _manifest(searcher: searcher_lib.Searcher) -> dict[str, Any]:
   weights, source = searcher.weights, searcher.source
-  num_pictures, dim = index.vectors_IE.shape
+  num_pictures, dim = searcher.index.vectors_IE.shape
   return {
       'format': _FORMAT, 'dataset': source.dataset, 'split': source.split,
       'data_dir': str(pathlib.Path(source.data_dir).absolute()),
@@ -80,8 +72,8 @@ def _manifest(searcher: searcher_lib.Searcher,
       'feature_extractor': weights.manifest.get('feature_extractor')}
 
 
-def _pictures(searcher: searcher_lib.Searcher,
-              index: index_lib.Index) -> list[dict[str, Any]]:
+def _pictures(searcher: searcher_lib.Searcher) -> list[dict[str, Any]]:
+  index = searcher.index
   captions: list[dict[str, list[str]]] = [{} for _ in index.image_ids]
   for language in searcher.languages:
     written = searcher.source.captions(language, searcher.weights)
@@ -111,14 +103,10 @@ class Source(collection_lib.Source):
 
   @classmethod
   def open(cls, folder: pathlib.Path, *, data_dir: str = '') -> 'Source':
-    """Returns the source of an exported folder.
+    """Returns the source of a folder that `export` wrote.
 
-    Args:
-      folder: that `export` wrote.
-      data_dir: of prepared datasets, where they have moved since.
-
-    Raises:
-      UserError: another format, or files that do not fit together.
+    `data_dir` is where prepared datasets have moved since; UserError for a
+    folder of another format.
     """
     manifest = _read_manifest(folder)
     return cls(data_dir or manifest['data_dir'], manifest['dataset'],
@@ -128,8 +116,7 @@ class Source(collection_lib.Source):
               ) -> weights_lib.Weights:
     """Returns the weights that the vectors were made with.
 
-    Args:
-      checkpoint: where they are now; empty = where the manifest says.
+    They are in `checkpoint`; empty = where the manifest says.
 
     Raises:
       UserError: they are not there, or others are.
@@ -181,7 +168,7 @@ class Source(collection_lib.Source):
     return rankings.Settings(**_read_manifest(self.folder)['rerank'])
 
   def index(self, weights: weights_lib.Weights,
-            embed: collection_lib.Embed) -> index_lib.Index:
+            embed: collection_lib.Embed) -> collection_lib.Index:
     """Returns the exported pictures and vectors."""
     del weights, embed
     vectors_IE = np.load(self.folder / VECTORS, allow_pickle=False)
@@ -190,7 +177,7 @@ class Source(collection_lib.Source):
       raise errors.UserError(
           f'{self.folder / VECTORS} has {len(vectors_IE)} rows, '
           f'{PICTURES} {len(lines)}; allowed: as many')
-    return index_lib.Index(
+    return collection_lib.Index(
         [line['image_id'] for line in lines],
         [(line['captions'].get('en') or [''])[0] for line in lines],
         [line['picture'] for line in lines],

@@ -1,0 +1,64 @@
+"""The commands `--mode=search` and `--mode=export --what=index`."""
+
+from collections.abc import Collection
+import os
+import pathlib
+import textwrap
+
+import ml_collections
+
+from m3p_jax import search as search_lib
+from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import exported
+
+
+def from_flags(workdir: str | pathlib.Path, *,
+               config: ml_collections.ConfigDict | None = None,
+               given: Collection[str] | None = None) -> search_lib.Searcher:
+  """Returns the searcher of a command line: `load`, all splits unless given.
+
+  A config of None is the workdir's; `given` are the dotted keys that the
+  command line set.
+  """
+  split = collection_lib.ALL
+  if config is not None and 'evaluation.split' in (given or ()):
+    split = config.evaluation.split
+  return search_lib.load(workdir, config=config, split=split, given=given)
+
+
+def search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
+           config: ml_collections.ConfigDict | None = None,
+           given: Collection[str] | None = None) -> None:
+  """Prints the k pictures nearest to the query, best first.
+
+  `evaluation.mode` chooses the scoring where it is among the given keys; it is
+  'dual' otherwise.
+
+  Raises:
+    UserError: see `search.load` and `Searcher.search`.
+  """
+  mode = 'dual'
+  if config is not None and 'evaluation.mode' in (given or ()):
+    mode = config.evaluation.mode
+  searcher = from_flags(workdir, config=config, given=given)
+  results = searcher.search(query, k, mode=mode)
+  print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
+        f'{textwrap.shorten(repr(query), 60)} ({mode}):\n')
+  for rank, result in enumerate(results, 1):
+    caption = textwrap.shorten(result.caption, 44, placeholder='…')
+    path = result.path.removeprefix(f'{os.getcwd()}/')
+    match = '' if result.match is None else f'{result.match:6.0%}  '
+    print(f'{rank:3}  {result.cosine:6.3f}  {match}{caption:44}  '
+          f'{path or result.image_id}')
+
+
+def export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
+           config: ml_collections.ConfigDict | None = None,
+           given: Collection[str] | None = None) -> None:
+  """Writes the index of a run's collection, see `exported.export`."""
+  exported.check_new(out)  # Before anything is loaded.
+  manifest = exported.export(
+      from_flags(workdir, config=config, given=given), out)
+  print(f'{manifest["num_pictures"]:,} pictures, '
+        f'{manifest["embedding_dim"]} numbers each, captions in '
+        f'{len(manifest["languages"])} languages: written to {out}')

@@ -1,0 +1,318 @@
+"""A model over a collection: it searches, scores, describes and explains.
+
+Letters: I pictures, C texts, Q = 1 query, E shared space, L text length, R
+regions, P pairs, W words.
+"""
+
+from collections.abc import Iterator, Sequence
+import functools
+import os
+import threading
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from input_pipeline import errors
+from m3p_jax import batch as batch_lib
+from m3p_jax.evaluation import engine as engine_lib
+from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import inputs
+from m3p_jax.search import rankings
+
+_DEFAULTS = rankings.Settings()
+
+
+class Result(NamedTuple):
+  """A picture found."""
+  image_id: str
+  # What the mode orders by: the cosine of query and picture (dual), the joint
+  # encoder's match logit (joint), or a sum of both (rerank).
+  score: float
+  # Of its file, or of its small copy where that has gone; '' without either.
+  path: str
+  caption: str  # Its first English one; '' where there is none.
+  cosine: float
+  # Probability; None where the joint encoder did not look at the picture.
+  match: float | None = None
+  thumbnail: str = ''  # Path of a small copy, in WebP; '' where there is none.
+
+
+class Description(NamedTuple):
+  """A caption of the collection that fits a picture, and its cosine."""
+  text: str
+  score: float
+
+
+class Explanation(NamedTuple):
+  """Where the joint encoder looks while it reads a text beside a picture.
+
+  Attributes:
+    words: of the text; of writing without spaces, its pieces.
+    weights_WR: float32, each word's attention to the picture's regions, mean
+      over its pieces, layers and heads; a row sums to 1.
+    boxes_R4: float32, the regions' x1, y1, x2, y2 as parts of the picture's
+      sides.
+    match: probability that text and picture match.
+  """
+  words: list[str]
+  weights_WR: np.ndarray
+  boxes_R4: np.ndarray
+  match: float
+
+
+class Searcher:
+  """A model, and a collection that is loaded when it is first needed.
+
+  A picture is a path, a Pillow image, a uint8 array [height, width, 3], the
+  name of one in the collection, or what `read` made of one of them.
+  """
+
+  def __init__(self, weights: weights_lib.Weights,
+               source: collection_lib.Source, *, batch_size: int = 256,
+               settings: rankings.Settings = _DEFAULTS):
+    """Loads nothing yet but the model; usable by several threads."""
+    self.weights = weights
+    self.source = source
+    self.settings = settings
+    self._engine = engine_lib.Engine(
+        weights.params, weights.config, batch_size=batch_size,
+        dtype=weights.dtype)
+    self._reader = inputs.Reader(weights)
+    self._index: collection_lib.Index | None = None
+    self._caption_vectors: dict[str, np.ndarray] = {}
+    # What is computed when it is first needed is computed by one thread.
+    self._lock = threading.Lock()
+
+  def search(self, query: str, k: int = 10, *, mode: str = 'dual',
+             language: str | None = None) -> list[Result]:
+    """Returns the k pictures of the collection that fit the query best.
+
+    Args:
+      query: text in any language and of any length; what the model has no
+        positions for is cut off.
+      k: pictures wanted; a smaller collection returns all it has.
+      mode: 'dual' (cosines), 'rerank' (the joint encoder orders the first few
+        again, see `settings`) or 'joint' (it orders all: slow).
+      language: of the query; only models with language embeddings use it.
+
+    Raises:
+      UserError: an empty query, k below 1, unknown mode, or no collection.
+    """
+    _check_k(k)
+    *_, last = self.stages(query, mode=mode, language=language)
+    return self.results(last, k)
+
+  def stages(self, query: str, *, mode: str = 'dual',
+             language: str | None = None) -> Iterator[rankings.Ranking]:
+    """Yields rankings of all pictures, the dual encoder's first; see `search`.
+    """
+    errors.check_choice('mode', mode, rankings.MODES)
+    cosine_I = np.einsum(
+        'IE,QE->QI', self.index.vectors_IE,
+        self.embed_texts([query], language=language))[0]
+    return rankings.stages(
+        cosine_I, functools.partial(self._match, query), mode=mode,
+        logit_scale=self.logit_scale, settings=self.settings)
+
+  def results(self, ranking: rankings.Ranking, k: int) -> list[Result]:
+    """Returns the first k pictures of a ranking."""
+    index = self.index
+    return [Result(
+        index.image_ids[i], float(ranking.score_I[i]),
+        index.file(i) or index.thumbnails[i], index.captions[i],
+        float(ranking.cosine_I[i]), rankings.probability(ranking.match_I[i]),
+        index.thumbnails[i]) for i in ranking.order_I[:k]]
+
+  def similar(self, image: Any, k: int = 10) -> list[Result]:
+    """Returns the k pictures of the collection nearest to a picture.
+
+    Raises:
+      UserError: unusable picture, k below 1, or no collection.
+    """
+    _check_k(k)
+    cosine_I = np.einsum('IE,QE->QI', self.index.vectors_IE,
+                         self.embed_images([image]))[0]
+    (ranking,) = rankings.stages(
+        cosine_I, np.asarray, mode='dual', logit_scale=1.0,
+        settings=self.settings)
+    return self.results(ranking, k)
+
+  def describe(self, image: Any, languages: Sequence[str] = ('en',),
+               k: int = 5) -> dict[str, list[Description]]:
+    """Returns the collection's k captions nearest to a picture, by language.
+
+    Raises:
+      UserError: unusable picture, language without captions, k below 1.
+    """
+    _check_k(k)
+    image_1E = self.embed_images([image])
+    found = {}
+    for language in languages:
+      texts, vectors_CE = self._captions(language)
+      scores_C = np.einsum('CE,IE->IC', vectors_CE, image_1E)[0]
+      best = np.argsort(-scores_C, kind='stable')[:k]
+      found[language] = [
+          Description(texts[i], float(scores_C[i])) for i in best]
+    return found
+
+  def score(self, images: Sequence[Any], texts: Sequence[str], *,
+            mode: str = 'dual') -> np.ndarray:
+    """Returns float32 [I, C]: how well each text fits each picture.
+
+    Mode 'dual' gives cosines and is fast, 'joint' match logits: both go through
+    the Transformer together.
+
+    Raises:
+      UserError: unusable picture, empty text, or unknown mode.
+    """
+    errors.check_choice('mode', mode, ('dual', 'joint'))
+    if mode == 'dual':
+      return np.einsum(
+          'IE,CE->IC', self.embed_images(images), self.embed_texts(texts))
+    _check_several('images', images)
+    _check_several('texts', texts)
+    if not len(images) or not len(texts):
+      return np.zeros((len(images), len(texts)), np.float32)
+    regions = self._regions(images)
+    image_P, text_P = np.divmod(
+        np.arange(len(images) * len(texts)), len(texts))
+    logits_P = self._engine.match(
+        regions, self._tokens_beside(texts, regions), image_P, text_P)
+    return logits_P.reshape(len(images), len(texts))
+
+  def embed_images(self, images: Sequence[Any]) -> np.ndarray:
+    """Returns unit vectors [I, E], float32."""
+    _check_several('images', images)
+    if not len(images):
+      return np.zeros((0, self.weights.config.embedding_dim), np.float32)
+    return self._engine.embed_images(self._regions(images))
+
+  def embed_texts(self, texts: Sequence[str], *,
+                  language: str | None = None) -> np.ndarray:
+    """Returns unit vectors [C, E], float32.
+
+    Only models with language embeddings use the language.
+    """
+    _check_several('texts', texts)
+    return self._engine.embed_texts(
+        self._reader.tokenise(texts, language=language))
+
+  def read(self, image: Any) -> batch_lib.Regions:
+    """Returns a picture's regions, to be used in place of it several times.
+
+    Raises:
+      UserError: unusable picture.
+    """
+    return self._regions([image])
+
+  def explain(self, image: Any, text: str) -> Explanation:
+    """Returns where the joint encoder looks while it reads the text.
+
+    What the model has no positions for is cut off.
+
+    Raises:
+      UserError: unusable picture or empty text.
+    """
+    regions = self._regions([image])
+    tokens = self._tokens_beside([text], regions)
+    attention_LR = self._engine.attention(regions, tokens)[0]
+    attention_LR = attention_LR[:, regions.mask_BR[0]]
+    length = int(tokens.text_mask_CL.sum()) - 1  # Without `</s>`.
+    words = [word for word in self._reader.words(text) if word.start < length]
+    # The last word may be cut off inside.
+    weights_WR = np.stack([
+        attention_LR[word.start:min(word.end, length)].mean(0)
+        for word in words])
+    first = np.zeros(1, np.int32)
+    logit = self._engine.match(regions, tokens, first, first)[0]
+    return Explanation(
+        [word.text for word in words],
+        weights_WR / weights_WR.sum(-1, keepdims=True),
+        regions.boxes_BRG[0, regions.mask_BR[0], :4],
+        rankings.probability(logit))
+
+  @functools.cached_property
+  def logit_scale(self) -> float:
+    """The learned factor on cosines."""
+    return self._engine.logit_scale()
+
+  @property
+  def index(self) -> collection_lib.Index:
+    """The collection's vectors, from the workdir if they were stored."""
+    if self._index is None:
+      with self._lock:
+        title = f'index of {self.source.dataset}'
+        self._index = self._index or self.source.index(
+            self.weights,
+            lambda regions: self._engine.embed_images(regions, title=title))
+    return self._index
+
+  @property
+  def languages(self) -> list[str]:
+    """Languages of the collection's captions, those with most first."""
+    return self.source.languages(self.weights)
+
+  def _match(self, query: str, chosen: np.ndarray) -> np.ndarray:
+    """Returns the match logits of a query and some pictures of the index."""
+    collection = self.source.collection(self.weights)
+    if collection.image_ids != self.index.image_ids:
+      raise errors.UserError(
+          f'{self.source.dataset} in {self.source.data_dir} has other pictures '
+          'than the index: export it again')
+    # As many as the last time, so that they share a compiled function.
+    count = len(chosen)
+    rows = np.pad(chosen, (0, -count % rankings.CHUNK), mode='edge')
+    regions = jax.tree.map(lambda x: np.asarray(x)[rows],
+                           collection.regions)
+    return self._engine.match(
+        regions, self._tokens_beside([query], regions), np.arange(count),
+        np.zeros(count, np.int32))
+
+  def _tokens_beside(self, texts: Sequence[str],
+                     regions: batch_lib.Regions) -> engine_lib.Texts:
+    return self._reader.tokenise(
+        texts, num_regions=regions.mask_BR.shape[1])
+
+  def _regions(self, images: Sequence[Any]) -> batch_lib.Regions:
+    is_file = [
+        os.path.exists(image) and not os.path.isdir(image)
+        if isinstance(image, str)
+        else not isinstance(image, batch_lib.Regions) for image in images]
+    # Files are read together: the network takes many at a time.
+    files = [image for image, one in zip(images, is_file, strict=True) if one]
+    read = self._reader.regions(files) if files else None
+    rows = iter(range(len(files)))
+    return inputs.concatenate([
+        inputs.row(read, next(rows)) if one
+        else self.source.regions_of(image, self.weights)
+        if isinstance(image, str) else image
+        for image, one in zip(images, is_file, strict=True)])
+
+  def _captions(self, language: str) -> tuple[list[str], np.ndarray]:
+    """Returns the collection's captions and their vectors, made once."""
+
+    def embed(texts):
+      return self._engine.embed_texts(
+          self._reader.tokenise(texts, language=language),
+          title=f'captions ({language})')
+
+    if language not in self._caption_vectors:
+      with self._lock:
+        if language not in self._caption_vectors:
+          self._caption_vectors[language] = self.source.caption_vectors(
+              language, self.weights, embed)
+    return (list(self.source.captions(language, self.weights)),
+            self._caption_vectors[language])
+
+
+def _check_k(k: int) -> None:
+  if k < 1:
+    raise errors.UserError(f'k is {k}; allowed: 1 and more')
+
+
+def _check_several(name: str, values: Sequence[Any]) -> None:
+  """Raises UserError for a text, whose letters would be taken for texts."""
+  if isinstance(values, str | os.PathLike):
+    raise errors.UserError(f'{name} is {values!r}; allowed: a list of them')

@@ -1,1 +1,0 @@
-"""A collection of pictures, its vectors, and the model that searches them."""
