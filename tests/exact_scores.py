@@ -1,17 +1,13 @@
-"""The exact engine on made-up pictures; in a process of its own, on purpose.
+"""The exact engine on made-up pictures.
 
-python -m tests.exact_scores FOLDER KILL_AFTER [PROCESS PORT]
-
-Scores into FOLDER. KILL_AFTER > 0: dies by SIGKILL in the middle of writing
-that piece. PROCESS and PORT: one of two hosts.
+python -m tests.exact_scores FOLDER PROCESS PORT scores into FOLDER as one of
+two hosts.
 """
 
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
-import signal
 import sys
 
 from flax import linen as nn
@@ -88,25 +84,9 @@ def score(folder: pathlib.Path | None = None, origin=ORIGIN,
         engine(), regions(), questions(), folder=folder, origin=origin)
 
 
-def _kill_after(count: int) -> None:
-  """Kills this process in the middle of writing its `count`-th piece."""
-  replace, written = os.replace, []
-
-  def kill_or_replace(source, target):
-    written.extend([target] if str(target).endswith('.npy') else [])
-    if len(written) == count:
-      os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-  os.replace = kill_or_replace
-
-
 if __name__ == '__main__':
-  if len(sys.argv) > 3:
-    jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-    jax.distributed.initialize(
-        f'localhost:{sys.argv[4]}', 2, int(sys.argv[3]))
-    assert jax.local_device_count() == 4
-  if int(sys.argv[2]):
-    _kill_after(int(sys.argv[2]))
-  score(pathlib.Path(sys.argv[1]))
+  folder, process, port = sys.argv[1:]
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'localhost:{port}', 2, int(process))
+  assert jax.local_device_count() == 4
+  score(pathlib.Path(folder))

@@ -21,27 +21,19 @@ def _right(*answers):
   return right
 
 
-def test_ranks_known_by_hand():
-  ranks = ranking.best_ranks(SCORES, _right({0}, {2}, {3}))
-  np.testing.assert_array_equal(ranks, [1, 2, 4])
-
-
-def test_best_of_several_right_answers_counts():
-  ranks = ranking.best_ranks(SCORES, _right({1, 2}, {0, 1}, {2, 3}))
-  np.testing.assert_array_equal(ranks, [2, 1, 3])
-
-
-def test_a_right_answer_is_never_ahead_of_another():
-  ranks = ranking.best_ranks(SCORES, _right({0, 2}, {1, 2}, {0, 1, 2, 3}))
-  np.testing.assert_array_equal(ranks, [1, 1, 1])
-
-
-def test_ties_count_against_the_model():
-  constant = np.zeros((1, 4))
-  np.testing.assert_array_equal(
-      ranking.best_ranks(constant, _right({0})), [4])
-  np.testing.assert_array_equal(
-      ranking.best_ranks(constant, _right({0, 3})), [3])
+@pytest.mark.parametrize('scores, right, expected', [
+    (SCORES, ({0}, {2}, {3}), [1, 2, 4]),
+    # The best of several right answers counts; none is ahead of another.
+    (SCORES, ({1, 2}, {0, 1}, {2, 3}), [2, 1, 3]),
+    (SCORES, ({0, 2}, {1, 2}, {0, 1, 2, 3}), [1, 1, 1]),
+    # Ties count against the model, and pairs that were not scored rank last.
+    (np.zeros((1, 4)), ({0},), [4]),
+    (np.zeros((1, 4)), ({0, 3},), [3]),
+    (np.array([[-np.inf, .5, -np.inf, .2]]), ({3},), [2]),
+    (np.array([[-np.inf, .5, -np.inf, .2]]), ({0},), [4])])
+def test_ranks_known_by_hand(scores, right, expected):
+  found = ranking.best_ranks(scores, _right(*right))
+  np.testing.assert_array_equal(found, expected)
 
 
 def test_order_of_candidates_does_not_matter():
@@ -55,29 +47,14 @@ def test_order_of_candidates_does_not_matter():
       ranking.best_ranks(scores[:, order], right[:, order]))
 
 
-def test_nan_is_refused():
-  scores = SCORES.copy()
-  scores[1, 3] = np.nan
-  with pytest.raises(ValueError, match='query 1 and candidate 3 is NaN'):
-    ranking.best_ranks(scores, _right({0}, {1}, {2}))
-
-
-def test_unscored_pairs_rank_last():
-  scores = np.array([[-np.inf, .5, -np.inf, .2]])
-  np.testing.assert_array_equal(
-      ranking.best_ranks(scores, _right({3})), [2])
-  np.testing.assert_array_equal(
-      ranking.best_ranks(scores, _right({0})), [4])
-
-
-def test_a_query_without_an_answer_is_refused():
-  with pytest.raises(ValueError, match='query 1 has no right answer'):
-    ranking.best_ranks(SCORES, _right({0}, set(), {2}))
-
-
-def test_shapes_that_differ_are_refused():
-  with pytest.raises(ValueError, match='shape'):
-    ranking.best_ranks(SCORES, _right({0}))
+@pytest.mark.parametrize('scores, right, message', [
+    (np.where(np.eye(3, 4, 2) > 0, np.nan, SCORES), ({0}, {1}, {2}),
+     'query 0 and candidate 2 is NaN'),
+    (SCORES, ({0}, set(), {2}), 'query 1 has no right answer'),
+    (SCORES, ({0},), 'shape')])
+def test_what_has_no_rank_is_refused(scores, right, message):
+  with pytest.raises(ValueError, match=message):
+    ranking.best_ranks(scores, _right(*right))
 
 
 def test_metrics_by_hand():
@@ -108,12 +85,6 @@ def test_chance_agrees_with_random_scores():
   for k in ranking.RECALLS:
     # Three standard errors of a share of 4,000 draws.
     assert result[f'r{k}'] == pytest.approx(result[f'chance_r{k}'], abs=2.4)
-
-
-def test_mean_recall_averages_six():
-  one = {'r1': 10., 'r5': 20., 'r10': 30.}
-  two = {'r1': 40., 'r5': 50., 'r10': 60.}
-  assert ranking.mean_recall(one, two) == pytest.approx(35)
 
 
 def _brute_force(scores_Q, is_right_Q):
