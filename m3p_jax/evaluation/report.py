@@ -65,7 +65,7 @@ def build(workdir: pathlib.Path) -> str:
       consistency=_consistency(rows_of(files)),
       examples=_examples(results.read(workdir / 'examples.json'),
                          list(files[0]['settings'])[-1]),
-      attention=results.read(workdir / 'attention.json'),
+      attention=results.read(workdir / 'attention.json').get('pairs'),
       two_stages=charts.two_stages(files),
       reranking=charts.reranking(results.read(workdir / 'rerank_choice.json')),
       losses=charts.losses(_runs(workdir)),
