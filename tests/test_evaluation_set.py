@@ -2,7 +2,6 @@
 
 import unicodedata
 
-from input_pipeline.record_files import store
 import numpy as np
 import pytest
 

@@ -13,9 +13,9 @@ import pathlib
 import threading
 from typing import Any
 
+from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
-from input_pipeline.building import copies
 from input_pipeline.vision import pictures
 from input_pipeline.vision import svg
 from m3p_jax import batch as batch_lib
