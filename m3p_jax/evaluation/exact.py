@@ -172,11 +172,7 @@ class _Matrix:
       os.fsync(file.fileno())
 
   def read_into(self, scores_CI: np.ndarray) -> None:
-    """Writes every piece into its columns of `scores_CI`.
-
-    Raises:
-      UserError: a piece is missing or has another shape.
-    """
+    """Writes every piece into its columns; UserError for one that is broken."""
     for number, block in enumerate(self._blocks):
       path = self.path(number)
       shape = self._num_captions, len(block)

@@ -31,12 +31,8 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
             seed: int = 0) -> dict[str, Any]:
   """Returns queries drawn at random, and the worst mistakes.
 
-  Args:
-    retrieval_set: what was evaluated.
-    text_to_image: {language: [C, I] scores, NaN where nothing was asked}.
-    data_dir: of prepared datasets, where the small pictures lie.
-    dataset: its name.
-    seed: of the draw.
+  `text_to_image` are {language: [C, I] scores, NaN where nothing was asked};
+  the small pictures lie with the prepared dataset.
 
   Returns:
     `queries`, none chosen by its result, and `mistakes`, in some languages the

@@ -143,13 +143,10 @@ def mean_recall(*directions: Mapping[str, float], prefix: str = '') -> float:
 
 def measure(trial: protocols.Trial, text_to_image_CI: np.ndarray,
             image_to_text_CI: np.ndarray | None = None) -> dict[str, Any]:
-  """Returns one language's results, as retrieval.json holds them.
+  """Returns one trial's results, as retrieval.json holds them.
 
-  Args:
-    trial: queries and right answers.
-    text_to_image_CI: scores that order the pictures of each caption.
-    image_to_text_CI: scores that order the captions of each picture; the same
-      matrix where None.
+  The first scores order the pictures of each caption, the second, the same
+  where None, the captions of each picture.
 
   Returns:
     `image_to_text` and `text_to_image` (see `metrics`; also the number of

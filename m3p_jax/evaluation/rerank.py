@@ -45,8 +45,8 @@ class Choice:
   def joint_weight_curve(self) -> dict[float, float]:
     """{joint weight: mR} at the largest top k.
 
-    At the chosen one the curve may be flat by construction: re-ranking a
-    single candidate changes nothing, whatever its score.
+    At the chosen one the curve may be flat: re-ranking a single candidate
+    changes nothing, whatever its score.
     """
     return dict(self.mean_recall[max(self.mean_recall)])
 
@@ -139,14 +139,11 @@ def choose(scores: Sequence[Scores], *, top_ks: Sequence[int],
 
 def curve(scores: Mapping[str, Sequence[Scores]], *, most: int,
           joint_weight: float) -> list[dict[str, Any]]:
-  """Returns a point for each k: what it costs, and what it gives.
+  """Returns a point for each k up to `most`: what it costs, and what it gives.
 
-  Args:
-    scores: {language: its trials}, with a match logit for each query's first
-      `most` candidates; where every pair has one, the two stages are compared
-      with the exact engine too.
-    most: the largest k.
-    joint_weight: see `reorder`.
+  `scores` are each language's trials, with a match logit for each query's first
+  `most` candidates; where every pair has one, the two stages are compared with
+  the exact engine too.
 
   Returns:
     [{`top_k`; `pairs`, scored in both directions, each once; `pairs_share`, of

@@ -26,23 +26,14 @@ MODES = ('dual', 'joint', 'rerank')
 
 
 class Outcome(NamedTuple):
-  """What one evaluation found, before it is written anywhere.
-
-  Attributes:
-    languages: language → its results, as retrieval.json holds them.
-    text_to_image: language → [C, I] scores that order the pictures; NaN where
-      no trial asks.
-    queries: language → the rank of every query.
-    curve: see `rerank.curve`; empty for the dual encoder.
-    pairs_scored: pairs that the joint encoder saw.
-    seconds: of computing, compilation included.
-  """
-  languages: dict[str, dict[str, Any]]
+  """What one evaluation found by language, before it is written anywhere."""
+  languages: dict[str, dict[str, Any]]  # As retrieval.json holds them.
+  # [C, I] scores that order the pictures; NaN where no trial asks.
   text_to_image: dict[str, np.ndarray]
   queries: dict[str, dict[str, statistics.Queries]]
-  curve: list[dict[str, Any]]
+  curve: list[dict[str, Any]]  # Of two stages; empty for the dual encoder.
   pairs_scored: int
-  seconds: float
+  seconds: float  # Of computing, compilation included.
 
 
 class Scorer:
@@ -54,13 +45,8 @@ class Scorer:
                language_ids: Mapping[str, int] | None):
     """Lays the captions of all languages one below the other.
 
-    Args:
-      engine: the model.
-      retrieval_set: pictures and captions.
-      languages: which of its languages.
-      protocol: its name.
-      language_ids: index of each language in the checkpoint's; needed where
-        the model has language embeddings.
+    `language_ids`, the index of each language in the checkpoint's, are needed
+    where the model has language embeddings.
 
     Raises:
       UserError: unknown protocol, a language that is not there, no picture,
@@ -92,10 +78,7 @@ class Scorer:
                         for one, language in sets]))
 
   def dual(self) -> dict[str, np.ndarray]:
-    """Returns {language: float32 [C, I], logit_scale · cosine}.
-
-    Raises:
-      UserError: a score is NaN.
+    """Returns {language: float32 [C, I], logit_scale · cosine}; none is NaN.
     """
     images_IE = self._engine.embed_images(self._regions, title='pictures')
     texts_CE = self._engine.embed_texts(self._texts, title='captions')
@@ -118,9 +101,6 @@ class Scorer:
 
   def match(self, wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns {language: float32 [C, I] match logits}, NaN where not wanted.
-
-    Raises:
-      UserError: a score is NaN.
     """
     logits_CI = np.full((len(self._texts.language_C),
                          len(self._regions.mask_BR)), np.nan, np.float32)

@@ -143,8 +143,9 @@ class Source:
 
     arrays = self._stored('', weights, make, {
         field.name for field in dataclasses.fields(Index)})
-    return Index(**{name: array if name == 'vectors_IE' else array.tolist()
-                    for name, array in arrays.items()})
+    vectors_IE = arrays.pop('vectors_IE')
+    return Index(vectors_IE=vectors_IE, **{
+        name: array.tolist() for name, array in arrays.items()})
 
   def caption_vectors(self, language: str, weights: weights_lib.Weights,
                       embed: EmbedTexts) -> np.ndarray:

@@ -116,10 +116,8 @@ class Source(collection_lib.Source):
               ) -> weights_lib.Weights:
     """Returns the weights that the vectors were made with.
 
-    They are in `checkpoint`; empty = where the manifest says.
-
-    Raises:
-      UserError: they are not there, or others are.
+    They are in `checkpoint`, or where the manifest says; UserError where they
+    are not there, or others are.
     """
     manifest = _read_manifest(self.folder)
     path = pathlib.Path(checkpoint or manifest['checkpoint'])
@@ -145,11 +143,7 @@ class Source(collection_lib.Source):
 
   def collection(self, weights: weights_lib.Weights
                  ) -> collection_lib.Collection:
-    """Returns the prepared data that the vectors were made from.
-
-    Raises:
-      UserError: there are none, or others.
-    """
+    """Returns the prepared data; UserError where the vectors are of others."""
     found = super().collection(weights)
     if not self._is_same_data:
       raise errors.UserError(
