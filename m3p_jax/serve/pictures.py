@@ -17,7 +17,6 @@ from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline.vision import pictures
-from input_pipeline.vision import svg
 from m3p_jax import batch as batch_lib
 from m3p_jax.search import collection as collection_lib
 
@@ -72,10 +71,9 @@ class LargePictures:
   def _decode(self, number: int, path: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
     file, small = pathlib.Path(path), self._index.thumbnails[number]
-    is_svg = file.suffix.lower() == '.svg'
     with self._decoders:
       try:
-        image = pictures.read(svg.rasterise(file) if is_svg else file).image
+        image = pictures.read_file(file).image
       except pictures.PictureError:
         return None
       if small and not copies.is_copy(small, image):
