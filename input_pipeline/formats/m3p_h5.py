@@ -65,11 +65,7 @@ class Reader(containers.H5Reader):
     return found
 
   def _tell_order(self) -> bool:
-    """Returns whether `wh` holds (height, width).
-
-    Raises:
-      UserError: some images fit one order only, some the other only.
-    """
+    """Returns whether `wh` holds (height, width), of which the boxes tell."""
     votes = {True: 0, False: 0}
     for start in range(0, len(self._ids), _ROWS):
       rows = slice(start, start + _ROWS)

@@ -75,8 +75,8 @@ class Reader(_File):
 
   Attributes:
     glob: which files of a folder belong to it, '' where a folder is one file.
-    is_isolated: whether a library reads it that can crash on damage: it is then
-      opened in a process of its own.
+    is_isolated: whether it is read in a process of its own, since its library
+      can crash on damage.
     boxes: in words, what the format says of boxes.
     classes: the same of class ids.
     found: what was decided from the data, in words.
@@ -96,11 +96,7 @@ class Reader(_File):
     raise NotImplementedError
 
   def load(self, place: Any) -> RegionSet:
-    """Returns the regions at a place of `entries`.
-
-    Raises:
-      RowError: they cannot be used.
-    """
+    """Returns the regions at a place of `entries`, or raises RowError."""
     raise NotImplementedError
 
   @staticmethod
@@ -113,20 +109,12 @@ class Writer(_File):
   """A file of a format being written, whole once it is closed."""
 
   def add(self, image: RegionSet) -> None:
-    """Appends an image.
-
-    Raises:
-      UserError: the format has no room for it.
-    """
+    """Appends an image; UserError where the format has no room for it."""
     raise NotImplementedError
 
 
 def load_library(name: str) -> ModuleType:
-  """Returns a library that only some formats need.
-
-  Raises:
-    UserError: it is not installed; gives the command that installs it.
-  """
+  """Returns a library that only some formats need, or says how to get it."""
   try:
     return importlib.import_module(name)
   except ImportError as error:
@@ -140,9 +128,7 @@ def load_library(name: str) -> ModuleType:
 def refusing(path: Any, place: str = ''):
   """Turns whatever damage makes a library raise into the project's errors.
 
-  Args:
-    path: for the message.
-    place: of the image; '' where the file as a whole is at stake.
+  `place` is the image's; '' where the file as a whole is at stake.
   """
   try:
     yield
@@ -170,10 +156,8 @@ def check(image: RegionSet) -> tuple[RegionSet, list[str]]:
   """Returns the regions as records take them, and what was put right.
 
   Boxes become float32 inside the image, in pixels; where the size is unknown,
-  the image counts as 1×1. Features stay float16 or become float32.
-
-  Raises:
-    RowError: they cannot be used.
+  the image counts as 1×1. Features stay float16 or become float32. What
+  cannot be used is a RowError.
   """
   name = image.image_id
   if (not name or len(name) > _MAX_NAME or not name.isprintable()

@@ -76,12 +76,9 @@ class Fields:
 
   def matrix(self, *names: str, rows: int | None = None,
              columns: int | None = None) -> np.ndarray:
-    """Returns a two-dimensional array of numbers.
+    """Returns an array of so many rows and columns, of any where None.
 
-    Args:
-      names: of the field.
-      rows: how many there must be; None = any.
-      columns: the same; base64, which has no shape, needs one of them.
+    Base64, which has no shape, needs one of the two.
     """
     name, value = names[0], self.get(*names)
     if isinstance(value, (bytes, str)):
@@ -177,12 +174,7 @@ class Detections:
     self._found = found
 
   def read(self, name: str, values: Any) -> regions.RegionSet:
-    """Returns the regions of an image, without the padding after the count.
-
-    Args:
-      name: of the image.
-      values: the dict of the file; arrays, or base64 of them.
-    """
+    """Returns an image's regions, without the padding after their count."""
     row = Fields(values)
     boxes_R4 = row.matrix(*_BOXES, columns=4)
     num_rows = len(boxes_R4)

@@ -63,11 +63,7 @@ class Reader(regions.Reader):
     return self._ask('load', place)
 
   def _ask(self, what: str, about: Any = None) -> Any:
-    """Returns the answer of the other process, or raises the error that it is.
-
-    Raises:
-      UserError: the file is damaged; it may have crashed that process.
-    """
+    """Returns the other process's answer, or raises the error that it is."""
     try:
       with self._lock:
         self._connection.send((what, about))
@@ -103,7 +99,6 @@ def _without_main() -> Iterator[None]:
 
 def _serve(connection: connection_lib.Connection, name: str,
            path: pathlib.Path, patience: int) -> None:
-  """Answers one question after another about one file, until none comes."""
   # Damage shall neither take the machine's memory nor leave core files.
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   _, most = resource.getrlimit(resource.RLIMIT_DATA)

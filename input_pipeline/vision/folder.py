@@ -54,10 +54,8 @@ def find(folder: str | os.PathLike[str]) -> Found:
   """Returns the pictures in a folder and in those below it.
 
   Folders that are linked are read as well. Each file is taken once: under its
-  own name, where it is below the folder, else under the first link to it.
-
-  Raises:
-    UserError: it is no folder, it cannot be read, or has no picture.
+  own name, where it is below the folder, else under the first link to it. A
+  folder that cannot be read, or has no picture, is a UserError.
   """
   if not os.path.isdir(folder):
     raise errors.UserError(f'{folder}: no such folder')
@@ -78,14 +76,10 @@ def find(folder: str | os.PathLike[str]) -> Found:
 
 
 class _Walk:
-  """A walk through all folders below one, to each real folder once.
-
-  Attributes:
-    files: real path of a picture → its name.
-    skipped: see `Found`.
-  """
+  """A walk through all folders below one, to each real folder once."""
 
   def __init__(self, root: str):
+    # Real path of a picture → its name.
     self.files: dict[str, str] = {}
     self.skipped: dict[str, list[str]] = defaultdict(list)
     self._root = root

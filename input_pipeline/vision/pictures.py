@@ -108,11 +108,7 @@ def missing_library(name: str) -> PictureError:
 
 def read_bytes(path: str | os.PathLike, *,
                max_bytes: int = _MAX_BYTES) -> bytes:
-  """Returns the content of a file that a user names.
-
-  Raises:
-    PictureError: missing, no regular file, too large, or not to be read.
-  """
+  """Returns the content of a file that a user names, or raises PictureError."""
   try:
     found = os.stat(path)
     # Reading a pipe would wait for ever.
@@ -331,11 +327,7 @@ def cut_tile(picture: Picture, size: int) -> Tile:
 
 
 def read_file(path: pathlib.Path) -> Picture:
-  """Returns the picture of a file, as `read` does; of an SVG, its drawing.
-
-  Raises:
-    PictureError: see `read`; or a drawing has no usable size, or is none.
-  """
+  """Returns the picture of a file, as `read` does; of an SVG, its drawing."""
   return read(_rasterise(path) if path.suffix.lower() == '.svg' else path)
 
 

@@ -39,11 +39,7 @@ class Graph(NamedTuple):
 
 
 def load(path: str | os.PathLike[str]) -> Graph:
-  """Returns the model of a JSON file, whose weights lie beside it.
-
-  Raises:
-    UserError: not a graph model, or weights that do not fit it.
-  """
+  """Returns the model of a JSON file, whose weights lie beside it."""
   path = pathlib.Path(path)
   try:
     model = json.loads(path.read_text())
@@ -81,16 +77,13 @@ def _split(data: bytes, weights: Sequence[Mapping[str, Any]],
 
 def run(graph: Graph, weights: Mapping[str, Any], inputs: Mapping[str, Any],
         outputs: Sequence[str]) -> list[jax.Array]:
-  """Returns the values of `outputs`.
+  """Returns the values of the nodes `outputs`.
 
   Args:
     graph: its nodes and constants are read.
     weights: those of the graph, which is jitted with them as arguments.
     inputs: placeholder → value.
     outputs: names of nodes.
-
-  Raises:
-    UserError: an operation that is not in the table.
   """
   values = dict(inputs)
 

