@@ -53,11 +53,7 @@ def lines(series: Mapping[str, Points], *, title: str, x_label: str,
           y_label: str = '') -> Chart:
   """Returns a line chart; each point tells its values when hovered.
 
-  Args:
-    series: name → (x, y) points; finite, at least one.
-    title: above the chart.
-    x_label: below it.
-    y_label: of a point's value, for the hover text.
+  A series is (x, y) points, finite, at least one.
   """
   shown = {name: thin(points) for name, points in series.items()}
   x_ticks, y_ticks = (

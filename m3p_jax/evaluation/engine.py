@@ -44,13 +44,10 @@ class Engine:
 
   def __init__(self, params: Any, config: model_config_lib.ModelConfig, *,
                batch_size: int = 256, dtype: str = 'auto'):
-    """Puts the parameters on every device of this host.
+    """Puts the parameters, boxed or not, on every device of this host.
 
-    Args:
-      params: of M3P, boxed or not.
-      config: geometry.
-      batch_size: most rows or pairs in one forward pass.
-      dtype: of activations; 'auto' = what the devices are fast at.
+    A forward pass has `batch_size` rows or pairs at most; the dtype is that of
+    activations, 'auto' = what the devices are fast at.
     """
     self.config = config
     self.batch_size = batch_size

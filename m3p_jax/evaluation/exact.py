@@ -45,15 +45,10 @@ def scores(engine: engine_lib.Engine, regions: batch_lib.Regions,
            title: str = '') -> dict[str, np.ndarray]:
   """Returns {language: float32 [C, I] match logits}, NaN where not asked.
 
-  Args:
-    engine: the model.
-    regions: of all I pictures.
-    questions: by language.
-    folder: gets FOLDER/LANGUAGE/piece_*.npy; a run found there goes on. None
-      keeps everything in memory.
-      Hosts share the pieces out, and wait for each other before they read.
-    origin: what the scores depend on beside the arguments, as JSON.
-    title: of the progress bar; empty = none.
+  The folder gets LANGUAGE/piece_*.npy, and a run found there goes on; None
+  keeps everything in memory. Hosts share the pieces out, and wait for each
+  other before they read. `origin` is what the scores depend on beside the
+  arguments, as JSON.
 
   Raises:
     UserError: there is no picture or no caption, a score is NaN, the folder

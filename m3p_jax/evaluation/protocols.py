@@ -166,11 +166,7 @@ def tux_paint(num_images: int, groups: Sequence[Collection[int]]) -> Trial:
 
   Text → image: the distinct captions of a language against all pictures of
   the split. Image → text: the pictures that have a caption in it, against
-  those captions. Every member of a group is a right answer.
-
-  Args:
-    num_images: pictures in the split.
-    groups: for each distinct caption, the pictures it is right for.
+  those captions. Every member of a caption's group is a right answer.
 
   Raises:
     ValueError: a caption has no picture, or there are no captions.

@@ -28,11 +28,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   Weights: see `weights.source`. Writes the result's file (see
   `results.path_for`), the ranks beside it, examples.json, attention.json and
   report.html, and in mode 'joint' the scores while they come, below scores/.
-
-  Args:
-    config: as `configs/base.py`; `config.evaluation` says what.
-    workdir: where the results go.
-    given: dotted keys that the command line set; None = no command line.
+  `given` are the dotted keys that the command line set; None = called from
+  Python.
 
   Raises:
     UserError: anything in the config that cannot be meant, or a workdir that

@@ -76,11 +76,7 @@ def splits(data_dir: pathlib.Path, dataset: str, split: str) -> list[str]:
 
 
 def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
-  """Returns the pictures of one split, or of all.
-
-  Raises:
-    UserError: see `splits`.
-  """
+  """Returns the pictures of one split, or of all; see `splits`."""
   # TensorFlow is slow to import, and a search in a stored index needs none.
   from input_pipeline import store
   names = splits(data_dir, dataset, split)
@@ -129,11 +125,7 @@ class Source:
                       self._data_key)
 
   def index(self, weights: weights_lib.Weights, embed: Embed) -> Index:
-    """Returns pictures and vectors, stored or made by `embed`.
-
-    Raises:
-      UserError: see `collection`.
-    """
+    """Returns pictures and vectors, stored or made by `embed`."""
     data_dir = self._checked(weights)
 
     def make():
@@ -149,11 +141,7 @@ class Source:
 
   def caption_vectors(self, language: str, weights: weights_lib.Weights,
                       embed: EmbedTexts) -> np.ndarray:
-    """Returns float32 [C, E] of `captions`, stored or made by `embed`.
-
-    Raises:
-      UserError: see `captions`.
-    """
+    """Returns float32 [C, E] of `captions`, stored or made by `embed`."""
     texts = list(self.captions(language, weights))
     return self._stored(
         f'_{language}', weights, lambda: {'vectors_CE': embed(texts)},
@@ -166,11 +154,7 @@ class Source:
 
   def regions_of(self, image_id: str,
                  weights: weights_lib.Weights) -> batch_lib.Regions:
-    """Returns the regions of one picture.
-
-    Raises:
-      UserError: it is not here; see also `collection`.
-    """
+    """Returns the regions of one picture; UserError where it is not here."""
     if not self.dataset:
       raise errors.UserError(f'{image_id}: there is no such file')
     collection = self.collection(weights)
@@ -183,10 +167,7 @@ class Source:
 
   def captions(self, language: str, weights: weights_lib.Weights
                ) -> dict[str, list[int]]:
-    """Returns {caption: numbers of its pictures} of one language.
-
-    Raises:
-      UserError: there are none; see also `collection`.
+    """Returns {caption: numbers of its pictures} of one language that it has.
     """
     captions = self.collection(weights).captions
     self._check_language(language, captions)

@@ -44,13 +44,8 @@ def stages(cosine_I: np.ndarray, match: Match, *, mode: str,
            logit_scale: float, settings: Settings) -> Iterator[Ranking]:
   """Yields the dual encoder's ranking, then what the joint encoder makes of it.
 
-  Args:
-    cosine_I: float32, of query and pictures.
-    match: asks the joint encoder.
-    mode: 'dual' ends there; 'rerank' re-ranks the first `settings.top_k` and
-      'joint' every picture, best cosines first, by the match logit alone.
-    logit_scale: the model's factor on cosines.
-    settings: of 'rerank'.
+  Mode 'dual' ends there; 'rerank' re-ranks the first `settings.top_k` and
+  'joint' every picture, best cosines first, by the match logit alone.
   """
   count = len(cosine_I)
   match_I = np.full(count, np.nan, np.float32)

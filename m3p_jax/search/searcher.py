@@ -46,20 +46,13 @@ class Description(NamedTuple):
 
 
 class Explanation(NamedTuple):
-  """Where the joint encoder looks while it reads a text beside a picture.
-
-  Attributes:
-    words: of the text; of writing without spaces, its pieces.
-    weights_WR: float32, each word's attention to the picture's regions, mean
-      over its pieces, layers and heads; a row sums to 1.
-    boxes_R4: float32, the regions' x1, y1, x2, y2 as parts of the picture's
-      sides.
-    match: probability that text and picture match.
-  """
-  words: list[str]
+  """Where the joint encoder looks while it reads a text beside a picture."""
+  words: list[str]  # Of writing without spaces, the pieces.
+  # Each word's attention to the picture's regions, mean over its pieces, layers
+  # and heads; a row sums to 1.
   weights_WR: np.ndarray
-  boxes_R4: np.ndarray
-  match: float
+  boxes_R4: np.ndarray  # x1, y1, x2, y2 as parts of the picture's sides.
+  match: float  # Probability that text and picture match.
 
 
 class Searcher:
@@ -200,11 +193,7 @@ class Searcher:
         self._reader.tokenise(texts, language=language))
 
   def read(self, image: Any) -> batch_lib.Regions:
-    """Returns a picture's regions, to be used in place of it several times.
-
-    Raises:
-      UserError: unusable picture.
-    """
+    """Returns a picture's regions, to be used in place of it several times."""
     return self._regions([image])
 
   def explain(self, image: Any, text: str) -> Explanation:

@@ -24,13 +24,8 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
           given: Collection[str] | None = None) -> None:
   """Serves the page until it is interrupted; prints its address.
 
-  Args:
-    workdir: of the run.
-    host: name or address to listen on; anything but this machine's own opens
-      the collection to others.
-    port: to listen on; 0 = any that is free.
-    config: of the run; None = the workdir's.
-    given: dotted keys that the command line set.
+  A host that is not this machine's own opens the collection to others; port 0
+  is any that is free.
 
   Raises:
     UserError: a package is not installed, the port is taken, or see

@@ -55,14 +55,9 @@ def results(found: Sequence[searcher_lib.Result],
             mode: str = 'dual', seen: int = 0, wanted: int = 0) -> str:
   """Returns a grid of pictures under a line that says what it is.
 
-  Args:
-    found: best first.
-    addresses: of the small copies, by the pictures' numbers in the index.
-    query: searched for; '' = the visitor's picture.
-    guess: its language in words.
-    mode: of scoring.
-    seen: pictures that the joint encoder has looked at.
-    wanted: pictures that it will look at.
+  Addresses are those of the small copies, by the pictures' numbers in the
+  index. A query of '' is the visitor's picture, `guess` its language in words;
+  the joint encoder has seen so many pictures of those wanted.
   """
   cards = list(zip(found, addresses.items(), strict=True))
   return _PARTS.results(cards, query, guess, mode, seen, wanted)
