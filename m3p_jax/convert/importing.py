@@ -150,10 +150,6 @@ def write(imported: Imported, path: pathlib.Path, *,
 def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
   """Returns the name of each row of the language table, by our codes.
 
-  Args:
-    imported: what was read.
-    asked: `data.languages` of --config, None without.
-
   Raises:
     UserError: nothing names them, or not as many.
   """
@@ -281,11 +277,7 @@ def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
                   shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
 
-  Args:
-    tensors: of the file, those that are none of its known extras.
-    path: of the file.
-    names: what the geometry reads.
-    shapes: of every tensor that may be there.
+  The geometry reads `names`; every tensor of `shapes` may be there.
   """
   needed = {name.key for name in names}
   for key, shape in shapes.items():

@@ -78,9 +78,7 @@ def their_shapes(names: Iterable[names_lib.Name],
 def m3p_shapes(config: ModelConfig, *, refiner_layers: int = 6) -> Shapes:
   """Returns the shapes of the release's full strict set, dead parts included.
 
-  Args:
-    config: geometry.
-    refiner_layers: of the set, whether the geometry uses them or not.
+  The set has `refiner_layers`, whether the geometry uses them or not.
   """
   full = dataclasses.replace(config, decoder=True, caption_match=True,
                              refiner_layers=refiner_layers)
@@ -114,10 +112,7 @@ def stack(names: Iterable[names_lib.Name], tensors: Mapping[str, np.ndarray],
           shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
   """Returns our parameters by path, of the named tensors that are there.
 
-  Args:
-    names: of the format that `tensors` are in.
-    tensors: by key; tables may have fewer rows than ours, the rest is zero.
-    shapes: of our parameters, by path.
+  A table may have fewer rows than ours, by `shapes`: the rest is zero.
   """
   found: dict[str, np.ndarray] = {}
   for key, path, layer in names:

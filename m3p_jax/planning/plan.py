@@ -119,10 +119,7 @@ def count_rows(config: ConfigDict) -> int:
 def scaled(config: ConfigDict, scale: float, data: int) -> ConfigDict:
   """Returns the config with every batch this much larger.
 
-  Args:
-    config: of the run.
-    scale: of the rows.
-    data: devices along mesh axis `data`, which the rows divide by.
+  Batches stay multiples of `data`, the devices along that mesh axis.
   """
   config = config.copy_and_resolve_references()
   step = data * config.accumulation_steps
@@ -305,12 +302,9 @@ def _search(config: ConfigDict) -> Plan:
 
 def _next_guess(plans: Sequence[Plan], *, too_many: float,
                 at_least: int) -> int:
-  """Returns how many rows to try next.
+  """Returns how many rows to try next, from the last one or two plans.
 
-  Args:
-    plans: the last one or two.
-    too_many: rows known not to fit.
-    at_least: rows known to fit.
+  `too_many` rows are known not to fit, `at_least` to fit.
   """
   (before, used_before), (rows, used) = (
       (p.rows_per_step, p.bytes_per_chip['total'])

@@ -92,13 +92,6 @@ def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
         overrides: Mapping[str, Any], limit: int = 0) -> dict[str, Any]:
   """Returns the content of `ablation.json`, every run done.
 
-  Args:
-    workdir: the recipe's; runs lie below `ablation/`.
-    data_dir: of prepared sets.
-    num_seeds: seeds 0 … num_seeds − 1.
-    overrides: config values by dotted key.
-    limit: most pictures of a dataset; 0 = all.
-
   Raises:
     UserError: the seed is set, or earlier runs have other settings.
   """

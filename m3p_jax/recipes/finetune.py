@@ -172,11 +172,7 @@ def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
           floors: Mapping[str, Mapping[str, float]] | None = None) -> str:
   """Returns settings × groups of languages, with 95 % intervals, in Markdown.
 
-  Args:
-    path: of the results.
-    groups: {title: languages}.
-    settings: in the order of the rows.
-    floors: {title: {language: mean recall}} of what is to be beaten.
+  `floors` is {title: {language: mean recall}} of what is to be beaten.
   """
   titles = [names[0] if len(names) == 1 else f'{len(names)} {title}'
             for title, names in groups.items()]

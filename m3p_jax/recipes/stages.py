@@ -54,12 +54,7 @@ class Options(NamedTuple):
 
 def run_recipe(recipe: Callable[[Options], None], *,
                workdir: str = 'runs/quickstart') -> None:
-  """Parses the flags and runs a recipe; a user's mistake is one line.
-
-  Args:
-    recipe: does it.
-    workdir: where the results go by default.
-  """
+  """Parses the flags and runs a recipe; a user's mistake is one line."""
 
   def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
@@ -219,11 +214,7 @@ def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what decides the weights that training gives, by dotted key.
-
-  Args:
-    config: a whole config as JSON holds it (lists, no tuples).
-  """
+  """Returns what of a config's JSON decides the weights, by dotted key."""
   return {key: value for key, value in config_lib.flatten(config).items()
           if not any(key == name or key.startswith(f'{name}.')
                      for name in _NOT_IN_RESULTS)}
