@@ -1,11 +1,13 @@
 """Writes every format of regions as its own tools do, without our code.
 
 A function has the name of its format, with a variant after it; it writes
-images into a folder and returns the path of what it wrote.
+images into a folder and returns the path of what it wrote. `read` reads it as
+preparing a dataset does.
 """
 
 import base64
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import io
 import pathlib
@@ -16,6 +18,9 @@ import lmdb
 import msgpack
 import numpy as np
 
+from input_pipeline import errors
+from input_pipeline import regions
+from input_pipeline.regions import source
 from tests import torch_files
 
 CLASSES = 1600
@@ -286,6 +291,18 @@ VARIANTS: dict[str, Callable] = {
         volta_lmdb_tensorpack, mmf_npy, mmf_lmdb, mmt_pt, milvlg_npz, oscar_pt,
         oscar_pt_legacy, m3p_h5, m3p_h5_old, m3p_h5_width_first, m3p_h5_scores,
         uniter_lmdb, uniter_lmdb_compressed)}
+
+
+def read(name: str, path: pathlib.Path) -> dict[str, regions.RegionSet]:
+  """Returns {image: its regions}; what cannot be used is an error."""
+  with contextlib.closing(source.RegionSource(name, path)) as found:
+    read = {}
+    for image_id, place in found.index.places.items():
+      try:
+        read[image_id] = found.load(place)
+      except errors.RowError as error:
+        raise errors.UserError(f'{found.where(place)}: {error}') from error
+    return read
 
 
 def format_of(variant: str) -> str:

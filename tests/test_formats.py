@@ -23,14 +23,10 @@ WITHOUT_CLASSES = {'butd_tsv', 'milvlg_npz', 'oscar_pt'}
 WITHOUT_SIZE = {'oscar_pt', 'uniter_lmdb'}
 
 
-def _read(name, path):
-  return {found.image_id: found for found in source.read(name, path)}
-
-
 @pytest.mark.parametrize('variant', writers.VARIANTS)
 def test_every_field(tmp_path, variant):
   name = writers.format_of(variant)
-  read = _read(name, writers.VARIANTS[variant](tmp_path, IMAGES))
+  read = writers.read(name, writers.VARIANTS[variant](tmp_path, IMAGES))
   assert set(read) == {image.name for image in IMAGES}
   half = name == 'uniter_lmdb'  # As its writers store everything.
   for image in IMAGES:
@@ -65,7 +61,7 @@ def test_written_files_read_back_equal(tmp_path, name):
   with source.writers()[name](tmp_path / 'a') as writer:
     for image in written:
       writer.add(image)
-  read = _read(name, tmp_path / 'a')
+  read = writers.read(name, tmp_path / 'a')
   for image in written:
     if name in WITHOUT_CLASSES:
       image = image._replace(class_ids_R=image.class_ids_R * 0)
@@ -81,7 +77,7 @@ def test_classes_that_count_the_background(tmp_path):
     info = path / f'{image.name}_info.npy'
     values = np.load(info, allow_pickle=True).item()
     np.save(info, values | {'objects': values['objects'] + 1})
-  read = _read('mmf_npy', path)
+  read = writers.read('mmf_npy', path)
   for image in IMAGES:
     np.testing.assert_array_equal(
         read[image.name].class_ids_R, image.objects + 1)
@@ -92,7 +88,7 @@ def test_openvqa_writes_features_transposed(tmp_path):
   np.savez(tmp_path / '42.npz', x=image.features.T, bbox=image.boxes,
            num_bbox=len(image.boxes), image_h=image.height, image_w=image.width)
   np.testing.assert_array_equal(
-      _read('milvlg_npz', tmp_path)['42'].features_RF, image.features)
+      writers.read('milvlg_npz', tmp_path)['42'].features_RF, image.features)
 
 
 def test_a_folder_of_shards_is_one_source(tmp_path):
@@ -120,13 +116,13 @@ def test_contradicting_sizes_are_refused(tmp_path):
   with h5py.File(path, 'r+') as file:
     file['wh'][1] = file['wh'][1][::-1]
   with pytest.raises(errors.UserError, match='`wh` is height, width in 1'):
-    _read('m3p_h5', path)
+    writers.read('m3p_h5', path)
 
 
 def test_tables_name_each_other(tmp_path):
   path = writers.lxmert_tsv(tmp_path, IMAGES)
   with pytest.raises(errors.UserError, match='10 columns.*=lxmert_tsv'):
-    _read('butd_tsv', path)
+    writers.read('butd_tsv', path)
 
 
 @pytest.mark.parametrize(('column', 'value', 'message'), [
@@ -145,7 +141,7 @@ def test_a_wrong_field_is_named_with_its_row(tmp_path, column, value, message):
   cells[column] = value
   path.write_bytes(first + b'\n' + b'\t'.join(cells))
   with pytest.raises(errors.UserError, match=message):
-    _read('butd_tsv', path)
+    writers.read('butd_tsv', path)
 
 
 class _Evil:
@@ -164,16 +160,16 @@ def test_code_in_a_pickle_never_runs(tmp_path):
   lmdb = writers.write_lmdb(tmp_path / 'a.lmdb', {b'1': evil})
   for name in ('volta_lmdb', 'mmf_lmdb'):
     with pytest.raises(errors.UserError, match=r"key '1'.*pathlib.*not on the"):
-      _read(name, lmdb)
+      writers.read(name, lmdb)
   folder = writers.mmf_npy(tmp_path, IMAGES[:1])
   np.save(folder / f'{IMAGES[0].name}_info.npy',
           np.array(_Evil(touched), dtype=object))
   with pytest.raises(errors.UserError, match=r'npy.*pathlib.*not on the list'):
-    _read('mmf_npy', folder)
+    writers.read('mmf_npy', folder)
   torch_files.write_zip(tmp_path / '1.pt', {
       'x': torch_files.Call(torch_files.Global('os', 'system'), ('x',))}, {})
   with pytest.raises(errors.UserError, match=r'os\.system'):
-    _read('oscar_pt', tmp_path / '1.pt')
+    writers.read('oscar_pt', tmp_path / '1.pt')
   assert not touched.exists()
 
 
@@ -184,15 +180,15 @@ def test_claims_of_size_are_not_believed(tmp_path):
   with zipfile.ZipFile(tmp_path / '1.npz', 'w') as archive:
     archive.writestr('x.npy', header)
   with pytest.raises(errors.UserError, match=r'1\.npz: damaged: float32'):
-    _read('milvlg_npz', tmp_path)
+    writers.read('milvlg_npz', tmp_path)
   with zipfile.ZipFile(tmp_path / '1.npz', 'w', zipfile.ZIP_DEFLATED) as bomb:
     bomb.writestr('x.npy', bytes(regions.MAX_BYTES + 1))
   with pytest.raises(errors.UserError, match=r'1\.npz: too large'):
-    _read('milvlg_npz', tmp_path)
+    writers.read('milvlg_npz', tmp_path)
   with h5py.File(tmp_path / 'a.h5', 'w') as file:
     file.create_dataset('1/boxes', (10**9, 4), 'f4', compression='gzip')
   with pytest.raises(errors.UserError, match="group '1': too large"):
-    _read('volta_h5', tmp_path / 'a.h5')
+    writers.read('volta_h5', tmp_path / 'a.h5')
 
 
 def test_h5_leads_to_no_other_file(tmp_path):
@@ -202,13 +198,13 @@ def test_h5_leads_to_no_other_file(tmp_path):
     with h5py.File(tmp_path / 'b.h5', 'w') as file:
       file['1'] = link
     with pytest.raises(errors.UserError, match='links are not followed'):
-      _read('volta_h5', tmp_path / 'b.h5')
+      writers.read('volta_h5', tmp_path / 'b.h5')
   (tmp_path / 'raw').write_bytes(bytes(64))
   with h5py.File(tmp_path / 'b.h5', 'w') as file:
     file.create_dataset('1/boxes', (4, 4), 'f4',
                         external=[(str(tmp_path / 'raw'), 0, 64)])
   with pytest.raises(errors.UserError, match='lie in other files'):
-    _read('volta_h5', tmp_path / 'b.h5')
+    writers.read('volta_h5', tmp_path / 'b.h5')
 
 
 def test_a_crash_is_an_error_of_the_file(tmp_path):
@@ -216,10 +212,10 @@ def test_a_crash_is_an_error_of_the_file(tmp_path):
   data = (path / 'data.mdb').read_bytes()
   (path / 'data.mdb').write_bytes(data[:len(data) // 2])
   with pytest.raises(errors.UserError, match=r'a\.lmdb is damaged'):
-    _read('volta_lmdb', path)
+    writers.read('volta_lmdb', path)
   # The process that starts others is alive.
   path = writers.volta_h5(tmp_path, IMAGES)
-  assert len(_read('volta_h5', path)) == len(IMAGES)
+  assert len(writers.read('volta_h5', path)) == len(IMAGES)
 
 
 def test_reading_that_does_not_end_is_ended(tmp_path, monkeypatch):
@@ -233,7 +229,7 @@ def test_reading_that_does_not_end_is_ended(tmp_path, monkeypatch):
       del file[name]
       file.create_dataset(name, (shape[0], *rest), dtype, chunks=True)
   with pytest.raises(errors.UserError, match='or took over 1 s'):
-    _read('m3p_h5', path)
+    writers.read('m3p_h5', path)
 
 
 def test_a_missing_library_is_named_with_the_command():

@@ -97,7 +97,7 @@ def test_regions(tmp_path, monkeypatch, name):
     folder = tmp_path / variant / 'a'
     folder.mkdir(parents=True)
     path = writers.VARIANTS[variant](folder, _IMAGES)
-    assert len(list(source.read(name, path))) == 2
+    assert len(writers.read(name, path)) == 2
     written[variant] = path, _tree(folder)
 
   @_SETTINGS
@@ -106,7 +106,7 @@ def test_regions(tmp_path, monkeypatch, name):
   def run(variant, which, damage):
     path, original = written[variant]
     _check(original, tmp_path / variant / 'a', which, damage,
-           lambda _: list(source.read(name, path)))
+           lambda _: writers.read(name, path))
 
   run()
 

@@ -339,7 +339,7 @@ def test_hidden_files_are_no_features(tmp_path, name):
   (path,) = {file.parent for file in tmp_path.rglob('*') if file.is_file()}
   _hide(path, *(file.name for file in path.iterdir()))
   found = source.RegionSource(name, path)
-  places = found.match(['1', '2'])
+  places = found.index.match(['1', '2'])
   assert len(places) == 2 and not found.unused(places.values())
   found.close()
 

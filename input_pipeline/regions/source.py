@@ -136,7 +136,7 @@ class RegionSource:
   def _load(self, place: Any) -> regions.RegionSet:
     number, inner = place
     reader = self._readers[number]
-    with regions.refusing(reader.path, self.where(place)):
+    with regions.refusing(reader.path, reader.where(inner)):
       found, corrections = regions.check(reader.load(inner))
     with self._lock:
       self._corrected.update(corrections)
@@ -177,22 +177,6 @@ class RegionSource:
   def close(self) -> None:
     """Closes the files."""
     self._stack.close()
-
-
-def read(name: str, path: str | os.PathLike) -> Iterator[regions.RegionSet]:
-  """Yields the checked regions of every image, in the files' order.
-
-  What cannot be used is a UserError that names file and row.
-  """
-  for part in parts(name, path):
-    with open_reader(name, part) as reader, regions.refusing(part):
-      for entry in reader.entries():
-        where = reader.where(entry.place)
-        try:
-          with regions.refusing(part, where):
-            yield regions.check(reader.load(entry.place))[0]
-        except regions.RowError as error:
-          raise errors.UserError(f'{part}, {where}: {error}') from error
 
 
 def _checksum(path: pathlib.Path) -> dict[str, Any]:

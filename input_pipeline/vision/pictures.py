@@ -106,7 +106,7 @@ def missing_library(name: str) -> PictureError:
       f'{sys.executable} -m pip install {shlex.quote(requirement)}')
 
 
-def read_bytes(path: str | os.PathLike, *,
+def _read_bytes(path: str | os.PathLike, *,
                max_bytes: int = _MAX_BYTES) -> bytes:
   """Returns the content of a file that a user names, or raises PictureError."""
   try:
@@ -175,7 +175,7 @@ def _open(source: Source) -> tuple[Image.Image, str]:
   if isinstance(source, bytes):
     data, name = source, 'picture'
   else:
-    data, name = read_bytes(source), str(source)
+    data, name = _read_bytes(source), str(source)
   if not data:
     raise PictureError('empty file', name)
   if _SVG.match(data[:4096]) or name.lower().endswith(('.svg', '.svgz')):
@@ -332,7 +332,7 @@ def read_file(path: pathlib.Path) -> Picture:
 
 
 def _rasterise(path: pathlib.Path) -> bytes:
-  markup = _LINK.sub('', read_bytes(
+  markup = _LINK.sub('', _read_bytes(
       path, max_bytes=_SVG_MAX_BYTES).decode('utf-8', 'replace'))
   steps = [-1 if close else 0 if empty else 1
            for close, empty in _TAG.findall(markup)]
