@@ -1,6 +1,8 @@
 """The files around the code agree with each other and with the code."""
 
 import ast
+from collections.abc import Iterable
+import graphlib
 import os
 import pathlib
 import re
@@ -80,6 +82,67 @@ def test_every_third_party_import_is_required():
         names = [node.module]
       for name in {name.split('.')[0] for name in names} - standard - ours:
         assert modules.get(name, name) in required, f'{path} imports {name}'
+
+
+def _imports() -> dict[str, set[str]]:
+  """Returns the project's modules that each of its modules imports."""
+  modules = {'.'.join(path.relative_to(ROOT).with_suffix('').parts): path
+             for path in CODE}
+  found: dict[str, set[str]] = {}
+  for module, path in modules.items():
+    found[module] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+      names = []
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom):
+        names = [f'{node.module}.{alias.name}' for alias in node.names]
+      for name in names:
+        # `from package import module`, or a name out of a module.
+        found[module] |= {
+            one for one in (name, name.rpartition('.')[0], f'{name}.__init__')
+            if one in modules and one != module}
+  return found
+
+
+def test_imports_run_in_no_circle():
+  graphlib.TopologicalSorter(_imports()).prepare()
+
+
+# Who may import what of the project: a prefix of modules, and the prefixes of
+# those that they may name. What is not here may import anything below main.py.
+_ARROWS = {
+    'configs': ('configs', 'input_pipeline.errors'),
+    'configs.languages': (),
+    'input_pipeline': ('input_pipeline', 'm3p_jax.batch', 'configs.languages'),
+    'm3p_jax.batch': (),
+    'm3p_jax.model': ('m3p_jax.model', 'm3p_jax.batch', 'm3p_jax.sharding',
+                      'input_pipeline.errors'),
+    'm3p_jax.objectives': ('m3p_jax.objectives', 'm3p_jax.model',
+                           'm3p_jax.batch', 'm3p_jax.metrics'),
+}
+
+
+def _lies_in(module: str, prefixes: Iterable[str]) -> bool:
+  return any(f'{module}.'.startswith(f'{prefix}.') for prefix in prefixes)
+
+
+@pytest.mark.parametrize('prefix', sorted(_ARROWS))
+def test_imports_point_one_way(prefix):
+  found = {module: names for module, names in _imports().items()
+           if _lies_in(module, [prefix])}
+  assert found
+  for module, names in found.items():
+    # The narrower rule holds.
+    closest = max((p for p in _ARROWS if _lies_in(module, [p])), key=len)
+    for name in names:
+      assert _lies_in(name, _ARROWS[closest]), f'{module} imports {name}'
+
+
+def test_nobody_imports_recipes_but_recipes():
+  for module, names in _imports().items():
+    if not _lies_in(module, ['m3p_jax.recipes']):
+      assert not [n for n in names if _lies_in(n, ['m3p_jax.recipes'])], module
 
 
 def test_make_help_lists_every_target():
