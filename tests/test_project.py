@@ -119,7 +119,8 @@ _ARROWS = {
     'm3p_jax.model': ('m3p_jax.model', 'm3p_jax.batch', 'm3p_jax.sharding',
                       'input_pipeline.errors'),
     'm3p_jax.objectives': ('m3p_jax.objectives', 'm3p_jax.model',
-                           'm3p_jax.batch', 'm3p_jax.metrics'),
+                           'm3p_jax.batch', 'm3p_jax.metrics',
+                           'input_pipeline.errors'),
 }
 
 

@@ -16,11 +16,9 @@ STREAMS = ('image_text',)
 
 def symmetric_cross_entropy(logits_BB: jax.Array,
                             image_id_B: jax.Array) -> jax.Array:
-  """Returns [B] nats: each picture finds its caption and the reverse.
+  """Returns [B] nats: each picture (down) finds its caption and the reverse.
 
-  Args:
-    logits_BB: scores, pictures down, captions across; the diagonal is right.
-    image_id_B: rows with equal ids are neither right nor wrong for each other.
+  Rows with equal image ids are neither right nor wrong for each other.
   """
   size = logits_BB.shape[0]
   is_same_BB = image_id_B[:, None] == image_id_B[None]
@@ -34,29 +32,14 @@ def symmetric_cross_entropy(logits_BB: jax.Array,
 def loss(model, batch: batch_lib.Batch, key: jax.Array):
   """Returns the symmetric cross-entropy over the (global) batch, in nats.
 
-  Args:
-    model: bound `M3P`.
-    batch: rows with regions.
-    key: unused; this objective draws nothing.
-
-  Returns:
-    `Mean` over rows and {'accuracy': picture → caption within the batch}.
+  And 'accuracy': the picture finds its caption within the batch.
   """
   del key
   return symmetric_loss(model, model.embed_images(batch.regions), batch)
 
 
 def symmetric_loss(model, image_BE: jax.Array, batch: batch_lib.Batch):
-  """Returns the loss of picture vectors against the batch's captions.
-
-  Args:
-    model: bound `M3P`.
-    image_BE: unit vectors of the rows' pictures.
-    batch: rows with regions.
-
-  Returns:
-    `Mean` over rows and {'accuracy': Mean}.
-  """
+  """Returns `loss` of any unit vectors of the rows' pictures."""
   text_BE = model.embed_texts(
       batch.token_ids_BL, batch.text_mask_BL, batch.language_B)
   logits_BB = model.logit_scale() * jnp.einsum(

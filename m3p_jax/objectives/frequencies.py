@@ -32,12 +32,9 @@ class Frequencies(NamedTuple):
 
 def count(batches: Iterable[Mapping[str, batch_lib.Batch]], *,
           vocab_size: int, num_classes: int) -> dict[str, Frequencies]:
-  """Returns the frequencies of each stream's rows, by the stream's name.
+  """Returns the frequencies of each stream's NumPy rows, by its name.
 
-  Args:
-    batches: NumPy rows by stream; a stream has regions always or never.
-    vocab_size: V.
-    num_classes: C.
+  A stream has regions always or never.
   """
   counters = collections.defaultdict(
       lambda: _Counter(vocab_size, num_classes))

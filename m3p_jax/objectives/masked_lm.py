@@ -22,12 +22,9 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Args:
     model: bound `M3P`.
     batch: rows of text, with or without regions.
-    key: random key of the masking.
+    key: of the masking.
     mask_rate: share of tokens predicted.
     baseline: adds 'unigram_loss', that of knowing the frequencies alone.
-
-  Returns:
-    `Mean` over hidden tokens and {'accuracy': Mean}.
   """
   masked = masking.mask_tokens(batch, key, rate=mask_rate)
   target_BP = jnp.take_along_axis(

@@ -23,14 +23,11 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Args:
     model: bound `M3P`.
     batch: rows with regions.
-    key: random key of the masking.
+    key: of the masking.
     mask_rate: share of regions predicted.
     feature_weight: of the mean square error of the un-normalised feature.
     baseline: adds 'class_unigram_loss' and 'mean_feature_loss', those of
       knowing the frequencies and the mean feature alone.
-
-  Returns:
-    `Mean` over hidden regions, and {'class_loss', 'feature_loss', 'accuracy'}.
   """
   masked = masking.mask_regions(batch, key, rate=mask_rate)
   regions, positions_BP = batch.regions, masked.positions_BP

@@ -40,11 +40,6 @@ def choose_positions(key: jax.Array, allowed_BN: jax.Array, *,
 
   A row with n allowed positions has max(1, round(rate · n)) of them chosen;
   P is the number for a full row, so shapes are static.
-
-  Args:
-    key: random key.
-    allowed_BN: bool, positions that may be chosen.
-    rate: share chosen.
   """
   num_positions = allowed_BN.shape[1]
   limit = max(1, round(rate * num_positions))
@@ -66,10 +61,7 @@ def mask_tokens(batch: batch_lib.Batch, key: jax.Array, *,
                 rate: float = 0.15) -> Masked:
   """Returns the batch with tokens hidden: 80 % masked, 10 % random, 10 % kept.
 
-  Args:
-    batch: rows of text, with or without regions.
-    key: random key.
-    rate: share of the words' tokens that is predicted. Paper: 15 %.
+  `rate` is the share of the words' tokens that is predicted (paper: 15 %).
   """
   position_key, kind_key, random_key = jax.random.split(key, 3)
   allowed_BL = is_word(batch.token_ids_BL) & batch.text_mask_BL
@@ -109,12 +101,8 @@ def mask_regions(batch: batch_lib.Batch, key: jax.Array, *,
 
   A zeroed region's feature is zero; its box stays. Regions that cover more
   than half of a zeroed one are zeroed with it, unpredicted, or the target
-  could be read from them. Regions of class 0 are never chosen.
-
-  Args:
-    batch: rows with regions.
-    key: random key.
-    rate: share of the regions that is predicted. Paper: 15 %.
+  could be read from them. Regions of class 0 are never chosen. `rate` is the
+  share of the regions that is predicted (paper: 15 %).
   """
   position_key, kind_key = jax.random.split(key)
   regions = batch.regions

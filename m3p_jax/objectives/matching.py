@@ -10,7 +10,6 @@ negative (reference.md, section 7).
 import jax
 import jax.numpy as jnp
 
-from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
 from m3p_jax.objectives import negatives as negatives_lib
@@ -25,20 +24,11 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Args:
     model: bound `M3P`.
     batch: rows with regions.
-    key: random key of the negatives.
+    key: of the negatives.
     negatives: 'random', or 'hard': drawn with p ∝ exp(the dual encoder's
-      logit).
-
-  Returns:
-    `Mean` over pairs (in nats) and {'accuracy': Mean}.
-
-  Raises:
-    UserError: `negatives` is neither.
+      logit); another is a UserError.
   """
-  if negatives not in negatives_lib.KINDS:
-    raise errors.UserError(
-        f'matching: negatives is {negatives!r}; allowed: '
-        f'{", ".join(negatives_lib.KINDS)}')
+  negatives_lib.check_kind('matching', negatives)
   size = batch.token_ids_BL.shape[0]
   scores_BB = (negatives_lib.dual_scores(model, batch)
                if negatives == 'hard' else jnp.zeros((size, size)))

@@ -6,9 +6,17 @@ Letters: B rows, N candidates, E shared space.
 import jax
 import jax.numpy as jnp
 
+from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 
 KINDS = ('random', 'hard')
+
+
+def check_kind(objective: str, negatives: str) -> None:
+  if negatives not in KINDS:
+    raise errors.UserError(
+        f'{objective}: negatives is {negatives!r}; allowed: '
+        f'{", ".join(KINDS)}')
 
 
 def dual_scores(model, batch: batch_lib.Batch) -> jax.Array:
@@ -26,14 +34,8 @@ def draw(key: jax.Array, scores_BB: jax.Array, image_id_B: jax.Array, *,
   """Returns wrong partners [B, N] for each row, and which of them are valid.
 
   Partners are drawn without replacement with p ∝ exp(score); rows with an
-  equal image id are never drawn. Where a row has fewer than `count` partners,
-  the rest are invalid.
-
-  Args:
-    key: random key.
-    scores_BB: log-weights of drawing; all equal for uniform negatives.
-    image_id_B: int32, equal for pictures with the same answers.
-    count: N.
+  equal image id (pictures with the same answers) are never drawn. Where a row
+  has fewer than `count` partners, the rest are invalid.
   """
   is_same_BB = image_id_B[:, None] == image_id_B[None]
   # Gumbel top-k draws without replacement from the softmax.

@@ -18,16 +18,7 @@ STREAMS = ('image_text',)
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array):
-  """Returns the symmetric cross-entropy over the batch, in nats.
-
-  Args:
-    model: bound `M3P`.
-    batch: rows with regions.
-    key: unused; this objective draws nothing.
-
-  Returns:
-    `Mean` over rows and {'accuracy': picture → caption within the batch}.
-  """
+  """Returns loss and metrics, as those of `contrastive.loss`."""
   del key
   return contrastive.symmetric_loss(
       model, model.embed_regions(batch.regions), batch)

@@ -48,7 +48,7 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Args:
     model: bound `M3P`.
     batch: rows with regions, at least `num_candidates` of them.
-    key: random key of the candidates.
+    key: of the candidates.
     num_candidates: N, one right and N-1 wrong, in each direction.
     negatives: 'random', or 'hard': drawn with p ∝ exp(dual logit).
     binary_weight: of the binary cross-entropy of every pair (the release).
@@ -56,17 +56,11 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     add_dual_score: the softmax sees dual logit + match logit, as re-ranking
       does, so that the joint encoder learns what the dual one lacks.
 
-  Returns:
-    `Mean` over anchors and {'accuracy': right candidate first}.
-
   Raises:
     UserError: unknown `negatives`, or fewer rows than candidates.
   """
   size = batch.token_ids_BL.shape[0]
-  if negatives not in negatives_lib.KINDS:
-    raise errors.UserError(
-        f'retrieval: negatives is {negatives!r}; allowed: '
-        f'{", ".join(negatives_lib.KINDS)}')
+  negatives_lib.check_kind('retrieval', negatives)
   if not 2 <= num_candidates <= size:
     raise errors.UserError(
         f'retrieval: num_candidates is {num_candidates}; allowed: 2 to the '
