@@ -204,9 +204,11 @@ def get_config() -> ConfigDict:
   # Tasks by name (see objectives/); their losses are summed by weight.
   config.tasks = ConfigDict()
   config.mesh = ConfigDict()
-  # Devices along each axis; -1 = all that are left.
+  # Groups of devices, each with a copy of the parameters; -1 = all there are.
   config.mesh.data = -1
-  # Devices that share one copy of the weights.
+  # Devices of a group, which share rows and parameters; -1 = up to 16.
+  config.mesh.fsdp = -1
+  # Devices that share heads, the MLP and the vocabulary of the same rows.
   config.mesh.model = 1
   config.optimizer = optimizer_config()
   # Parts that a step's rows are worked on in, one after the other: the memory

@@ -1,10 +1,12 @@
 """How arrays are split over the devices: one rule for each logical axis.
 
-The mesh has two axes: `data` splits rows and, as FSDP, the parameters'
-`embed` axis; `model` splits heads, the MLP and the vocabulary.
+The mesh has three axes: rows are split over `data` and `fsdp`, the `embed` axis
+of parameters over `fsdp` alone (each group along `data` holds a copy), and
+heads, the MLP and the vocabulary over `model`.
 """
 
 from collections.abc import Sequence
+import math
 import os
 from typing import Any
 
@@ -19,16 +21,19 @@ import optax
 
 from input_pipeline import errors
 
-MESH_AXES = ('data', 'model')
+MESH_AXES = ('data', 'fsdp', 'model')
+# Split over more chips, a width of 768 is gathered in parts far smaller than a
+# TPU's tile of 128 lanes: see docs/scaling.md.
+MAX_GROUP = 16
 
-# Logical axis -> mesh axis. A name that is not here is an error: Flax's own
+# Logical axis -> mesh axes. A name that is not here is an error: Flax's own
 # table would replicate it without a word.
-RULES = {
-    'batch': 'data',
-    'embed': 'data',
-    'vocab': 'model',
-    'heads': 'model',
-    'mlp': 'model',
+RULES: dict[str, tuple[str, ...] | None] = {
+    'batch': ('data', 'fsdp'),
+    'embed': ('fsdp',),
+    'vocab': ('model',),
+    'heads': ('model',),
+    'mlp': ('model',),
     'activation_embed': None,
     'box': None,
     'head_size': None,
@@ -86,43 +91,54 @@ def connect(coordinator: str, num_processes: int | None,
                jax.device_count())
 
 
-def make_mesh(data: int = -1, model: int = 1,
+def make_mesh(data: int = -1, fsdp: int = -1, model: int = 1,
               devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Returns the mesh (data, model) over the devices.
+  """Returns the mesh (data, fsdp, model) over the devices.
 
   Args:
-    data: devices along `data`; -1 = all that are left.
-    model: devices along `model`; -1 = all that are left.
+    data: groups that hold a copy of the parameters each; -1 = all there are
+      devices for. Several slices are split along it alone.
+    fsdp: devices of a group that share rows and parameters; -1 = as many as
+      there are for it, up to `MAX_GROUP`.
+    model: devices that share heads, the MLP and the vocabulary.
     devices: by default, all there are.
 
   Raises:
-    UserError: the two do not multiply to the number of devices.
+    UserError: the three do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
-  sizes = {'data': data, 'model': model}
-  count = len(devices)
-  known = [size for size in sizes.values() if size != -1]
-  rest = int(np.prod(known))
-  if rest < 1 or len(known) == 0 or count % rest or (
-      len(known) == 2 and rest != count):
-    raise errors.UserError(
-        f'mesh.data={data}, mesh.model={model} cannot be laid over {count} '
-        f'device{"s" if count > 1 else ""}: their product must be {count}, '
-        'and one of them may be -1')
-  shape = tuple(count // rest if size == -1 else size
-                for size in sizes.values())
-  axis_types = (AxisType.Auto,) * 2
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  shape = _mesh_shape(data, fsdp, model, len(devices), slices)
+  axis_types = (AxisType.Auto,) * len(shape)
   if slices == 1:
     return jax.make_mesh(shape, MESH_AXES, axis_types, devices=devices)
-  if shape[0] % slices:
-    raise errors.UserError(
-        f'mesh.data={shape[0]} does not divide by the {slices} slices: the '
-        'model axis must lie within one')
   # Between slices the network is slow: only rows are split over them.
   return Mesh(mesh_utils.create_hybrid_device_mesh(
-      (shape[0] // slices, shape[1]), (slices, 1), devices), MESH_AXES,
+      (shape[0] // slices, *shape[1:]), (slices, 1, 1), devices), MESH_AXES,
               axis_types)
+
+
+def _mesh_shape(data: int, fsdp: int, model: int, count: int,
+                slices: int) -> tuple[int, int, int]:
+  wanted = f'mesh.data={data}, mesh.fsdp={fsdp}, mesh.model={model}'
+  known = math.prod(size for size in (data, fsdp, model) if size != -1)
+  if min(data, fsdp) < -1 or known < 1 or model < 1 or count % known or (
+      -1 not in (data, fsdp) and known != count):
+    raise errors.UserError(
+        f'{wanted} cannot be laid over {count} '
+        f'device{"s" if count > 1 else ""}: their product must be {count}; '
+        'data and fsdp may be -1')
+  if fsdp == -1:
+    rest = count // known
+    # All that are left, where `data` is given; else a group of one slice.
+    fsdp = rest if data != -1 else max(
+        size for size in range(1, MAX_GROUP + 1) if rest // slices % size == 0)
+  data = count // fsdp // model
+  if data % slices:
+    raise errors.UserError(
+        f'{wanted}: data = {data} does not divide by the {slices} slices: fsdp '
+        'and model must lie within one')
+  return data, fsdp, model
 
 
 def spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int],
@@ -137,20 +153,25 @@ def spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int],
 
   Raises:
     KeyError: a logical axis without a rule.
-    UserError: a size that the devices along its mesh axis do not divide.
+    UserError: a size that the devices along its mesh axes do not divide.
   """
   for axis in axes:
     if axis is not None and axis not in RULES:
       raise KeyError(
           f'{name}: logical axis {axis!r} has no rule in sharding.RULES; '
           f'known: {", ".join(sorted(RULES))}')
-  mesh_axes = [None if axis is None else RULES[axis] for axis in axes]
-  for axis, mesh_axis, size in zip(axes, mesh_axes, shape, strict=True):
-    if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+  for axis, size in zip(axes, shape, strict=True):
+    parts = num_parts(mesh, axis)
+    if size % parts:
       raise errors.UserError(
           f'{name}: size {size} of axis {axis!r} does not divide by the '
-          f'{mesh.shape[mesh_axis]} devices of mesh.{mesh_axis}')
-  return P(*mesh_axes)
+          f'{parts} devices of mesh.{" x mesh.".join(RULES[axis])}')
+  return P(*(RULES[axis] if axis else None for axis in axes))
+
+
+def num_parts(mesh: Mesh, axis: str | None) -> int:
+  """Returns the number of parts that a logical axis is split into."""
+  return math.prod(mesh.shape[name] for name in (axis and RULES[axis]) or ())
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -168,10 +189,9 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return x
-  mesh_axes = [None if axis is None else RULES[axis] for axis in axes]
   return jax.lax.with_sharding_constraint(x, P(*(
-      axis if axis and size % mesh.shape[axis] == 0 else None
-      for axis, size in zip(mesh_axes, x.shape, strict=True))))
+      RULES[axis] if axis and size % num_parts(mesh, axis) == 0 else None
+      for axis, size in zip(axes, x.shape, strict=True))))
 
 
 def of_params(mesh: Mesh, boxed: Any) -> Any:
@@ -245,7 +265,7 @@ def abstract_rows(mesh: Mesh, rows: Any) -> Any:
     rows: a tree of arrays, or of anything with `shape` and `dtype`.
   """
   sharding = of_rows(mesh)
-  hosts = mesh.shape['data'] // mesh.local_mesh.shape['data']
+  hosts = num_parts(mesh, 'batch') // num_parts(mesh.local_mesh, 'batch')
   return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(
           (hosts * x.shape[0], *x.shape[1:]), x.dtype, sharding=sharding), rows)

@@ -96,7 +96,7 @@ class _Run:
   def __init__(self, config: ConfigDict, workdir: pathlib.Path,
                start: startup.Start):
     self.config, self.workdir, self.start = config, workdir, start
-    self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+    self.mesh = sharding.make_mesh(**config.mesh)
     for name, task in config.tasks.items():
       sharding.check_batch_size(self.mesh, name, task.batch_size,
                                 config.accumulation_steps)

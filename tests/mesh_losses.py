@@ -1,7 +1,7 @@
 """Prints, a line of JSON each, what training steps give on several meshes.
 
 Run by test_sharding.py with 8 CPU devices: python -m tests.mesh_losses DATA
-MODEL [DATA MODEL ...]; as one of two processes: --coordinator=HOST:PORT ID.
+FSDP MODEL [DATA FSDP MODEL ...]; as one of two: --coordinator=HOST:PORT ID.
 """
 
 import dataclasses
@@ -36,8 +36,9 @@ def first_rows(batch, first, count):
   return jax.tree.map(lambda x: x[first:first + count], batch)
 
 
-def run(data: int, model: int) -> None:
-  mesh = sharding.make_mesh(data, model, jax.devices()[:data * model])
+def run(data: int, fsdp: int, model: int) -> None:
+  mesh = sharding.make_mesh(
+      data, fsdp, model, jax.devices()[:data * fsdp * model])
   schedule = optimizer.make_schedule(
       learning_rate=1e-3, schedule='constant', warmup_steps=2,
       num_train_steps=STEPS)
@@ -86,10 +87,10 @@ def run(data: int, model: int) -> None:
 def largest_array() -> tuple[int, int]:
   """Returns numbers in a step's largest array, and in a part's logits.
 
-  Of a masked language model on a mesh of 4 × 2 with XLM-R's whole vocabulary,
-  as it is compiled; nothing is run.
+  Of a masked language model with XLM-R's whole vocabulary, on a mesh of
+  2 × 2 × 2, as it is compiled; nothing is run.
   """
-  mesh = sharding.make_mesh(4, 2, jax.devices()[:8])
+  mesh = sharding.make_mesh(2, 2, 2, jax.devices()[:8])
   tx = optimizer.make_optimizer(
       lambda count: 1e-3, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01,
       clip_norm=1.0)
@@ -125,10 +126,10 @@ def state_bytes(mesh, tx) -> tuple[int, int]:
 if __name__ == '__main__':
   if sys.argv[1].startswith('--coordinator='):
     sharding.connect(sys.argv[1].partition('=')[2], 2, int(sys.argv[2]))
-    run(4, 1)
+    run(2, 2, 1)
   else:
     largest, logits = largest_array()
     print(json.dumps({'largest': largest, 'logits': logits}))
     sizes = list(map(int, sys.argv[1:]))
-    for pair in zip(sizes[::2], sizes[1::2], strict=True):
-      run(*pair)
+    for mesh_sizes in zip(sizes[::3], sizes[1::3], sizes[2::3], strict=True):
+      run(*mesh_sizes)

@@ -32,13 +32,13 @@ CONFIG = dataclasses.replace(models.TINY, vocab_size=500)
 MANIFEST = {'languages': ['en', 'de'], 'tokenizer': {'sha256': 'ab'}}
 
 
-def make_state(data=1, model=1):
+def make_state(data=1, fsdp=1, model=1):
   tx = optimizer.make_optimizer(
       lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0,
       clip_norm=0.0, rate_factors=FACTORS)
   abstract, _ = startup.abstract_state(
       CONFIG, mesh=sharding.make_mesh(
-          data, model, jax.devices()[:data * model]), tx=tx,
+          data, fsdp, model, jax.devices()[:data * fsdp * model]), tx=tx,
       rate_factors=FACTORS)
   rng = np.random.default_rng(0)
   state = jax.tree.map(
@@ -211,7 +211,7 @@ def test_restores_onto_another_number_of_devices(tmp_path):
   program = """
 import pathlib, sys
 from tests import test_checkpoint as t
-abstract, _ = t.make_state(4, 2)
+abstract, _ = t.make_state(2, 2, 2)
 state = t.checkpoint.Checkpointer(pathlib.Path(sys.argv[1])).restore(
     abstract, t.make_iterator())
 kernel = state.params['encoder']['mlp']['inner']['kernel']

@@ -81,7 +81,7 @@ def test_values_found_later_are_told_as_well(tmp_path):
   with pytest.raises(errors.UserError, match='matches no parameter'):
     startup.abstract_state(
         startup.ModelConfig(), tx=tx,
-        mesh=sharding.make_mesh(1, 1, jax.devices()[:1]),
+        mesh=sharding.make_mesh(devices=jax.devices()[:1]),
         rate_factors=((r'^tokns/', 0.0),))
 
 

@@ -22,16 +22,31 @@ from tests import compiler
 
 class FakeMesh:
   """Sizes of a mesh that this machine does not have."""
-  shape = {'data': 4, 'model': 2}
+  shape = {'data': 2, 'fsdp': 2, 'model': 2}
 
 
 def test_mesh_takes_all_devices():
   mesh = sharding.make_mesh()
-  assert mesh.axis_names == ('data', 'model')
+  assert mesh.axis_names == ('data', 'fsdp', 'model')
   assert mesh.size == len(jax.devices())
 
 
-@pytest.mark.parametrize('sizes', [(3, 1), (-1, 5), (0, -1), (-1, -1)])
+@pytest.mark.parametrize('count, slices, sizes, shape', [
+    (8, 1, (-1, -1, 1), (1, 8, 1)), (256, 1, (-1, -1, 1), (16, 16, 1)),
+    (24, 1, (-1, -1, 1), (2, 12, 1)), (8, 1, (-1, -1, 2), (1, 4, 2)),
+    (8, 1, (-1, 2, 1), (4, 2, 1)), (8, 1, (8, -1, 1), (8, 1, 1)),
+    (8, 1, (2, 2, 2), (2, 2, 2)), (16, 2, (-1, -1, 1), (2, 8, 1))])
+def test_devices_are_laid_out_in_groups(count, slices, sizes, shape):
+  assert sharding._mesh_shape(*sizes, count, slices) == shape
+
+
+def test_a_group_lies_within_a_slice():
+  with pytest.raises(errors.UserError, match='data = 1 .*the 2 slices'):
+    sharding._mesh_shape(1, 16, 1, 16, 2)
+
+
+@pytest.mark.parametrize('sizes', [
+    (3, -1, 1), (-1, -1, 5), (0, -1, 1), (-1, -1, -1), (-1, -2, 1)])
 def test_mesh_that_does_not_fit_is_refused_with_numbers(sizes):
   with pytest.raises(errors.UserError, match='1 device'):
     sharding.make_mesh(*sizes, jax.devices()[:1])
@@ -39,15 +54,17 @@ def test_mesh_that_does_not_fit_is_refused_with_numbers(sizes):
 
 def test_specs():
   assert sharding.spec(FakeMesh, ('embed', 'mlp'), (8, 4), 'x') == P(
-      'data', 'model')
+      'fsdp', 'model')
   assert sharding.spec(FakeMesh, ('layers', None), (3, 3), 'x') == P(None, None)
+  assert sharding.spec(FakeMesh, ('batch',), (8,), 'x') == P(('data', 'fsdp'))
 
 
 def test_unknown_axis_and_indivisible_size_are_refused():
   with pytest.raises(KeyError, match="'embd' has no rule"):
     sharding.spec(FakeMesh, ('embd',), (8,), 'x')
-  with pytest.raises(errors.UserError, match=r'x: size 250002.*4 devices'):
-    sharding.spec(FakeMesh, ('embed',), (250_002,), 'x')
+  with pytest.raises(errors.UserError,
+                     match=r'x: size 250003.*2 devices of mesh.fsdp'):
+    sharding.spec(FakeMesh, ('embed',), (250_003,), 'x')
   with pytest.raises(errors.UserError,
                      match=r'tasks\.xmlm\.batch_size: size 30.*4 devices'):
     sharding.check_batch_size(FakeMesh, 'xmlm', 30)
@@ -69,11 +86,11 @@ def test_flags_of_several_processes_belong_together(flags, message):
 def test_every_parameter_of_the_base_size_has_a_rule():
   config = model_config.ModelConfig(refiner_layers=2)
   boxed = m3p.abstract_params(config)
-  mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
   shardings = sharding.of_params(mesh, boxed)
   assert (jax.tree.structure(shardings)
           == jax.tree.structure(nn.unbox(boxed)))
-  assert shardings['tokens']['embedding'].spec == P('model', 'data')
+  assert shardings['tokens']['embedding'].spec == P('model', 'fsdp')
   # And on a mesh of 8: nothing is left whole but small vectors.
   for leaf in jax.tree.leaves(
       boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)):
@@ -125,14 +142,14 @@ def assert_equal_losses(one, other):
 
 
 def test_meshes_and_hosts_give_the_losses_of_one_device():
-  arrays, one, eight, mixed, wide = results(
-      losses_on(8, 1, 1, 8, 1, 4, 2, 2, 4))
+  arrays, one, eight, mixed = results(
+      losses_on(8, 1, 1, 1, 1, 8, 1, 2, 2, 2))
   # Nothing in a step is as large as a device's logits of all words.
   assert arrays['largest'] < arrays['logits'] / 2
-  for other in (eight, mixed, wide):
+  for other in (eight, mixed):
     assert_equal_losses(one, other)
   layers, embed, mlp = mixed['shape']
-  assert mixed['shard'] == [layers, embed // 4, mlp // 2]
+  assert mixed['shard'] == [layers, embed // 2, mlp // 2]
   assert one['shard'] == one['shape']
   # FSDP: each device holds its share of parameters and moments.
   assert one['held'] == one['whole']

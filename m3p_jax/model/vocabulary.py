@@ -21,7 +21,7 @@ from m3p_jax import sharding
 BLOCK_ROWS = 2_176
 # What padding scores: finite, so that a block of padding alone gives numbers.
 _LOWEST = -1e30
-_DATA, _MODEL = sharding.MESH_AXES
+_ROWS, (_MODEL,) = sharding.RULES['batch'], sharding.RULES['vocab']
 
 
 def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
@@ -41,7 +41,7 @@ def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
   """Returns ([B, P] float32 nats of the targets, [B, P] likeliest token).
 
   Args:
-    hidden_BPD: activations; under a mesh, B divides by its axis `data`.
+    hidden_BPD: activations; under a mesh, B divides by `data` x `fsdp`.
     table_VD: float32 word table.
     bias_V: float32.
     target_BP: int32 tokens.
@@ -52,8 +52,8 @@ def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
       _nats_of_part, vocab_size=vocab_size, is_split=is_split)
   if is_split:
     part = jax.shard_map(
-        part, in_specs=(P(_DATA), P(_MODEL), P(_MODEL), P(_DATA)),
-        out_specs=(P(_DATA), P(_DATA)))
+        part, in_specs=(P(_ROWS), P(_MODEL), P(_MODEL), P(_ROWS)),
+        out_specs=(P(_ROWS), P(_ROWS)))
   nats_N, likeliest_N = part(
       hidden_BPD.reshape(-1, hidden_BPD.shape[-1]),
       table_VD.astype(hidden_BPD.dtype), bias_V, target_BP.ravel())
