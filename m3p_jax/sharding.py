@@ -14,7 +14,7 @@ from absl import logging
 from flax import linen as nn
 import jax
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import optax
@@ -169,7 +169,7 @@ def spec(mesh: Mesh, axes: Sequence[str | None], shape: Sequence[int],
   return P(*(RULES[axis] if axis else None for axis in axes))
 
 
-def num_parts(mesh: Mesh, axis: str | None) -> int:
+def num_parts(mesh: Mesh | AbstractMesh, axis: str | None) -> int:
   """Returns the number of parts that a logical axis is split into."""
   return math.prod(mesh.shape[name] for name in (axis and RULES[axis]) or ())
 
