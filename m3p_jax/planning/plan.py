@@ -116,13 +116,13 @@ def count_rows(config: ConfigDict) -> int:
   return rows
 
 
-def scaled(config: ConfigDict, scale: float, data: int) -> ConfigDict:
+def scaled(config: ConfigDict, scale: float, parts: int) -> ConfigDict:
   """Returns the config with every batch this much larger.
 
-  Batches stay multiples of `data`, the devices along that mesh axis.
+  Batches stay multiples of `parts`, those that rows are split into.
   """
   config = config.copy_and_resolve_references()
-  step = data * config.accumulation_steps
+  step = parts * config.accumulation_steps
   for task in config.tasks.values():
     task.batch_size = max(step, round(task.batch_size * scale / step) * step)
   return config
@@ -216,7 +216,7 @@ def _plan(config: ConfigDict) -> Plan:
   """Returns the plan of one config."""
   devices, chip = chips.devices(config.plan.topology)
   topology = config.plan.topology or devices[0].device_kind
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.model, devices)
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
   step, rows = _Step(config, mesh, devices[0].platform), count_rows(config)
   logging.info('compiling %d rows for %s, mesh %s: a minute or more',
                rows, topology, dict(mesh.shape))
@@ -275,10 +275,10 @@ def _search(config: ConfigDict) -> Plan:
     raise errors.UserError(
         f'plan.search: the memory of {devices[0].device_kind} is not known; '
         "set plan.topology, such as 'v5e:2x4'")
-  data = sharding.make_mesh(
-      config.mesh.data, config.mesh.model, devices).shape['data']
+  parts = sharding.num_parts(
+      sharding.make_mesh(**config.mesh, devices=devices), 'batch')
   while True:
-    found = _plan(scaled(config, scale, data))
+    found = _plan(scaled(config, scale, parts))
     logging.info('%d rows: %s of %s', found.rows_per_step,
                  _gb(found.bytes_per_chip['total']),
                  _gb(found.bytes_per_chip['limit']))
@@ -290,7 +290,7 @@ def _search(config: ConfigDict) -> Plan:
     scale *= _next_guess(
         plans[-2:], too_many=too_many,
         at_least=best.rows_per_step if best else 0) / found.rows_per_step
-    rows = count_rows(scaled(config, scale, data))
+    rows = count_rows(scaled(config, scale, parts))
     if any(p.rows_per_step == rows for p in plans) or (
         best and too_many < best.rows_per_step * (1 + _SEARCH_PRECISION)):
       if best is None:
@@ -359,7 +359,7 @@ def _advice(found: Plan) -> str:
   return (f'{_gb(memory["total"])} a chip are needed, '
           f'{_gb(memory["total"] - memory["limit"])} more than there are. '
           "Lower tasks.*.batch_size or raise accumulation_steps; set "
-          "model.remat='input'; or take more chips (mesh.data splits the "
+          "model.remat='input'; or take more chips (mesh.fsdp splits the "
           f'state: {_gb(memory["parameters"] + memory["optimizer"])} here)')
 
 
