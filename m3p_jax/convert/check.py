@@ -134,17 +134,8 @@ def _call(function: Callable[[m3p.M3P], Any],
       {'params': imported.params})
 
 
-class _Inputs(NamedTuple):
-  """inputs.npz as rows of ours."""
-  masked: batch_lib.Batch
-  token_ids_BL: np.ndarray
-  features_BRF: np.ndarray
-  token_labels_BL: np.ndarray
-  class_labels_BR: np.ndarray
-  match_labels_B: np.ndarray
-
-
-def _rows(inputs: Arrays) -> _Inputs:
+def _masked(inputs: Arrays) -> batch_lib.Batch:
+  """Returns the masked rows of inputs.npz."""
   ids_BL = inputs['masked_token_ids'].astype(np.int32)
   features_BRF = inputs['masked_region_features']
   rows, num_regions = features_BRF.shape[:2]
@@ -154,40 +145,36 @@ def _rows(inputs: Arrays) -> _Inputs:
       class_ids_BR=np.ones((rows, num_regions), np.int32),
       mask_BR=np.ones((rows, num_regions), bool))
   mask_BL = np.arange(ids_BL.shape[1])[None] < inputs['text_lengths'][:, None]
-  return _Inputs(
-      # As the release runs without language ids: no row of the table is added.
-      batch_lib.Batch(ids_BL, mask_BL, None, regions),
-      inputs['token_ids'].astype(np.int32), inputs['region_features'],
-      inputs['mlm_labels'], inputs['object_labels'], inputs['match_labels'])
+  # As the release runs without language ids: no row of the table is added.
+  return batch_lib.Batch(ids_BL, mask_BL, None, regions)
 
 
 def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
-  rows = _rows(inputs)
+  rows, labels_BL = _masked(inputs), inputs['mlm_labels']
   config = dataclasses.replace(imported.config, refiner_layers=0)
 
   def joint(encoded):
     return jnp.concatenate([encoded.regions_BRD, encoded.text_BLD], axis=1)
 
   def passes(module):
-    encoded = module.encode(rows.masked, deterministic=True)
-    text_BLD = module.encode(rows.masked._replace(regions=None),
+    encoded = module.encode(rows, deterministic=True)
+    text_BLD = module.encode(rows._replace(regions=None),
                              deterministic=True).text_BLD
-    image_BRD = module.encode_images(rows.masked.regions, deterministic=True)
+    image_BRD = module.encode_images(rows.regions, deterministic=True)
     # Time-major: the position outside, the row inside.
-    time_L, row_L = np.nonzero(rows.token_labels_BL.T != -1)
+    time_L, row_L = np.nonzero(labels_BL.T != -1)
     found = {
         'joint_hidden': joint(encoded),
         'mlm_logits': module.token_logits(
             encoded.text_BLD[row_L, time_L][None])[0, :, :config.vocab_size],
         'match_logits': module.match_logits(encoded),
         'text_hidden': text_BLD, 'image_hidden': image_BRD,
-        'loss_xmlm': _token_loss(module, text_BLD, rows)}
+        'loss_xmlm': _token_loss(module, text_BLD, labels_BL)}
     if config.decoder:
       found['decoder_hidden'] = module.decode(
-          rows.token_ids_BL, rows.masked.text_mask_BL,
-          (image_BRD, rows.masked.regions.mask_BR),
-          deterministic=True)
-    return found | _losses(module, encoded, rows)
+          inputs['token_ids'].astype(np.int32), rows.text_mask_BL,
+          (image_BRD, rows.regions.mask_BR), deterministic=True)
+    return found | _losses(module, encoded, inputs)
 
   def total(params):
     found = nn.apply(passes, m3p.M3P(config))({'params': params})
@@ -196,7 +183,7 @@ def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
   gradients, outputs = jax.jit(jax.grad(total, has_aux=True))(imported.params)
   if imported.config.refiner_layers:
     outputs['joint_hidden_refined'] = _call(
-        lambda module: joint(module.encode(rows.masked, deterministic=True)),
+        lambda module: joint(module.encode(rows, deterministic=True)),
         imported)
   outputs['grad_global_norm'] = optax.tree.norm(gradients)
   by_key = layout.unstack(
@@ -205,27 +192,29 @@ def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
   return outputs | {f'grad/{key}': value for key, value in by_key.items()}
 
 
-def _token_loss(module, hidden_BLD, rows: _Inputs) -> jax.Array:
+def _token_loss(module, hidden_BLD, labels_BL) -> jax.Array:
   """Returns the mean nats of the labelled tokens."""
-  is_labelled_BL = rows.token_labels_BL != -1
-  nats_BL, _ = module.token_nats(
-      hidden_BLD, np.maximum(rows.token_labels_BL, 0))
+  is_labelled_BL = labels_BL != -1
+  nats_BL, _ = module.token_nats(hidden_BLD, np.maximum(labels_BL, 0))
   return (nats_BL * is_labelled_BL).sum() / is_labelled_BL.sum()
 
 
-def _losses(module, encoded, rows: _Inputs) -> dict[str, jax.Array]:
+def _losses(module, encoded, inputs: Arrays) -> dict[str, jax.Array]:
   """Returns the four joint losses of stored labels."""
-  is_labelled_BR = rows.class_labels_BR != -1
+  labels_BR = inputs['object_labels']
+  is_labelled_BR = labels_BR != -1
   count = is_labelled_BR.sum()
   nats_BR = optax.softmax_cross_entropy_with_integer_labels(
       module.region_class_logits(encoded.regions_BRD),
-      np.maximum(rows.class_labels_BR, 0))
+      np.maximum(labels_BR, 0))
   error_BR = jnp.square(
-      module.region_features(encoded.regions_BRD) - rows.features_BRF).mean(-1)
+      module.region_features(encoded.regions_BRD)
+      - inputs['region_features']).mean(-1)
   return {
-      'loss_mlm': _token_loss(module, encoded.text_BLD, rows),
+      'loss_mlm': _token_loss(
+          module, encoded.text_BLD, inputs['mlm_labels']),
       'loss_mrm': (nats_BR * is_labelled_BR).sum() / count,
       'loss_mrfr': (error_BR * is_labelled_BR).sum() / count,
       'loss_vlm': negatives.sigmoid_cross_entropy(
           module.match_logits(encoded),
-          jnp.asarray(rows.match_labels_B)).mean()}
+          jnp.asarray(inputs['match_labels'])).mean()}
