@@ -1,7 +1,6 @@
 """Multi30K's and COCO's configs on data in those sets' own layouts."""
 
 import dataclasses
-import gzip
 import json
 
 import pytest
@@ -14,6 +13,7 @@ from input_pipeline import prepare
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import results
 from m3p_jax.recipes import finetune
+from tests import caption_trees
 from tests import region_writers
 from tests import retrieval_data
 
@@ -23,12 +23,6 @@ NAMES = {split: [f'COCO_{split}_{i:012}' for i in range(count)]
 CODES = {'multi30k': ('en', 'de', 'fr', 'cs'), 'coco': ('en', 'ja', 'zh_CN')}
 
 
-def _write(path, lines):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  data = ''.join(f'{line}\n' for line in lines).encode()
-  path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
-
-
 def _write_multi30k(folder):
   for task, test, copies, codes in (
       ('task1', 'test_2016_flickr', ('',), CODES['multi30k']),
@@ -36,33 +30,30 @@ def _write_multi30k(folder):
     for split, names in NAMES.items():
       theirs = test if split == 'test' else split
       data = folder / 'data' / task
-      _write(data / 'image_splits' / f'{theirs}.txt',
-             [f'{name}.jpg' for name in names])
+      caption_trees.write(data / 'image_splits' / f'{theirs}.txt',
+                          *(f'{name}.jpg' for name in names))
       for copy in copies:
         for code in codes:
-          _write(data / 'raw' / f'{theirs}{copy}.{code}.gz',
-                 [f'{code} {task}{copy} of {name}' for name in names])
+          caption_trees.write(
+              data / 'raw' / f'{theirs}{copy}.{code}.gz',
+              *(f'{code} {task}{copy} of {name}' for name in names))
 
 
 def _write_coco(folder):
-  numbered = [(number, split, name) for number, (split, name) in enumerate(
+  rows = [(f'{name}.jpg', number, split) for number, (split, name) in enumerate(
       (split, name) for split, names in NAMES.items() for name in names)]
-  folder.mkdir()
-  (folder / 'dataset_coco.json').write_text(json.dumps({'images': [
-      {'filepath': 'val2014', 'filename': f'{name}.jpg', 'cocoid': number,
-       'split': split, 'sentences': [{'raw': f'{i} {name}'} for i in range(6)]}
-      for number, split, name in numbered]}))
+  caption_trees.karpathy(folder / 'dataset_coco.json', rows, captions=6)
   (folder / 'stair_captions_v1.2_val.json').write_text(json.dumps({
       'annotations': [{'id': 0, 'image_id': number, 'caption': f'{i}匹 {name}'}
-                      for number, _, name in numbered for i in range(5)]}))
+                      for name, number, _ in rows for i in range(5)]}))
 
 
 def _write_coco_cn(folder):
   for split, names in NAMES.items():
-    _write(folder / f'coco-cn_{split}.txt', names)
-  _write(folder / 'imageid.human-written-caption.txt', [
+    caption_trees.write(folder / f'coco-cn_{split}.txt', *names)
+  caption_trees.write(folder / 'imageid.human-written-caption.txt', *(
       f'{name}#{i}\t第{i} {name}' for names in NAMES.values()
-      for name in names for i in range(2)])
+      for name in names for i in range(2)))
 
 
 @pytest.fixture(scope='module')
