@@ -159,12 +159,13 @@ def test_code_in_a_pickle_never_runs(tmp_path):
   evil = pickle.dumps({'features': _Evil(touched)})
   lmdb = writers.write_lmdb(tmp_path / 'a.lmdb', {b'1': evil})
   for name in ('volta_lmdb', 'mmf_lmdb'):
-    with pytest.raises(errors.UserError, match=r"key '1'.*pathlib.*not on the"):
+    with pytest.raises(
+        regions.FileError, match=r"key '1'.*pathlib.*not on the"):
       writers.read(name, lmdb)
   folder = writers.mmf_npy(tmp_path, IMAGES[:1])
   np.save(folder / f'{IMAGES[0].name}_info.npy',
           np.array(_Evil(touched), dtype=object))
-  with pytest.raises(errors.UserError, match=r'npy.*pathlib.*not on the list'):
+  with pytest.raises(regions.FileError, match=r'npy.*pathlib.*not on the list'):
     writers.read('mmf_npy', folder)
   torch_files.write_zip(tmp_path / '1.pt', {
       'x': torch_files.Call(torch_files.Global('os', 'system'), ('x',))}, {})
@@ -211,7 +212,7 @@ def test_a_crash_is_an_error_of_the_file(tmp_path):
   path = writers.volta_lmdb(tmp_path, IMAGES)
   data = (path / 'data.mdb').read_bytes()
   (path / 'data.mdb').write_bytes(data[:len(data) // 2])
-  with pytest.raises(errors.UserError, match=r'a\.lmdb is damaged'):
+  with pytest.raises(regions.FileError, match=r'a\.lmdb is damaged'):
     writers.read('volta_lmdb', path)
   # The process that starts others is alive.
   path = writers.volta_h5(tmp_path, IMAGES)
@@ -228,7 +229,7 @@ def test_reading_that_does_not_end_is_ended(tmp_path, monkeypatch):
       dtype, rest = old.dtype, old.shape[1:]
       del file[name]
       file.create_dataset(name, (shape[0], *rest), dtype, chunks=True)
-  with pytest.raises(errors.UserError, match='or took over 1 s'):
+  with pytest.raises(regions.FileError, match='or took over 1 s'):
     writers.read('m3p_h5', path)
 
 

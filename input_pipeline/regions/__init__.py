@@ -29,6 +29,10 @@ _MAX_NAME = 1024
 RowError = errors.RowError
 
 
+class FileError(errors.UserError):
+  """A file that is refused as a whole, whatever row it was met in."""
+
+
 class RegionSet(NamedTuple):
   """The regions of one image.
 
@@ -135,11 +139,11 @@ def refusing(path: Any, place: str = ''):
   except errors.RowError:
     raise
   except errors.UserError as error:
-    if not place:
+    if not place or isinstance(error, FileError):
       raise
     if isinstance(error, pickles.ForbiddenNameError):
       # Not damage but an attack: no row of such a file is taken.
-      raise errors.UserError(f'{path}, {place}: {error}') from error
+      raise FileError(f'{path}, {place}: {error}') from error
     raise RowError('refused', str(error)) from error
   # A damaged file makes libraries raise almost anything.
   except Exception as error:

@@ -69,7 +69,7 @@ class Reader(regions.Reader):
         self._connection.send((what, about))
         answer, self.found = self._connection.recv()
     except (EOFError, OSError) as error:
-      raise errors.UserError(
+      raise regions.FileError(
           f'{self.path} is damaged: the process that read it crashed, or took '
           f'over {PATIENCE_SECONDS} s for an image') from error
     if isinstance(answer, Exception):
