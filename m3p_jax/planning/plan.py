@@ -267,9 +267,6 @@ def _search(config: ConfigDict) -> Plan:
   Raises:
     UserError: not even one row a device and task fits.
   """
-  best, too_many = None, math.inf
-  plans: list[Plan] = []
-  scale = 1.0
   devices, chip = chips.devices(config.plan.topology)
   if chip is None:
     raise errors.UserError(
@@ -277,27 +274,29 @@ def _search(config: ConfigDict) -> Plan:
         "set plan.topology, such as 'v5e:2x4'")
   parts = sharding.num_parts(
       sharding.make_mesh(**config.mesh, devices=devices), 'batch')
+  plans: list[Plan] = []
+  scale = 1.0
   while True:
     found = _plan(scaled(config, scale, parts))
+    plans.append(found)
     logging.info('%d rows: %s of %s', found.rows_per_step,
                  _gb(found.bytes_per_chip['total']),
                  _gb(found.bytes_per_chip['limit']))
-    if not found.fits:
-      too_many = min(too_many, found.rows_per_step)
-    elif best is None or found.rows_per_step > best.rows_per_step:
-      best = found
-    plans.append(found)
-    scale *= _next_guess(
-        plans[-2:], too_many=too_many,
-        at_least=best.rows_per_step if best else 0) / found.rows_per_step
+    best = max((one for one in plans if one.fits), default=None,
+               key=lambda one: one.rows_per_step)
+    at_least = best.rows_per_step if best else 0
+    too_many = min((one.rows_per_step for one in plans if not one.fits),
+                   default=math.inf)
+    scale *= _next_guess(plans[-2:], too_many=too_many,
+                         at_least=at_least) / found.rows_per_step
     rows = count_rows(scaled(config, scale, parts))
-    if any(p.rows_per_step == rows for p in plans) or (
-        best and too_many < best.rows_per_step * (1 + _SEARCH_PRECISION)):
-      if best is None:
-        raise errors.UserError(
-            f'not even {rows} rows a step fit {found.topology}: '
-            f'{_advice(found)}')
-      return best
+    if (any(one.rows_per_step == rows for one in plans)
+        or too_many < at_least * (1 + _SEARCH_PRECISION)):
+      if best:
+        return best
+      raise errors.UserError(
+          f'not even {rows} rows a step fit {found.topology}: '
+          f'{_advice(found)}')
 
 
 def _next_guess(plans: Sequence[Plan], *, too_many: float,
