@@ -1,7 +1,6 @@
 """Outputs equal the reference implementations', at any geometry."""
 
 import dataclasses
-import json
 import math
 import shutil
 
@@ -10,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
-from scipy import special
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.convert import check
@@ -126,82 +123,6 @@ def test_languages_enter_the_text_and_the_image_path_alone(tmp_path):
       'image': reference.image(embedded, languages=languages)}.items():
     np.testing.assert_allclose(ours[name], expected, atol=1e-5, err_msg=name)
   assert np.abs(reference.image(embedded) - ours['image']).max() > 0.01
-
-
-def _xlmr(tensors, ids, mask, *, heads, layers):
-  """Returns (embedded words, last states) of Hugging Face's XLM-RoBERTa."""
-  f = tensors
-
-  def linear(key, x):
-    return x @ f[f'{key}.weight'].T + f[f'{key}.bias']
-
-  def norm(key, x):
-    x = x - x.mean(-1, keepdims=True)
-    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
-    return x * f[f'{key}.weight'] + f[f'{key}.bias']
-
-  # Its positions count words from 2 on and give padding the row of padding.
-  positions = np.where(mask, 1 + np.cumsum(mask, 1), 1)
-  h = embedded = norm('embeddings.LayerNorm', (
-      f['embeddings.word_embeddings.weight'][ids]
-      + f['embeddings.position_embeddings.weight'][positions]
-      + f['embeddings.token_type_embeddings.weight'][0]))
-  size = h.shape[-1] // heads
-  split = lambda x: x.reshape(*x.shape[:2], heads, size).swapaxes(1, 2)
-  for i in range(layers):
-    key = f'encoder.layer.{i}'
-    q, k, v = (split(linear(f'{key}.attention.self.{part}', h))
-               for part in ('query', 'key', 'value'))
-    scores = q @ k.swapaxes(2, 3) / size ** 0.5
-    scores = np.where(mask[:, None, None], scores, -1e30)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed = (weights / weights.sum(-1, keepdims=True)) @ v
-    mixed = mixed.swapaxes(1, 2).reshape(h.shape)
-    h = norm(f'{key}.attention.output.LayerNorm',
-             h + linear(f'{key}.attention.output.dense', mixed))
-    inner = linear(f'{key}.intermediate.dense', h)
-    inner = inner * (1 + special.erf(inner / 2 ** 0.5)) / 2
-    h = norm(f'{key}.output.LayerNorm',
-             h + linear(f'{key}.output.dense', inner))
-  return embedded, h
-
-
-# The heads of XLM-R large, and an odd geometry.
-@pytest.mark.parametrize(('layers', 'heads', 'width', 'prefix', 'file'), [
-    (3, 16, 64, 'roberta.', 'pytorch_model.bin'),
-    (1, 3, 33, '', 'model.safetensors')])
-def test_another_xlmr_geometry_equals_a_second_implementation(
-    tmp_path, layers, heads, width, prefix, file):
-  rng = np.random.default_rng(layers)
-  config = dataclasses.replace(
-      weight_files.OTHER, width=width, mlp_width=2 * width, num_heads=heads,
-      num_layers=layers, num_languages=1)
-  shapes = layout.their_shapes(
-      names.xlmr(config), layout.shapes_of(config),
-      vocab_size=config.vocab_size)
-  shapes['embeddings.position_embeddings.weight'] = (20, width)
-  shapes['embeddings.token_type_embeddings.weight'] = (1, width)
-  tensors = {key: rng.normal(0, 0.2, shape).astype(np.float32)
-             for key, shape in shapes.items()}
-  ids = rng.integers(4, 211, (2, 9))
-  mask = np.arange(9) < np.array([[9], [5]])
-  embedded, last = _xlmr(
-      {key: value.astype(np.float64) for key, value in tensors.items()},
-      ids, mask, heads=heads, layers=layers)
-  tensors = {prefix + key: value for key, value in tensors.items()}
-  tensors['lm_head.bias'] = np.zeros(211, np.float32)
-  write = (torch_files.write_flat if file.endswith('.bin') else
-           lambda path, tensors: safetensors_numpy.save_file(tensors, path))
-  write(tmp_path / file, tensors)
-  (tmp_path / 'config.json').write_text(json.dumps({
-      'num_attention_heads': heads, 'layer_norm_eps': 1e-5}))
-  np.savez(tmp_path / 'inputs.npz', token_ids=ids,
-           text_mask=mask.astype(np.int64))
-  np.savez(tmp_path / 'outputs.npz', embedding_output=embedded,
-           last_hidden_state=last)
-  lines = check.run('xlmr', tmp_path / file, tmp_path)
-  assert len(lines) == 2
-  assert not [str(line) for line in lines if not line.passes]
 
 
 def test_xlmr_large_by_shape():
