@@ -37,12 +37,10 @@ def test_legacy_container():
   assert not model['module.embeddings.weight'].flags.writeable
 
 
-@pytest.mark.parametrize('path', [_LEGACY, _XLMR / 'pytorch_model.bin'])
-def test_agrees_with_torch(path):
+def test_agrees_with_torch():
   torch = pytest.importorskip('torch', reason='compares with torch.load')
-  expected = torch.load(path, weights_only=True, map_location='cpu')
-  read = pickles.load_torch(path)
-  expected, read = expected.get('model', expected), read.get('model', read)
+  expected = torch.load(_LEGACY, weights_only=True, map_location='cpu')['model']
+  read = pickles.load_torch(_LEGACY)['model']
   assert list(read) == list(expected)
   for name, tensor in expected.items():
     np.testing.assert_array_equal(read[name], tensor.numpy(), err_msg=name)
@@ -78,8 +76,7 @@ def test_reads_what_torch_writes(tmp_path, zipped):
         assert read[name].dtype == ml_dtypes.bfloat16
         expected = expected.float()
       np.testing.assert_array_equal(
-          read[name].astype(expected.numpy().dtype), expected.numpy(), name
-      )
+          read[name].astype(expected.numpy().dtype), expected.numpy(), name)
   assert read['params'] == value['params']
   assert read['device'] == 'cpu'
   assert read['metric'] == 0.5
@@ -112,8 +109,7 @@ def test_big_endian_zip(tmp_path):
   storage = torch_files.Storage('DoubleStorage', '0', 4)
   value = torch_files.tensor(storage, 0, (4,), (1,))
   path = torch_files.write_zip(
-      tmp_path / 'a.pth', value, {'0': numbers_N.tobytes()}, order=b'big'
-  )
+      tmp_path / 'a.pth', value, {'0': numbers_N.tobytes()}, order=b'big')
   np.testing.assert_array_equal(pickles.load_torch(path), [0, 1, 2, 3])
 
 
@@ -202,7 +198,7 @@ def test_refuses_damage_by_name(tmp_path):
 @pytest.mark.parametrize('legacy', [True, False])
 def test_a_file_stays_on_the_disk_until_its_numbers_are_used(tmp_path, legacy):
   # Files of region features are larger than the memory.
-  count = 4_000_000
+  count = 400_000
   path = torch_files.write_flat(
       tmp_path / 'a.pth', {'a': np.zeros(count, np.float32)},
       zipped=not legacy)
