@@ -198,7 +198,7 @@ def test_refuses_damage_by_name(tmp_path):
 @pytest.mark.parametrize('legacy', [True, False])
 def test_a_file_stays_on_the_disk_until_its_numbers_are_used(tmp_path, legacy):
   # Files of region features are larger than the memory.
-  count = 400_000
+  count = 2_000_000
   path = torch_files.write_flat(
       tmp_path / 'a.pth', {'a': np.zeros(count, np.float32)},
       zipped=not legacy)
