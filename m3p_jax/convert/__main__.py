@@ -82,13 +82,8 @@ def _parse(argv: list[str]) -> list[str]:
   flags.DEFINE_bool('overwrite', False, 'Replace what is at --out.')
   config_flags.DEFINE_config_file(
       'config', None, 'Geometry of what the file does not say.')
-  unused = console.parse_flags([argv[0], *rest])[1:]
-  if unused:
-    raise errors.UserError(
-        f'unexpected argument {unused[0]!r}: flags are written --name=value')
-  for name in _COMMANDS[command]:
-    if not flags.FLAGS[name].value:
-      raise errors.UserError(f'--{name} is missing')
+  console.check_flags(console.parse_flags([argv[0], *rest]),
+                      _COMMANDS[command])
   return [argv[0], command]
 
 

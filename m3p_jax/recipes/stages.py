@@ -57,9 +57,7 @@ def run_recipe(recipe: Callable[[Options], None], *,
   """Parses the flags and runs a recipe; a user's mistake is one line."""
 
   def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-      raise errors.UserError(
-          f'unexpected argument {argv[1]!r}: flags are written --name=value')
+    console.check_flags(argv, ())
     console.show_own_logs()
     startup.use_compilation_cache()
     values = flags.FLAGS
