@@ -22,7 +22,7 @@ def get_config(argument: str, languages: Sequence[str], *,
 
   Args:
     argument: after the colon of `--config`.
-    languages: of the captions, English among them.
+    languages: of the captions.
     batch_size: anchors a step.
 
   Raises:

@@ -105,14 +105,7 @@ def _finetune(config: ml_collections.ConfigDict, languages: tuple[str, ...],
 
 
 def get_config(stage: str = 'pretrain') -> ml_collections.ConfigDict:
-  """Returns the config of one stage.
-
-  Args:
-    stage: one of `STAGES`.
-
-  Raises:
-    ValueError: unknown stage.
-  """
+  """Returns the config of one of `STAGES`, or raises ValueError."""
   config = base.get_config()
   _model(config)
   _data(config)

@@ -27,16 +27,11 @@ def fit(model: nn.Module, params: Any,
         key: jax.Array) -> Any:
   """Returns params with all heads fitted that the data decides.
 
-  Args:
-    model: unbound M3P.
-    params: unboxed.
-    batches: the first rows of each task.
-    frequencies: of the streams; the token bias is their mixture.
-    key: random key of the match head's wrong pairs.
+  `batches` are the first rows of each task; the token bias is the mixture of
+  the streams' frequencies.
   """
   if frequencies:
-    params = fit_masked_heads(
-        params, frequencies_lib.mixture(frequencies))
+    params = fit_masked_heads(params, frequencies_lib.mixture(frequencies))
   paired = [batch for tasks in batches for batch in tasks.values()
             if batch.regions is not None]
   return centre_match_head(model, params, paired, key) if paired else params
@@ -46,10 +41,9 @@ def fit_masked_heads(params: Any,
                      frequencies: frequencies_lib.Frequencies) -> Any:
   """Returns params whose masked heads begin at the data's frequencies.
 
-  Args:
-    params: unboxed. Biases are set, and the last maps of the region heads
-      begin at zero; the map to tokens is the word table, and stays.
-    frequencies: of the training data; its parts that are None change nothing.
+  Biases are set, and the last maps of the region heads begin at zero; the map
+  to tokens is the word table, and stays. Frequencies that are None change
+  nothing.
   """
   regression, classes = params['region_regression'], params['region_class']
   if frequencies.feature_F is not None:
@@ -75,12 +69,8 @@ def centre_match_head(model: nn.Module, params: Any,
   differences, and a match head with ordinary first values stays at chance for
   hundreds of steps.
 
-  Args:
-    model: unbound M3P.
-    params: unboxed; only the pooler and the match head's bias change. Right
-      and wrong pairs together score 0 on average.
-    batches: rows with regions, right pairs; as many wrong ones are made.
-    key: random key of the wrong pairs.
+  Only the pooler and the match head's bias change: the right pairs of
+  `batches` and as many wrong ones score 0 on average.
   """
   def first_states(module, batch, key):
     size = batch.token_ids_BL.shape[0]

@@ -60,8 +60,7 @@ class Writer:
   def __init__(self, workdir: pathlib.Path, *, start_step: int):
     """Opens the files in `workdir`, which is made if absent.
 
-    Lines after `start_step`, which an interrupted run wrote past its save, are
-    dropped: they will be written again.
+    Lines after `start_step`, of an interrupted run past its save, are dropped.
     """
     self.path = workdir / 'metrics.jsonl'
     self._file = self._tensorboard = None

@@ -58,11 +58,9 @@ def model_config(config: ConfigDict) -> ModelConfig:
 
 def model_options(config: ConfigDict,
                   platform: str | None = None) -> model_config_lib.Options:
-  """Returns how a config's run computes the model, or raises UserError.
+  """Returns how a run computes the model, or raises UserError.
 
-  Args:
-    config: of the run.
-    platform: that it is compiled for; None = this process's.
+  `platform` is what it is compiled for; None = this process's.
   """
   return _refused_by_name(model_config_lib.options, config.model, platform)
 
@@ -79,10 +77,10 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   """Returns the start: the workdir's newest checkpoint, init_from, or fresh.
 
   Args:
-    config: of the run.
+    config: its model gives way to that of the checkpoint.
     workdir: of the run.
     given: dotted keys of the command line; a model key among them that
-      contradicts the checkpoint is an error, others give way to it.
+      contradicts the checkpoint is an error.
 
   Raises:
     UserError: geometry, languages or data contradict the checkpoint.
@@ -151,11 +149,10 @@ def make_optimizer(config: ConfigDict,
 def make_tasks(task_configs: ConfigDict, *,
                frequencies: Mapping[str, Frequencies] | None = None,
                ) -> tuple[train_step.Task, ...]:
-  """Returns the tasks, in the order of their names.
+  """Returns the tasks of `config.tasks`, in the order of their names.
 
-  Args:
-    task_configs: `config.tasks`.
-    frequencies: of each stream; losses that know a baseline measure it.
+  Losses that know a baseline measure it where `frequencies` of their streams
+  are given.
   """
   tasks = []
   for name, task in sorted(task_configs.items()):
@@ -257,11 +254,8 @@ def check_inputs(found: Mapping[str, Any], saved: Mapping[str, Any],
                  where: Any, path: pathlib.Path) -> None:
   """Raises UserError where data were made by other means than the weights'.
 
-  Args:
-    found: manifest of the data.
-    saved: manifest of the weights; what it does not name is not compared.
-    where: what the data are called.
-    path: of the weights.
+  What one of the manifests, `found` of the data (called `where`) and `saved`
+  of the weights, does not name is not compared.
   """
   for key in _INPUT_KEYS:
     ours, theirs = found.get(key), saved.get(key)
@@ -290,7 +284,7 @@ def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,
     content: manifest of the data; old ones do not name all sizes.
     where: what the data are called.
     source: what the weights are called.
-    classes: whether the classes of regions are predicted.
+    classes: whether classes of regions are predicted.
   """
   ids = content.get('tokenizer', {}).get('vocab_size', 0)
   if config.vocab_size < ids:

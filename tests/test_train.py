@@ -77,18 +77,13 @@ def make_config(tmp_path, **changes):
   config.optimizer.learning_rate = 1e-2
   config.optimizer.rate_factors = ((r'^tokens/', 0.0),)
   config.num_train_steps = 6
-  config.log_every_steps = 1
+  # What a save finds between two lines is kept with it.
+  config.log_every_steps = 2
   config.checkpoint_every_steps = 2
   config.eval_batches = 2
   config.mesh.data = 1
   config.update(changes)
   return config
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A folder with the workdir of a whole run, made once."""
-  return tmp_path_factory.mktemp('finished')
 
 
 def lines(workdir):
@@ -97,9 +92,9 @@ def lines(workdir):
 
 
 @pytest.fixture
-def whole(finished, tmp_path):
-  """Returns the workdir of an uninterrupted run of six steps."""
-  workdir = finished / 'whole'
+def whole(tmp_path, tmp_path_factory):
+  """Returns the workdir of an uninterrupted run of six steps, made once."""
+  workdir = tmp_path_factory.getbasetemp() / 'whole'
   if not workdir.exists():
     train.train_and_evaluate(make_config(tmp_path), workdir)
   return workdir
@@ -118,7 +113,7 @@ def test_run_leaves_what_the_design_says(whole):
   assert manifest == {'tokenizer': {'source': 'x', 'sha256': 'ab'},
                       'languages': ['en']}
   written = metrics.read(whole / 'metrics.jsonl')
-  assert [line['step'] for line in written] == [0, 1, 2, 3, 4, 5, 6, 6]
+  assert [line['step'] for line in written] == [0, 2, 4, 6, 6]
   assert list(written[0]) == ['step', 'validation/xmlm/accuracy',
                               'validation/xmlm/loss',
                               'validation/xmlm/unigram_loss']
@@ -126,15 +121,11 @@ def test_run_leaves_what_the_design_says(whole):
                'train/learning_rate', *TIMES):
     assert name in written[1]
   np.testing.assert_allclose(
-      [written[1]['train/learning_rate'], written[3]['train/learning_rate']],
-      [5e-3, 1e-2], rtol=1e-6)
+      written[1]['train/learning_rate'], 1e-2, rtol=1e-6)
   assert list(whole.glob('tensorboard/events*'))
 
 
-def test_same_seed_same_losses_other_seed_others(whole, tmp_path):
-  again = tmp_path / 'again'
-  train.train_and_evaluate(make_config(tmp_path, num_train_steps=2), again)
-  assert lines(again)[:3] == lines(whole)[:3]
+def test_another_seed_gives_other_losses(whole, tmp_path):
   other = tmp_path / 'other'
   train.train_and_evaluate(
       make_config(tmp_path, num_train_steps=2, seed=1), other)
@@ -176,17 +167,6 @@ def test_killed_run_goes_on_from_the_save_before(whole, tmp_path):
                params_at(workdir, 6), params_at(whole, 6))
 
 
-def test_resuming_between_two_lines_changes_neither(tmp_path):
-  config = make_config(tmp_path, log_every_steps=4, eval_batches=0)
-  train.train_and_evaluate(config, tmp_path / 'run')
-  before = lines(tmp_path / 'run')
-  assert [line['step'] for line in before] == [4, 6]
-  for step in (4, 6):
-    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(step))
-  train.train_and_evaluate(config, tmp_path / 'run')
-  assert lines(tmp_path / 'run') == before
-
-
 def test_frozen_parameters_are_the_initial_ones(whole):
   first, last = params_at(whole, 2), params_at(whole, 6)
   np.testing.assert_array_equal(first['tokens']['embedding'],
@@ -202,7 +182,7 @@ def test_reached_goal_returns_at_once(whole, tmp_path, monkeypatch):
 
 
 def test_other_config_is_refused_by_key(whole, tmp_path):
-  config = make_config(tmp_path, seed=3, log_every_steps=5)
+  config = make_config(tmp_path, seed=3, log_every_steps=1)
   config.optimizer.b2 = 0.5
   with pytest.raises(errors.UserError) as error:
     train.train_and_evaluate(config, whole)
@@ -276,18 +256,11 @@ def test_broken_loss_stops_with_its_step_and_keeps_the_save(tmp_path):
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(newest))
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path):
-  workdir = tmp_path / 'run'
-  config = make_config(tmp_path, num_train_steps=2, eval_batches=0)
-  train.train_and_evaluate(config, workdir)
+def test_a_run_does_not_go_on_with_other_data(whole, tmp_path):
   manifest = tmp_path / 'data' / 'udhr' / 'manifest.json'
   content = json.loads(manifest.read_text())
   manifest.write_text(json.dumps(content | {'options': {'files': 'others'}}))
   # Nothing is left to do: nothing can go wrong.
-  assert train.train_and_evaluate(config, workdir) == {}
-  config.num_train_steps = 3
+  assert train.train_and_evaluate(make_config(tmp_path), whole) == {}
   with pytest.raises(errors.UserError, match='udhr was prepared again'):
-    train.train_and_evaluate(config, workdir)
-  manifest.write_text(json.dumps(content))
-  train.train_and_evaluate(config, workdir)
-  assert checkpoint.steps(workdir / 'checkpoints')[-1] == 3
+    train.train_and_evaluate(make_config(tmp_path, num_train_steps=7), whole)
