@@ -101,7 +101,7 @@ class Checkpointer:
         optimizer=ocp.args.StandardRestore(state.opt_state),
         data=_Data(iterator))
     path, items = _newest_good(
-        self.folder, lambda path: _restore_all(path, args))
+        find(self.folder), lambda path: _restore_all(path, args))
     for newer in steps(self.folder):
       if newer > int(path.name):
         (self.folder / str(newer)).rename(self.folder / f'damaged_{newer}')
@@ -248,7 +248,7 @@ def load(path: str | pathlib.Path, *,
   """
 
   def read(path):
-    config, manifest = read_files(path)
+    config, manifest = _read_files(path)
     boxed = m3p.abstract_params(config)
     abstract = nn.unbox(boxed)
     if shard is None:
@@ -263,60 +263,54 @@ def load(path: str | pathlib.Path, *,
         path, params=ocp.args.StandardRestore(abstract))['params']
     return params, config, manifest
 
-  path, is_one = locate(path)
-  if not is_one:
-    return _newest_good(path, read)[1]
-  try:
-    return read(path)
-  except errors.UserError:
-    raise
-  except Exception as error:
-    raise errors.UserError(f'{path}: damaged checkpoint: {error}') from error
+  return _newest_good(find(path), read)[1]
 
 
-def locate(path: str | pathlib.Path) -> tuple[pathlib.Path, bool]:
-  """Returns (folder, whether it is one checkpoint, not a folder of them).
+def find(path: str | pathlib.Path) -> list[pathlib.Path]:
+  """Returns the checkpoints of what `load` takes, the newest first.
 
   Raises:
     UserError: there is no checkpoint.
   """
   path = pathlib.Path(path).absolute()
   if (path / 'params').is_dir():
-    return path, True
+    return [path]
   for folder in (path, path / 'checkpoints'):
-    if steps(folder):
-      return folder, False
+    if found := steps(folder):
+      return [folder / str(step) for step in reversed(found)]
   raise errors.UserError(
       f'{path}: no checkpoint here; expected a folder with params/, or with '
       'such folders, named by their steps')
 
 
-def read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
-  """Returns (geometry, manifest) of one checkpoint."""
+def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+  """Returns (geometry, manifest) of what `load` takes; reads no weights."""
+  return _newest_good(find(path), _read_files)[1]
+
+
+def _read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
   config = json.loads((path / 'config.json').read_text())
   manifest = json.loads((path / 'manifest.json').read_text())
   return model_config_lib.geometry(config), manifest
 
 
-def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
-  """Returns (geometry, manifest) of what `load` takes; reads no weights."""
-  path, is_one = locate(path)
-  return read_files(path) if is_one else _newest_good(path, read_files)[1]
-
-
-def _newest_good(folder, read):
-  """Returns (path, read(path)) of the newest checkpoint that can be read."""
-  for step in reversed(steps(folder)):
-    path = folder / str(step)
+def _newest_good(paths, read):
+  """Returns (path, read(path)) of the first checkpoint that can be read."""
+  for path in paths:
     try:
       return path, read(path)
     except errors.UserError:
       raise
     # Whatever is broken in it, an older one may be whole; the user is told.
     except Exception as error:
+      reason = str(error).strip().split('\n')[0]
+      if len(paths) == 1:
+        raise errors.UserError(
+            f'{path}: damaged checkpoint: {reason}') from error
       logging.warning('checkpoint %s is damaged, trying the one before it: %s',
-                      path, str(error).strip().split('\n')[0])
-  raise errors.UserError(f'{folder}: none of its checkpoints can be read')
+                      path, reason)
+  raise errors.UserError(
+      f'{paths[0].parent}: none of its checkpoints can be read')
 
 
 def _restore_all(path, items):

@@ -105,7 +105,7 @@ def test_geometry_of_version_1_is_read_without_its_runs_options(tmp_path):
       'remat': 'lean', 'platform': 'auto'}))
   assert checkpoint.load(tmp_path)[1] == CONFIG
   path.write_text(json.dumps(content | {'depth': 2}))
-  with pytest.raises(errors.UserError, match='none of its checkpoints'):
+  with pytest.raises(errors.UserError, match=r'damaged checkpoint: .*depth'):
     checkpoint.load(tmp_path)
 
 
@@ -144,8 +144,9 @@ def test_nothing_good_or_nothing_there_is_told(tmp_path):
   abstract, _ = make_state()
   assert checkpoint.Checkpointer(tmp_path).restore(
       abstract, make_iterator()) is None
-  save(tmp_path, 1)
+  save(tmp_path, 1, 2)
   damage(tmp_path / '1')
+  damage(tmp_path / '2')
   with pytest.raises(errors.UserError, match='none of its checkpoints'):
     checkpoint.load(tmp_path)
   with pytest.raises(errors.UserError, match='damaged checkpoint'):

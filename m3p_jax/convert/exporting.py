@@ -50,12 +50,12 @@ def load(checkpoint: str | pathlib.Path) -> Source:
     UserError: there is none, or it is damaged.
   """
   params, config, manifest = checkpoint_lib.load(checkpoint)
-  path, is_one = checkpoint_lib.locate(checkpoint)
+  path = checkpoint_lib.find(checkpoint)[0]
   aside: files.Tensors = {}
   prefix = 'module.'
-  if is_one and (path / importing.REPORT).exists():
+  if (path / importing.REPORT).exists():
     prefix = json.loads((path / importing.REPORT).read_text())['prefix']
-  if is_one and (path / importing.ASIDE).exists():
+  if (path / importing.ASIDE).exists():
     aside = files.read_safetensors(path / importing.ASIDE)
   return Source(layout.flatten(jax.device_get(params)), config, manifest,
                 aside, prefix)

@@ -62,9 +62,7 @@ def load(source: str | pathlib.Path, *,
   Raises:
     UserError: no checkpoint, none that can be read, or another geometry.
   """
-  path, is_one = checkpoint.locate(source)
-  paths = [path] if is_one else [
-      path / str(step) for step in reversed(checkpoint.steps(path))]
+  paths = checkpoint.find(source)
   for older, path in enumerate(paths, 1):
     try:
       params, config, manifest = checkpoint.load(path)

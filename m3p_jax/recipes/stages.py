@@ -221,11 +221,10 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def newest_weights(path: str | pathlib.Path) -> str | None:
   """Returns the fingerprint of a run's newest weights, None without any."""
   try:
-    folder, is_one = checkpoint.locate(path)
+    newest = checkpoint.find(path)[0]
   except errors.UserError:
     return None
-  return weights.fingerprint_of(
-      folder if is_one else folder / str(checkpoint.steps(folder)[-1]))
+  return weights.fingerprint_of(newest)
 
 
 def _peak_memory_mb() -> int:
