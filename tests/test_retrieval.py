@@ -44,14 +44,13 @@ def make_texts(language='en'):
       np.full(len(one.texts), IDS[language], np.int32))
 
 
-def make_scorer(data=DATA, languages=('en', 'de'), *, batch_size=256,
-                protocol='tux-paint', language_ids=IDS):
+def make_scorer(data=DATA, languages=('en', 'de'), language_ids=IDS):
   return scoring.Scorer(
-      make_engine(batch_size), data, languages, protocol, language_ids)
+      make_engine(64), data, languages, 'tux-paint', language_ids)
 
 
-def evaluate(mode, batch_size=256, **kwargs):
-  return scoring.run(make_scorer(batch_size=batch_size), mode=mode, **kwargs)
+def evaluate(mode, **kwargs):
+  return scoring.run(make_scorer(), mode=mode, **kwargs)
 
 
 def test_vectors_equal_the_models_at_any_batch_size():
@@ -103,11 +102,6 @@ def test_dual_scores_no_pairs_and_rerank_few():
       cell['pairs_scored'] for cell in outcome.languages.values())
 
 
-def test_results_do_not_depend_on_the_batch_size():
-  assert evaluate('rerank', top_k=3, batch_size=2).languages == evaluate(
-      'rerank', top_k=3, batch_size=64).languages
-
-
 def test_the_choice_agrees_with_an_evaluation():
   choice = scoring.choose_rerank(
       make_scorer(), top_ks=(1, 3), joint_weights=(0.5, -1.0))
@@ -156,11 +150,9 @@ def test_faiss_finds_the_same():
 
 
 def test_searching_without_matrices_gives_the_two_stages_order():
-  texts = make_texts()
-  engine = make_engine(64)
-  found = nearest.search(engine, DATA.regions, texts, top_k=3,
+  found = nearest.search(make_engine(64), DATA.regions, make_texts(), top_k=3,
                          joint_weight=0.5)
-  scorer = scoring.Scorer(engine, DATA, ('en',), 'tux-paint', IDS)
+  scorer = make_scorer(languages=('en',))
   dual = scorer.dual()
   match = scorer.match(scorer.wanted(dual, 3))
   final_CI = rerank.reorder(dual['en'], match['en'], top_k=3, joint_weight=0.5)
@@ -178,6 +170,7 @@ def workdir(tmp_path_factory):
 def config(workdir):
   return retrieval_data.make_config(workdir.parent / 'data')
 
+
 def test_writes_results_report_and_table(workdir, config, capsys):
   cell = retrieval.evaluate(config, workdir)
   content = json.loads((workdir / 'retrieval.json').read_text())
@@ -190,43 +183,38 @@ def test_writes_results_report_and_table(workdir, config, capsys):
   assert (workdir / 'report.html').exists()
   out = capsys.readouterr().out
   assert 'mR' in out and '\nde ' in out
-
-
-def test_captions_that_are_cut_are_counted(workdir, config, capsys):
-  config.setting = 'cut'
-  config.evaluation.max_length = 0
-  retrieval.evaluate(config, workdir)
-  out = capsys.readouterr().out
   assert 'were cut' not in out and '  cut\n' not in out
+
+
+def test_what_is_cut_or_left_out_is_told_and_other_modes_land_beside(
+    workdir, config, capsys, tmp_path):
+  config.setting = 'cut'
+  config.evaluation.mode = 'rerank'
   config.evaluation.max_length = 12
-  cell = retrieval.evaluate(config, workdir)
-  out = capsys.readouterr().out
-  counts = {name: one['captions_cut']
-            for name, one in cell['languages'].items()}
-  assert all(counts.values())
-  assert f'{sum(counts.values())} captions have more than 12 ids' in out
-  assert re.search(rf'^de .* {counts["de"]}$', out, re.MULTILINE)
-  stored = json.loads((workdir / 'retrieval.json').read_text())
-  assert stored['settings']['cut']['languages']['de'] == (
-      results.rounded(cell['languages']['de']))
-  assert 'captions have more than 12 ids' in (
-      workdir / 'report.html').read_text()
-
-
-def test_what_was_left_out_is_told(workdir, config, capsys, tmp_path):
   shutil.copytree(workdir.parent / 'data', tmp_path / 'data')
   config.evaluation.data_dir = str(tmp_path / 'data')
-  config.setting = 'left_out'
   path = tmp_path / 'data' / 'pairs' / 'manifest.json'
   manifest = json.loads(path.read_text())
   path.write_text(json.dumps(manifest | {
       'options': {'limit': 77}, 'skipped': {'empty caption': 3}}))
-  cell = retrieval.evaluate(config, workdir)
+  entry = retrieval.evaluate(config, workdir)
   out = capsys.readouterr().out
+  counts = {name: one['captions_cut']
+            for name, one in entry['languages'].items()}
+  assert all(counts.values())
+  assert f'{sum(counts.values())} captions have more than 12 ids' in out
+  assert re.search(rf'^de .* {counts["de"]}$', out, re.MULTILINE)
   assert '\nLeft out: all but 77 items, when it was prepared' in out
   assert 'all splits): empty caption 3\n' in out
-  assert len(cell['left_out']) == 2
-  assert 'empty caption 3' in (workdir / 'report.html').read_text()
+  assert len(entry['left_out']) == 2
+  content = json.loads((workdir / 'retrieval_rerank.json').read_text())
+  stored = content['settings']['cut']
+  assert stored['top_k'] == 3 and stored['pairs_scored'] > 0
+  assert stored['languages']['de'] == (
+      results.rounded(entry['languages']['de']))
+  report = (workdir / 'report.html').read_text()
+  assert 'captions have more than 12 ids' in report
+  assert 'empty caption 3' in report
 
 
 def test_a_workdir_that_cannot_be_written_is_told_first(
@@ -239,23 +227,14 @@ def test_a_workdir_that_cannot_be_written_is_told_first(
     retrieval.evaluate(config, tmp_path / 'file' / 'run')
 
 
-def test_other_modes_land_beside(workdir, config):
-  config.evaluation.mode = 'rerank'
-  config.evaluation.languages = ('de',)
-  retrieval.evaluate(config, workdir)
-  content = json.loads((workdir / 'retrieval_rerank.json').read_text())
-  assert content['settings']['all']['top_k'] == 3
-  assert content['settings']['all']['pairs_scored'] > 0
-
-
 def test_init_from_counts_where_it_was_typed(workdir, config):
   retrieval_data.save_checkpoint(workdir.parent / 'other', step=9)
   config.init_from = str(workdir.parent / 'other')
-  assert retrieval.evaluate(config, workdir)['step'] == 9
-  assert retrieval.evaluate(
-      config, workdir, given=('init_from',))['step'] == 9
   # From the file, it is what training started from.
-  assert retrieval.evaluate(config, workdir, given=())['step'] == 7
+  for given, step in ((None, 9), (('init_from',), 9), ((), 7)):
+    source = weights_lib.source(config, workdir, given=given)
+    assert weights_lib.load(source).step == step
+  assert retrieval.evaluate(config, workdir)['step'] == 9
 
 
 @pytest.mark.parametrize('key, value, message', [

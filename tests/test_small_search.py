@@ -93,15 +93,6 @@ def test_a_query_that_is_no_utf_8_is_told(searcher, query):
   assert 'Nothing to search for' in notice['results'].encode().decode()
 
 
-def test_an_exported_index_is_searched_with_its_own_weights(
-    searcher, tmp_path):
-  exported.export(searcher, tmp_path / 'index')
-  other = tmp_path / 'run' / 'checkpoints' / '7'
-  shutil.copytree(searcher.weights.path, other)
-  with pytest.raises(errors.UserError, match=r'are \[7, 32\].* \[60, 32\]'):
-    search.load(tmp_path / 'index', checkpoint=other.parents[1])
-
-
 def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
   manifest = exported.export(searcher, tmp_path / 'index')
   vectors = np.load(tmp_path / 'index' / 'vectors.npy')
@@ -127,25 +118,29 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
 
 @pytest.mark.parametrize('file, content, message', [
     ('manifest.json', '{"format": "other"}', "'m3p_jax index 1'"),
-    ('manifest.json', None, 'load.path, checkpoint=DIR'),
     ('pictures.jsonl', '', 'has 20 rows, pictures.jsonl 0')])
 def test_what_does_not_fit_is_named(
     searcher, tmp_path, file, content, message):
+  exported.export(searcher, tmp_path / 'index')
+  (tmp_path / 'index' / file).write_text(content)
+  with pytest.raises(errors.UserError, match=message):
+    search.load(tmp_path / 'index').search('a')
+
+
+def test_an_exported_index_is_searched_with_its_own_weights(
+    searcher, tmp_path):
   folder = tmp_path / 'index'
   manifest = exported.export(searcher, folder)
-  if content is None:  # The run is not where it was.
-    content = json.dumps(manifest | {'checkpoint': str(tmp_path / 'gone')})
-  (folder / file).write_text(content)
-  with pytest.raises(errors.UserError, match=message):
-    search.load(folder).search('a')
-
-
-def test_moved_weights_are_said(searcher, tmp_path):
-  manifest = exported.export(searcher, tmp_path / 'index')
-  path = tmp_path / 'index' / 'manifest.json'
-  path.write_text(json.dumps(manifest | {'checkpoint': '/nowhere'}))
-  found = search.load(tmp_path / 'index', checkpoint=searcher.weights.path)
+  (folder / 'manifest.json').write_text(json.dumps(
+      manifest | {'checkpoint': str(tmp_path / 'gone')}))
+  with pytest.raises(errors.UserError, match='load.path, checkpoint=DIR'):
+    search.load(folder)
+  found = search.load(folder, checkpoint=searcher.weights.path)
   assert found.search('a red apple', 1) == searcher.search('a red apple', 1)
+  other = tmp_path / 'run' / 'checkpoints' / '7'
+  shutil.copytree(searcher.weights.path, other)
+  with pytest.raises(errors.UserError, match=r'are \[7, 32\].* \[60, 32\]'):
+    search.load(folder, checkpoint=other.parents[1])
 
 
 def test_the_commands_print_and_write(small_run, tmp_path, capsys):
