@@ -8,7 +8,6 @@ Letters: B rows, N pictures.
 
 from collections.abc import Callable, Sequence
 import os
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,22 +26,9 @@ Fetch = Callable[[tf.Tensor], tuple[
     store.Captions | records.CaptionWords, tf.Tensor, batch_lib.Regions]]
 
 
-class Source(NamedTuple):
-  """Records on disk.
-
-  Attributes:
-    table: where the records of all datasets are.
-    feature_dim: F.
-    storage: of all features: 'float16' or 'int8'.
-  """
-  table: index_lib.Index
-  feature_dim: int
-  storage: str
-
-
-def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
-         split: str) -> tuple[list[index_lib.Index], Source]:
-  """Returns the index of each dataset, and the source of all together.
+def open_records(data_dir: str | os.PathLike[str], datasets: Sequence[str],
+                 split: str) -> tuple[list[index_lib.Index], Fetch]:
+  """Returns the index of each dataset, and what fetches rows of all together.
 
   Raises:
     UserError: see `store.open_builder`; or features differ in size or storage.
@@ -59,12 +45,11 @@ def find(data_dir: str | os.PathLike[str], datasets: Sequence[str],
         'mixed: ' + ', '.join(f'{name} has {size} numbers in {storage}' for
                               name, (size, storage)
                               in zip(datasets, kinds, strict=True)))
-  return indices, Source(index_lib.join(indices), *kinds[0])
+  return indices, _make_fetch(index_lib.join(indices), *kinds[0])
 
 
-def make_fetch(source: Source) -> Fetch:
-  """Returns what reads captions by number, with their pictures."""
-  index = source.table
+def _make_fetch(index: index_lib.Index, feature_dim: int,
+                storage: str) -> Fetch:
   num_regions = int(index.num_regions_N.max())
   # A buffer makes a remote record one request; a local one it copies.
   is_buffered = any('://' in path for path in index.paths)
@@ -84,12 +69,12 @@ def make_fetch(source: Source) -> Fetch:
         is_buffered=is_buffered)
     columns = tf.io.parse_example(
         tf.ensure_shape(serialized_B, caption_B.shape),
-        records.image_text_spec(source.storage))
+        records.image_text_spec(storage))
     captions, first_B = records.parse_words(columns)
     return captions, first_B + caption_B - tf.gather(first_N, picture_B), (
         batch_lib.Regions(
             tf.gather(image_id_N, picture_B), *records.parse_regions(
-                columns, num_regions, source.feature_dim)))
+                columns, num_regions, feature_dim)))
 
   return fetch
 

@@ -130,12 +130,11 @@ def test_no_room_on_the_disk_is_an_error_of_the_user(
 def test_records_are_found_by_number(raw, tmp_path, small_shards, storage):
   _prepare(raw, tmp_path, storage=storage)
   pictures, captions = store.read_image_text(tmp_path, 'captions', 'train')
-  _, source = streamed.find(tmp_path, ['captions'], 'train')
-  assert len(source.table.paths) == 4
-  assert source.table.languages == ['en', 'de']
-  fetch = tf.function(streamed.make_fetch(source))
+  (index,), fetch = streamed.open_records(tmp_path, ['captions'], 'train')
+  assert len(index.paths) == 4
+  assert index.languages == ['en', 'de']
   rows_B = np.array([40, 3, 0, 3, 22])
-  found, place_B, batch = fetch(tf.constant(rows_B))
+  found, place_B, batch = tf.function(fetch)(tf.constant(rows_B))
   for name, array in zip(
       batch._fields,
       (pictures.image_id_N, pictures.features_NRF, pictures.boxes_NRG,
