@@ -81,7 +81,7 @@ class Options:
     shards: folder of finished shards, kept until all are there.
   """
   raw_dir: str = ''
-  languages: tuple[str, ...] = ()
+  languages: Sequence[str] = ()
   limit: int = 0
   strict: bool = False
   features: str = 'grid'

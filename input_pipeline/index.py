@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import records
 
 # A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
 _HEADER_BYTES, _FRAME_BYTES = 12, 16
-BOX_BYTES = 16  # Four float32.
 _LANGUAGE = 'captions/language'
 
 
@@ -73,7 +73,7 @@ def scan(path: str | os.PathLike[str]) -> Index:
       found = feature[_LANGUAGE].bytes_list.value
       (boxes,) = feature['boxes'].bytes_list.value
       (group,) = feature['group'].bytes_list.value
-      rows.append((0, offset, length, len(boxes) // BOX_BYTES,
+      rows.append((0, offset, length, len(boxes) // records.BOX_BYTES,
                    group_id(group.decode()), len(found)))
       language_C += [
           languages.setdefault(code.decode(), len(languages)) for code in found]

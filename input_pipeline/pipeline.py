@@ -286,12 +286,12 @@ def _from_memory(data_dir, datasets: Sequence[str], split: str) -> _Source:
 
 
 def _from_records(data_dir, datasets: Sequence[str], split: str) -> _Source:
-  indices, records = streamed.find(data_dir, datasets, split)
+  indices, fetch = streamed.open_records(data_dir, datasets, split)
   return _Source(
       [np.array(index.languages)[index.language_C] for index in indices],
       [np.repeat(np.arange(len(index.num_captions_N)), index.num_captions_N)
        for index in indices],
-      None, streamed.make_fetch(records))
+      None, fetch)
 
 
 def _to_tensors(value):

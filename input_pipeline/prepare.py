@@ -40,6 +40,9 @@ from input_pipeline.vision import extractors
 
 MANIFEST, SKIPPED = 'manifest.json', 'skipped.jsonl'
 _OPTIONS = 'options.json'
+# Fields of `builder.Options` that are flags.
+_OPTION_FLAGS = ('raw_dir', 'languages', 'limit', 'strict', 'features',
+                 'features_format', 'storage')
 # Share of a user's own items that may be unusable.
 MAX_BAD = 0.01
 # Networks that the project's own regions come from.
@@ -120,11 +123,8 @@ def _files(raw_dir: str, items: Any, folder: pathlib.Path) -> str:
       for item in items if hasattr(item, 'path')])
 
 
-def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
-            languages: Sequence[str] = (), features: str = 'grid',
-            features_format: str = '', storage: str = 'float16',
-            strict: bool = False, max_bad: float = MAX_BAD,
-            beam: str = '') -> pathlib.Path:
+def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
+            beam: str = '', **options: Any) -> pathlib.Path:
   """Returns the folder of a prepared dataset, made unless it is there.
 
   It appears whole or not at all; one that was there before stays until then.
@@ -133,46 +133,38 @@ def prepare(dataset: str, data_dir: str, *, raw_dir: str = '', limit: int = 0,
   Args:
     dataset: a file of `datasets/`.
     data_dir: where prepared datasets are kept.
-    raw_dir: the user's own files.
-    limit: items at most; 0 = all.
-    languages: public codes; none = the dataset's default.
-    features: a name in `extractors.EXTRACTORS`; or the file or folder of
-      extracted regions.
-    features_format: how to read that: a file of `formats/`.
-    storage: a name in `records.STORAGE`.
-    strict: an unusable item is an error, not a counted skip.
     max_bad: share of unusable items above which files of the user's own are
       refused; packages that are fetched hold what they hold.
     beam: options of Apache Beam, which then makes the shards on any runner,
       as 'runner=DirectRunner,direct_num_workers=4'; '' = this process does.
+    **options: fields of `builder.Options`.
 
   Raises:
     UserError: an unknown name, an unusable item with `strict`, nothing usable
       in the dataset or less than `max_bad` allows, or a folder that cannot be
       written.
   """
+  chosen = builder_lib.Options(**options)
   errors.check_choice('--dataset', dataset, names())
-  errors.check_choice('--storage', storage, records.STORAGE)
-  languages_lib.check(languages)
+  errors.check_choice('--storage', chosen.storage, records.STORAGE)
+  languages_lib.check(chosen.languages)
   module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
   if issubclass(module.Builder, builder_lib.ImageTextBuilder):
-    extracted.check_flags(features, features_format, extractors.EXTRACTORS)
-  elif features_format or features != 'grid':
+    extracted.check_flags(
+        chosen.features, chosen.features_format, extractors.EXTRACTORS)
+  elif chosen.features_format or chosen.features != 'grid':
     raise errors.UserError(f'--features: {dataset} has no pictures')
-  options = builder_lib.Options(
-      raw_dir=raw_dir, languages=tuple(languages), limit=limit, strict=strict,
-      features=features, features_format=features_format, storage=storage)
   folder = pathlib.Path(data_dir) / dataset
   try:
-    key, items = _key(module.Builder, folder, options)
+    key, items = _key(module.Builder, folder, chosen)
     if read_key(folder) == key:
       logging.info('%s is already prepared in %s', dataset, folder)
       return folder
     with _lock(folder) as has_waited:
       if has_waited:  # For hours, perhaps.
-        key, items = _key(module.Builder, folder, options)
+        key, items = _key(module.Builder, folder, chosen)
       if read_key(folder) != key:
-        _write(folder, module.Builder, key, items, options, beam, max_bad)
+        _write(folder, module.Builder, key, items, chosen, beam, max_bad)
   except OSError as error:
     raise errors.UserError(
         f'cannot prepare {dataset} in --data_dir={data_dir}: {error}. Shards '
@@ -356,11 +348,9 @@ def main(argv: Sequence[str]) -> None:
   console.check_flags(argv, ('dataset', 'data_dir'))
   args = flags.FLAGS
   folder = prepare(
-      args.dataset, args.data_dir, raw_dir=args.raw_dir, limit=args.limit,
-      languages=args.languages, features=args.features,
-      features_format=args.features_format, storage=args.storage,
-      strict=args.strict, max_bad=args.max_bad,
-      beam=args.beam_pipeline_options)
+      args.dataset, args.data_dir, max_bad=args.max_bad,
+      beam=args.beam_pipeline_options, **{
+          name: args[name].value for name in _OPTION_FLAGS})
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
 

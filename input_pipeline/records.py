@@ -1,11 +1,12 @@
 """The two kinds of TFDS record, and how keys of phrases are made.
 
 Every dataset is prepared into one of these; nothing else is read in training.
-Letters: R regions, F region feature, W words.
+Letters: B records, R regions, F region feature, G=5 box, W words of all
+captions one after the other.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,22 @@ import tensorflow_datasets as tfds
 PARTS = ('word', 'prefix', 'suffix')
 STORAGE = ('float16', 'int8')
 _INT8_MAX = 127
+BOX_BYTES = 16  # Four float32.
+
+
+class Ragged(NamedTuple):
+  """Rows of different length: row i is `values[splits[i]:splits[i + 1]]`."""
+  values: Any
+  splits: Any
+
+
+class CaptionWords(NamedTuple):
+  """Captions as words, of arrays or tensors; see `store.Captions`."""
+  word_splits: Any
+  keys_W: Any
+  ids: Ragged
+  prefix_ids: Ragged
+  suffix_ids: Ragged
 
 
 def image_text_features(feature_dim: int, storage: str = 'float16',
@@ -71,13 +88,93 @@ def pack_features(features_RF: np.ndarray, storage: str,
           'scales': scales_R.astype(np.float32)}
 
 
-def unpack_features(record: Mapping[str, Any]) -> np.ndarray:
-  """Returns float16 [R, F] of a record's columns, read as NumPy arrays."""
-  features_RF = np.asarray(record['features'])
-  if 'scales' not in record:
-    return features_RF
-  scales_R1 = np.asarray(record['scales'])[:, np.newaxis]
-  return (features_RF * scales_R1).astype(np.float16)
+def image_text_spec(storage: str) -> dict[str, Any]:
+  """Returns how TFDS lays an `ImageText` record out, as far as rows need it."""
+  spec: dict[str, Any] = dict.fromkeys(
+      ['features', 'boxes', 'class_ids'],
+      tf.io.FixedLenFeature([], tf.string))
+  spec |= dict.fromkeys(
+      ['height', 'width'], tf.io.FixedLenFeature([], tf.int64))
+  if storage == 'int8':
+    spec['scales'] = spec['features']
+  spec['keys'] = tf.io.RaggedFeature(
+      tf.int64, value_key='captions/keys/ragged_flat_values',
+      partitions=[tf.io.RaggedFeature.RowLengths(
+          'captions/keys/ragged_row_lengths_0')], row_splits_dtype=tf.int64)
+  for part in PARTS:
+    for name in (f'{part}_ids', f'{part}_lengths'):
+      spec[name] = tf.io.RaggedFeature(
+          tf.int64, value_key=f'captions/{name}/ragged_flat_values',
+          row_splits_dtype=tf.int64)
+  return spec
+
+
+def parse_words(columns: dict[str, Any]) -> tuple[CaptionWords, tf.Tensor]:
+  """Returns the captions of records, and each record's first: int64 [B].
+
+  Args:
+    columns: parsed by `image_text_spec`.
+  """
+  keys = columns['keys']
+  word, prefix, suffix = (
+      Ragged(tf.cast(columns[f'{part}_ids'].flat_values, tf.int32),
+             tf.concat([[0], tf.cumsum(
+                 columns[f'{part}_lengths'].flat_values)], axis=0))
+      for part in PARTS)
+  return CaptionWords(
+      word_splits=keys.values.row_splits, keys_W=keys.flat_values,
+      ids=word, prefix_ids=prefix, suffix_ids=suffix), keys.row_splits[:-1]
+
+
+def parse_regions(columns: dict[str, Any], num_regions: int, feature_dim: int,
+                  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Returns the regions of records, as `batch.Regions` has them.
+
+  features float16 [B, R, F], boxes float32 [B, R, 5], class ids int32 [B, R]
+  and their mask bool [B, R].
+
+  Args:
+    columns: parsed by `image_text_spec`.
+    num_regions: R; where a record has fewer, zeros follow.
+    feature_dim: F.
+  """
+  height_B1, width_B1 = (
+      tf.cast(columns[name], tf.float32)[:, tf.newaxis]
+      for name in ('height', 'width'))
+  x1, y1, x2, y2 = tf.unstack(
+      _decode(columns['boxes'], tf.float32, num_regions, 4), axis=-1)
+  x1, x2 = x1 / width_B1, x2 / width_B1
+  y1, y2 = y1 / height_B1, y2 / height_B1
+  count_B1 = (tf.strings.length(columns['boxes']) // BOX_BYTES)[:, tf.newaxis]
+  return (_features(columns, num_regions, feature_dim),
+          tf.stack([x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], axis=-1),
+          _decode(columns['class_ids'], tf.int32, num_regions),
+          tf.range(num_regions)[tf.newaxis] < count_B1)
+
+
+def _features(columns: dict[str, Any], num_regions: int,
+              feature_dim: int) -> tf.Tensor:
+  shape = (num_regions, feature_dim)
+  if 'scales' not in columns:
+    # The op that pads knows no float16.
+    return tf.bitcast(_decode(columns['features'], tf.uint16, *shape),
+                      tf.float16)
+  scales_BR1 = _decode(columns['scales'], tf.float32, num_regions, 1)
+  return tf.cast(scales_BR1 * tf.cast(
+      _decode(columns['features'], tf.int8, *shape), tf.float32), tf.float16)
+
+
+def _decode(column_B: tf.Tensor, dtype: tf.DType, *shape: int) -> tf.Tensor:
+  """Returns the numbers in bytes [B], zeros where a row has fewer: [B, …]."""
+  num_bytes = int(np.prod(shape)) * dtype.size
+  # Where nothing is padded, the op that pads would write all of it twice.
+  numbers = tf.cond(
+      tf.reduce_all(tf.strings.length(column_B) == num_bytes),
+      lambda: tf.io.decode_raw(column_B, dtype),
+      lambda: tf.io.decode_raw(column_B, dtype, fixed_length=num_bytes))
+  # B as it is known before a record is read: a step is compiled from it.
+  return tf.ensure_shape(
+      tf.reshape(numbers, [-1, *shape]), [column_B.shape[0], *shape])
 
 
 def text_features() -> tfds.features.FeaturesDict:

@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import unicodedata
 
 import numpy as np
@@ -26,18 +26,9 @@ from input_pipeline import records
 from input_pipeline import tokenizer
 from m3p_jax import batch as batch_lib
 
-_READ_RECORDS = 64
-# What is read of a caption.
-_CAPTION_FEATURES = ('language', 'text', 'keys', *(
-    f'{part}_{kind}' for part in records.PARTS for kind in ('ids', 'lengths')))
-# Strings of a sentence: for people, and half of the memory.
-_UNUSED = {'text', 'text_id'}
+_READ_RECORDS, _READ_TEXTS = 64, 4096
 
-
-class Ragged(NamedTuple):
-  """Rows of different length: row i is `values[splits[i]:splits[i + 1]]`."""
-  values: Any
-  splits: Any
+Ragged = records.Ragged
 
 
 class Pictures(NamedTuple):
@@ -96,15 +87,6 @@ class Captions(NamedTuple):
     return ids.tobytes(), unicodedata.normalize('NFKC', unknown)
 
 
-class CaptionWords(NamedTuple):
-  """The part of `Captions` that rows are made of; of arrays or tensors."""
-  word_splits: Any
-  keys_W: Any
-  ids: Ragged
-  prefix_ids: Ragged
-  suffix_ids: Ragged
-
-
 class Texts(NamedTuple):
   """The texts of a split: languages and C rows of token ids."""
   languages: list[str]
@@ -148,59 +130,74 @@ def left_out(data_dir: str | os.PathLike[str], dataset: str,
   return manifest.get('left_out', {}).get(split, 0)
 
 
+def open_index(builder: tfds.core.DatasetBuilder, split: str,
+               ) -> tuple[index_lib.Index, int, str]:
+  """Returns the index of a split, and its features' size and storage.
+
+  Raises:
+    UserError: there are no pictures, or the files are not as they were.
+  """
+  if 'captions' not in builder.info.features:
+    raise errors.UserError(f'{builder.name} has no pictures')
+  index = index_lib.read(
+      pathlib.Path(builder.data_dir), split,
+      map(str, builder.info.splits[split].filepaths))
+  features = builder.info.features['features']
+  return index, features.shape[-1], np.dtype(features.np_dtype).name
+
+
 def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
                     split: str) -> tuple[Pictures, Captions]:
   """Returns the pictures and captions of one split, in the records' order.
 
   Raises:
-    UserError: see `open_builder`; or the split does not fit into memory.
+    UserError: see `open_builder`, `open_index`; or it does not fit into memory.
   """
-  columns = _read(data_dir, dataset, split)
-  captions = columns.pop('captions')
-  num_captions = captions['language'].row_lengths().numpy()
-  ids, prefix_ids, suffix_ids = (
-      Ragged(captions[f'{part}_ids'].flat_values.numpy().astype(np.int32),
-             _starts(captions[f'{part}_lengths'].flat_values.numpy()))
-      for part in records.PARTS)
-  return _pictures(columns), Captions(
-      picture_C=np.repeat(np.arange(len(num_captions)), num_captions),
-      languages=_strings(captions['language'].flat_values),
-      texts=_strings(captions['text'].flat_values),
-      word_splits=captions['keys'].values.row_splits.numpy(),
-      keys_W=captions['keys'].flat_values.numpy(),
-      ids=ids, prefix_ids=prefix_ids, suffix_ids=suffix_ids)
+  builder = open_builder(data_dir, dataset, split)
+  _check_memory(dataset, builder.info.splits[split].num_bytes)
+  index, feature_dim, storage = open_index(builder, split)
+  spec = records.image_text_spec(storage) | dict.fromkeys(
+      ['image_id', 'group'], tf.io.FixedLenFeature([], tf.string))
+  spec['texts'] = tf.io.RaggedFeature(tf.string, value_key='captions/text')
+  image_ids, groups, texts, words, regions = [], [], [], [], []
+  for batch in tf.data.TFRecordDataset(index.paths).batch(_READ_RECORDS):
+    columns = tf.io.parse_example(batch, spec)
+    image_ids += _strings(columns['image_id'])
+    groups += _strings(columns['group'])
+    texts += _strings(columns['texts'].flat_values)
+    words.append(tf.nest.map_structure(
+        lambda tensor: tensor.numpy(), records.parse_words(columns)[0]))
+    regions.append([tensor.numpy() for tensor in records.parse_regions(
+        columns, int(index.num_regions_N.max()), feature_dim)])
+  keys = join_rows([Ragged(part.keys_W, part.word_splits) for part in words])
+  return Pictures(
+      image_ids, groups, index.image_id_N,
+      *map(np.concatenate, zip(*regions, strict=True))), Captions(
+          picture_C=np.repeat(np.arange(len(image_ids)), index.num_captions_N),
+          languages=[index.languages[number] for number in index.language_C],
+          texts=texts, word_splits=keys.splits, keys_W=keys.values,
+          ids=join_rows([part.ids for part in words]),
+          prefix_ids=join_rows([part.prefix_ids for part in words]),
+          suffix_ids=join_rows([part.suffix_ids for part in words]))
 
 
 def read_texts(data_dir: str | os.PathLike[str], dataset: str,
                split: str) -> Texts:
   """Returns the texts of one split; see `read_image_text`."""
-  columns = _read(data_dir, dataset, split)
-  ids = columns['ids']
-  return Texts(languages=_strings(columns['language']),
-               ids=Ragged(ids.values.numpy(), ids.row_splits.numpy()))
-
-
-def _read(data_dir, dataset: str, split: str) -> dict[str, Any]:
-  """Returns all records of a split, each feature one ragged tensor."""
   builder = open_builder(data_dir, dataset, split)
+  if 'ids' not in builder.info.features:
+    raise errors.UserError(f'{dataset} has no sentences')
   _check_memory(dataset, builder.info.splits[split].num_bytes)
-  wanted: dict[str, Any] = {
-      name: True for name in builder.info.features if name not in _UNUSED}
-  if 'captions' in wanted:
-    wanted['captions'] = dict.fromkeys(_CAPTION_FEATURES, True)
-  with console.hold_library_logs():
-    # TFDS would cache by itself, and keep a second copy in memory; and it would
-    # read several files in turn.
-    stored = builder.as_dataset(
-        split=split, shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding(wanted),
-        read_config=tfds.ReadConfig(
-            try_autocache=False, interleave_cycle_length=1))
-  batches = list(stored.ragged_batch(_READ_RECORDS))
-  if not batches:
-    raise errors.UserError(f'split {split!r} of {dataset!r} has no records')
-  return tf.nest.map_structure(
-      lambda *parts: tf.concat(parts, axis=0), *batches)
+  spec = {'language': tf.io.FixedLenFeature([], tf.string),
+          'ids': tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
+  languages, rows = [], []
+  for batch in tf.data.TFRecordDataset(list(map(
+      str, builder.info.splits[split].filepaths))).batch(_READ_TEXTS):
+    columns = tf.io.parse_example(batch, spec)
+    languages += _strings(columns['language'])
+    rows.append(Ragged(columns['ids'].values.numpy().astype(np.int32),
+                       columns['ids'].row_splits.numpy()))
+  return Texts(languages, join_rows(rows))
 
 
 def _check_memory(dataset: str, num_bytes: int) -> None:
@@ -213,49 +210,6 @@ def _check_memory(dataset: str, num_bytes: int) -> None:
         f'records are kept; this machine has {has / 1e9:.0f} GB. Use another '
         'machine, or prepare less of it (--limit); to train on pictures that '
         'do not fit, lower data.image_text.memory_bytes')
-
-
-def _pictures(columns: dict[str, Any]) -> Pictures:
-  """Returns the pictures with their regions padded to the longest."""
-  groups = _strings(columns['group'])
-  num_N = columns['features'].row_lengths().numpy()
-  num_regions = int(num_N.max())
-  height_N1, width_N1 = (
-      columns[name].numpy().astype(np.float32)[:, np.newaxis]
-      for name in ('height', 'width'))
-  boxes = columns['boxes'].to_tensor(
-      shape=(None, num_regions, 4)).numpy().astype(np.float32)
-  x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-  x1, x2 = x1 / width_N1, x2 / width_N1
-  y1, y2 = y1 / height_N1, y2 / height_N1
-  return Pictures(
-      image_ids=_strings(columns['image_id']), groups=groups,
-      image_id_N=np.array(
-          [index_lib.group_id(group) for group in groups], np.int32),
-      features_NRF=_features(columns, num_regions),
-      boxes_NRG=np.stack(
-          [x1, y1, x2, y2, (x2 - x1) * (y2 - y1)], -1).astype(np.float32),
-      class_ids_NR=columns['class_ids'].to_tensor(
-          shape=(None, num_regions)).numpy().astype(np.int32),
-      mask_NR=np.arange(num_regions) < num_N[:, np.newaxis])
-
-
-def _features(columns: dict[str, Any], num_regions: int) -> np.ndarray:
-  """Returns float16 [N, R, F], padded with zeros."""
-  features_NRF = columns['features'].to_tensor(
-      shape=(None, num_regions, None)).numpy()
-  if 'scales' not in columns:
-    return features_NRF
-  scales_NR = columns['scales'].to_tensor(shape=(None, num_regions)).numpy()
-  # One picture after the other: in float32 all would take twice the memory.
-  return np.stack([
-      records.unpack_features({'features': features_RF, 'scales': scales_R})
-      for features_RF, scales_R
-      in zip(features_NRF, scales_NR, strict=True)])
-
-
-def _starts(lengths_W: np.ndarray) -> np.ndarray:
-  return np.concatenate([[0], np.cumsum(lengths_W, dtype=np.int64)])
 
 
 def _strings(column: tf.Tensor) -> list[str]:
@@ -345,8 +299,8 @@ def gather_rows(rows: Ragged, indices: tf.Tensor) -> tf.RaggedTensor:
   return places.with_values(tf.gather(rows.values, places.values))
 
 
-def gather_words(captions: Captions | CaptionWords, caption_B: tf.Tensor, *,
-                 max_words: int) -> phrases.Words:
+def gather_words(captions: Captions | records.CaptionWords,
+                 caption_B: tf.Tensor, *, max_words: int) -> phrases.Words:
   """Returns the words of captions of these numbers, `max_words` of each."""
   starts = tf.gather(captions.word_splits, caption_B)
   ends = tf.gather(captions.word_splits, caption_B + 1)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from input_pipeline import phrases
 from input_pipeline import store
@@ -22,6 +23,30 @@ def test_rows_begin_and_end(length):
                      [0, 7, 2, 1, 1, 1, 1, 1]])
   np.testing.assert_array_equal(
       text_mask_BL, token_ids_BL.numpy() != 1)
+
+
+@pytest.mark.parametrize('dataset', ['pairs', 'packed'])
+def test_arrays_are_what_tfds_reads(dataset):
+  pictures, captions = store.read_image_text(toy.data_dir(), dataset, 'train')
+  rows = list(tfds.as_numpy(store.open_builder(
+      toy.data_dir(), dataset).as_dataset(
+          split='train', shuffle_files=False)))
+  assert pictures.image_ids == [row['image_id'].decode() for row in rows]
+  for i, row in enumerate(rows):
+    features_RF = row['features']
+    if dataset == 'packed':
+      features_RF = (features_RF * row['scales'][:, np.newaxis]).astype(
+          np.float16)
+    np.testing.assert_array_equal(pictures.features_NRF[i], features_RF)
+    np.testing.assert_array_equal(pictures.class_ids_NR[i], row['class_ids'])
+    (found,) = np.nonzero(captions.picture_C == i)
+    for name in ('language', 'text'):
+      assert [getattr(captions, f'{name}s')[j] for j in found] == [
+          text.decode() for text in row['captions'][name]]
+    np.testing.assert_array_equal(np.concatenate([
+        captions.ids.values[slice(*captions.ids.splits[
+            captions.word_splits[j:j + 2]])] for j in found]),
+                                  row['captions']['word_ids'].flat_values)
 
 
 def test_words_are_the_captions_own():
