@@ -2,7 +2,7 @@
 
 The same name comes composed (NFC) from one system and decomposed (NFD) from
 another, and with `\\` or `./` in it. Names that differ in case are different
-files here: they are told, never taken.
+files here: a message names them, nobody takes them.
 """
 
 import itertools

@@ -74,9 +74,8 @@ def test_nothing_changes_at_rate_0():
 @pytest.mark.parametrize('settings', [
     EVERY, ONE, code_switch.Settings(rate=0.5, language_per='word')])
 def test_untranslatable_words_never_change(settings):
-  sentences = ('mouse dog', 'Big (dog)!', 'dog', '... engine, - mouse')
-  for seed in range(20):
-    assert _switch(settings, seed, sentences) == _plain(sentences)
+  sentences = ('mouse dog', 'Big (dog)!', 'dog', '... engine, - mouse') * 20
+  assert _switch(settings, 0, sentences) == _plain(sentences)
 
 
 def test_captions_in_other_languages_stay():
@@ -87,16 +86,14 @@ def test_captions_in_other_languages_stay():
 def test_mode_one_replaces_exactly_one():
   sentences = ('red mouse apple dog house.', 'apple', 'dog fire engine red')
   places = set()
-  for seed in range(30):
-    for before, after in zip(_plain(sentences),
-                             _switch(ONE, seed, sentences), strict=True):
-      # A replaced word or phrase is one run of capitals.
-      runs = ''.join(c if c.isupper() else ' ' for c in after).split()
-      assert len(runs) == 1, (before, after)
-      places.add(after.replace('ROT', 'R'))
-  assert {'RmouseappleDoghouse.'.lower().replace('r', 'R', 1),
-          'redmouseAPFELdoghouse.', 'redmouseappledogHAUS.',
-          'dogLOESCHZUGred', 'dogfireengineR'} <= places
+  for found in _switch(ONE, 0, sentences * 30):
+    # A replaced word or phrase is one run of capitals.
+    runs = ''.join(c if c.isupper() else ' ' for c in found).split()
+    assert len(runs) == 1, found
+    places.add(found.replace('ROT', 'R'))
+  assert {'Rmouseappledoghouse.', 'redmouseAPFELdoghouse.',
+          'redmouseappledogHAUS.', 'dogLOESCHZUGred',
+          'dogfireengineR'} <= places
 
 
 def test_rate_is_the_share_of_replaced_words():

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -143,13 +144,22 @@ def test_extending_works_as_written(tmp_path):
       content = text.removesuffix(')\n') + content + ')\n'
     path.write_text(content)
   _write_pictures(tmp_path / 'DIR')
+  commands = [shlex.split(block) for _, block in _blocks('extending.md', 'sh')]
+  assert {command[2] for command in commands} == {'input_pipeline.prepare'}
   (tmp_path / 'check.py').write_text('\n'.join((
+      'from absl import flags',
+      'from absl.testing import flagsaver',
       'from configs import base',
       'from input_pipeline import languages, prepare',
       'from m3p_jax import config as config_lib',
       'assert languages.get("haw").name == "Hawaiian"',
       'assert languages.resolve("zh-Hans") == "zh_CN"',
       'assert languages.resolve("haw") == "haw"',
+      'prepare._define_flags()',
+      # One process for all: each imports TensorFlow.
+      f'for argv in {[command[2:] for command in commands]}:',
+      '  with flagsaver.flagsaver():',
+      '    prepare.main(flags.FLAGS(argv))',
       'prepare.prepare("captions", "data", raw_dir="DIR")',
       'from input_pipeline import evaluation_set',
       'import json, pathlib',
@@ -177,14 +187,9 @@ def test_extending_works_as_written(tmp_path):
       'assert 0 < float(mean.compute()) <= 4, mean')))
   shutil.copytree(config_table.ROOT / 'tests', tmp_path / 'tests',
                   ignore=shutil.ignore_patterns('__pycache__'))
-  path = f'{pathlib.Path(sys.executable).parent}{os.pathsep}'
-  for command in (*(block for _, block in _blocks('extending.md', 'sh')),
-                  'python check.py'):
-    done = subprocess.run(
-        ['bash', '-euo', 'pipefail', '-c', command], cwd=tmp_path, text=True,
-        env=os.environ | {'PATH': path + os.environ['PATH']},
-        capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+  done = subprocess.run([sys.executable, 'check.py'], cwd=tmp_path, text=True,
+                        capture_output=True, check=False)
+  assert done.returncode == 0, done.stderr
 
 
 def test_commands_of_the_pages_are_commands():

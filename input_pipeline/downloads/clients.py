@@ -15,14 +15,22 @@ import sys
 from input_pipeline import errors
 from input_pipeline.downloads import archives
 
-_NETWORK_WORDS = ('temporary failure', 'could not resolve', 'connection',
-                  'could not connect', 'unable to connect', 'timed out',
-                  'network is unreachable', 'no route to host',
-                  'proxyerror', 'failed to fetch', 'enotfound', 'econnre',
-                  'eai_again', 'etimedout', 'enetunreach')
-# What the clients print when they do not know the package.
-_UNKNOWN_WORDS = ('no matching distribution', 'unable to locate package',
-                  'no candidate', 'e404', 'etarget')
+# What a client prints → what to do. pip names a dead network first and then
+# finds no version.
+_HINTS = {
+    ('temporary failure', 'could not resolve', 'connection',
+     'could not connect', 'unable to connect', 'timed out',
+     'network is unreachable', 'no route to host', 'proxyerror',
+     'failed to fetch', 'enotfound', 'econnre', 'eai_again', 'etimedout',
+     'enetunreach'): (
+         'no answer from the network: check the connection and the proxy '
+         'settings of the client, then run the same command again; what is '
+         'complete is kept'),
+    ('no matching distribution', 'unable to locate package', 'no candidate',
+     'e404', 'etarget'): (
+         'the registry in use does not offer it or cannot be reached: check '
+         'the connection and the settings of the client (on Ubuntu, that '
+         '"universe" is among the sources of apt)')}
 _DISK_WORDS = ('no space left', 'enospc', "don't have enough free space")
 
 
@@ -52,30 +60,18 @@ def run(command: Sequence[str], what: str, *, folder: pathlib.Path,
 def _failure(what: str, output: str,
              folder: pathlib.Path) -> errors.UserError:
   lines = [line.strip() for line in output.splitlines() if line.strip()]
-
-  def mention(words):
-    return [line for line in lines
-            if any(word in line.lower() for word in words)]
-
-  if mention(_DISK_WORDS):
+  if any(word in output.lower() for word in _DISK_WORDS):
     return archives.disk_full(folder)
-  if mention(('no module named pip',)):
+  if 'no module named pip' in output.lower():
     return errors.UserError(
         f'{what}: this Python has no pip; run `{sys.executable} -m ensurepip`, '
         'then the same command again')
-  telling, hint = lines[-2:], 'the client said'
-  # pip names a dead network first and then finds no version.
-  if mention(_NETWORK_WORDS):
-    telling = mention(_NETWORK_WORDS)[:1]
-    hint = ('no answer from the network: check the connection and the proxy '
-            'settings of the client, then run the same command again; what '
-            'is complete is kept')
-  elif mention(_UNKNOWN_WORDS):
-    telling = mention(_UNKNOWN_WORDS)[:1]
-    hint = ('the registry in use does not offer it or cannot be reached: '
-            'check the connection and the settings of the client (on Ubuntu, '
-            'that "universe" is among the sources of apt)')
-  return errors.UserError(f'{what} failed: {hint}: {" | ".join(telling)}')
+  for words, hint in _HINTS.items():
+    for line in lines:
+      if any(word in line.lower() for word in words):
+        return errors.UserError(f'{what} failed: {hint}: {line}')
+  return errors.UserError(
+      f'{what} failed: the client said: {" | ".join(lines[-2:])}')
 
 
 def pip_download(package: str, version: str, folder: pathlib.Path,
