@@ -226,6 +226,6 @@ print(int(state.step), kernel.shape, kernel.addressable_shards[0].data.shape,
   layers, embed, mlp = kernel.shape
   told = result.stdout.strip().split(') ')
   assert told[0] == f'3 {kernel.shape}'[:-1], result.stderr[-2000:]
-  assert told[1] == f'({layers}, {embed // 4}, {mlp // 2}'
+  assert told[1] == f'({layers}, {embed // 2}, {mlp // 2}'
   np.testing.assert_allclose(float(told[2]), float(abs(kernel).sum()),
                              rtol=1e-6)

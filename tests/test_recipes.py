@@ -66,7 +66,9 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
   names = ('en', 'de', 'zu')
   queries = test_statistics.language([1, 99, 99, 99])
   monkeypatch.setattr(
-      ablation.retrieval, 'run', lambda *args, **kwargs: types.SimpleNamespace(
+      ablation.scoring, 'make_scorer', lambda *args, **kwargs: None)
+  monkeypatch.setattr(
+      ablation.scoring, 'run', lambda *args, **kwargs: types.SimpleNamespace(
           languages={name: {'mean_recall': 25.0} for name in names},
           queries={name: queries for name in names}))
   arguments = dict(num_seeds=2, overrides={'optimizer.clip_norm': 2.0})
