@@ -75,6 +75,7 @@ def _lines(workdir):
 
 
 def _assert_close(found, wanted):
+  assert len(wanted) >= 2
   for line, other in zip(found, wanted, strict=True):
     assert line == pytest.approx(other, rel=1e-3)
 

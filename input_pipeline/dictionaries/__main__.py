@@ -11,6 +11,7 @@ from input_pipeline.dictionaries import readers
 
 
 def main(argv: Sequence[str]) -> None:
+  """Builds what the flags ask for, and prints a line a language."""
   console.check_flags(argv, ())
   args = flags.FLAGS
   languages = args.languages or readers.available(args.source, args.path)

@@ -7,28 +7,17 @@ classes.
 
 import binascii
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import regions
 from input_pipeline.regions import containers
-from input_pipeline.regions import fields
 
 
 class Reader(containers.TableReader):
   """A table of six columns."""
   columns = ('image_id', 'image_w', 'image_h', 'num_boxes', 'boxes', 'features')
-
-  def load(self, place: Any) -> regions.RegionSet:
-    row = self.fields(place)
-    count = row.whole('num_boxes')
-    return regions.RegionSet(
-        boxes_R4=row.matrix('boxes', rows=count, columns=4),
-        features_RF=row.matrix('features', rows=count),
-        class_ids_R=fields.no_classes(count), height=row.whole('image_h'),
-        width=row.whole('image_w'), image_id=row.text('image_id').strip())
 
 
 class Writer(regions.Writer):

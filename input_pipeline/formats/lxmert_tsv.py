@@ -5,9 +5,8 @@
 n×4, xyxy pixels), `features` (base64 of float32 n×F). Height comes first.
 """
 
-from typing import Any
+import numpy as np
 
-from input_pipeline import regions
 from input_pipeline.regions import containers
 from input_pipeline.regions import fields
 
@@ -17,13 +16,7 @@ class Reader(containers.TableReader):
   classes = fields.FROM_ZERO
   columns = ('img_id', 'img_h', 'img_w', 'objects_id', 'objects_conf',
              'attrs_id', 'attrs_conf', 'num_boxes', 'boxes', 'features')
+  prefix = 'img'
 
-  def load(self, place: Any) -> regions.RegionSet:
-    row = self.fields(place)
-    count = row.whole('num_boxes')
-    return regions.RegionSet(
-        boxes_R4=row.matrix('boxes', rows=count, columns=4),
-        features_RF=row.matrix('features', rows=count),
-        class_ids_R=fields.from_zero(row.vector('objects_id', rows=count)),
-        height=row.whole('img_h'), width=row.whole('img_w'),
-        image_id=row.text('img_id').strip())
+  def class_ids(self, row: fields.Fields, count: int) -> np.ndarray:
+    return fields.from_zero(row.vector('objects_id', rows=count))

@@ -34,6 +34,8 @@ class TableReader(regions.Reader):
   # lines are found by their offsets and read one at a time.
   glob = '*.tsv*'
   columns: Sequence[str] = ()
+  # Of the columns with an image's name and size.
+  prefix = 'image'
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)
@@ -64,7 +66,7 @@ class TableReader(regions.Reader):
               (row, start, len(line)))
         start += len(line)
 
-  def fields(self, place: Any) -> fields.Fields:
+  def row(self, place: Any) -> fields.Fields:
     """Returns the fields of a row; RowError where it has others."""
     _, start, size = place
     line = os.pread(self._file.fileno(), size, start).rstrip(b'\r\n')
@@ -74,6 +76,22 @@ class TableReader(regions.Reader):
           'wrong number of columns',
           f'found {len(values)}; allowed: {len(self.columns)}')
     return fields.Fields(dict(zip(self.columns, values, strict=True)))
+
+  def load(self, place: Any) -> regions.RegionSet:
+    row = self.row(place)
+    count = row.whole('num_boxes')
+    return regions.RegionSet(
+        boxes_R4=row.matrix('boxes', rows=count, columns=4),
+        features_RF=row.matrix('features', rows=count),
+        class_ids_R=self.class_ids(row, count),
+        height=row.whole(f'{self.prefix}_h'),
+        width=row.whole(f'{self.prefix}_w'),
+        image_id=row.text(f'{self.prefix}_id').strip())
+
+  def class_ids(self, row: fields.Fields, count: int) -> np.ndarray:
+    """Returns the classes of a row's regions."""
+    del row
+    return fields.no_classes(count)
 
   @staticmethod
   def where(place: Any) -> str:

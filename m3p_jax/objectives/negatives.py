@@ -13,6 +13,7 @@ KINDS = ('random', 'hard')
 
 
 def check_kind(objective: str, negatives: str) -> None:
+  """Raises UserError for a kind of negatives that there is not."""
   if negatives not in KINDS:
     raise errors.UserError(
         f'{objective}: negatives is {negatives!r}; allowed: '
