@@ -246,6 +246,13 @@ def load(path: str | pathlib.Path, *,
   Raises:
     UserError: no such folder, no checkpoint in it, or none that is good.
   """
+  return load_newest(path, shard=shard)[1:]
+
+
+def load_newest(path: str | pathlib.Path, *,
+                shard: Callable[[Any], Any] | None = None
+                ) -> tuple[pathlib.Path, Any, ModelConfig, dict[str, Any]]:
+  """Returns where the checkpoint lies, and what `load` reads of it."""
 
   def read(path):
     config, manifest = _read_files(path)
@@ -263,7 +270,8 @@ def load(path: str | pathlib.Path, *,
         path, params=ocp.args.StandardRestore(abstract))['params']
     return params, config, manifest
 
-  return _newest_good(find(path), read)[1]
+  found, content = _newest_good(find(path), read)
+  return found, *content
 
 
 def find(path: str | pathlib.Path) -> list[pathlib.Path]:

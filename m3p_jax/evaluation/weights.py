@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 import pathlib
 from typing import Any, NamedTuple
 
-from absl import logging
 import ml_collections
 
 from input_pipeline import copies
@@ -62,15 +61,7 @@ def load(source: str | pathlib.Path, *,
   Raises:
     UserError: no checkpoint, none that can be read, or another geometry.
   """
-  paths = checkpoint.find(source)
-  for older, path in enumerate(paths, 1):
-    try:
-      params, config, manifest = checkpoint.load(path)
-      break
-    except errors.UserError as error:
-      if older == len(paths):
-        raise
-      logging.warning('%s; trying the one before it', error)
+  path, params, config, manifest = checkpoint.load_newest(source)
   if model is not None:
     _check_given(config, model, path, given)
   step = int(path.name) if path.name.isdecimal() else None
