@@ -132,6 +132,10 @@ def test_a_visit(page):
 
   page.click('[data-id="1f418.webp"]')
   page.wait_for_selector('.m3p-captions')
+  # Larger than the picture is, with its boxes over all of it.
+  large, boxes = (page.locator(f'.m3p-large {tag}').bounding_box()
+                  for tag in ('img', 'svg'))
+  assert large['width'] >= 219 and boxes == large
   words = page.locator('.m3p-word figcaption').all_inner_texts()
   assert ''.join(words) == '灰色の象' and len(words) > 1
   assert page.locator('.m3p-word svg rect').count() == 9 * len(words)

@@ -16,7 +16,7 @@ Points = Sequence[tuple[float, float]]
 
 DIRECTIONS = {'text_to_image': 'text → image', 'image_to_text': 'image → text'}
 _KS = (1, 2, 3, 5, 7, 10, 15, 20, 30)
-# Losses that have a baseline of their own: see m3p_jax/training/frequencies.py.
+# Losses that have a baseline of their own: see objectives/frequencies.py.
 _LOSSES = {'loss': 'unigram_loss', 'class_loss': 'class_unigram_loss',
            'feature_loss': 'mean_feature_loss'}
 
