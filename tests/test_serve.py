@@ -132,7 +132,13 @@ def test_a_visit(page):
 
   page.click('[data-id="1f418.webp"]')
   page.wait_for_selector('.m3p-captions')
-  # Larger than the picture is, with its boxes over all of it.
+  # A picture of 40 pixels is shown larger, its boxes over all of it.
+  page.eval_on_selector('.m3p-large img', '''img => new Promise(done => {
+    const canvas = document.createElement('canvas');
+    canvas.width = canvas.height = 40;
+    img.onload = () => done();
+    img.src = canvas.toDataURL();
+  })''')
   large, boxes = (page.locator(f'.m3p-large {tag}').bounding_box()
                   for tag in ('img', 'svg'))
   assert large['width'] >= 219 and boxes == large
