@@ -143,7 +143,7 @@ def make_data(folder: pathlib.Path, num_pictures: int, num_texts: int) -> None:
       _FEATURE_DIM, 'float16'), _SHARD_PICTURES, num_pictures,
          lambda i: _picture(draw, bank[i % 300:i % 300 + _REGIONS], encoder, i))
   _write(folder / 'texts', records.text_features(), 65_536, num_texts,
-         lambda i: _sentence(draw, i))
+         lambda i: _sentence(draw), records.pack_texts)
   target = folder / dictionaries.FOLDER / 'de.npz'
   target.parent.mkdir(parents=True)
   dictionaries.write({word: [[12, 13, 14]] for word in _WORDS[::2]}, target)
@@ -169,14 +169,13 @@ def _picture(draw: random.Random, features: np.ndarray, encoder,
       **records.pack_features(features, 'float16')}
 
 
-def _sentence(draw: random.Random, number: int) -> dict[str, Any]:
-  return {'text_id': f'{number:09d}', 'language': 'en', 'text': 'x' * 100,
-          'ids': [draw.randrange(10, 250_000) for _ in range(30)]}
+def _sentence(draw: random.Random) -> tuple[str, list[int]]:
+  return 'en', [draw.randrange(10, 250_000) for _ in range(30)]
 
 
 def _write(folder: pathlib.Path, features, split_items: int, count: int,
-           make: Callable[[int], dict[str, Any]]) -> None:
-  """Writes a prepared dataset of made-up records."""
+           make: Callable[[int], Any], pack: Callable = iter) -> None:
+  """Writes a prepared dataset of made-up items, packed into records."""
 
   class Builder(tfds.core.dataset_builder.FileReaderBuilder,
                 skip_registration=True):  # type: ignore[call-arg]
@@ -195,7 +194,7 @@ def _write(folder: pathlib.Path, features, split_items: int, count: int,
       draft.mkdir()
       for shard in shards.cut(items, split_items):
         shards.write(
-            draft, shard, lambda found, report: (
+            draft, shard, lambda found, report: pack(
                 make(int(item.text_id)) for item in found), features)
       shards.assemble(draft, self, pathlib.Path(self.data_dir))
 

@@ -232,6 +232,7 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
 
 class TextBuilder(_Builder, skip_registration=True):
   """Builder of `Text` records."""
+  VERSION = tfds.core.Version('1.3.0')
   shard_items = 65_536
 
   def _info(self):
@@ -241,7 +242,12 @@ class TextBuilder(_Builder, skip_registration=True):
     return TextItem(*row)
 
   def make_records(self, items, report):
-    """Yields the records of sentences."""
+    """Returns the records of sentences."""
+    return records.pack_texts(self._encode(items, report))
+
+  def _encode(self, items: Sequence[TextItem],
+              report: shards.Report) -> Iterator[tuple[str, list[int]]]:
+    """Yields (language, ids) of the sentences that can be used."""
     for batch in _batched(self._readable(items, report), _SENTENCES):
       ids = self.tokenizer.encode_batch([item.text for item in batch])
       for item, item_ids in zip(batch, ids, strict=True):
@@ -249,9 +255,9 @@ class TextBuilder(_Builder, skip_registration=True):
         if not item_ids:
           self.skip(report, item.text_id, 'empty text')
           continue
+        report.num_texts += 1
         report.languages.append(item.language)
-        yield {'text_id': item.text_id, 'language': item.language,
-               'text': item.text, 'ids': item_ids}
+        yield item.language, item_ids
 
   def _readable(self, items: Iterable[TextItem],
                 report: shards.Report) -> Iterator[TextItem]:

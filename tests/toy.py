@@ -95,7 +95,7 @@ def data_dir() -> pathlib.Path:
          {split: [row | records.pack_features(row['features'], 'int8')
                   for row in rows] for split, rows in english.items()})
   _write(folder / 'sentences', records.text_features(),
-         {split: [_sentence(draw, i) for i in range(n)]
+         {split: list(records.pack_texts(_sentence(draw, i) for i in range(n)))
           for split, n in (('train', 50), ('validation', 6), ('test', 6))})
   target = folder / dictionaries.FOLDER
   target.mkdir(parents=True)
@@ -128,10 +128,8 @@ def _picture(draw, number, languages, num_regions=4) -> dict:
       'captions': caption_record(texts)}
 
 
-def _sentence(draw, number) -> dict:
-  text = _text(draw)
-  return {'text_id': str(number), 'language': LANGUAGES[number % 2],
-          'text': text, 'ids': encode(text.replace(' ', ''))}
+def _sentence(draw, number) -> tuple[str, list[int]]:
+  return LANGUAGES[number % 2], encode(_text(draw).replace(' ', ''))
 
 
 def _write(folder, features, splits) -> None:
