@@ -167,7 +167,8 @@ def _shared_rows(task_configs: Mapping[str, Any]) -> dict[str, int]:
   """
   shared: dict[str, tuple[int, str]] = {}
   for name, task in task_configs.items():
-    errors.check_choice(f'rows (tasks.{name}.rows)', task.get('rows', OWN), ROWS)
+    errors.check_choice(
+        f'rows (tasks.{name}.rows)', task.get('rows', OWN), ROWS)
     if _is_shared(task):
       shared[task.stream] = max(
           shared.get(task.stream, (0, '')), (task.batch_size, name))

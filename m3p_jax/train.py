@@ -266,7 +266,7 @@ class _Run:
       if self.config.fit_first_values:
         source = iter(self.dataset)  # Its own: the run's is not moved.
         batches = [sharding.put_rows(self.mesh, _to_numpy(next(source)))
-                   for _ in range(config.fitting_batches)]
+                   for _ in range(self.config.fitting_batches)]
         params = first_values.fit(
             self.model, params, batches, self.frequencies,
             jax.random.fold_in(self.init_key, 1))
