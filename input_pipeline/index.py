@@ -57,7 +57,7 @@ class Texts(NamedTuple):
 
   Attributes:
     num_texts_N: int32 [N], sentences in the record.
-    num_ids_N: int32 [N], their token ids, with `</s>` behind each.
+    num_ids_C: int32 [N], their token ids, with `</s>` behind each.
     language_C: int32 [N], index of the record's language.
     Others: as of `Pictures`.
   """
@@ -66,12 +66,13 @@ class Texts(NamedTuple):
   offset_N: np.ndarray
   bytes_N: np.ndarray
   num_texts_N: np.ndarray
-  num_ids_N: np.ndarray
+  num_ids_C: np.ndarray
   languages: list[str]
   language_C: np.ndarray
 
 
 Index = Pictures | Texts
+_LANGUAGE = {Pictures: 'captions/language', Texts: 'language'}
 
 
 def group_id(group: str) -> int:
@@ -85,44 +86,40 @@ def scan(path: str | os.PathLike[str]) -> Index:
   Raises:
     UserError: the file is cut off.
   """
-  rows, num_ids, codes, kind = [], [], [], Texts
+  rows, num_ids, codes = [], [], []
+  kind: Any = Texts
   with open(path, 'rb') as file:
     for offset, length in _frames(file, path):
       file.seek(offset + _HEADER_BYTES)
       feature = tf.train.Example.FromString(
           file.read(length - _FRAME_BYTES)).features.feature
       kind = Pictures if 'boxes' in feature else Texts
-      numbers, found, languages = (
-          _look_at_picture if kind is Pictures else _look_at_text)(feature)
+      look = _look_at_picture if kind is Pictures else _look_at_text
+      *numbers, found = look(feature)
       rows.append((0, offset, length, *numbers))
       num_ids += found
-      codes += languages
-  columns = list(np.array(rows, np.int64).T)
-  if kind is Pictures:
-    columns.append(np.array(num_ids))
+      codes += feature[_LANGUAGE[kind]].bytes_list.value
   languages, language_C = np.unique(codes, return_inverse=True)
-  return _typed(kind([str(path)], *columns, [
-      code.decode() for code in languages], language_C))
+  return _typed(kind(
+      [str(path)], *np.array(rows, np.int64).T, np.array(num_ids),
+      [code.decode() for code in languages], language_C))
 
 
-def _look_at_text(feature: Any) -> tuple[tuple, list[int], list[bytes]]:
+def _look_at_text(feature: Any) -> tuple:
   ids = np.array(feature['ids'].int64_list.value)
-  return ((int((ids == tokenizer.EOS).sum()), len(ids)), [],
-          list(feature['language'].bytes_list.value))
+  return (ids == tokenizer.EOS).sum(), [len(ids)]
 
 
-def _look_at_picture(feature: Any) -> tuple[tuple, list[int], list[bytes]]:
-  """Returns numbers of the record, ids of its captions, their languages."""
-  languages = list(feature['captions/language'].bytes_list.value)
+def _look_at_picture(feature: Any) -> tuple:
   (boxes,) = feature['boxes'].bytes_list.value
   (group,) = feature['group'].bytes_list.value
   num_words, word_lengths = (
-      np.cumsum([0, *feature[f'captions/{name}'].int64_list.value])
+      feature[f'captions/{name}'].int64_list.value
       for name in ('keys/ragged_row_lengths_0',
                    'word_lengths/ragged_flat_values'))
-  return ((len(boxes) // records.BOX_BYTES, group_id(group.decode()),
-           len(languages)),
-          list(np.diff(word_lengths[num_words])), languages)
+  ends_C = np.append(0, np.cumsum(word_lengths))[np.cumsum(num_words)]
+  return (len(boxes) // records.BOX_BYTES, group_id(group.decode()),
+          len(num_words), list(np.diff(ends_C, prepend=0)))
 
 
 def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:

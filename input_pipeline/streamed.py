@@ -101,7 +101,7 @@ def text_rows(indices: Sequence[index_lib.Texts], languages: Sequence[str], *,
   found = {key: record_M for key, record_M in found.items() if len(record_M)}
   record_M = np.concatenate(list(found.values()))
   # What rows are counted in: ids, or sentences.
-  units_M = (index.num_ids_N if width else index.num_texts_N)[record_M]
+  units_M = (index.num_ids_C if width else index.num_texts_N)[record_M]
   ends_M = np.cumsum(units_M, dtype=np.int64)
   ends_S = ends_M[np.cumsum([len(rows) for rows in found.values()]) - 1]
   starts_S = np.append(0, ends_S[:-1])

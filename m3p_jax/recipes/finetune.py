@@ -25,7 +25,7 @@ import ml_collections
 import configs
 from configs import finetuning
 from input_pipeline import errors
-from input_pipeline import evaluation_set
+from input_pipeline import languages as languages_lib
 from input_pipeline import prepare
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -97,7 +97,7 @@ class Finetune:
         # One setting of several runs: each language was in one of them.
         config.data.image_text.languages = tuple(self._module.LANGUAGES)
         asked = tuple(config.evaluation.languages)
-        if language not in asked and asked != (evaluation_set.ALL,):
+        if language not in asked and asked != (languages_lib.ALL,):
           continue
         config.evaluation.languages = (language,)
       if setting != 'no_finetune':
