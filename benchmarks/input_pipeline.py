@@ -1,10 +1,11 @@
 """Our input pipeline against a torch DataLoader, and a plain read of records.
 
 Made-up records (100 regions of 2,048 numbers, an English caption of ten words;
-sentences of thirty tokens, cut into rows of 128). The DataLoader reads the same features in VOLTA's
-layout: one h5 group a picture, uncompressed float32, in shuffled order, with
-two workers. Each contender is a process of its own: in one, the memory that a
-plain read frees in small pieces slows the batches made after it.
+sentences of thirty tokens, cut into rows of 128). The DataLoader reads the same
+features in VOLTA's layout: one h5 group a picture, uncompressed float32, in
+shuffled order, with two workers. Each contender is a process of its own: in
+one, the memory that a plain read frees in small pieces slows the batches made
+after it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

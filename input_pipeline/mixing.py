@@ -64,15 +64,15 @@ class Deck(NamedTuple):
   sizes_S: np.ndarray
 
 
-def choose_languages(asked: Sequence[str], known: Sequence[str],
+def choose_languages(stream: str, asked: Sequence[str], known: Sequence[str],
                      datasets: Sequence[str],
                      there: Sequence[Collection[str]]) -> list[str]:
   """Returns the languages that a stream reads.
 
   Args:
+    stream: its name, for messages, as are those of `datasets`.
     asked: codes; ('all',) = those of the datasets that are known.
     known: languages of the model.
-    datasets: names, for messages.
     there: languages of each dataset.
 
   Raises:
@@ -85,6 +85,9 @@ def choose_languages(asked: Sequence[str], known: Sequence[str],
       logging.warning(
           'not in data.languages, and left out of %s: %s',
           ', '.join(datasets), ', '.join(unknown))
+  for language in asked:
+    errors.check_choice(
+        f'language in data.{stream}.languages', language, known)
   for dataset, has in zip(datasets, there, strict=True):
     if not set(asked) & set(has):
       raise errors.UserError(

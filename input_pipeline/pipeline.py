@@ -24,7 +24,6 @@ from input_pipeline import captions as captions_lib
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import languages as languages_lib
 from input_pipeline import mixing
 from input_pipeline import phrases
 from input_pipeline import store
@@ -89,9 +88,6 @@ class Streams:
       if not stream.datasets:
         raise errors.UserError(
             f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
-      for language in set(stream.languages) - {languages_lib.ALL}:
-        errors.check_choice(f'language in data.{task.stream}.languages',
-                            language, languages)
       if task.stream == 'text':
         make = _text_maker(data_config, split, languages)
       else:
@@ -113,7 +109,7 @@ class Streams:
       switches: code-switch as the config says; else not at all.
       shard_index: number of this host.
       num_shards: hosts that share each batch; the rows of all together do not
-        depend on it.
+        depend on it, but for which words are switched.
 
     Raises:
       UserError: a batch size that the hosts, or tasks, cannot share.
@@ -165,21 +161,18 @@ def _shared_rows(task_configs: Mapping[str, Any]) -> dict[str, int]:
   Raises:
     UserError: a task cannot have every n-th of them.
   """
-  shared: dict[str, tuple[int, str]] = {}
+  shared: dict[str, int] = {}
   for name, task in task_configs.items():
     errors.check_choice(
         f'rows (tasks.{name}.rows)', task.get('rows', OWN), ROWS)
     if _is_shared(task):
-      shared[task.stream] = max(
-          shared.get(task.stream, (0, '')), (task.batch_size, name))
+      shared[task.stream] = max(shared.get(task.stream, 0), task.batch_size)
   for name, task in task_configs.items():
-    size, largest = shared.get(task.stream, (0, ''))
-    if _is_shared(task) and size % task.batch_size:
+    if _is_shared(task) and shared[task.stream] % task.batch_size:
       raise errors.UserError(
-          f'tasks.{name}.batch_size is {task.batch_size}, but it shares the '
-          f'{size} rows of tasks.{largest}; allowed: a number that divides '
-          'these')
-  return {stream: size for stream, (size, _) in shared.items()}
+          f'tasks.{name}.batch_size is {task.batch_size}; allowed: a number '
+          f'that divides the {shared[task.stream]} rows that tasks share')
+  return shared
 
 
 def _every(batch: batch_lib.Batch, nth: int) -> batch_lib.Batch:
@@ -230,7 +223,7 @@ def _text_maker(data_config: ml_collections.ConfigDict, split: str,
       column='ids') for name in datasets]
   rows = streamed.text_rows(
       indices, mixing.choose_languages(
-          config.languages, languages, datasets,
+          'text', config.languages, languages, datasets,
           [index.languages for index in indices]),
       width=config.concatenate and max_length - 2,
       parallel=data_config.parallel_reads)
@@ -276,7 +269,7 @@ def _image_text_maker(data_config: ml_collections.ConfigDict, split: str,
         datasets, indices, list(map(store.storage_of, builders)),
         parallel=data_config.parallel_reads)
   read = mixing.choose_languages(
-      config.languages, languages, datasets,
+      'image_text', config.languages, languages, datasets,
       [index.languages for index in indices])
   rows = [(np.array(index.languages)[index.language_C],
            np.repeat(np.arange(len(index.file_N)), index.num_captions_N))

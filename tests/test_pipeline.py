@@ -226,7 +226,7 @@ def test_tasks_share_rows_if_they_say_so(monkeypatch):
   _take(1, tasks, RECORDS)
   assert read == [8]
   tasks.mc_vlm.batch_size = 6
-  with pytest.raises(errors.UserError, match='the 8 rows of tasks.mc_mlm'):
+  with pytest.raises(errors.UserError, match='divides the 8 rows'):
     _take(1, tasks)
 
 
