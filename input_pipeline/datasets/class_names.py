@@ -74,7 +74,8 @@ class Builder(builder.ImageTextBuilder):
     """Yields the source's records with names for captions."""
     names = class_names.ClassNames(self.extractor.manifest)
     report.languages.append(captions_lib.SOURCE_LANGUAGE)
-    for split, group in itertools.groupby(items, lambda item: item.source_split):
+    for split, group in itertools.groupby(
+        items, lambda item: item.source_split):
       numbers = [item.number for item in group]
       for row in self.extractor.read(split, numbers[0], numbers[-1] + 1):
         self.bar.update()

