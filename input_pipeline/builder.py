@@ -273,11 +273,16 @@ class ImageTextBuilder(_Builder, skip_registration=True):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):
-    self.extractor: Any = (
-        extracted.ExtractedRegions(options) if options.features_format
-        else extractors.make_extractor(options.features))
+    self.extractor: Any = self.make_extractor(options)
     super().__init__(options=options, **kwargs)
-    self._encoder = captions_lib.Encoder(self.tokenizer)
+    self.encode = captions_lib.Encoder(self.tokenizer).encode
+
+  @classmethod
+  def make_extractor(cls, options: Options) -> Any:
+    """Returns what turns pictures into regions, with its manifest."""
+    if options.features_format:
+      return extracted.ExtractedRegions(options)
+    return extractors.make_extractor(options.features)
 
   def _info(self):
     return self.dataset_info_from_configs(
@@ -370,7 +375,7 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         kept.append((language, text))
       except errors.RowError as error:
         self.skip(report, f'{item.path} ({language})', error.reason)
-    return self._encoder.encode(kept)
+    return self.encode(kept)
 
   def _check_caption(self, text: str) -> None:
     if not self.tokenizer.normalise(text):

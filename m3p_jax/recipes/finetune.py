@@ -119,9 +119,11 @@ class Finetune:
           f'{", ".join(config.data.image_text.languages)}')
     for evaluated in self.evaluations(setting, language):
       c = evaluated.evaluation
-      is_main = c.dataset == config.evaluation.dataset
+      is_main = ((c.dataset, c.protocol) == (
+          config.evaluation.dataset, config.evaluation.protocol))
       recipe.run(
-          f'evaluate_{name}' + ('' if is_main else f'_{c.dataset}'),
+          f'evaluate_{name}' + (
+              '' if is_main else f'_{c.dataset}_{c.protocol}'),
           functools.partial(retrieval.evaluate, evaluated, self.workdir),
           title=f'{name}: evaluate on {c.dataset}',
           output=self._results(evaluated),
