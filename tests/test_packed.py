@@ -6,6 +6,7 @@ import shutil
 from flax import linen as nn
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 from input_pipeline import errors
@@ -16,6 +17,7 @@ from m3p_jax import search
 from m3p_jax.convert import e5
 from m3p_jax.convert import layout
 from m3p_jax.model import config as model_config
+from m3p_jax.recipes import photos
 from m3p_jax.search import commands
 
 
@@ -86,3 +88,16 @@ def test_a_frozen_word_table_stays_in_its_package(tmp_path):
   again = checkpoint.load(tmp_path / 'out')[0]
   np.testing.assert_array_equal(
       again['tokens']['embedding'], nn.unbox(params)['tokens']['embedding'])
+
+
+def test_pictures_are_searched_with_them(folder, tmp_path):
+  (tmp_path / 'pictures').mkdir()
+  for name, colour in (('a', 'red'), ('b', 'green')):
+    Image.new('RGB', (40, 30), colour).save(
+        tmp_path / 'pictures' / f'{name}.png')
+  searcher = photos.Photos(
+      tmp_path / 'run', tmp_path / 'data', tmp_path / 'pictures',
+      weights=folder).run()
+  assert len(searcher.search('ein roter Apfel')) == 2
+  # The run is whole by itself.
+  assert len(search.load(tmp_path / 'run').search('ein roter Apfel')) == 2

@@ -24,6 +24,7 @@ from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline.vision import folder as folder_lib
 from m3p_jax import checkpoint
+from m3p_jax import config as config_lib
 from m3p_jax import search
 from m3p_jax import summary
 from m3p_jax.evaluation import results
@@ -34,6 +35,8 @@ _DATASET = 'captions'
 _TRAINING = 'warm_start'
 _NAMES = 'class_names'
 _LINK = 'pictures'
+# Trained on photographs, and part of the repository.
+SHIPPED = pathlib.Path(__file__).parents[2] / 'weights' / 'photos'
 
 
 class Photos:
@@ -41,7 +44,7 @@ class Photos:
 
   Attributes:
     folder: of the user's pictures.
-    weights: workdir of a finished run; None = the warm start's.
+    weights: of a finished run; None = the warm start's.
     datasets: captioned sets of the warm start; () = those that can be had.
     limit: most pictures of a dataset; 0 = all.
     overrides: config values by dotted key.
@@ -65,13 +68,13 @@ class Photos:
     """Returns the searcher of the folder, after every stage not yet done.
 
     Raises:
-      UserError: no picture in the folder, or no run at --weights.
+      UserError: no picture in the folder, or no checkpoint at --weights.
     """
     # A mistake is told before the minutes of training.
     names = self._find()
     weights = self.weights or self.workdir / _TRAINING
     if self.weights:
-      _check_run(weights)
+      checkpoint.find(weights)
     total = 3 if self.weights else 6 + len(self.datasets)
     recipe = stages.Stages(self.workdir, total)
     data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
@@ -133,21 +136,14 @@ class Photos:
 
   def _link(self, weights: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Makes the workdir a run's own: weights, and what is searched."""
-    quickstart_recipe.link_newest(
-        weights / 'checkpoints', self.workdir / 'checkpoints')
+    quickstart_recipe.link_newest(weights, self.workdir / 'checkpoints')
     config = results.read(weights / 'config.json')
+    if 'evaluation' not in config:  # Weights alone: that is their geometry.
+      config = config_lib.to_json(quickstart.get_config('all'))
     config['evaluation'] |= {
         'dataset': _DATASET, 'data_dir': str(data_dir), 'split': 'test',
         'languages': ['en']}
     results.write(self.workdir / 'config.json', config | {'init_from': ''})
-
-
-def _check_run(workdir: pathlib.Path) -> None:
-  if not ((workdir / 'config.json').exists()
-          and checkpoint.steps(workdir / 'checkpoints')):
-    raise errors.UserError(
-        f'--weights={workdir}: no workdir of a run, with config.json and '
-        'checkpoints/')
 
 
 def _write_captions(raw_dir: pathlib.Path, folder: pathlib.Path,
@@ -174,6 +170,13 @@ def _title(name: str) -> str:
   return ' '.join(stem.replace('_', ' ').replace('-', ' ').split()) or stem
 
 
+def _weights(flag: str) -> pathlib.Path | None:
+  """Returns where the weights are that --weights names, None = to be made."""
+  if flag:
+    return None if flag == _TRAINING else pathlib.Path(flag).absolute()
+  return SHIPPED if SHIPPED.is_dir() else None
+
+
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints the first search."""
   values = flags.FLAGS
@@ -183,8 +186,7 @@ def main(options: stages.Options) -> None:
   searcher = Photos(
       options.workdir, options.data_dir,
       pathlib.Path(values.pictures).expanduser().absolute(),
-      weights=pathlib.Path(values.weights).absolute()
-      if values.weights else None, limit=options.limit,
+      weights=_weights(values.weights), limit=options.limit,
       overrides=options.overrides).run()
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{values.query!r}:\n')
@@ -200,6 +202,8 @@ if __name__ == '__main__':
                       'folders below it; nothing is written there.')
   flags.DEFINE_string('query', 'ein roter Apfel', 'The first search.')
   flags.DEFINE_integer('k', 5, 'Pictures to show.', lower_bound=1)
-  flags.DEFINE_string('weights', '', 'Workdir of a finished run, in place of '
-                      'the warm start: runs/quickstart')
+  flags.DEFINE_string('weights', '', 'Weights to search with: a workdir, as '
+                      'runs/quickstart, a checkpoint or exported weights; '
+                      'warm_start trains some for minutes. Default: '
+                      'weights/photos.')
   stages.run_recipe(main, workdir='runs/photos')

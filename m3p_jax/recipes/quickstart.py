@@ -27,6 +27,7 @@ from input_pipeline import dictionaries
 from input_pipeline import evaluation_set
 from input_pipeline import prepare
 from input_pipeline import sources
+from m3p_jax import checkpoint
 from m3p_jax import summary as summary_lib
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -206,12 +207,12 @@ def prepare_dataset(recipe: stages.Stages, dataset: str,
 
 
 def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
-  """Puts the newest checkpoint of `source` into `target`, alone.
+  """Puts the newest checkpoint of what `checkpoint.find` takes into `target`.
 
-  Hard links where the file system has them: no byte is stored twice.
+  Alone, and as hard links where the file system has them: no byte is stored
+  twice.
   """
-  newest = max((path for path in source.iterdir() if path.name.isdecimal()),
-               key=lambda path: int(path.name))
+  newest = checkpoint.find(source)[0]
   draft = target.with_name(f'.{target.name}.draft')
   if draft.exists():
     shutil.rmtree(draft)
@@ -222,7 +223,8 @@ def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
     except OSError:  # Another file system, or one without hard links.
       shutil.copy2(old, new)
 
-  shutil.copytree(newest, draft / newest.name, copy_function=link)
+  step = newest.name if newest.name.isdecimal() else '0'
+  shutil.copytree(newest, draft / step, copy_function=link)
   if target.exists():
     shutil.rmtree(target)
   draft.rename(target)
