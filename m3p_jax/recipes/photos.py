@@ -122,8 +122,9 @@ class Photos:
     recipe.run('download', lambda: quickstart_recipe.download(names),
                title='download weights and captioned pictures into the cache')
     for name in self.datasets:
-      quickstart_recipe.prepare_dataset(
-          recipe, name, self.data_dir, limit=self.limit)
+      stages.run_prepare(
+          recipe, name, self.data_dir, after=('download',), limit=self.limit,
+          languages=quickstart.LANGUAGES)
     # Weights that are there stay as they are when pictures are added.
     recipe.run(f'prepare_{_NAMES}', lambda: prepare.prepare(
         _NAMES, str(self.data_dir), raw_dir=str(pictures)),

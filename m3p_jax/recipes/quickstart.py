@@ -10,7 +10,6 @@ keys, configs/quickstart.py the values.
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 import os
 import pathlib
 import shutil
@@ -25,7 +24,6 @@ import ml_collections
 from configs import quickstart
 from input_pipeline import dictionaries
 from input_pipeline import evaluation_set
-from input_pipeline import prepare
 from input_pipeline import sources
 from m3p_jax import checkpoint
 from m3p_jax import summary as summary_lib
@@ -162,8 +160,10 @@ def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
              title='download data and weights into the cache')
   for dataset in SOURCES:
     # Text takes no time, and thinned out it would lack whole languages.
-    prepare_dataset(recipe, dataset, data_dir,
-                    limit=0 if dataset == 'udhr' else limit)
+    stages.run_prepare(
+        recipe, dataset, data_dir, after=('download',),
+        limit=0 if dataset == 'udhr' else limit,
+        languages=quickstart.LANGUAGES)
   folder, languages = data_dir / dictionaries.FOLDER, quickstart.DICTIONARIES
   recipe.run(
       'dictionaries', lambda: dictionaries.build(languages, data_dir),
@@ -188,22 +188,6 @@ def download(names: Sequence[str]) -> None:
   for number, name in enumerate(names, 1):
     print(f'    {number}/{len(names)} {name}', file=sys.stderr, flush=True)
     sources.fetch(name)
-
-
-def prepare_dataset(recipe: stages.Stages, dataset: str,
-                    data_dir: pathlib.Path, *, limit: int = 0) -> None:
-  """Runs the stage that prepares a dataset, after 'download'."""
-  languages = quickstart.LANGUAGES
-  recipe.run(
-      f'prepare_{dataset}',
-      functools.partial(prepare.prepare, dataset, str(data_dir), limit=limit,
-                        languages=languages),
-      title=f'prepare {dataset}',
-      settings={'limit': limit, 'languages': list(languages)},
-      inputs=prepare.key_of(
-          dataset, data_dir, limit=limit, languages=languages),
-      after=('download',), output=data_dir / dataset,
-      made=lambda: prepare.read_key(data_dir / dataset))
 
 
 def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
