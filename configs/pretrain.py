@@ -19,8 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.languages = languages.codes()
   config.model.num_languages = len(config.data.languages)
   config.data.text.datasets = ('udhr',)
-  config.data.text.languages = tuple(
-      languages.source_codes('udhr').values())
+  config.data.text.languages = ('all',)
   config.data.text.max_length = 128
   config.data.text.concatenate = True
   config.data.image_text.datasets = ('captions',)
