@@ -25,8 +25,11 @@ def model_config() -> ConfigDict:
   model.mlp_width = 3072
   # Transformer layers, shared by text and pictures.
   model.num_layers = 12
-  # Learned positions; in the joint pass text starts at position R.
+  # Learned positions, of regions and text together.
   model.max_positions = 514
+  # Position of the first token of a caption, however many regions its picture
+  # has (M3P: 100); 0 = right behind those that a row is padded to.
+  model.text_position = 0
   # Numbers in one region's feature vector.
   model.region_feature_dim = 2048
   # Detector classes + 1; class 0 is background.
@@ -65,15 +68,18 @@ def model_config() -> ConfigDict:
 
 def task_config(objective: str, stream: str, batch_size: int,
                 weight: float = 1.0, rows: str = 'own',
-                **options) -> ConfigDict:
+                weight_schedule: str = '', **options) -> ConfigDict:
   """Returns one task: an objective of `objectives/` on rows of one stream.
 
+  `weight_schedule`: factors of its weight by step, linear between, '' = 1
+  throughout: '0:0,1000:1' lets it in over a thousand steps.
   Its rows are its 'own'; or 'shared' with the other such tasks of the stream,
   each row read once: the largest batch, or every n-th row of it.
   """
   return ConfigDict(dict(
       objective=objective, stream=stream, batch_size=batch_size,
-      weight=weight, rows=rows, options=options))
+      weight=weight, weight_schedule=weight_schedule, rows=rows,
+      options=options))
 
 
 def code_switch_config() -> ConfigDict:

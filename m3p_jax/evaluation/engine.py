@@ -97,7 +97,7 @@ class Engine:
     # stays here.
     used = np.flatnonzero(np.asarray(regions.mask_BR)[image_P].any(0))
     width = -(-(used.max(initial=0) + 1) // REGIONS_MULTIPLE) * REGIONS_MULTIPLE
-    start = regions.mask_BR.shape[1]
+    start = self.config.text_start(regions.mask_BR.shape[1])
     regions = jax.device_put(batch_lib.Regions(
         regions.image_id_B, *(x[:, :width] for x in regions[1:])), self._whole)
     function = functools.partial(
