@@ -85,8 +85,13 @@ def code_switch_config() -> ConfigDict:
   switch.language_per = 'caption'
   # Target languages: those with a dictionary.
   switch.languages = ()
-  # Folder of dictionaries, relative to `data.data_dir`.
-  switch.dictionary = 'dictionaries/freedict'
+  # 'ours': the language is drawn first, the first translations come more often.
+  # 'release': of each word alone, among the languages that have it; of its
+  # translations each as often (`language_per` is not read).
+  switch.rule = 'ours'
+  # Folders of dictionaries, relative to `data.data_dir`; of a phrase that
+  # several have, the first one's translations come first.
+  switch.dictionary = ('dictionaries/freedict',)
   # A control: translations permuted among the words of a language by this
   # seed; negative = off.
   switch.shuffle_seed = -1

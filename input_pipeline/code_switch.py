@@ -35,6 +35,7 @@ from input_pipeline.dictionaries import ranking
 
 MODES = ('every', 'one')
 LANGUAGE_PER = ('caption', 'word')
+RULES = ('ours', 'release')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Settings:
   sentence_rate: float = 1.0
   mode: str = 'every'
   language_per: str = 'caption'
+  rule: str = 'ours'
 
 
 class Switched(NamedTuple):
@@ -84,15 +86,21 @@ def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
   rows_W = tf.RaggedTensor.from_row_splits(
       words.keys_W, words.row_splits, validate=False).value_rowids()
   seeds = tf.unstack(tf.random.split(seed, 4))
-  languages_W = _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
-                                per=settings.language_per)
-  segments = phrases.find_segments(words, dictionary, rows_W, languages_W)
+  if settings.rule == 'release':
+    segments, languages_W = phrases.draw_segments(
+        words, dictionary, rows_W, seeds[0])
+  else:
+    languages_W = _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
+                                  per=settings.language_per)
+    segments = phrases.find_segments(
+        words, dictionary.keys_K, rows_W, languages_W)
   is_start_W = phrases.choose_starts(segments, words.row_splits)
   is_switched_W = _draw_switched(
       is_start_W & (segments.entry_W >= 0), rows_W, is_source_B, seeds[1:3],
       settings)
   return Switched(
-      _assemble(words, dictionary, segments, is_switched_W, seeds[3]),
+      _assemble(words, dictionary, segments, is_switched_W, seeds[3],
+                is_uniform=settings.rule == 'release'),
       is_switched_W, languages_W)
 
 
@@ -118,11 +126,12 @@ def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
   return can_W & (draw_W == tf.gather(highest_B, rows_W))
 
 
-def _assemble(words, dictionary, segments, is_switched_W, seed):
+def _assemble(words, dictionary, segments, is_switched_W, seed, *, is_uniform):
   num_words = tf.size(words.keys_W, out_type=tf.int64)
   entry_W = tf.maximum(segments.entry_W, 0)
-  # The square of a uniform draw: the first translations come more often.
-  draw_W = tf.random.stateless_uniform(tf.shape(entry_W), seed) ** 2
+  draw_W = tf.random.stateless_uniform(tf.shape(entry_W), seed)
+  if not is_uniform:  # Squared, the first translations come more often.
+    draw_W **= 2
   count_W = tf.gather(dictionary.counts_K, entry_W)
   translation_W = tf.gather(dictionary.starts_K, entry_W) + tf.cast(
       draw_W * tf.cast(count_W, tf.float32), count_W.dtype)

@@ -139,6 +139,34 @@ def test_one_language_a_caption_or_one_a_word(per):
     assert len(texts) > 10
 
 
+def test_the_releases_rule_asks_the_languages_that_have_the_word():
+  folder = toy.data_dir() / 'dictionaries' / 'rule'
+  folder.mkdir(parents=True)
+  for language, entries in (
+      ('de', {'apple': ['D', 'E'], 'fire engine': ['DF']}),
+      ('fr', {'apple': ['F']}), ('it', {'house': ['I'], 'fire': ['X']})):
+    dictionaries.write({word: [toy.encode(text) for text in found]
+                        for word, found in entries.items()},
+                       folder / f'{language}.npz')
+  dictionary = dictionaries.load(folder, ('de', 'fr', 'it'))
+  found = {}
+  for rule in code_switch.RULES:
+    switched = code_switch.switch_words(
+        _words(('apple house dog', 'fire engine') * 3000), dictionary,
+        seed=tf.constant([0, 0]), is_source_B=tf.fill([6000], True),
+        settings=code_switch.Settings(
+            rate=1.0, language_per='word', rule=rule))
+    texts = [toy.decode(ids) for ids in switched.ids.to_list()]
+    found[rule] = {text: texts.count(text) / 3000 for text in set(texts)}
+  # Every word that any language has, in its languages equally often; the
+  # longest phrase goes first, whoever has it.
+  assert found['release'] == pytest.approx({
+      'F': 0.5, 'D': 0.25, 'E': 0.25, 'I': 1.0, 'dog': 1.0, 'DF': 1.0,
+      '': 1.0}, abs=0.03)
+  assert abs(found['ours']['I'] - 1 / 3) < 0.03
+  assert abs(found['ours']['D'] - 2**-0.5 / 3) < 0.03
+
+
 def test_translations_are_shown_in_their_languages_colour():
   words = _words(SENTENCES[:3])
   dictionary = _dictionary(('fr', 'de'))
