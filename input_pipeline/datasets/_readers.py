@@ -4,7 +4,9 @@ Pictures are optional where regions come from a file; they are looked for in
 `images/` below `--raw_dir`, and in the folder itself.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+import collections
+from collections.abc import Collection, Iterable, Iterator, Sequence
+import itertools
 import pathlib
 import re
 from typing import Any
@@ -126,6 +128,22 @@ def split_by_hash(group: str, *, validation: int = 5, test: int = 5) -> str:
   if place < test:
     return 'test'
   return 'validation' if place < test + validation else 'train'
+
+
+def spread(parts: Sequence[Iterator[Any]], limit: int) -> Iterator[Any]:
+  """Yields what the parts yield, one after the other; under a limit in turn.
+
+  So a few of many items are of every language and split.
+  """
+  if not limit:
+    yield from itertools.chain.from_iterable(parts)
+    return
+  waiting = collections.deque(parts)
+  while waiting:
+    for item in itertools.islice(waiting[0], 1):
+      yield item
+      waiting.append(waiting[0])
+    waiting.popleft()
 
 
 def warn_of_missing(names: Iterable[Any], there: Collection[Any], what: str,

@@ -3,8 +3,9 @@
 `--raw_dir` holds (in `uvl_captions/` or itself) `google.csv` and, if there is
 one, `google.valid.csv`: apart by tabs, with a column `caption`; or
 `Train_GCC-training.tsv` and `Validation_GCC-1.1.0-Validation.tsv`: caption,
-tab, URL. A row's number, from 0, is the number in its image's id (`valid_`
-stands before it in the second table).
+tab, URL, with a header or without. A row's number, from 0, is the number in its
+image's id (`valid_` stands before it in the second table). Where there is no
+table, the folder is img2dataset's (see `img2dataset.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,14 @@ import pathlib
 
 from input_pipeline import errors
 from input_pipeline import text_files
+from input_pipeline.datasets import _archives
 from input_pipeline.datasets import _readers
+from input_pipeline.datasets import img2dataset
 
 _FOLDERS = ('', 'uvl_captions/', 'dataset/')
 
 
-class Builder(_readers.Builder):
+class Builder(img2dataset.Builder):
   """3.3 million images, read row by row."""
   # Split → names of its table. The first must be there.
   tables: Mapping[str, tuple[str, ...]] = {
@@ -26,15 +29,23 @@ class Builder(_readers.Builder):
       'validation': ('google.valid.csv', 'Validation_GCC-1.1.0-Validation.tsv')}
 
   def items(self) -> Iterator[_readers.Item]:
+    parts = []
     for split, names in self.tables.items():
-      find = text_files.find if split == 'train' else text_files.find_or_none
-      path = find(self.folder, *(
+      path = text_files.find_or_none(self.folder, *(
           folder + name for name in names for folder in _FOLDERS))
-      prefix = '' if split == 'train' else 'valid_'
+      if path is None and split == 'train':
+        if _archives.shards(self.folder):
+          return super().items()
+        text_files.find(self.folder, *names)  # Says what is missing.
       if path is not None and self.language('en', path):
-        for row, caption in enumerate(_captions(path)):
-          yield self.item(f'{prefix}{row}.jpg', split, [('en', caption)],
-                          image_id=f'{prefix}{row}')
+        parts.append(self._rows(path, split))
+    return _readers.spread(parts, self.options.limit)
+
+  def _rows(self, path: pathlib.Path, split: str) -> Iterator[_readers.Item]:
+    prefix = '' if split == 'train' else 'valid_'
+    for row, caption in enumerate(_captions(path)):
+      yield self.item(f'{prefix}{row}.jpg', split, [('en', caption)],
+                      image_id=f'{prefix}{row}')
 
 
 def _captions(path: pathlib.Path) -> Iterator[str]:

@@ -1,0 +1,180 @@
+"""Pictures inside of other files: what img2dataset and TFDS have written.
+
+A picture in a tar or in a TFRecord stands there as it is, from one byte to
+another: nothing is unpacked.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+import os
+import pathlib
+import struct
+import tarfile
+from typing import Any, NamedTuple
+
+from google.protobuf import message
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from input_pipeline import errors
+from input_pipeline import text_files
+
+# A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
+_HEADER, _FOOTER = struct.Struct('<Q4s'), 4
+_ENDINGS = ('jpg', 'jpeg', 'png', 'webp')
+Feature = Mapping[str, Any]
+
+
+class Sample(NamedTuple):
+  """A picture with its caption; `span` as of `builder.ImageItem`."""
+  key: str
+  path: pathlib.Path
+  span: tuple[int, int] | None
+  caption: str
+
+
+def examples(path: pathlib.Path) -> Iterator[tuple[Feature, int, bytes]]:
+  """Yields (features, first byte, content) of a file's `tf.train.Example`s.
+
+  Raises:
+    UserError: the file is cut off, or holds something else.
+  """
+  size = os.path.getsize(path)
+  with open(path, 'rb') as file:
+    while header := file.read(_HEADER.size):
+      offset = file.tell()
+      try:
+        length, _ = _HEADER.unpack(header)
+        content = file.read(min(length, size))
+        if len(content) < length or len(file.read(_FOOTER)) < _FOOTER:
+          raise EOFError
+        yield tf.train.Example.FromString(
+            content).features.feature, offset, content
+      except (struct.error, EOFError, message.DecodeError) as error:
+        raise errors.UserError(
+            f'{path}: cut off, or no TFRecord of tf.train.Example, at byte '
+            f'{offset}') from error
+
+
+def texts(features: Feature, name: str) -> list[str]:
+  """Returns the strings of a feature, none where it is absent."""
+  # Lists of lists are stored flat.
+  found = features.get(name) or features.get(f'{name}/ragged_flat_values')
+  return [text.decode('utf-8', 'surrogateescape')
+          for text in found.bytes_list.value] if found else []
+
+
+def span_of(value: bytes, offset: int, content: bytes) -> tuple[int, int]:
+  """Returns where in the file a feature's bytes lie."""
+  return offset + content.index(value), len(value)
+
+
+def tfds_builders(folder: pathlib.Path, name: str,
+                  ) -> list[tfds.core.DatasetBuilder]:
+  """Returns TFDS's prepared sets of a name at, or up to three folders below.
+
+  Of several versions of one config, the newest.
+
+  Raises:
+    UserError: one is not in TFRecord files.
+  """
+  newest: dict[str, pathlib.Path] = {}
+  for depth in range(4):
+    for path in sorted(folder.glob('*/' * depth + 'dataset_info.json')):
+      info = text_files.read_json(path)
+      if info.get('name') == name:
+        newest[info.get('configName', '')] = path
+        if info.get('fileFormat', 'tfrecord') != 'tfrecord':
+          raise errors.UserError(f'{path}: fileFormat is '
+                                 f'{info["fileFormat"]!r}; allowed: tfrecord')
+  return [tfds.builder_from_directory(path.parent) for path in newest.values()]
+
+
+def shards(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns img2dataset's shards at and below a folder: tars, TFRecord files,
+  and folders of files.
+
+  Raises:
+    UserError: there are shards, but in Parquet alone.
+  """
+  found = {path for ending in ('tar', 'tfrecord')
+           for path in folder.rglob(f'*.{ending}')}
+  stems = [path.with_name(path.name.removesuffix('_stats.json'))
+           for path in folder.rglob('*_stats.json')]
+  found |= {stem for stem in stems if stem.is_dir()}
+  if stems and not found:
+    raise errors.UserError(
+        f'{folder}: its shards are Parquet; allowed: --output_format=files, '
+        'webdataset or tfrecord of img2dataset')
+  return sorted(found)
+
+
+def failures(folder: pathlib.Path) -> dict[str, int]:
+  """Returns how many links gave no picture, by what img2dataset says of it."""
+  counts: Counter[str] = Counter()
+  for path in folder.rglob('*_stats.json'):
+    counts.update(text_files.read_json(path).get('status_dict') or {})
+  counts.pop('success', None)
+  return dict(counts.most_common())
+
+
+def samples(shard: pathlib.Path) -> Iterator[Sample]:
+  """Yields the pictures of one of `shards`, in its order."""
+  if shard.is_dir():
+    for path in sorted(shard.iterdir()):
+      if path.suffix[1:].lower() in _ENDINGS:
+        yield Sample(path.stem, path, None, _beside(path))
+  elif shard.suffix == '.tar':
+    yield from _tar(shard)
+  else:
+    for features, offset, content in examples(shard):
+      (key,) = texts(features, 'key') or [f'{shard.stem}/{offset}']
+      for name in _ENDINGS:
+        if name in features:
+          (value,) = features[name].bytes_list.value
+          yield Sample(key, shard, span_of(value, offset, content), ''.join(
+              texts(features, 'txt') or texts(features, 'caption')))
+
+
+def _beside(path: pathlib.Path) -> str:
+  for name in (path.with_suffix('.txt'), path.with_suffix('.json')):
+    if name.exists():
+      return _caption(name.suffix[1:], name.read_bytes(), name)
+  return ''
+
+
+def _caption(ending: str, content: bytes, where: Any) -> str:
+  text = content.decode('utf-8', 'surrogateescape')
+  if ending == 'txt':
+    return text
+  found = text_files.parse(text, where, halves=True)
+  return str(found.get('caption') or '') if isinstance(found, dict) else ''
+
+
+def _tar(shard: pathlib.Path) -> Iterator[Sample]:
+  """Yields the samples of a WebDataset: files of one name but for the ending.
+  """
+  key, picture, captions = '', None, {}
+  try:
+    with tarfile.open(shard, 'r:') as archive:
+      for member in archive:
+        stem, _, ending = member.name.rpartition('/')[2].partition('.')
+        if stem != key and picture:
+          yield _sample(key, shard, picture, captions)
+        if stem != key:
+          key, picture, captions = stem, None, {}
+        if ending.lower() in _ENDINGS and member.isfile():
+          picture = member.offset_data, member.size
+        elif ending in ('txt', 'json') and (opened := archive.extractfile(
+            member)):
+          captions[ending] = _caption(
+              ending, opened.read(), f'{shard}, {member.name}')
+  except (tarfile.TarError, OSError) as error:
+    raise errors.UserError(f'{shard}: damaged: {error}') from error
+  if picture:
+    yield _sample(key, shard, picture, captions)
+
+
+def _sample(key, shard, picture, captions) -> Sample:
+  return Sample(key, shard, picture,
+                captions.get('txt') or captions.get('json') or '')
