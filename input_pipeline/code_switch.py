@@ -6,7 +6,8 @@ stays with its word, and a phrase of a dictionary goes before its parts.
   python -m input_pipeline.code_switch --dataset=NAME --data_dir=DIR --n=20
 
 prints captions before and after, what was switched in its language's colour,
-and how much of the captions each language can translate.
+and how much of the captions each language can translate. It reads all folders
+of DIR/dictionaries.
 
 Source: M3P, section 3.2 (every word with probability β); the release's
 pre-training replaces exactly one word (`mode='one'`).
@@ -197,15 +198,23 @@ def show(switched: Switched, row_splits: Sequence[int],
   return lines
 
 
-def coverage_table(dictionary: dictionaries.Dictionary,
-                   keys_W: np.ndarray) -> list[str]:
-  """Returns lines: what each language can translate of words with these keys.
+class Coverage(NamedTuple):
+  """What a language's dictionary can translate of some words.
 
-  Articles, which dictionaries leave out on purpose, do not count. A collision
-  is a key that two phrases of the dictionary share; which of them is found is
-  chance.
+  Attributes:
+    share: of the words; articles, which dictionaries leave out, do not count.
+    translations: of a translated word, on average.
+    collisions: keys that two phrases share; which is found is chance.
   """
-  lines = ['language   words translated   translations   collisions']
+  share: float
+  translations: float
+  collisions: int
+
+
+def coverage(dictionary: dictionaries.Dictionary,
+             keys_W: np.ndarray) -> dict[str, Coverage]:
+  """Returns {language: what it can translate of words with these keys}."""
+  found = {}
   left_out = [0] + [captions_lib.word_key(word) for word in ranking.ARTICLES]
   keys_W = keys_W[~np.isin(keys_W, left_out)]
   # The table is sorted, and the first of equal keys is found.
@@ -217,10 +226,50 @@ def coverage_table(dictionary: dictionaries.Dictionary,
     place_W = np.minimum(np.searchsorted(dictionary.keys_K, wanted_W),
                          len(dictionary.keys_K) - 1)
     place_W = place_W[dictionary.keys_K[place_W] == wanted_W]
-    mean = (float(dictionary.counts_K[place_W].mean()) if len(place_W)
-            else 0.0)
-    lines.append(f'{language:8}   {100 * share:14.1f} %   {mean:12.2f}   '
-                 f'{int(is_collision_K[place_W].sum()):10d}')
+    found[language] = Coverage(
+        share,
+        float(dictionary.counts_K[place_W].mean()) if len(place_W) else 0.0,
+        int(is_collision_K[place_W].sum()))
+  return found
+
+
+def read_english(data_dir: str, dataset: str, split: str = 'train',
+                 ) -> tuple[store.Captions, np.ndarray, np.ndarray]:
+  """Returns captions, the numbers of the English ones, and their words' keys.
+
+  Raises:
+    UserError: there are none.
+  """
+  _, captions = store.read_image_text(data_dir, dataset, split)
+  is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
+  if not is_english_C.any():
+    raise errors.UserError(
+        f'{dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
+  return captions, np.flatnonzero(is_english_C), captions.keys_W[
+      np.repeat(is_english_C, np.diff(captions.word_splits))]
+
+
+def coverage_lines(folders: Sequence[pathlib.Path], languages: Sequence[str],
+                   keys_W: np.ndarray) -> list[str]:
+  """Returns a table: what each folder has of words with these keys, and all.
+  """
+  languages = languages or dictionaries.available(folders)
+  columns = {}
+  for folder in folders:
+    there = set(dictionaries.available([folder]))
+    columns[folder.name] = coverage(dictionaries.load(
+        folder, [code for code in languages if code in there]), keys_W)
+  together = coverage(dictionaries.load(folders, languages), keys_W)
+  if len(folders) > 1:
+    columns['together'] = together
+  lines = ['language  ' + ''.join(f'{name:>12}' for name in columns)
+           + '  translations  collisions']
+  for language in languages:
+    shares = (f'{100 * column[language].share:10.1f} %' if language in column
+              else f'{"-":>12}' for column in columns.values())
+    _, translations, collisions = together[language]
+    lines.append(f'{language:10}{"".join(shares)}{translations:14.2f}'
+                 f'{collisions:12d}')
   return lines
 
 
@@ -228,24 +277,16 @@ def main(argv: Sequence[str]) -> None:
   """Prints captions and what becomes of them, and each language's coverage."""
   console.check_flags(argv, ())
   args = flags.FLAGS
-  folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
-  languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
-  if not languages:
-    raise errors.UserError(
-        f'{folder}: no dictionaries; make them with `python -m '
-        f'input_pipeline.dictionaries --data_dir={args.data_dir}`')
-  _, captions = store.read_image_text(args.data_dir, args.dataset, args.split)
-  is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
-  (english,) = np.nonzero(is_english_C)
-  if not len(english):
-    raise errors.UserError(
-        f'{args.dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
+  folders = dictionaries.folders(args.data_dir)
+  captions, english, keys_W = read_english(
+      args.data_dir, args.dataset, args.split)
   rows_B = np.random.default_rng(args.seed).choice(english, args.n)
   words = store.gather_words(captions, tf.constant(rows_B), max_words=64)
-  dictionary = dictionaries.load(folder, languages)
+  dictionary = dictionaries.load(
+      folders, args.languages or dictionaries.available(folders))
   switched = switch_words(
       words, dictionary, seed=tf.constant([args.seed, 0]),
-      settings=Settings(rate=args.rate, mode=args.mode,
+      settings=Settings(rate=args.rate, mode=args.mode, rule=args.rule,
                         language_per=args.language_per),
       is_source_B=tf.fill([args.n], True))
   lines = show(
@@ -253,9 +294,7 @@ def main(argv: Sequence[str]) -> None:
       tokenizer_lib.load().decode)
   for row, line in zip(rows_B, lines, strict=True):
     print(f'{captions.texts[row]}\n    {line}')
-  keys_W = captions.keys_W[
-      np.repeat(is_english_C, np.diff(captions.word_splits))]
-  print('\n'.join(coverage_table(dictionary, keys_W)))
+  print('\n'.join(coverage_lines(folders, args.languages, keys_W)))
 
 
 if __name__ == '__main__':
@@ -267,6 +306,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('seed', 0, 'Seed of everything drawn.')
   flags.DEFINE_float('rate', 0.5, 'Probability that a word is replaced.')
   flags.DEFINE_enum('mode', 'every', MODES, 'Each word, or exactly one.')
+  flags.DEFINE_enum('rule', 'ours', RULES, "As code_switch.rule's.")
   flags.DEFINE_enum('language_per', 'caption', LANGUAGE_PER,
                     'Draw a language for each caption, or for each word.')
   console.run_main(main)

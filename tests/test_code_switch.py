@@ -1,6 +1,7 @@
 """Properties of code-switching on made-up captions and dictionaries."""
 
 import re
+import shutil
 import types
 
 import numpy as np
@@ -13,6 +14,7 @@ from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import phrases
 from input_pipeline import records
+from input_pipeline.dictionaries import __main__ as coverage_command
 from tests import toy
 
 SENTENCES = (
@@ -190,18 +192,42 @@ def test_coverage_counts_words_but_articles_and_collisions():
   dictionary = _dictionary()
   keys = [captions.word_key(word) for word in (
       'red', 'apple', 'dog', 'red', '', 'The', 'a')]
-  (_, line) = code_switch.coverage_table(dictionary, np.array(keys))
   counts = [len(toy.ENTRIES[word]) for word in ('red', 'apple')]
-  assert line.split() == [
-      'de', '75.0', '%', f'{np.mean(counts):.2f}', '0']
+  assert code_switch.coverage(dictionary, np.array(keys)) == {
+      'de': (0.75, np.mean(counts), 0)}
   # The same word twice in the table: a collision.
   place = np.searchsorted(
       dictionary.keys_K, records.mix_keys(np.int64(keys[0]), np.int64(1)))
   doubled = dictionary._replace(
       keys_K=np.insert(dictionary.keys_K, place, dictionary.keys_K[place]),
       counts_K=np.insert(dictionary.counts_K, place, 1))
-  (_, line) = code_switch.coverage_table(doubled, np.array(keys))
-  assert line.split()[-1] == '1'
+  assert code_switch.coverage(doubled, np.array(keys))['de'].collisions == 1
+
+
+def test_coverage_of_every_folder_and_of_all(tmp_path, monkeypatch, capsys):
+  shutil.copytree(toy.data_dir() / 'english', tmp_path / 'english')
+  for source, language, entries in (
+      ('muse', 'de', {'red': ['ROT']}), ('muse', 'it', {'dog': ['cane']}),
+      ('panlex', 'de', {'dog': ['HUND'], 'red': ['ROT', 'R']})):
+    folder = tmp_path / 'dictionaries' / source
+    folder.mkdir(parents=True, exist_ok=True)
+    dictionaries.write({word: [toy.encode(text) for text in found]
+                        for word, found in entries.items()},
+                       folder / f'{language}.npz')
+  monkeypatch.setattr(coverage_command.flags, 'FLAGS', types.SimpleNamespace(
+      data_dir=str(tmp_path), coverage='english', languages=[]))
+  coverage_command.main(['dictionaries'])
+  head, german, italian = capsys.readouterr().out.splitlines()
+  assert head.split() == ['language', 'muse', 'panlex', 'together',
+                          'translations', 'collisions']
+  captions = code_switch.read_english(str(tmp_path), 'english')[0]
+  words = [re.sub(r'\W', '', word) for text in captions.texts
+           for word in text.split()]
+  red, dog = (100 * words.count(word) / len(words) for word in ('red', 'dog'))
+  assert german.split() == [
+      'de', f'{red:.1f}', '%', *[f'{red + dog:.1f}', '%'] * 2, '1.50', '0']
+  assert italian.split() == ['it', f'{dog:.1f}', '%', '-', f'{dog:.1f}', '%',
+                             '1.00', '0']
 
 
 def test_no_python_op_in_the_graph():

@@ -3,8 +3,10 @@
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
 writes DIR/dictionaries/SOURCE/<language>.npz, by default from FreeDict's
-packages; --source=muse, panlex or tsv reads --path (see `readers`). A key
-of 64 bits stands for English of up to three words, token ids for the rest.
+packages; --source=muse, panlex or tsv reads --path (see `readers`). With
+--coverage=DATASET it says what share of that set's English words each of them
+has. A key of 64 bits stands for English of up to three words, token ids for the
+rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -133,6 +135,17 @@ def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
   write(ranked, target, stamp=stamp)
 
 
+def folders(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
+  """Returns the folders of dictionaries that were built; UserError at none."""
+  parent = pathlib.Path(data_dir) / pathlib.Path(FOLDER).parent
+  found = sorted({path.parent for path in parent.glob('*/*.npz')})
+  if not found:
+    raise errors.UserError(
+        f'{parent}: no dictionaries; make them with `python -m '
+        f'input_pipeline.dictionaries --data_dir={data_dir}`')
+  return found
+
+
 def available(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
   """Returns the languages that have a dictionary in any of the folders."""
   return sorted({path.stem for folder in folders
@@ -146,6 +159,7 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   Args:
     folders: where `build` wrote them. Of a phrase that several of them have,
       the first one's translations come first.
+    languages: target languages; ('all',) = those that the folders have.
     shuffle_seed: negative, or the seed by which the phrases of a language
       exchange their translations: a control that keeps how often words are
       replaced, and by what, but not what they mean.
@@ -156,6 +170,8 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   if isinstance(folders, str | os.PathLike):
     folders = [folders]
   there, tables = available(folders), []
+  if tuple(languages) == ('all',):
+    languages = there
   where = ', '.join(map(str, folders))
   for index, language in enumerate(languages):
     errors.check_choice(f'dictionary language (in {where})', language, there)
