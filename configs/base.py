@@ -89,8 +89,8 @@ def code_switch_config() -> ConfigDict:
   # 'release': of each word alone, among the languages that have it; of its
   # translations each as often (`language_per` is not read).
   switch.rule = 'ours'
-  # Folders of dictionaries, relative to `data.data_dir`; of a phrase that
-  # several have, the first one's translations come first.
+  # Folders of dictionaries, relative to `data.data_dir`; a phrase that several
+  # have has the first one's translations.
   switch.dictionary = ('dictionaries/freedict',)
   # A control: translations permuted among the words of a language by this
   # seed; negative = off.

@@ -198,38 +198,20 @@ def show(switched: Switched, row_splits: Sequence[int],
   return lines
 
 
-class Coverage(NamedTuple):
-  """What a language's dictionary can translate of some words.
-
-  Attributes:
-    share: of the words; articles, which dictionaries leave out, do not count.
-    translations: of a translated word, on average.
-    collisions: keys that two phrases share; which is found is chance.
-  """
-  share: float
-  translations: float
-  collisions: int
-
-
 def coverage(dictionary: dictionaries.Dictionary,
-             keys_W: np.ndarray) -> dict[str, Coverage]:
-  """Returns {language: what it can translate of words with these keys}."""
-  found = {}
+             keys_W: np.ndarray) -> dict[str, tuple[float, float]]:
+  """Returns what each language can translate of words with these keys.
+
+  The share of the words, and translations of a word that has any. Articles,
+  which dictionaries leave out, do not count.
+  """
   left_out = [0] + [captions_lib.word_key(word) for word in ranking.ARTICLES]
-  keys_W = keys_W[~np.isin(keys_W, left_out)]
-  # The table is sorted, and the first of equal keys is found.
-  is_collision_K = np.append(np.diff(dictionary.keys_K) == 0, False)
+  keys_W, found = keys_W[~np.isin(keys_W, left_out)], {}
   for number, language in enumerate(dictionary.languages, start=1):
     wanted_W = records.mix_keys(keys_W, np.int64(number))
-    share = float(np.isin(wanted_W, dictionary.keys_K).mean())
-    wanted_W = np.unique(wanted_W)
-    place_W = np.minimum(np.searchsorted(dictionary.keys_K, wanted_W),
-                         len(dictionary.keys_K) - 1)
-    place_W = place_W[dictionary.keys_K[place_W] == wanted_W]
-    found[language] = Coverage(
-        share,
-        float(dictionary.counts_K[place_W].mean()) if len(place_W) else 0.0,
-        int(is_collision_K[place_W].sum()))
+    counts_K = dictionary.counts_K[np.isin(dictionary.keys_K, wanted_W)]
+    found[language] = (float(np.isin(wanted_W, dictionary.keys_K).mean()),
+                       float(counts_K.sum() / max(1, len(counts_K))))
   return found
 
 
@@ -251,26 +233,20 @@ def read_english(data_dir: str, dataset: str, split: str = 'train',
 
 def coverage_lines(folders: Sequence[pathlib.Path], languages: Sequence[str],
                    keys_W: np.ndarray) -> list[str]:
-  """Returns a table: what each folder has of words with these keys, and all.
-  """
+  """Returns a table of `coverage`: of each folder, and of all together."""
   languages = languages or dictionaries.available(folders)
-  columns = {}
-  for folder in folders:
-    there = set(dictionaries.available([folder]))
-    columns[folder.name] = coverage(dictionaries.load(
-        folder, [code for code in languages if code in there]), keys_W)
-  together = coverage(dictionaries.load(folders, languages), keys_W)
-  if len(folders) > 1:
-    columns['together'] = together
-  lines = ['language  ' + ''.join(f'{name:>12}' for name in columns)
-           + '  translations  collisions']
-  for language in languages:
-    shares = (f'{100 * column[language].share:10.1f} %' if language in column
-              else f'{"-":>12}' for column in columns.values())
-    _, translations, collisions = together[language]
-    lines.append(f'{language:10}{"".join(shares)}{translations:14.2f}'
-                 f'{collisions:12d}')
-  return lines
+  columns = {folder.name: [folder] for folder in folders} | {
+      'together': folders}
+  found = {name: coverage(dictionaries.load(part, [
+      code for code in languages if name == 'together'
+      or code in dictionaries.available(part)]), keys_W)
+           for name, part in columns.items()}
+  return ['language' + ''.join(f'{name:>12}' for name in found)
+          + '  translations'] + [
+      f'{language:8}' + ''.join(
+          f'{100 * column[language][0]:10.1f} %' if language in column
+          else f'{"-":>12}' for column in found.values())
+      + f'{found["together"][language][1]:14.2f}' for language in languages]
 
 
 def main(argv: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import phrases
-from input_pipeline import records
 from input_pipeline.dictionaries import __main__ as coverage_command
 from tests import toy
 
@@ -188,20 +187,12 @@ def test_translations_are_shown_in_their_languages_colour():
   assert ' big dog  [' in lines[1]
 
 
-def test_coverage_counts_words_but_articles_and_collisions():
-  dictionary = _dictionary()
+def test_coverage_counts_words_but_articles():
   keys = [captions.word_key(word) for word in (
       'red', 'apple', 'dog', 'red', '', 'The', 'a')]
   counts = [len(toy.ENTRIES[word]) for word in ('red', 'apple')]
-  assert code_switch.coverage(dictionary, np.array(keys)) == {
-      'de': (0.75, np.mean(counts), 0)}
-  # The same word twice in the table: a collision.
-  place = np.searchsorted(
-      dictionary.keys_K, records.mix_keys(np.int64(keys[0]), np.int64(1)))
-  doubled = dictionary._replace(
-      keys_K=np.insert(dictionary.keys_K, place, dictionary.keys_K[place]),
-      counts_K=np.insert(dictionary.counts_K, place, 1))
-  assert code_switch.coverage(doubled, np.array(keys))['de'].collisions == 1
+  assert code_switch.coverage(_dictionary(), np.array(keys)) == {
+      'de': (0.75, np.mean(counts))}
 
 
 def test_coverage_of_every_folder_and_of_all(tmp_path, monkeypatch, capsys):
@@ -219,15 +210,15 @@ def test_coverage_of_every_folder_and_of_all(tmp_path, monkeypatch, capsys):
   coverage_command.main(['dictionaries'])
   head, german, italian = capsys.readouterr().out.splitlines()
   assert head.split() == ['language', 'muse', 'panlex', 'together',
-                          'translations', 'collisions']
+                          'translations']
   captions = code_switch.read_english(str(tmp_path), 'english')[0]
   words = [re.sub(r'\W', '', word) for text in captions.texts
            for word in text.split()]
   red, dog = (100 * words.count(word) / len(words) for word in ('red', 'dog'))
   assert german.split() == [
-      'de', f'{red:.1f}', '%', *[f'{red + dog:.1f}', '%'] * 2, '1.50', '0']
-  assert italian.split() == ['it', f'{dog:.1f}', '%', '-', f'{dog:.1f}', '%',
-                             '1.00', '0']
+      'de', f'{red:.1f}', '%', *[f'{red + dog:.1f}', '%'] * 2, '1.00']
+  assert italian.split() == [
+      'it', f'{dog:.1f}', '%', '-', f'{dog:.1f}', '%', '1.00']
 
 
 def test_no_python_op_in_the_graph():

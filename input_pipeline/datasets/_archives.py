@@ -6,6 +6,7 @@ another: nothing is unpacked.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+import itertools
 import os
 import pathlib
 import struct
@@ -21,7 +22,7 @@ from input_pipeline import text_files
 
 # A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
 _HEADER, _FOOTER = struct.Struct('<Q4s'), 4
-_ENDINGS = ('jpg', 'jpeg', 'png', 'webp')
+_ENDINGS = {'jpg', 'jpeg', 'png', 'webp'}
 Feature = Mapping[str, Any]
 
 
@@ -60,8 +61,7 @@ def texts(features: Feature, name: str) -> list[str]:
   """Returns the strings of a feature, none where it is absent."""
   # Lists of lists are stored flat.
   found = features.get(name) or features.get(f'{name}/ragged_flat_values')
-  return [text.decode('utf-8', 'surrogateescape')
-          for text in found.bytes_list.value] if found else []
+  return list(map(_decode, found.bytes_list.value)) if found else []
 
 
 def span_of(value: bytes, offset: int, content: bytes) -> tuple[int, int]:
@@ -122,59 +122,40 @@ def samples(shard: pathlib.Path) -> Iterator[Sample]:
   """Yields the pictures of one of `shards`, in its order."""
   if shard.is_dir():
     for path in sorted(shard.iterdir()):
-      if path.suffix[1:].lower() in _ENDINGS:
-        yield Sample(path.stem, path, None, _beside(path))
+      if path.suffix[1:] in _ENDINGS:
+        text = path.with_suffix('.txt')
+        yield Sample(path.stem, path, None, _decode(
+            text.read_bytes() if text.exists() else b''))
   elif shard.suffix == '.tar':
     yield from _tar(shard)
   else:
     for features, offset, content in examples(shard):
-      (key,) = texts(features, 'key') or [f'{shard.stem}/{offset}']
-      for name in _ENDINGS:
-        if name in features:
-          (value,) = features[name].bytes_list.value
-          yield Sample(key, shard, span_of(value, offset, content), ''.join(
-              texts(features, 'txt') or texts(features, 'caption')))
-
-
-def _beside(path: pathlib.Path) -> str:
-  for name in (path.with_suffix('.txt'), path.with_suffix('.json')):
-    if name.exists():
-      return _caption(name.suffix[1:], name.read_bytes(), name)
-  return ''
-
-
-def _caption(ending: str, content: bytes, where: Any) -> str:
-  text = content.decode('utf-8', 'surrogateescape')
-  if ending == 'txt':
-    return text
-  found = text_files.parse(text, where, halves=True)
-  return str(found.get('caption') or '') if isinstance(found, dict) else ''
+      for name in features.keys() & _ENDINGS:
+        (value,) = features[name].bytes_list.value
+        yield Sample(texts(features, 'key')[0], shard,
+                     span_of(value, offset, content),
+                     ''.join(texts(features, 'txt')))
 
 
 def _tar(shard: pathlib.Path) -> Iterator[Sample]:
   """Yields the samples of a WebDataset: files of one name but for the ending.
   """
-  key, picture, captions = '', None, {}
   try:
     with tarfile.open(shard, 'r:') as archive:
-      for member in archive:
-        stem, _, ending = member.name.rpartition('/')[2].partition('.')
-        if stem != key and picture:
-          yield _sample(key, shard, picture, captions)
-        if stem != key:
-          key, picture, captions = stem, None, {}
-        if ending.lower() in _ENDINGS and member.isfile():
-          picture = member.offset_data, member.size
-        elif ending in ('txt', 'json') and (opened := archive.extractfile(
-            member)):
-          captions[ending] = _caption(
-              ending, opened.read(), f'{shard}, {member.name}')
+      for key, members in itertools.groupby(archive, lambda member: (
+          member.name.rpartition('/')[2].partition('.')[0])):
+        picture, caption = None, b''
+        for member in members:
+          ending = member.name.rpartition('.')[2].lower()
+          if ending in _ENDINGS:
+            picture = member.offset_data, member.size
+          elif ending == 'txt' and (file := archive.extractfile(member)):
+            caption = file.read()
+        if picture:
+          yield Sample(key, shard, picture, _decode(caption))
   except (tarfile.TarError, OSError) as error:
     raise errors.UserError(f'{shard}: damaged: {error}') from error
-  if picture:
-    yield _sample(key, shard, picture, captions)
 
 
-def _sample(key, shard, picture, captions) -> Sample:
-  return Sample(key, shard, picture,
-                captions.get('txt') or captions.get('json') or '')
+def _decode(text: bytes) -> str:
+  return text.decode('utf-8', 'surrogateescape')

@@ -28,30 +28,27 @@ class Builder(_readers.Builder):
   """The pictures of TFDS's records, which are read where they lie."""
 
   def items(self) -> Iterator[_readers.Item]:
-    found = [made for folder in (self.folder / self.options.source, self.folder)
-             for made in _archives.tfds_builders(folder, self.options.source)]
-    configs = {made.info.config_name: made for made in reversed(found)}
-    if len(configs) != 1:
+    name = self.options.source
+    found = (_archives.tfds_builders(self.folder / name, name)
+             or _archives.tfds_builders(self.folder, name))
+    if len(found) != 1:
       raise errors.UserError(
-          f'{self.folder} has {len(configs) or "no"} prepared sets called '
-          f'{self.options.source!r}'
-          + (f': {", ".join(configs)}; name one\'s folder' if configs else
-             '; allowed: the data_dir of TFDS, or a folder in it'))
-    (made,) = configs.values()
-    leaves = dict(_leaves(made.info.features))
+          f'{self.folder} has {len(found) or "no"} prepared sets called '
+          f'{name!r}; allowed: TFDS\'s data_dir or a folder in it, with one')
+    info = found[0].info
+    leaves = dict(_leaves(info.features))
     fields = self._fields(leaves) if self.options.fields else _guess(leaves)
+    self.note('fields', fields)
     if not {'image'} < set(fields) - {'id'}:
       raise errors.UserError(
-          f'{made.data_dir}: --fields must name the image and its captions, as '
-          f'image=NAME,en=NAME; found {fields}; there are: {", ".join(leaves)}')
-    self.note('fields', fields)
-    ours = {theirs: _readers.SPLITS.get(theirs, '')
-            for theirs in made.info.splits}
-    self.note('splits_left_out',
-              [theirs for theirs, split in ours.items() if not split])
-    return _readers.spread(
-        [self._split(made.info.splits[theirs], split, fields)
-         for theirs, split in ours.items() if split], self.options.limit)
+          f'{found[0].data_dir}: --fields must name the image and captions, as '
+          f'image=NAME,en=NAME; there are: {", ".join(leaves)}')
+    self.note('splits_left_out', sorted(set(info.splits) - set(
+        _readers.SPLITS)))
+    return _readers.spread([
+        self._split(info.splits[theirs], ours, fields)
+        for theirs, ours in _readers.SPLITS.items() if theirs in info.splits],
+                           self.options.limit)
 
   def _fields(self, leaves: Mapping[str, Any]) -> dict[str, str]:
     """Returns what --fields says, in public codes."""

@@ -157,8 +157,8 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   """Returns the dictionaries of `languages` as one table.
 
   Args:
-    folders: where `build` wrote them. Of a phrase that several of them have,
-      the first one's translations come first.
+    folders: where `build` wrote them. A phrase that several of them have has
+      the first one's translations.
     languages: target languages; ('all',) = those that the folders have.
     shuffle_seed: negative, or the seed by which the phrases of a language
       exchange their translations: a control that keeps how often words are
@@ -175,14 +175,15 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   where = ', '.join(map(str, folders))
   for index, language in enumerate(languages):
     errors.check_choice(f'dictionary language (in {where})', language, there)
-    table = _merge([_read(path) for path in (
+    table = _join([_read(path) for path in (
         pathlib.Path(folder) / f'{language}.npz' for folder in folders)
-                    if path.exists()])
+                   if path.exists()])
+    table['keys_K'], order_K = np.unique(table['keys_K'], return_index=True)
     if shuffle_seed >= 0:
       order_K = np.random.default_rng((shuffle_seed, index)).permutation(
-          len(table['keys_K']))
-      table['starts_K'] = table['starts_K'][order_K]
-      table['counts_K'] = table['counts_K'][order_K]
+          order_K)
+    for name in ('starts_K', 'counts_K'):
+      table[name] = table[name][order_K]
     tables.append(table)
   joined = _join(tables)
   number_K = np.repeat(np.arange(1, len(tables) + 1),
@@ -215,37 +216,6 @@ def _join(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         np.cumsum([0, *sizes[:-1]]), [len(table[rows]) for table in tables]
     ).astype(np.int32)
   return joined
-
-
-def _merge(tables: Sequence[Mapping[str, np.ndarray]],
-           ) -> dict[str, np.ndarray]:
-  """Returns one language's tables as one, in which no phrase comes twice.
-
-  Letters: Q pairs of a phrase and a translation.
-  """
-  joined = _join(tables)
-  if len(tables) == 1:
-    return joined
-  counts_K = joined['counts_K']
-  key_Q = np.repeat(joined['keys_K'], counts_K)
-  text_Q = np.arange(len(key_Q)) + np.repeat(
-      joined['starts_K'] - (np.cumsum(counts_K) - counts_K), counts_K)
-  hash_T = np.zeros(len(joined['id_starts_T']), np.int64)
-  for place in range(max(joined['id_counts_T'])):
-    (longer,) = np.nonzero(joined['id_counts_T'] > place)
-    hash_T[longer] = records.mix_keys(hash_T[longer], joined['ids'][
-        joined['id_starts_T'][longer] + place].astype(np.int64))
-  _, first_Q = np.unique(
-      records.mix_keys(key_Q, hash_T[text_Q]), return_index=True)
-  first_Q = np.sort(first_Q)
-  order_Q = first_Q[np.argsort(key_Q[first_Q], kind='stable')]
-  keys_K, starts_K, counts_K = np.unique(
-      key_Q[order_Q], return_index=True, return_counts=True)
-  return dict(
-      keys_K=keys_K, starts_K=starts_K.astype(np.int32),
-      counts_K=counts_K.astype(np.int32), ids=joined['ids'],
-      id_starts_T=joined['id_starts_T'][text_Q[order_Q]],
-      id_counts_T=joined['id_counts_T'][text_Q[order_Q]])
 
 
 def fingerprint_of(folder: str | os.PathLike[str],
