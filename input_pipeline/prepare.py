@@ -19,6 +19,8 @@ import os
 import pathlib
 import pkgutil
 import shutil
+import tempfile
+import time
 from typing import Any
 
 from absl import flags
@@ -30,7 +32,6 @@ from input_pipeline import console
 from input_pipeline import copies
 from input_pipeline import datasets
 from input_pipeline import errors
-from input_pipeline import estimate
 from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
@@ -45,6 +46,8 @@ _OPTIONS = 'options.json'
 _OPTION_FLAGS = ('raw_dir', 'languages', 'limit', 'strict', 'features',
                  'features_format', 'detector', 'storage', 'fields')
 _TFDS = 'tfds'
+# Items of the two runs by which a third is estimated.
+_FEW, _MEASURED = 50, 500
 # Share of a user's own items that may be unusable.
 MAX_BAD = 0.01
 # Networks that the project's own regions come from.
@@ -64,26 +67,8 @@ def key_of(dataset: str, data_dir: str | os.PathLike[str],
   Args:
     **options: fields of `builder.Options`.
   """
-  builder_class, folder, chosen = _chosen(dataset, data_dir, options)
+  builder_class, folder, chosen = _checked(dataset, data_dir, options)
   return _key(builder_class, folder, chosen)[0]
-
-
-def _chosen(dataset: str, data_dir: str | os.PathLike[str],
-            options: Mapping[str, Any],
-            ) -> tuple[Any, pathlib.Path, builder_lib.Options]:
-  """Returns a dataset's builder, its folder and its options.
-
-  `tfds:NAME` is the set NAME that TFDS has prepared.
-  """
-  module, _, source = dataset.partition(':')
-  errors.check_choice('--dataset', module, names())
-  if (module == _TFDS) != bool(source):
-    raise errors.UserError(
-        f'--dataset is {dataset!r}; allowed: {_TFDS}:NAME of a set that TFDS '
-        'has prepared, or a dataset without a colon')
-  return (importlib.import_module(f'input_pipeline.datasets.{module}').Builder,
-          pathlib.Path(data_dir) / (source or module),
-          builder_lib.Options(**options, source=source))
 
 
 def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -188,23 +173,61 @@ def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
 def _checked(dataset: str, data_dir: str | os.PathLike[str],
              options: Mapping[str, Any],
              ) -> tuple[Any, pathlib.Path, builder_lib.Options]:
-  """Returns what `_chosen` does; UserError at options that do not fit."""
-  builder_class, folder, chosen = _chosen(dataset, data_dir, options)
+  """Returns a dataset's builder, its folder and its options.
+
+  `tfds:NAME` is the set NAME that TFDS has prepared.
+
+  Raises:
+    UserError: there is no such dataset, or options do not fit it.
+  """
+  module, _, source = dataset.partition(':')
+  errors.check_choice('--dataset', module, names())
+  if (module == _TFDS) != bool(source):
+    raise errors.UserError(
+        f'--dataset is {dataset!r}; allowed: {_TFDS}:NAME of a set that TFDS '
+        'has prepared, or a dataset without a colon')
+  chosen = builder_lib.Options(**options, source=source)
+  builder_class = importlib.import_module(
+      f'input_pipeline.datasets.{module}').Builder
   errors.check_choice('--storage', chosen.storage, records.STORAGE)
   languages_lib.check(chosen.languages)
-  has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
-  if has_pictures:
+  if issubclass(builder_class, builder_lib.ImageTextBuilder):
     extracted.check_flags(
         chosen.features, chosen.features_format, extractors.EXTRACTORS)
   elif chosen.features_format or chosen.features != 'grid':
     raise errors.UserError(f'--features: {dataset} has no pictures')
-  for flag, is_used in (('detector', chosen.features_format),
-                        ('fields', chosen.source)):
-    if getattr(chosen, flag) and not is_used:
+  for flag, needed in (('detector', 'features_format'), ('fields', 'source')):
+    if getattr(chosen, flag) and not getattr(chosen, needed):
       raise errors.UserError(f'--{flag} is {getattr(chosen, flag)!r}; allowed: '
                              'with --features_format (detector) or '
                              '--dataset=tfds:NAME (fields) alone')
-  return builder_class, folder, chosen
+  return builder_class, pathlib.Path(data_dir) / (source or module), chosen
+
+
+def estimate(dataset: str, **options: Any) -> tuple[int, float, float]:
+  """Returns a set's items, its bytes when it is prepared, and hours for that.
+
+  Hours of one process here, by the first 500 items, of which nothing stays.
+  What every run needs to begin is found by a run with fewer.
+
+  Args:
+    **options: fields of `builder.Options` but `limit`.
+  """
+  builder_class, _, chosen = _checked(dataset, '', options)
+  total = sum(1 for _ in builder_class.list_items(chosen))
+  runs = []
+  for limit in (_FEW, _MEASURED):
+    with tempfile.TemporaryDirectory() as place:
+      start = time.perf_counter()
+      folder = prepare(dataset, place, max_bad=1, **options | {'limit': limit})
+      runs.append((min(limit, total), time.perf_counter() - start, sum(
+          path.stat().st_size for path in folder.rglob('*')
+          if path.is_file() and not path.is_symlink())))
+  (few, few_seconds, few_bytes), (many, seconds, size) = runs
+  # All of a smaller set was measured.
+  share = (total - many) / max(1, many - few)
+  return (total, size + share * (size - few_bytes),
+          (seconds + share * (seconds - few_seconds)) / 3600)
 
 
 def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
@@ -388,10 +411,9 @@ def main(argv: Sequence[str]) -> None:
   args = flags.FLAGS
   options = {name: args[name].value for name in _OPTION_FLAGS}
   if args.estimate:
-    builder_class, _, chosen = _checked(args.dataset, args.data_dir, options)
-    found = estimate.measure(builder_class, chosen, args.data_dir)
-    print(f'{args.dataset}: {found.pictures:,} pictures, '
-          f'{found.bytes / 1e9:,.3g} GB, {found.hours:,.3g} hours of one host')
+    total, size, hours = estimate(args.dataset, **options)
+    print(f'{args.dataset}: {total:,} items, {size / 1e9:,.3g} GB, '
+          f'{hours:,.3g} hours of one host')
     return
   folder = prepare(args.dataset, args.data_dir, max_bad=args.max_bad,
                    beam=args.beam_pipeline_options, **options)
@@ -420,8 +442,8 @@ def _define_flags() -> None:
   flags.DEFINE_list(
       'fields', [], 'Of --dataset=tfds:NAME: image=NAME,id=NAME,en=NAME, …; '
       'none = what types and names suggest.')
-  flags.DEFINE_bool('estimate', False, 'Only say how many pictures there are, '
-                    'and what disk and time they need, by the first 500.')
+  flags.DEFINE_bool('estimate', False, 'Only say how many items there are, and '
+                    'what disk and time they need, by the first 500.')
   flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '
                       f'{", ".join(records.STORAGE)}; int8 takes half.')
   flags.DEFINE_string('beam_pipeline_options', '', 'Prepare with Apache Beam: '

@@ -17,7 +17,6 @@ from tensorflow_datasets.object_detection import coco_captions
 
 from input_pipeline import copies
 from input_pipeline import errors
-from input_pipeline import estimate
 from input_pipeline import prepare
 from input_pipeline.vision import extractors
 from tests import toy
@@ -114,19 +113,20 @@ def test_what_img2dataset_fetched(tmp_path, kind):
   manifest = json.loads((folder / 'manifest.json').read_text())
   assert manifest['dead_links'] == {'HTTP Error 404: Not Found': 3}
   assert manifest['counts'] == {'train': 3, 'validation': 1}
-  few = prepare.prepare('img2dataset', str(tmp_path / 'few'), limit=2,
+  few = prepare.prepare('conceptual_captions', str(tmp_path / 'few'), limit=2,
                         raw_dir=str(raw))
   assert set(_read(few)) == {'train', 'validation'}
 
 
 @pytest.mark.parametrize('name, message', [
     ('00000.tfrecord', 'cut off, or no TFRecord'), ('00000.tar', 'damaged'),
-    ('00000_stats.json', 'its shards are Parquet'), ('x.txt', 'has no shards')])
+    ('00000_stats.json', 'its shards are Parquet'),
+    ('x.txt', 'has no google.csv')])
 def test_damaged_and_missing_shards_are_named(tmp_path, name, message):
   (tmp_path / 'raw').mkdir()
   (tmp_path / 'raw' / name).write_bytes(b'{"status_dict": {}}')
   with pytest.raises(errors.UserError, match=message):
-    prepare.prepare('img2dataset', str(tmp_path / 'data'),
+    prepare.prepare('conceptual_captions', str(tmp_path / 'data'),
                     raw_dir=str(tmp_path / 'raw'))
 
 
@@ -197,17 +197,14 @@ def test_what_tfds_has_not_is_named(prepared, tmp_path):
       prepare.prepare(dataset, str(tmp_path), raw_dir=str(prepared), **options)
 
 
-def test_an_estimate_writes_nothing(tmp_path):
+def test_an_estimate_writes_nothing(tmp_path, monkeypatch):
   _write_shard(tmp_path / 'raw', 'webdataset', 0, range(200))
-  options = dict(raw_dir=str(tmp_path / 'raw'))
-  chosen = prepare._checked('img2dataset', str(tmp_path / 'data'), options)
-  found = estimate.measure(chosen[0], chosen[2], str(tmp_path / 'data'))
-  assert not (tmp_path / 'data').exists()
-  assert found.pictures == 100 and 0 < found.hours < 0.1
-  folder = prepare.prepare('img2dataset', str(tmp_path / 'data'), **options)
+  dataset, options = 'conceptual_captions', {'raw_dir': str(tmp_path / 'raw')}
+  monkeypatch.setattr(prepare, '_FEW', 10)
+  monkeypatch.setattr(prepare, '_MEASURED', 40)
+  total, size, hours = prepare.estimate(dataset, **options)
+  assert total == 100 and 0 < hours < 0.1
+  folder = prepare.prepare(dataset, str(tmp_path / 'data'), **options)
   written = sum(path.stat().st_size for path in folder.rglob('*')
                 if path.is_file())
-  assert 0.8 * written < found.bytes < 1.2 * written
-  with pytest.raises(errors.UserError, match='udhr has no pictures'):
-    chosen = prepare._checked('udhr', str(tmp_path), {})
-    estimate.measure(chosen[0], chosen[2], str(tmp_path))
+  assert 0.8 * written < size < 1.2 * written

@@ -11,7 +11,7 @@ import os
 import pathlib
 import struct
 import tarfile
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf import message
 import tensorflow as tf
@@ -24,14 +24,8 @@ from input_pipeline import text_files
 _HEADER, _FOOTER = struct.Struct('<Q4s'), 4
 _ENDINGS = {'jpg', 'jpeg', 'png', 'webp'}
 Feature = Mapping[str, Any]
-
-
-class Sample(NamedTuple):
-  """A picture with its caption; `span` as of `builder.ImageItem`."""
-  key: str
-  path: pathlib.Path
-  span: tuple[int, int] | None
-  caption: str
+# (key, file, `builder.ImageItem.span`, caption).
+Sample = tuple[str, pathlib.Path, tuple[int, int] | None, str]
 
 
 def examples(path: pathlib.Path) -> Iterator[tuple[Feature, int, bytes]]:
@@ -124,17 +118,16 @@ def samples(shard: pathlib.Path) -> Iterator[Sample]:
     for path in sorted(shard.iterdir()):
       if path.suffix[1:] in _ENDINGS:
         text = path.with_suffix('.txt')
-        yield Sample(path.stem, path, None, _decode(
-            text.read_bytes() if text.exists() else b''))
+        yield path.stem, path, None, _decode(
+            text.read_bytes() if text.exists() else b'')
   elif shard.suffix == '.tar':
     yield from _tar(shard)
   else:
     for features, offset, content in examples(shard):
       for name in features.keys() & _ENDINGS:
         (value,) = features[name].bytes_list.value
-        yield Sample(texts(features, 'key')[0], shard,
-                     span_of(value, offset, content),
-                     ''.join(texts(features, 'txt')))
+        yield (texts(features, 'key')[0], shard,
+               span_of(value, offset, content), ''.join(texts(features, 'txt')))
 
 
 def _tar(shard: pathlib.Path) -> Iterator[Sample]:
@@ -152,7 +145,7 @@ def _tar(shard: pathlib.Path) -> Iterator[Sample]:
           elif ending == 'txt' and (file := archive.extractfile(member)):
             caption = file.read()
         if picture:
-          yield Sample(key, shard, picture, _decode(caption))
+          yield key, shard, picture, _decode(caption)
   except (tarfile.TarError, OSError) as error:
     raise errors.UserError(f'{shard}: damaged: {error}') from error
 

@@ -17,7 +17,6 @@ from absl import logging
 from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
-from input_pipeline import text_files
 
 # What published splits are called here.
 SPLITS = {'train': 'train', 'restval': 'train', 'val': 'validation',
@@ -72,21 +71,6 @@ class Builder(builder.ImageTextBuilder):
       if code:
         found[code] = path
     return found
-
-  def split_files(self, folder: pathlib.Path, pattern: re.Pattern[str],
-                  ) -> list[tuple[str, str, pathlib.Path]]:
-    """Returns (split, language, file) of what is wanted, a split at a time.
-
-    Args:
-      pattern: of names of JSON lines, with the groups `split` and `language`;
-        no language = English.
-    """
-    found = [(match, path) for path in text_files.files(folder, '*.jsonl')
-             if (match := pattern.fullmatch(path.name))]
-    return [(split, language, path) for split in builder.SPLITS
-            for language, path in self.by_language(
-                (match['language'] or 'en', path) for match, path in found
-                if SPLITS.get(match['split']) == split).items()]
 
   def item(self, name: str, split: str, captions: Iterable[tuple[str, str]], *,
            image_id: str = '') -> Item:

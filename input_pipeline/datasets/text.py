@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 import itertools
 import pathlib
 import re
-from typing import NamedTuple
 
 from input_pipeline import builder
 from input_pipeline import errors
@@ -27,20 +26,9 @@ _GOES_ON = ',-:;՝،߸᠂᠈–—、︐︑︓︱︲﹐﹑﹕﹘﹣，－：､'
 _END = re.compile(rf'([{_STOPS}{_DOTS}]+)["\'”’»›)\]}}」』】〉》）］｝｣]*(\s*)')
 _SKIPPED = re.compile(rf'[^{_STOPS}{_DOTS}]*?(?=[^\W\d_])')
 
+# (language as the data call it, place in ids, (name, text) of each document).
+Source = tuple[str, str, Iterable[tuple[str, str]]]
 _FILE = re.compile(r'\.(txt|jsonl?)(\.gz)?$')
-
-
-class Source(NamedTuple):
-  """Documents of one language.
-
-  Attributes:
-    theirs: the language, as the data call it.
-    place: of the documents, in their ids.
-    documents: (name, text) of each.
-  """
-  theirs: str
-  place: str
-  documents: Iterable[tuple[str, str]]
 
 
 def sentences(text: str) -> list[str]:
@@ -102,15 +90,15 @@ class Builder(builder.TextBuilder):
     for path in text_files.files(folder, '*'):
       place = path.relative_to(folder)
       if len(place.parts) > 1 or _FILE.search(path.name):
-        yield Source(place.parts[0].split('.')[0], place.as_posix(),
-                     _documents(path))
+        yield (place.parts[0].split('.')[0], place.as_posix(),
+               _documents(path))
 
-  def language(self, source: Source) -> str:
-    """Returns the public code of what is read, '' = left out."""
-    code = languages.resolve(source.theirs)
+  def language(self, theirs: str, place: str) -> str:
+    """Returns the public code of a language, '' = it is left out."""
+    code = languages.resolve(theirs)
     if not code:
-      raise errors.UserError(f'{self.options.raw_dir}/{source.place}: unknown '
-                             f'language {source.theirs!r}')
+      raise errors.UserError(f'{self.options.raw_dir}/{place}: unknown '
+                             f'language {theirs!r}')
     return code
 
   def items(self) -> Iterator[builder.TextItem]:
@@ -122,7 +110,7 @@ class Builder(builder.TextBuilder):
     wanted = self.options.languages
     found: dict[str, list[Source]] = {}
     for source in self.sources(folder):
-      code = self.language(source)
+      code = self.language(*source[:2])
       if code and (not wanted or code in wanted):
         found.setdefault(code, []).append(source)
     return _readers.spread([_items(code, parts) for code, parts in

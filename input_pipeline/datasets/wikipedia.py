@@ -28,13 +28,14 @@ class Builder(text.Builder):
             or _archives.tfds_builders(folder, 'wikipedia'))
     for one in made:
       config = one.info.config_name or ''
-      yield text.Source(config, config, _articles(one))
+      yield config, config, _articles(one)
     if not made:
       yield from super().sources(folder)
 
-  def language(self, source: text.Source) -> str:
-    match = _EDITION.fullmatch(source.theirs)
-    edition = (match['code'] if match else source.theirs).replace('-', '_')
+  def language(self, theirs: str, place: str) -> str:
+    del place
+    match = _EDITION.fullmatch(theirs)
+    edition = (match['code'] if match else theirs).replace('-', '_')
     code = languages.edition(edition)
     if not code:
       left_out = [*self.notes.get('editions_left_out', ()), edition]
