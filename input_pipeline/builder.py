@@ -128,7 +128,8 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def __init_subclass__(cls, **kwargs):
     # TFDS would call every dataset after the folder, `datasets`.
     cls.name = cls.__module__.rpartition('.')[2]
-    super().__init_subclass__(**kwargs)
+    # TFDS has sets of its own called `coco`, and others that we read.
+    super().__init_subclass__(skip_registration=True, **kwargs)
 
   def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
     self._begin(options)
@@ -254,7 +255,7 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
         self.options.shards, shard, self.make_records, self.info.features)
 
 
-class TextBuilder(_Builder, skip_registration=True):
+class TextBuilder(_Builder):
   """Builder of `Text` records."""
   shard_items = 65_536
 
@@ -287,7 +288,7 @@ class TextBuilder(_Builder, skip_registration=True):
         self.skip(report, f'{item.text_id} ({error.detail})', error.reason)
 
 
-class ImageTextBuilder(_Builder, skip_registration=True):
+class ImageTextBuilder(_Builder):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):

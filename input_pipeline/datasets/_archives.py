@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 import itertools
 import os
 import pathlib
-import struct
 import tarfile
 from typing import Any
 
@@ -21,7 +20,7 @@ from input_pipeline import errors
 from input_pipeline import text_files
 
 # A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
-_HEADER, _FOOTER = struct.Struct('<Q4s'), 4
+_HEADER_BYTES, _FRAME_BYTES = 12, 16
 _ENDINGS = {'jpg', 'jpeg', 'png', 'webp'}
 Feature = Mapping[str, Any]
 # (key, file, `builder.ImageItem.span`, caption).
@@ -34,21 +33,17 @@ def examples(path: pathlib.Path) -> Iterator[tuple[Feature, int, bytes]]:
   Raises:
     UserError: the file is cut off, or holds something else.
   """
-  size = os.path.getsize(path)
-  with open(path, 'rb') as file:
-    while header := file.read(_HEADER.size):
-      offset = file.tell()
-      try:
-        length, _ = _HEADER.unpack(header)
-        content = file.read(min(length, size))
-        if len(content) < length or len(file.read(_FOOTER)) < _FOOTER:
-          raise EOFError
-        yield tf.train.Example.FromString(
-            content).features.feature, offset, content
-      except (struct.error, EOFError, message.DecodeError) as error:
-        raise errors.UserError(
-            f'{path}: cut off, or no TFRecord of tf.train.Example, at byte '
-            f'{offset}') from error
+  offset = 0
+  try:
+    for content in tf.data.TFRecordDataset(
+        os.fspath(path)).as_numpy_iterator():
+      yield (tf.train.Example.FromString(content).features.feature,
+             offset + _HEADER_BYTES, content)
+      offset += _FRAME_BYTES + len(content)
+  except (tf.errors.OpError, message.DecodeError) as error:
+    raise errors.UserError(
+        f'{path}: cut off, or no TFRecord of tf.train.Example, at byte '
+        f'{offset}') from error
 
 
 def texts(features: Feature, name: str) -> list[str]:

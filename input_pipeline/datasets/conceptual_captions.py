@@ -43,9 +43,11 @@ class Builder(_readers.Builder):
     self.note('dead_links', _archives.failures(self.folder) if shards else {})
     parts = [self._rows(path, split) for split, path in tables.items()
              if path and self.language('en', path)]
+    by_split: dict[str, list[pathlib.Path]] = {}
     for shard in shards:
-      parts.append(self._pictures(shard, _readers.SPLITS.get(
-          shard.relative_to(self.folder).parts[0], 'train')))
+      by_split.setdefault(_readers.SPLITS.get(
+          shard.relative_to(self.folder).parts[0], 'train'), []).append(shard)
+    parts += [self._pictures(*found) for found in by_split.items()]
     return _readers.spread(parts, self.options.limit)
 
   def _rows(self, path: pathlib.Path, split: str) -> Iterator[_readers.Item]:
@@ -54,14 +56,15 @@ class Builder(_readers.Builder):
       yield self.item(f'{prefix}{row}.jpg', split, [('en', caption)],
                       image_id=f'{prefix}{row}')
 
-  def _pictures(self, shard: pathlib.Path,
-                split: str) -> Iterator[_readers.Item]:
+  def _pictures(self, split: str,
+                shards: list[pathlib.Path]) -> Iterator[_readers.Item]:
     language = (*self.options.languages, 'en')[0]
-    for key, path, span, caption in _archives.samples(shard):
-      name = key if split == 'train' else f'{split}_{key}'
-      yield _readers.Item(
-          name, path, split, name,
-          [(language, caption)] if caption.strip() else [], span)
+    for shard in shards:
+      for key, path, span, caption in _archives.samples(shard):
+        name = key if split == 'train' else f'{split}_{key}'
+        yield _readers.Item(
+            name, path, split, name,
+            [(language, caption)] if caption.strip() else [], span)
 
 
 def _captions(path: pathlib.Path) -> Iterator[str]:
