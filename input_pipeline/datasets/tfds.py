@@ -56,7 +56,9 @@ class Builder(_readers.Builder):
     for ours, theirs in fields.items():
       if ours not in ('image', 'id'):
         languages.get(ours)
-      errors.check_choice(f'--fields={ours}=', theirs, leaves)
+      errors.check_choice(f'--fields={ours}=', theirs, [
+          name for name, (feature, _) in leaves.items() if ours == 'id'
+          or isinstance(feature, tfds.features.Image) == (ours == 'image')])
     return fields
 
   def _split(self, info: tfds.core.SplitInfo, split: str,
