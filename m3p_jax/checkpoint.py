@@ -5,7 +5,8 @@ A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
 needs to go on; absent where a checkpoint holds weights alone), `config.json`
 (the model's geometry), `manifest.json` (tokenizer, region features, languages)
 and, where there are any, `validation.json` (the loss) and `unlogged.json` (sums
-since the last line of metrics.jsonl).
+since the last line of metrics.jsonl). Exported weights (`packed.py`) are read
+wherever a checkpoint is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
+from m3p_jax import packed
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
@@ -263,6 +265,9 @@ def load_newest(path: str | pathlib.Path, *,
       shardings = jax.tree.map(lambda _: device, abstract)
     else:
       shardings = shard(boxed)
+    if packed.is_here(path):
+      return jax.device_put(
+          packed.read(path, config, manifest), shardings), config, manifest
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings)
@@ -281,14 +286,14 @@ def find(path: str | pathlib.Path) -> list[pathlib.Path]:
     UserError: there is no checkpoint.
   """
   path = pathlib.Path(path).absolute()
-  if (path / 'params').is_dir():
+  if (path / 'params').is_dir() or packed.is_here(path):
     return [path]
   for folder in (path, path / 'checkpoints'):
     if found := steps(folder):
       return [folder / str(step) for step in reversed(found)]
   raise errors.UserError(
       f'{path}: no checkpoint here; expected a folder with params/, or with '
-      'such folders, named by their steps')
+      'such folders, named by their steps, or exported weights')
 
 
 def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:

@@ -23,6 +23,7 @@ from input_pipeline import captions
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import languages as languages_lib
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -170,7 +171,7 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   if isinstance(folders, str | os.PathLike):
     folders = [folders]
   there, tables = available(folders), []
-  if tuple(languages) == ('all',):
+  if tuple(languages) == (languages_lib.ALL,):
     languages = there
   where = ', '.join(map(str, folders))
   for index, language in enumerate(languages):

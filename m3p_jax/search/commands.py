@@ -1,4 +1,4 @@
-"""The commands `--mode=search` and `--mode=export --what=index`."""
+"""The commands `--mode=search` and `--mode=export`."""
 
 from collections.abc import Collection
 import os
@@ -7,7 +7,10 @@ import textwrap
 
 import ml_collections
 
+from m3p_jax import packed
 from m3p_jax import search as search_lib
+from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import exported
 
@@ -52,7 +55,7 @@ def search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
           f'{path or result.image_id}')
 
 
-def export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
+def export_index(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
            config: ml_collections.ConfigDict | None = None,
            given: Collection[str] | None = None) -> None:
   """Writes the index of a run's collection, see `exported.export`."""
@@ -62,3 +65,16 @@ def export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
   print(f'{manifest["num_pictures"]:,} pictures, '
         f'{manifest["embedding_dim"]} numbers each, captions in '
         f'{len(manifest["languages"])} languages: written to {out}')
+
+
+def export_weights(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
+                   config: ml_collections.ConfigDict,
+                   given: Collection[str] | None = None) -> None:
+  """Writes a run's weights in few bytes, see `packed.write`."""
+  exported.check_new(out)
+  weights = weights_lib.load(weights_lib.source(
+      config, pathlib.Path(workdir), given=given))
+  size = packed.write(out, weights.params, weights.config, weights.manifest,
+                      run=provenance.collect() | {'step': weights.step})
+  print(f'{size / 1e6:.1f} MB of weights, step {weights.step}: written to '
+        f'{out}; it goes wherever a checkpoint does, as --config.init_from')
