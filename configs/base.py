@@ -96,8 +96,13 @@ def code_switch_config() -> ConfigDict:
   switch.language_per = 'caption'
   # Target languages; ('all',) = those that have a dictionary.
   switch.languages = ()
-  # Folder of dictionaries, relative to `data.data_dir`.
-  switch.dictionary = 'dictionaries/freedict'
+  # 'ours': the language is drawn first, the first translations come more often.
+  # 'release': of each word alone, among the languages that have it; of its
+  # translations each as often (`language_per` is not read).
+  switch.rule = 'ours'
+  # Folders of dictionaries, relative to `data.data_dir`; a phrase that several
+  # have has the first one's translations.
+  switch.dictionary = ('dictionaries/freedict',)
   # A control: translations permuted among the words of a language by this
   # seed; negative = off.
   switch.shuffle_seed = -1

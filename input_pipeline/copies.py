@@ -44,9 +44,9 @@ def original(folder: str | os.PathLike[str],
   return None
 
 
-def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
-         image: Image.Image) -> None:
-  """Writes the small copy, and the link to the picture's file.
+def keep(folder: str | os.PathLike[str], image_id: str,
+         path: pathlib.Path | None, image: Image.Image) -> None:
+  """Writes the small copy, and the link to the picture's file, if it has one.
 
   Raises:
     OSError: the small copy could not be written.
@@ -57,7 +57,8 @@ def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
   # Some file systems have no links: then the small copy has to do.
   with contextlib.suppress(OSError):
     link.unlink(missing_ok=True)
-    link.symlink_to(path.resolve())
+    if path:
+      link.symlink_to(path.resolve())
 
 
 def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:

@@ -28,6 +28,8 @@ RESUMABLE = (
     'model.remat', 'plan', 'best_metric', 'max_bad_steps', 'profile_steps')
 # Keys of version 1 that mean nothing now; workdirs may have them.
 _FORMER = ('model.platform',)
+# Workdirs of version 1 have one folder's name here.
+_NOW_LIST = 'data.image_text.code_switch.dictionary'
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
 # Version 1's tasks do not have them.
@@ -87,7 +89,7 @@ def get_config(path: str) -> ConfigDict:
 
 def _check_types(content: Any, default: ConfigDict, path: str,
                  prefix: str = '') -> None:
-  if not isinstance(content, Mapping):
+  if not isinstance(content, dict):
     raise errors.UserError(f'{path}: {prefix[:-1]} is {content!r}; allowed: an '
                            f'object with {", ".join(default)}')
   for key, value in content.items():
@@ -97,6 +99,8 @@ def _check_types(content: Any, default: ConfigDict, path: str,
       elif not isinstance(value, Mapping):
         raise errors.UserError(
             f'{path}: {prefix}{key} is {value!r}; allowed: an object')
+    elif f'{prefix}{key}' == _NOW_LIST and isinstance(value, str):
+      content[key] = [value]
     elif not _is_like(value, default[key]):
       raise errors.UserError(
           f'{path}: {prefix}{key} is {value!r}; allowed: a value like '
@@ -240,6 +244,8 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
   for key in ('tasks', *_FORMER):
     old.pop(key, None)
   new = flatten(to_json(config))
+  if isinstance(old[_NOW_LIST], str):
+    old[_NOW_LIST] = [old[_NOW_LIST]]
   changed = [
       f'{key}: {old.get(key, "(absent)")!r} -> {new.get(key, "(absent)")!r}'
       for key in sorted(old | new) if old.get(key) != new.get(key)

@@ -14,7 +14,9 @@ from absl import logging
 import jax
 import numpy as np
 
+from configs import languages as language_table
 from input_pipeline import errors
+from input_pipeline import languages as languages_lib
 from input_pipeline import tokenizer
 from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import e5
@@ -29,19 +31,6 @@ KINDS = ('m3p', 'volta', 'xlmr', 'e5', 'safetensors')
 # Beside a checkpoint: what no part of the model reads, and the report.
 ASIDE, REPORT = 'unused.safetensors', 'import.json'
 
-# The release's `--lgs`: a language's row in its table is its place here.
-_M3P_LANGUAGES = (
-    'af', 'als', 'am', 'an', 'ang', 'ar', 'arz', 'ast', 'az', 'bar', 'be',
-    'bg', 'bn', 'br', 'bs', 'ca', 'ceb', 'ckb', 'cs', 'cy', 'da', 'de',
-    'el', 'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fr', 'fy', 'ga', 'gan',
-    'gl', 'gu', 'he', 'hi', 'hr', 'hu', 'hy', 'ia', 'id', 'is', 'it', 'ja',
-    'jv', 'ka', 'kk', 'kn', 'ko', 'ku', 'la', 'lb', 'lt', 'lv', 'mk', 'ml',
-    'mn', 'mr', 'ms', 'my', 'nds', 'ne', 'nl', 'nn', 'no', 'oc', 'pl', 'pt',
-    'ro', 'ru', 'scn', 'sco', 'sh', 'si', 'simple', 'sk', 'sl', 'sq', 'sr',
-    'sv', 'sw', 'ta', 'te', 'th', 'tl', 'tr', 'tt', 'uk', 'ur', 'uz', 'vi',
-    'war', 'wuu', 'yi', 'zh', 'zh_classical', 'zh_min_nan', 'zh_yue',)
-# Codes of theirs that are called otherwise in configs/languages.
-_OUR_CODES = {'no': 'nb', 'tl': 'fil', 'zh': 'zh_CN'}
 # VOLTA's task heads, its own poolers, M3P's dead map of class distributions,
 # and second names of shared weights.
 _VOLTA_UNUSED = re.compile(
@@ -163,13 +152,15 @@ def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
   elif asked:
     names, source = list(asked), 'data.languages of --config'
   else:
-    names, source = list(_M3P_LANGUAGES), 'the release'
+    names, source = list(language_table.EDITIONS), 'the release'
   if len(names) != count:
     raise errors.UserError(
         f'the file has a language table of {count} rows, but {source} names '
         f'{len(names)} languages; allowed: a --config whose data.languages '
         f'names {count}, in their order')
-  return [_OUR_CODES.get(name, name) for name in names]
+  # English has a row of its own.
+  return [name if name == 'simple' else languages_lib.edition(name) or name
+          for name in names]
 
 
 def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
