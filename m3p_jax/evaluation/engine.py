@@ -193,7 +193,8 @@ class _Functions(NamedTuple):
 # Compiled once for all engines of a geometry.
 @functools.lru_cache(maxsize=4)
 def functions(config: model_config_lib.ModelConfig,
-               options: model_config_lib.Options) -> _Functions:
+              options: model_config_lib.Options) -> _Functions:
+  """Returns what an engine of this geometry runs."""
   module = m3p.M3P(config, options)
 
   def match(model, regions, text_position, pairs):

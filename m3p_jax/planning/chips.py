@@ -47,6 +47,13 @@ CHIPS = {
     'v5p': Chip('TPU v5', 459e12, 2_765e9, 95 * 2**30, 100e9, 4, 6.25e9),
     'v6e': Chip('TPU v6 lite', 918e12, 1_640e9, 32 * 2**30, 100e9, 16, 12.5e9),
 }
+# Source: NVIDIA's data sheets, bfloat16 without sparsity. By the beginning of
+# `device_kind`.
+_GPUS = (Chip('NVIDIA A100', 312e12, 1_555e9, 40 * 2**30),
+         Chip('NVIDIA H100', 989e12, 3_350e9, 80 * 2**30),
+         Chip('NVIDIA H200', 989e12, 4_800e9, 141 * 10**9),
+         Chip('NVIDIA L4', 121e12, 300e9, 24 * 2**30),
+         Chip('Tesla T4', 65e12, 320e9, 16 * 2**30))
 
 
 def of_topology(topology: str) -> Chip:
@@ -62,8 +69,9 @@ def of_topology(topology: str) -> Chip:
 
 def of_device(device_kind: str) -> Chip | None:
   """Returns the chip of JAX's device kind, None where it is not known."""
-  return next((chip for chip in CHIPS.values() if chip.kind == device_kind),
-              None)
+  return next(
+      (chip for chip in CHIPS.values() if chip.kind == device_kind), next(
+          (chip for chip in _GPUS if device_kind.startswith(chip.kind)), None))
 
 
 def devices(topology: str,

@@ -48,14 +48,14 @@ class Program:
       forward: returns the jaxpr whose products, three times, are the model's;
         None = its own are, once.
     """
-    self._function, self._arguments = function, arguments
+    self._function, self.arguments = function, arguments
     self._devices, self._mesh = devices, mesh
     self.per_step, self._forward = per_step, forward
 
   @functools.cached_property
   def _traced(self):
     with self._set_mesh():
-      return self._function.trace(*self._arguments)
+      return self._function.trace(*self.arguments)
 
   def _set_mesh(self):
     return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()

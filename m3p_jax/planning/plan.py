@@ -120,19 +120,9 @@ def _plan(config: ConfigDict) -> Plan:
   """Returns the plan of one config."""
   devices, chip = _devices(config)
   job = _job(config, devices)
-  topology = config.plan.topology or devices[0].device_kind
   logging.info('compiling %d rows for %s, mesh %s: a minute or more',
-               job.rows, topology, dict(job.mesh.shape))
-  memory: dict[str, float | None] = {
-      'parameters': jobs.device_bytes(job.params),
-      'optimizer': jobs.device_bytes(job.opt_state)}
-  limit = chip.memory_bytes if chip else None
-  common = dict(
-      topology=topology, chips=len(devices), mesh=dict(job.mesh.shape),
-      job=config.plan.job, slices=config.plan.slices,
-      hosts=len({device.process_index for device in devices}),
-      rows_per_step=job.rows, steps=job.steps, parameters=sum(
-          math.prod(leaf.shape) for leaf in jax.tree.leaves(job.params)))
+               job.rows, config.plan.topology or devices[0].device_kind,
+               dict(job.mesh.shape))
   try:
     compiled = [program.compile(devices[0].platform)
                 for program in job.programs]
@@ -140,22 +130,46 @@ def _plan(config: ConfigDict) -> Plan:
     used = _used_bytes(str(error))
     if used is None:
       raise
-    return Plan(**common, fits=False, bytes_per_chip=memory | {
-        'total': used, 'limit': limit})
-  memory |= max(map(_memory, compiled), key=lambda parts: parts['total'])
-  memory['limit'] = limit
+    found = _about(config, job, devices, chip)
+    return Plan(**found | {'fits': False, 'bytes_per_chip': found[
+        'bytes_per_chip'] | {'total': used}})
+  return describe(config, job, compiled, devices, chip)
+
+
+def _about(config, job, devices, chip) -> dict[str, Any]:
+  """Returns what a plan says before anything is compiled."""
+  return dict(
+      topology=config.plan.topology or devices[0].device_kind,
+      chips=len(devices), mesh=dict(job.mesh.shape), job=config.plan.job,
+      slices=config.plan.slices,
+      hosts=len({device.process_index for device in devices}),
+      rows_per_step=job.rows, steps=job.steps, parameters=sum(
+          math.prod(leaf.shape) for leaf in jax.tree.leaves(job.params)),
+      bytes_per_chip={
+          'parameters': jobs.device_bytes(job.params),
+          'optimizer': jobs.device_bytes(job.opt_state),
+          'limit': chip.memory_bytes if chip else None})
+
+
+def describe(config: ConfigDict, job: jobs.Job, compiled: Sequence[Any],
+             devices: Sequence[jax.Device], chip: chips.Chip | None) -> Plan:
+  """Returns the plan of a job whose programs were compiled."""
+  about = _about(config, job, devices, chip)
+  memory = about['bytes_per_chip'] | max(
+      map(_memory, compiled), key=lambda parts: parts['total'])
   costs = [_costs(program, one, job.mesh, chip)
            for program, one in zip(job.programs, compiled, strict=True)]
   total = {key: None if value is None else sum(
       program.per_step * cost[key]
       for program, cost in zip(job.programs, costs, strict=True))
            for key, value in costs[0].items() if key != 'collective_bytes'}
-  # Programs of several are passes that send nothing.
+  # Where there are several programs, they send nothing.
   total['collective_bytes'] = costs[0]['collective_bytes']
   if chip:
-    total |= _speed(config, job, total, chip, common['hosts'], len(devices))
-  return Plan(**common, **total, bytes_per_chip=memory,
-              fits=limit is None or memory['total'] <= limit)
+    total |= _speed(config, job, total, chip, about['hosts'], len(devices))
+  return Plan(**about | total | {
+      'bytes_per_chip': memory,
+      'fits': chip is None or memory['total'] <= chip.memory_bytes})
 
 
 def _memory(compiled) -> dict[str, float]:
@@ -174,8 +188,10 @@ def _costs(program: jobs.Program, compiled, mesh: Mesh,
   text = compiled.as_text()
   cost = hlo_cost.count(text)
   sent = links.count(text, list(mesh.devices.flat), chip)
+  # A GPU's compiler calls a library for products and says no more of them.
+  flops = program.traced_flops() if '__cublas' in text else cost.flops
   return dict(
-      flops_per_chip=cost.flops, traced_flops_per_chip=program.traced_flops(),
+      flops_per_chip=flops, traced_flops_per_chip=program.traced_flops(),
       model_flops_per_chip=program.model_flops(),
       bytes_accessed_per_chip=cost.hbm_bytes,
       bytes_accessed_with_core_memory_per_chip=cost.bytes,
@@ -183,7 +199,7 @@ def _costs(program: jobs.Program, compiled, mesh: Mesh,
       dcn_seconds=sent.dcn_seconds, exposed_seconds=sent.exposed_seconds,
       ordered_step_seconds=sent.ordered_seconds,
       roofline_step_seconds=chip and max(
-          cost.flops / chip.peak_flops, cost.hbm_bytes / chip.bandwidth))
+          flops / chip.peak_flops, cost.hbm_bytes / chip.bandwidth))
 
 
 def _speed(config: ConfigDict, job: jobs.Job, total: dict[str, Any],
