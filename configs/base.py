@@ -240,10 +240,21 @@ def get_config() -> ConfigDict:
   # What --mode=plan compiles for: 'v5e:2x4', 'v5p:4x4x4', 'v6e:4x4', …; '' =
   # this machine's devices.
   config.plan.topology = ''
+  # So many of that topology, on one network.
+  config.plan.slices = 1
+  # 'train', 'score' (every pair of plan.pictures and plan.captions by the joint
+  # encoder) or 'index' (their vectors by the dual encoder).
+  config.plan.job = 'train'
+  # What 'score' and 'index' read: COCO's test pictures, and their captions in
+  # three languages.
+  config.plan.pictures = 5_000
+  config.plan.captions = 75_000
   # Find the largest batch that fits, instead of planning the one given.
   config.plan.search = False
   # Regions of a picture: what is planned reads no data.
   config.plan.num_regions = 100
+  # table.json of `make bench` on the hosts that will read; no file = not told.
+  config.plan.benchmarks = 'runs/bench/table.json'
 
   # Before the first update, fit the heads to the training data: how often its
   # tokens and classes occur, where the match head's inputs lie; see
