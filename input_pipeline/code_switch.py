@@ -16,7 +16,6 @@ Letters: B captions, W words of all captions one after the other.
 from collections.abc import Callable, Sequence
 import dataclasses
 import itertools
-import pathlib
 from typing import NamedTuple
 
 from absl import flags
@@ -27,6 +26,7 @@ from input_pipeline import captions as captions_lib
 from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
@@ -219,7 +219,7 @@ def main(argv: Sequence[str]) -> None:
   """Prints captions and what becomes of them, and each language's coverage."""
   console.check_flags(argv, ())
   args = flags.FLAGS
-  folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
+  folder = paths.of(args.data_dir) / dictionaries.FOLDER
   languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
   if not languages:
     raise errors.UserError(

@@ -15,6 +15,7 @@ import numpy as np
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import regions
 from input_pipeline.regions import source
 
@@ -38,7 +39,7 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
     UserError: an unknown name, `out` exists, or an image does not fit in.
   """
   errors.check_choice('--format', format_name, names())
-  out = pathlib.Path(out)
+  out = paths.local(out, '--out')
   captions = out.with_name(out.name + CAPTIONS)
   for path in (out, captions):
     if path.exists() and not overwrite:

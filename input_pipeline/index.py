@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import records
 
 # A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
@@ -63,7 +64,7 @@ def scan(path: str | os.PathLike[str]) -> Index:
     UserError: the file is cut off, or holds other records.
   """
   rows, languages, language_C = [], {}, []
-  with open(path, 'rb') as file:
+  with paths.of(path).open('rb') as file:
     for offset, length in _frames(file, path):
       file.seek(offset + _HEADER_BYTES)
       feature = tf.train.Example.FromString(
@@ -84,7 +85,7 @@ def scan(path: str | os.PathLike[str]) -> Index:
 
 def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:
   """Yields where each record begins, and its length with the frame."""
-  size, offset = os.fstat(file.fileno()).st_size, 0
+  size, offset = paths.size(path), 0
   while offset < size:
     file.seek(offset)
     header = file.read(_HEADER_BYTES)
@@ -135,7 +136,7 @@ def save(index: Index, path: pathlib.Path) -> None:
 
 def load(path: pathlib.Path) -> Index:
   """Returns a saved index; UserError where it does not fit its files."""
-  with np.load(path, allow_pickle=False) as columns:
+  with paths.load(path) as columns:
     index = Index(**{name: columns[name] for name in Index._fields})
   index = index._replace(
       paths=[str(path.parent / name) for name in index.paths],
@@ -143,7 +144,7 @@ def load(path: pathlib.Path) -> Index:
   expected = np.bincount(index.file_N, weights=index.bytes_N,
                          minlength=len(index.paths))
   for name, size in zip(index.paths, expected, strict=True):
-    found = os.stat(name).st_size if os.path.exists(name) else 0
+    found = paths.size(name)
     if found != size:
       raise errors.UserError(
           f'{name} has {found} bytes; {path.name} says {int(size)}. Prepare '

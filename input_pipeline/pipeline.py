@@ -10,7 +10,6 @@ Letters: B rows, C captions or texts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import pathlib
 from typing import Any, NamedTuple
 import zlib
 
@@ -24,6 +23,7 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import mixing
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import store
 from input_pipeline import streamed
@@ -177,7 +177,7 @@ def _switch(data_config) -> _Switch | None:
         'languages or set its rate to 0')
   return _Switch(
       dictionary=dictionaries.load(
-          pathlib.Path(data_config.data_dir) / config.dictionary,
+          paths.of(data_config.data_dir) / config.dictionary,
           config.languages, shuffle_seed=config.shuffle_seed),
       settings=code_switch.Settings(
           rate=config.rate, sentence_rate=config.sentence_rate,

@@ -33,6 +33,7 @@ from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -154,7 +155,7 @@ def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
         chosen.features, chosen.features_format, extractors.EXTRACTORS)
   elif chosen.features_format or chosen.features != 'grid':
     raise errors.UserError(f'--features: {dataset} has no pictures')
-  folder = pathlib.Path(data_dir) / dataset
+  folder = paths.local(data_dir, '--data_dir') / dataset
   try:
     key, items = _key(module.Builder, folder, chosen)
     if read_key(folder) == key:

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
@@ -141,8 +142,8 @@ class _DataHandler(ocp.CheckpointHandler):
       # The step's folder is still a draft here: the files appear with it.
       for name, content in args.files.items():
         (directory.parent / name).write_text(json.dumps(content, indent=2))
-    if args.iterator is not None:
-      _iterator_checkpoint(args.iterator).write(_iterator_prefix(directory))
+      if args.iterator is not None:
+        _iterator_checkpoint(args.iterator).write(_iterator_prefix(directory))
 
   def restore(self, directory, args: '_Data'):
     _iterator_checkpoint(args.iterator).read(
@@ -163,7 +164,8 @@ def _iterator_checkpoint(iterator):
 
 
 def _iterator_prefix(directory) -> str:
-  return str(directory / f'process_{jax.process_index()}')
+  # Every host is at the same step, and another number of them may go on.
+  return str(directory / 'process_0')
 
 
 @dataclasses.dataclass
@@ -227,8 +229,11 @@ def steps(folder: pathlib.Path) -> list[int]:
   """Returns the steps of a folder's finished checkpoints, rising."""
   if not folder.is_dir():
     return []
+  # In a bucket nothing appears whole: Orbax says in a file what has.
   return sorted(int(path.name) for path in folder.iterdir()
-                if path.name.isdecimal())
+                if path.name.isdecimal() and (
+                    not paths.is_url(path)
+                    or ocp.utils.is_checkpoint_finalized(path)))
 
 
 def load(path: str | pathlib.Path, *,
@@ -280,7 +285,7 @@ def find(path: str | pathlib.Path) -> list[pathlib.Path]:
   Raises:
     UserError: there is no checkpoint.
   """
-  path = pathlib.Path(path).absolute()
+  path = paths.of(path).absolute()
   if (path / 'params').is_dir():
     return [path]
   for folder in (path, path / 'checkpoints'):

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import config as config_lib
 
 # Each mode, and the flags that it alone reads.
@@ -102,12 +103,12 @@ def _split(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
 def _find(config: str | None, workdir: str) -> str:
   """Returns the config as config_flags takes it: a file of Python."""
   if config is None:
-    config = str(pathlib.Path(workdir) / 'config.json')
-    if not pathlib.Path(config).exists():
+    config = str(paths.of(workdir) / 'config.json')
+    if not paths.of(config).exists():
       raise errors.UserError(
           f'--config=FILE is missing, and there is no {config}')
-  if config.endswith('.json') and pathlib.Path(config).is_file():
-    return f'{config_lib.__file__}:{pathlib.Path(config).absolute()}'
+  if config.endswith('.json') and paths.of(config).is_file():
+    return f'{config_lib.__file__}:{paths.of(config).absolute()}'
   file = pathlib.Path(config.split(':', 1)[0])
   if not file.is_file():
     there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
@@ -150,7 +151,7 @@ def run(argv: list[str]) -> None:
   # Imported here, so that --help and a wrong flag answer at once.
   from m3p_jax import summary
   summary.show(summary.command_rows(f.mode, f['config'], given))
-  config, workdir = f.config, pathlib.Path(f.workdir)
+  config, workdir = f.config, paths.of(f.workdir)
   if f.mode == 'train':
     import jax
 

@@ -15,6 +15,7 @@ import ml_collections
 from configs import base
 from input_pipeline import errors
 from input_pipeline import languages
+from input_pipeline import paths
 from m3p_jax import objectives
 
 ConfigDict = ml_collections.ConfigDict
@@ -59,7 +60,7 @@ def get_config(path: str) -> ConfigDict:
     UserError: no JSON object, or a key or value that no config has.
   """
   try:
-    content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    content = json.loads(paths.of(path).read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:
     raise errors.UserError(f'{path}: no config in JSON: {error}') from error
   if not isinstance(content, dict):

@@ -16,6 +16,7 @@ import optax
 
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import checkpoint
@@ -100,7 +101,7 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   elif config.init_from == 'e5':
     source = 'multilingual-E5-small'
   elif config.init_from:
-    path = pathlib.Path(config.init_from)
+    path = paths.of(config.init_from)
     source = str(path)
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
@@ -198,7 +199,7 @@ def read_manifest(data_dir: str | pathlib.Path, dataset: str) -> Manifest:
   Raises:
     UserError: it is not prepared.
   """
-  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  path = paths.of(data_dir) / dataset / 'manifest.json'
   if not path.exists():
     raise errors.UserError(
         f'{path}: not there; prepare it with `python -m '

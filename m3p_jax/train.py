@@ -17,6 +17,7 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -56,7 +57,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
       that is not finite.
     SystemExit: with 0, after SIGTERM; the state is saved.
   """
-  workdir = pathlib.Path(workdir).absolute()
+  workdir = paths.of(workdir).absolute()
   config = config.copy_and_resolve_references()
   config_lib.check(config)
   output.check_writable(workdir, '--workdir')

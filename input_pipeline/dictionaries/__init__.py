@@ -21,6 +21,7 @@ from input_pipeline import captions
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -84,7 +85,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   Raises:
     UserError: an unknown language, or one without a dictionary.
   """
-  folder = pathlib.Path(data_dir) / pathlib.Path(FOLDER).with_name(source)
+  folder = (paths.local(data_dir, '--data_dir') / FOLDER).with_name(source)
   jobs = []
   for language, parts in readers.inputs(source, path, languages).items():
     target = folder / f'{language}.npz'
@@ -135,12 +136,12 @@ def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
   Raises:
     UserError: a language without a dictionary in the folder.
   """
-  folder = pathlib.Path(folder)
+  folder = paths.of(folder)
   there = sorted(path.stem for path in folder.glob('*.npz'))
   tables, num_translations, num_ids = [], 0, 0
   for index, language in enumerate(languages):
     errors.check_choice(f'dictionary language (in {folder})', language, there)
-    with np.load(folder / f'{language}.npz') as file:
+    with paths.load(folder / f'{language}.npz') as file:
       table = {name: file[name] for name in Dictionary._fields[:-1]}
     table['keys_K'] = records.mix_keys(table['keys_K'], np.int64(index + 1))
     if shuffle_seed >= 0:
@@ -164,14 +165,14 @@ def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
 def fingerprint_of(folder: str | os.PathLike[str],
                    languages: Sequence[str]) -> str:
   """Returns what tells the dictionaries of a folder from others there."""
-  return fingerprint.of([_stamp(pathlib.Path(folder, f'{language}.npz'))
+  return fingerprint.of([_stamp(paths.of(folder) / f'{language}.npz')
                          for language in languages])
 
 
 def _stamp(path: pathlib.Path) -> str:
   if not path.exists():
     return ''
-  with np.load(path) as file:
+  with paths.load(path) as file:
     return str(file['stamp'])
 
 

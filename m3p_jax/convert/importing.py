@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import tokenizer
 from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import e5
@@ -102,7 +103,7 @@ def read(kind: str, path: str | pathlib.Path, *,
       asked one, it computes what this model does not, or a tensor is missing,
       surplus, of another shape or not finite.
   """
-  path = pathlib.Path(path)
+  path = paths.local(path, '--path')
   key = jax.random.key(seed)
   if kind == 'e5':
     if not asked:

@@ -10,8 +10,8 @@ Letters: I pictures, C captions, P pairs, R regions.
 """
 
 from collections.abc import Mapping, Sequence
+import io
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
@@ -161,10 +162,10 @@ class _Matrix:
 
   def write(self, number: int, scores_CI: np.ndarray) -> None:
     """Writes one piece whole."""
-    with results.draft(self.path(number)) as draft, draft.open('wb') as file:
-      np.save(file, scores_CI.astype(np.float32), allow_pickle=False)
-      file.flush()
-      os.fsync(file.fileno())
+    content = io.BytesIO()
+    np.save(content, scores_CI.astype(np.float32), allow_pickle=False)
+    with results.draft(self.path(number)) as draft:
+      draft.write_bytes(content.getvalue())
 
   def read_into(self, scores_CI: np.ndarray) -> None:
     """Writes every piece into its columns; UserError for one that is broken."""
@@ -172,7 +173,7 @@ class _Matrix:
       path = self.path(number)
       shape = self._num_captions, len(block)
       try:
-        piece_CI = np.load(path, allow_pickle=False)
+        piece_CI = paths.load(path)
         if piece_CI.shape != shape:
           raise ValueError(f'its shape is {piece_CI.shape}, not {shape}')
       except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from input_pipeline import copies
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
 
@@ -179,7 +180,7 @@ def _thumbnail(data_dir: str | pathlib.Path, dataset: str,
                image_id: str) -> str | None:
   """Returns the small picture as a `data:` address; None where there is none.
   """
-  path = copies.small(pathlib.Path(data_dir) / dataset, image_id)
+  path = copies.small(paths.of(data_dir) / dataset, image_id)
   try:
     content = path.read_bytes() if path else b''
   except OSError:  # It shall not cost the evaluation.

@@ -10,6 +10,7 @@ query, for intervals and tests between runs: ranks/RESULT.SETTING.npz holds
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import zipfile
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import ranking
 from m3p_jax.evaluation import statistics
@@ -66,7 +68,7 @@ def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
   path.parent.mkdir(parents=True, exist_ok=True)
   file = path.with_name(f'.{path.name}.{os.getpid()}')
   yield file
-  os.replace(file, path)
+  file.replace(path)
 
 
 def rounded(value: Any) -> Any:
@@ -143,8 +145,10 @@ def update_ranks(result: pathlib.Path, setting: str,
       for name, one in content.items()
       for direction, queries in one.items()
       for field, value in (('rank', queries.rank_Q), ('unit', queries.unit_Q))}
-  with draft(ranks_path(result, setting)) as path, path.open('wb') as file:
-    np.savez_compressed(file, **arrays)
+  content_bytes = io.BytesIO()
+  np.savez_compressed(content_bytes, **arrays)
+  with draft(ranks_path(result, setting)) as path:
+    path.write_bytes(content_bytes.getvalue())
 
 
 def load_ranks(result: pathlib.Path,
@@ -158,7 +162,7 @@ def load_ranks(result: pathlib.Path,
   if not path.exists():
     return {}
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    with paths.load(path) as arrays:
       names = {name.split('/')[0] for name in arrays}
       return {
           name: {direction: statistics.Queries(

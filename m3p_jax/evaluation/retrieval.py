@@ -9,6 +9,7 @@ import ml_collections
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax import output
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import examples
@@ -35,7 +36,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
     UserError: anything in the config that cannot be meant, or a workdir that
       cannot be written to.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.of(workdir)
   c = config.evaluation
   _check(c)
   output.check_writable(workdir, '--workdir')
@@ -138,7 +139,7 @@ def _left_out(config: ml_collections.ConfigDict, num_images: int,
               languages: Mapping[str, Any]) -> list[str]:
   """Returns what of the dataset was not asked, in words."""
   c = config.evaluation
-  manifest = results.read(pathlib.Path(
+  manifest = results.read(paths.of(
       c.data_dir or config.data.data_dir) / c.dataset / 'manifest.json')
   notes = []
   if limit := manifest.get('options', {}).get('limit'):

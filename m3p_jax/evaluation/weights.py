@@ -9,6 +9,7 @@ import ml_collections
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from m3p_jax import checkpoint
 from m3p_jax import startup
 from m3p_jax.model import config as model_config_lib
@@ -94,7 +95,7 @@ def fingerprint_of(path: pathlib.Path) -> str:
 def fingerprint_of_data(data_dir: str | pathlib.Path, dataset: str, *,
                         has_times: bool = True) -> str:
   """Returns the digest of a prepared dataset; see `fingerprint.of_path`."""
-  return fingerprint.of_path(pathlib.Path(data_dir) / dataset,
+  return fingerprint.of_path(paths.of(data_dir) / dataset,
                              skip=copies.FOLDERS, has_times=has_times)
 
 

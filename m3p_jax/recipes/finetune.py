@@ -26,6 +26,7 @@ import configs
 from configs import finetuning
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from input_pipeline import prepare
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -127,7 +128,7 @@ class Finetune:
           output=self._results(evaluated),
           settings=[self._init_from, c.to_dict()],
           inputs=[before, prepare.read_key(
-              pathlib.Path(c.data_dir or self._data_dir) / c.dataset)],
+              paths.of(c.data_dir or self._data_dir) / c.dataset)],
           after=[] if setting == 'no_finetune' else [name])
 
   def _data(self, config: ml_collections.ConfigDict) -> list[Any]:
@@ -163,7 +164,7 @@ class Finetune:
 
 def _checkpoints(path: str) -> str:
   """Returns the `checkpoints/` of a workdir; anything else as it is."""
-  inside = pathlib.Path(path) / 'checkpoints'
+  inside = paths.of(path) / 'checkpoints'
   return str(inside) if inside.is_dir() else path
 
 

@@ -22,6 +22,7 @@ from configs import base
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
 from m3p_jax import output as output_lib
@@ -63,8 +64,8 @@ def run_recipe(recipe: Callable[[Options], None], *,
     values = flags.FLAGS
     try:
       recipe(Options(
-          pathlib.Path(values.workdir).absolute(),
-          pathlib.Path(values.data_dir).absolute(), values.limit,
+          paths.of(values.workdir).absolute(),
+          paths.of(values.data_dir).absolute(), values.limit,
           config_flags.get_override_values(values['config'])))
     except KeyboardInterrupt:
       print('\nstopped; the same command goes on from here', file=sys.stderr)

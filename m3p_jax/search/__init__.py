@@ -39,6 +39,7 @@ import pathlib
 import ml_collections
 
 from configs import base
+from input_pipeline import paths
 from m3p_jax import config as config_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
@@ -72,7 +73,7 @@ def load(path: str | pathlib.Path, *,
   Raises:
     UserError: no checkpoint here.
   """
-  path = pathlib.Path(path)
+  path = paths.of(path)
   if exported.is_here(path):
     source = exported.Source.open(path, data_dir=str(data_dir))
     return Searcher(source.weights(checkpoint), source,

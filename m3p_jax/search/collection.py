@@ -6,6 +6,7 @@ Letters: I pictures, C captions, E shared space of the dual encoder.
 from collections.abc import Callable, Iterable
 import dataclasses
 import functools
+import io
 import json
 import os
 import pathlib
@@ -18,9 +19,11 @@ import numpy as np
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax import output
+from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.search import inputs
@@ -189,7 +192,7 @@ class Source:
     # The small copies are stored by their paths; vectors by these weights in
     # this number format.
     key = fingerprint.of([
-        os.path.abspath(self.data_dir), self._data_key, self.split,
+        str(paths.of(self.data_dir).absolute()), self._data_key, self.split,
         weights_lib.fingerprint_of(weights.path),
         dataclasses.asdict(weights.config),
         model_config.number_format(weights.dtype), m3p_jax.__version__])
@@ -210,7 +213,7 @@ class Source:
       raise errors.UserError(
           'there is no collection to search: give `data_dir` and `dataset`')
     weights_lib.check_data(weights, self.data_dir, self.dataset)
-    return pathlib.Path(self.data_dir)
+    return paths.of(self.data_dir)
 
 
 # Two are enough for a searcher that changes its collection.
@@ -244,7 +247,7 @@ def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
   if not path.exists():
     return {}
   try:
-    with np.load(path) as stored:
+    with paths.load(path) as stored:
       if str(stored['key']) != key:
         return {}
       return {name: stored[name] for name in stored.files if name != 'key'}
@@ -256,11 +259,11 @@ def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
 def _write_arrays(path: pathlib.Path, key: str,
                   arrays: dict[str, np.ndarray]) -> None:
   """Stores arrays under a key, whole or not at all."""
-  draft = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
+  content = io.BytesIO()
+  np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(draft, allow_pickle=False, key=np.array(key), **arrays)
-    os.replace(draft, path)
+    with results.draft(path) as draft:
+      draft.write_bytes(content.getvalue())
   except OSError as error:
     # A workdir that cannot be written to can still be searched.
     logging.warning('%s: not stored: %s', path, error)
