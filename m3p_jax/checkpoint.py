@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
 from input_pipeline import paths
+from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
@@ -104,8 +105,9 @@ class Checkpointer:
     path, items = _newest_good(
         find(self.folder), lambda path: _restore_all(path, args))
     for newer in steps(self.folder):
-      if newer > int(path.name):
+      if newer > int(path.name) and sharding.is_first():
         (self.folder / str(newer)).rename(self.folder / f'damaged_{newer}')
+    sharding.wait_for_all('damaged checkpoints aside')
     return state.replace(
         step=jnp.asarray(int(path.name), jnp.int32),
         opt_state=items['optimizer']).with_params(items['params'])
@@ -246,7 +248,7 @@ def load(path: str | pathlib.Path, *,
   Args:
     path: of any of the three.
     shard: from abstract boxed parameters to their shardings; None = all on
-      the first device.
+      the process's first device.
 
   Raises:
     UserError: no such folder, no checkpoint in it, or none that is good.
@@ -264,7 +266,7 @@ def load_newest(path: str | pathlib.Path, *,
     boxed = m3p.abstract_params(config)
     abstract = nn.unbox(boxed)
     if shard is None:
-      device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
       shardings = jax.tree.map(lambda _: device, abstract)
     else:
       shardings = shard(boxed)

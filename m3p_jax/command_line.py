@@ -4,6 +4,7 @@ import ast
 import difflib
 import pathlib
 import re
+import sys
 from typing import Any
 
 from absl import flags
@@ -16,9 +17,11 @@ from m3p_jax import config as config_lib
 
 # Each mode, and the flags that it alone reads.
 MODES = {
-    'train': ('coordinator', 'num_processes', 'process_id'), 'evaluate': (),
-    'plan': (), 'search': ('query', 'k'), 'serve': ('port', 'host'),
-    'export': ('what', 'out')}
+    'train': (), 'evaluate': (), 'plan': (), 'search': ('query', 'k'),
+    'serve': ('port', 'host'), 'export': ('what', 'out')}
+# What one process does, whatever there is beside it.
+_ALONE = ('plan', 'serve')
+_HOST_FLAGS = ('coordinator', 'num_processes', 'process_id', 'wait_seconds')
 _HELP = re.compile(r'--?(\?|help\w*|only_check_args)$')
 
 
@@ -78,6 +81,30 @@ def parse_flags(argv: list[str]) -> list[str]:
         f'--config: there is no key {message}') from error
 
 
+def define_host_flags() -> None:
+  """Defines the flags of several processes that work as one."""
+  flags.DEFINE_string(
+      'coordinator', '', 'HOST:PORT of process 0, where several processes work '
+      'as one. A TPU pod, Slurm and Open MPI need none of these three flags.')
+  flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+  flags.DEFINE_integer(
+      'process_id', None, 'Which of them this one is, from 0.')
+  flags.DEFINE_integer(
+      'wait_seconds', 50, 'How long to wait for the others.', lower_bound=1)
+  for name in _HOST_FLAGS:
+    # So that --help shows them: they are the program's, not this module's.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def connect(require: str) -> None:
+  """Connects the processes as these flags say; see `sharding.connect`."""
+  from m3p_jax import sharding
+  errors.check_choice('config.require', require, ('', *sharding.PLATFORMS))
+  f = flags.FLAGS
+  sharding.connect(f.coordinator, f.num_processes, f.process_id,
+                   wait_seconds=f.wait_seconds, require=require)
+
+
 def _check_names(argv: list[str]) -> None:
   """Raises UserError for a flag that does not exist, before all else."""
   for argument in argv[1:]:
@@ -131,6 +158,9 @@ def _check(argv: list[str]) -> None:
     for name in names:
       if f[name].present and f.mode != mode:
         raise errors.UserError(f'--{name} needs --mode={mode}')
+  for name in _HOST_FLAGS:
+    if f[name].present and f.mode in _ALONE:
+      raise errors.UserError(f'--{name}: --mode={f.mode} is one process')
   if f.mode == 'search' and not f.query:
     raise errors.UserError('--mode=search needs --query="..."')
   if f.mode == 'export' and not f.out:
@@ -149,17 +179,16 @@ def run(argv: list[str]) -> None:
     console.show_own_logs()
   given = config_flags.get_override_values(f['config'])
   # Imported here, so that --help and a wrong flag answer at once.
+  from m3p_jax import sharding
   from m3p_jax import summary
-  summary.show(summary.command_rows(f.mode, f['config'], given))
   config, workdir = f.config, paths.of(f.workdir)
+  if f.mode not in _ALONE:
+    connect(config.require)
+  summary.show(summary.command_rows(f.mode, f['config'], given))
   if f.mode == 'train':
-    import jax
-
-    from m3p_jax import sharding
     from m3p_jax import train
-    sharding.connect(f.coordinator, f.num_processes, f.process_id)
     train.train_and_evaluate(config, workdir, given=given)
-    if jax.process_index() == 0:
+    if sharding.is_first():
       print(summary.after_training(workdir, config))
   elif f.mode == 'evaluate':
     from m3p_jax.evaluation import retrieval
@@ -167,7 +196,9 @@ def run(argv: list[str]) -> None:
     summary.show(summary.evaluation_rows(
         config, workdir, weights.source(config, workdir, given=given)))
     retrieval.evaluate(config, workdir, given=given)
-    print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
+    if sharding.is_first():
+      print('\n'.join(
+          ['', *summary.next_commands('evaluate', workdir, config)]))
   elif f.mode == 'plan':
     from m3p_jax.planning import plan
     plan.plan(config, workdir)

@@ -26,7 +26,7 @@ RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
     'setting', 'data.data_dir', 'model.dtype', 'model.remat', 'plan',
-    'best_metric', 'max_bad_steps', 'profile_steps')
+    'best_metric', 'max_bad_steps', 'profile_steps', 'require')
 # Keys of version 1 that mean nothing now; workdirs may have them.
 _FORMER = ('model.platform',)
 # Keyword of a loss that the loop fills, no option of a config.

@@ -13,6 +13,7 @@ from input_pipeline import paths
 import m3p_jax
 from m3p_jax import checkpoint
 from m3p_jax import metrics
+from m3p_jax import sharding
 from m3p_jax import startup
 
 ConfigDict = ml_collections.ConfigDict
@@ -22,6 +23,8 @@ _VALIDATION = 'validation/'
 
 def show(rows: Mapping[str, str | Sequence[str]]) -> None:
   """Prints 'label  text' lines on stderr."""
+  if not sharding.is_first():
+    return
   for label, texts in rows.items():
     for text in [texts] if isinstance(texts, str) else texts:
       print(f'{label:{_LABEL_WIDTH}}{text}', file=sys.stderr)

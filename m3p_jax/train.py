@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import ml_collections
 
 from input_pipeline import errors
@@ -83,7 +84,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
   startup.use_compilation_cache()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
-  if jax.process_index() == 0:
+  if sharding.is_first():
     draft = path.with_suffix('.tmp')
     draft.write_text(json.dumps(config_lib.to_json(config), indent=2) + '\n')
     draft.replace(path)
@@ -189,16 +190,17 @@ class _Run:
         if step == first + _UNTRACED_STEPS + config.profile_steps:
           trace.close()
         # Asked once a step: the signal may come at any moment.
-        losses = self._pause(state, step, stops=asked.is_set())
+        stops = (asked.is_set() if jax.process_count() == 1 else
+                 multihost_utils.reached_preemption_sync_point(step))
+        losses = self._pause(state, step, stops=stops)
     self.checkpointer.wait()
     return losses
 
   def _begin(self, state) -> None:
     """Shows the header; opens metrics.jsonl and the bar."""
     config, first = self.config, int(state.step)
-    if jax.process_index() == 0:
-      summary.show(summary.training_rows(
-          config, self.start, state, self.mesh, self.workdir))
+    summary.show(summary.training_rows(
+        config, self.start, state, self.mesh, self.workdir))
     self.writer = metrics_lib.Writer(self.workdir, start_step=first)
     self.progress = metrics_lib.Progress(
         self.writer, start_step=first, num_steps=config.num_train_steps,
@@ -332,8 +334,10 @@ def _to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
 def _termination() -> Iterator[threading.Event]:
   """Gives an event that is set by SIGTERM; the loop asks for it."""
   asked = threading.Event()
-  # Python allows handlers in the main thread alone (notebooks, tests).
-  if threading.current_thread() is not threading.main_thread():
+  # Python allows handlers in the main thread alone (notebooks, tests); of
+  # several processes JAX has its own, and they agree on a step.
+  if (threading.current_thread() is not threading.main_thread()
+      or jax.process_count() > 1):
     yield asked
     return
   old = signal.signal(signal.SIGTERM, lambda *_: asked.set())

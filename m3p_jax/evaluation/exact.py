@@ -16,13 +16,13 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import paths
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
 
@@ -87,8 +87,7 @@ def scores(engine: engine_lib.Engine, regions: batch_lib.Regions,
       if matrices:
         matrices[name].write(number, piece_CI)
       bar.update(piece_CI.size)
-  if num_hosts > 1:
-    multihost_utils.sync_global_devices(f'scores in {folder}')
+  sharding.wait_for_all('scores')
   for name, matrix in matrices.items():
     matrix.read_into(found[name])
   return found

@@ -21,6 +21,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import paths
+from m3p_jax import sharding
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import ranking
 from m3p_jax.evaluation import statistics
@@ -57,9 +58,11 @@ def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  with draft(path) as file:
-    file.write_text(text, encoding='utf-8')
+  """Writes a file whole or not at all; of several processes the first does.
+  """
+  if sharding.is_first():
+    with draft(path) as file:
+      file.write_text(text, encoding='utf-8')
 
 
 @contextlib.contextmanager

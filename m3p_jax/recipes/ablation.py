@@ -15,7 +15,6 @@ from collections.abc import Collection, Mapping, Sequence
 import functools
 import math
 import pathlib
-import shutil
 import time
 from typing import Any, NamedTuple
 
@@ -27,7 +26,9 @@ from scipy import stats
 from configs import quickstart
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax import config as config_lib
+from m3p_jax import sharding
 from m3p_jax import train
 from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import report
@@ -135,13 +136,15 @@ def _train_and_evaluate(one: Run, workdir: pathlib.Path,
       max_positions=weights.config.max_positions)
   outcome = scoring.run(
       scoring.make_scorer(weights, retrieval_set, c.languages, c), mode='dual')
+  if not sharding.is_first():
+    return
   results.update_ranks(result, configs[-1].setting, outcome.queries)
   results.write(result, {
       'seconds': time.monotonic() - start, 'run': provenance.collect(),
       'mean_recall': {name: language['mean_recall']
                       for name, language in outcome.languages.items()}})
   # A run's checkpoints are half a gigabyte each, and are done with.
-  shutil.rmtree(folder)
+  paths.remove_tree(folder)
 
 
 def _schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
@@ -265,7 +268,8 @@ def main(options: stages.Options) -> None:
   results.write_text(options.workdir / 'ablation.md', shown + '\n')
   if (options.workdir / 'retrieval.json').exists():
     report.write(options.workdir)
-  print(shown)
+  if sharding.is_first():
+    print(shown)
 
 
 if __name__ == '__main__':

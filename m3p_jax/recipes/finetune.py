@@ -28,6 +28,7 @@ from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import paths
 from input_pipeline import prepare
+from m3p_jax import sharding
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -228,6 +229,8 @@ def main(options: stages.Options) -> None:
                     init_from=values.init_from, overrides=options.overrides,
                     is_reference=values.reference)
   recipe.run(values.settings)
+  if not sharding.is_first():
+    return
   print('\nMean recall in per cent, with 95 % bootstrap intervals over '
         f'pictures:\n\n{recipe.table()}')
 

@@ -25,8 +25,10 @@ import ml_collections
 from configs import quickstart
 from input_pipeline import dictionaries
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from input_pipeline import prepare
 from input_pipeline import sources
+from m3p_jax import sharding
 from m3p_jax import summary as summary_lib
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -94,7 +96,8 @@ class Quickstart:
               output=self.workdir / 'retrieval.json')
     for setting in sorted(reranked, key=lambda name: name != FINAL):
       self._rerank(setting)
-    self._stages.run('finish', self._finish, title='report', always=True)
+    self._stages.run('finish', self._finish, title='report', always=True,
+                     by_first=True)
 
   def config(self, stage: str) -> ml_collections.ConfigDict:
     """Returns the config of a training stage, ready to run."""
@@ -170,7 +173,7 @@ def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
       settings={'languages': list(languages)},
       inputs=sources.versions(name for language in languages
                               for name in dictionaries.package_names(language)),
-      after=('download',), output=folder,
+      after=('download',), output=folder, by_first=True,
       made=lambda: dictionaries.fingerprint_of(folder, languages))
 
 
@@ -201,7 +204,7 @@ def prepare_dataset(recipe: stages.Stages, dataset: str,
       settings={'limit': limit, 'languages': list(languages)},
       inputs=prepare.key_of(
           dataset, data_dir, limit=limit, languages=languages),
-      after=('download',), output=data_dir / dataset,
+      after=('download',), output=data_dir / dataset, by_first=True,
       made=lambda: prepare.read_key(data_dir / dataset))
 
 
@@ -282,7 +285,8 @@ def _seconds_per_pair(scorer: scoring.Scorer) -> float:
   start = time.monotonic()
   scorer.match(wanted)
   num_pairs = sum(int(one.sum()) for one in wanted.values())
-  return (time.monotonic() - start) / num_pairs
+  # The slowest process decides for all.
+  return max(sharding.of_all((time.monotonic() - start) / num_pairs))
 
 
 def summary(workdir: pathlib.Path) -> str:
@@ -318,9 +322,10 @@ def summary(workdir: pathlib.Path) -> str:
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints its tables."""
   Quickstart(
-      options.workdir, options.data_dir, limit=options.limit,
-      overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
-  print(summary(options.workdir))
+      paths.local(options.workdir, '--workdir'), options.data_dir,
+      limit=options.limit, overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
+  if sharding.is_first():
+    print(summary(options.workdir))
 
 
 if __name__ == '__main__':

@@ -24,8 +24,10 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import paths
 from m3p_jax import checkpoint
+from m3p_jax import command_line
 from m3p_jax import config as config_lib
 from m3p_jax import output as output_lib
+from m3p_jax import sharding
 from m3p_jax import startup
 from m3p_jax import train
 from m3p_jax.evaluation import results
@@ -35,7 +37,7 @@ from m3p_jax.evaluation import weights
 _NOT_IN_RESULTS = (
     'checkpoint_every_steps', 'data.data_dir', 'eval_batches',
     'eval_every_steps', 'evaluation', 'init_from', 'keep_checkpoints',
-    'log_every_steps', 'mesh')
+    'log_every_steps', 'mesh', 'require')
 
 
 class Options(NamedTuple):
@@ -62,6 +64,7 @@ def run_recipe(recipe: Callable[[Options], None], *,
     console.show_own_logs()
     startup.use_compilation_cache()
     values = flags.FLAGS
+    command_line.connect(values['config'].value.require)
     try:
       recipe(Options(
           paths.of(values.workdir).absolute(),
@@ -83,6 +86,7 @@ def _parse(argv: list[str], *, workdir: str) -> list[str]:
       'data_dir', 'data', 'Folder of prepared datasets and dictionaries.')
   flags.DEFINE_integer(
       'limit', 0, 'Most pictures of a dataset; 0 = all.', lower_bound=0)
+  command_line.define_host_flags()
   for name in ('workdir', 'data_dir', 'limit'):
     # So that --help shows them: it is the recipe's, not this module's.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
@@ -122,7 +126,8 @@ class Stages:
           settings: Any = None, inputs: Any = None, after: Sequence[str] = (),
           output: pathlib.Path | None = None,
           made: Callable[[], Any] = lambda: None,
-          resumes: bool = False, always: bool = False) -> None:
+          resumes: bool = False, always: bool = False,
+          by_first: bool = False) -> None:
     """Does one stage, unless it is done.
 
     Args:
@@ -137,6 +142,7 @@ class Stages:
       resumes: what lies in `output` took long: it is gone on from, and never
         replaced where the settings are others.
       always: do it again even if it is done.
+      by_first: of several processes the first works, and the others wait.
 
     Raises:
       UserError: `resumes`, and `output` was made with other settings, or from
@@ -164,10 +170,12 @@ class Stages:
       self._announce(f'{title}: done before ({_minutes(record["seconds"])})')
       return
     self._announce(title)
+    sharding.wait_for_all(name)  # All have looked what is done.
     if not is_same or record['finished']:
       record = {'fingerprint': key, 'inputs': inputs, 'seconds': 0.0}
     self.records[name] = record | {'finished': False}
-    self._work(name, work, made)
+    self._work(name, work if sharding.is_first() or not by_first
+               else lambda: None, made)
 
   def _work(self, name: str, work: Callable[[], Any],
             made: Callable[[], Any]) -> None:
@@ -176,6 +184,7 @@ class Stages:
     results.write(self._path, self.records)
     try:
       work()
+      sharding.wait_for_all(name)
       record |= {'finished': True, 'made': made()}
     finally:
       record['seconds'] = round(before + time.monotonic() - begin, 1)
@@ -184,6 +193,8 @@ class Stages:
     # The next stage compiles its own steps: the old ones only hold memory.
     jax.clear_caches()
     gc.collect()
+    if not sharding.is_first():
+      return
     print(f'    took {_minutes(record["seconds"])}, memory so far at most '
           f'{record["peak_memory_mb"]:,} MB', file=sys.stderr, flush=True)
 
@@ -193,8 +204,9 @@ class Stages:
         json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
   def _announce(self, text: str) -> None:
-    print(f'[{self._number:2}/{self._total}] {text}', file=sys.stderr,
-          flush=True)
+    if sharding.is_first():
+      print(f'[{self._number:2}/{self._total}] {text}', file=sys.stderr,
+            flush=True)
 
 
 def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,

@@ -23,6 +23,7 @@ from input_pipeline import paths
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax import output
+from m3p_jax import sharding
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config
@@ -197,14 +198,16 @@ class Source:
         dataclasses.asdict(weights.config),
         model_config.number_format(weights.dtype), m3p_jax.__version__])
     found = _read_arrays(path, key)
-    if found.keys() != names:
+    if any(sharding.of_all(found.keys() != names)):
       try:
         output.check_writable(path.parent, 'the index')
       except errors.UserError as error:
         # Told before vectors are made: they will be made again next time.
         logging.warning('%s; every start computes the vectors anew', error)
       found = make()
-      _write_arrays(path, key, found)
+      if sharding.is_first():
+        _write_arrays(path, key, found)
+      sharding.wait_for_all('the index')
     return found
 
   def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:

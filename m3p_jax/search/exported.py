@@ -15,6 +15,7 @@ import numpy as np
 from input_pipeline import errors
 from input_pipeline import paths
 from m3p_jax import output
+from m3p_jax import sharding
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import rankings
@@ -37,6 +38,8 @@ def export(searcher: searcher_lib.Searcher,
   """
   check_new(out)
   manifest, lines = _manifest(searcher), _pictures(searcher)
+  if not sharding.is_first():
+    return manifest
   with output.draft(out, overwrite=False) as draft:
     draft.mkdir()
     np.save(draft / VECTORS, searcher.index.vectors_IE)
