@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import sys
 import threading
 from typing import Any
@@ -97,8 +98,10 @@ def connect(coordinator: str = '', num_processes: int | None = None,
       jax.distributed.initialize(
           coordinator or None, num_processes, process_id,
           initialization_timeout=int(wait_seconds) + 60)
-    except ValueError as error:
-      if coordinator or 'coordinator_address' not in str(error):
+    except (ValueError, RuntimeError) as error:
+      # No cluster, or a notebook that has asked for devices: it is alone.
+      if coordinator or not re.search(
+          'coordinator_address|must be called before', str(error)):
         raise errors.UserError(f'several processes: {error}') from error
   if jax.distributed.is_initialized():
     # Read by processes on CPUs alone.

@@ -323,7 +323,8 @@ def main(options: stages.Options) -> None:
   """Runs the recipe and prints its tables."""
   Quickstart(
       paths.local(options.workdir, '--workdir'), options.data_dir,
-      limit=options.limit, overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
+      limit=options.limit,
+      overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
   if sharding.is_first():
     print(summary(options.workdir))
 
