@@ -7,7 +7,6 @@ python -m input_pipeline.export --dataset=NAME --data_dir=DIR --format=NAME \
 from collections.abc import Iterator, Sequence
 import json
 import os
-import pathlib
 import shutil
 
 from absl import flags
@@ -109,7 +108,7 @@ def _row(record: dict, split: str) -> dict:
           'captions': captions, 'group': record['group'].decode()}
 
 
-def _remove(path: pathlib.Path) -> None:
+def _remove(path: paths.Path) -> None:
   if path.is_dir():
     shutil.rmtree(path)
   else:

@@ -85,7 +85,7 @@ def scan(path: str | os.PathLike[str]) -> Index:
 
 def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:
   """Yields where each record begins, and its length with the frame."""
-  size, offset = paths.size(path), 0
+  size, offset = paths.size(paths.of(path)), 0
   while offset < size:
     file.seek(offset)
     header = file.read(_HEADER_BYTES)
@@ -144,7 +144,7 @@ def load(path: pathlib.Path) -> Index:
   expected = np.bincount(index.file_N, weights=index.bytes_N,
                          minlength=len(index.paths))
   for name, size in zip(index.paths, expected, strict=True):
-    found = paths.size(name)
+    found = paths.size(paths.of(name))
     if found != size:
       raise errors.UserError(
           f'{name} has {found} bytes; {path.name} says {int(size)}. Prepare '

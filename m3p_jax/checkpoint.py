@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 from absl import logging
@@ -39,7 +38,7 @@ _FULL = ('No space left', 'ENOSPC', 'RESOURCE_EXHAUSTED', 'File too large',
 class Checkpointer:
   """Saves to the `checkpoints/` of a run, and restores from it."""
 
-  def __init__(self, folder: pathlib.Path, *, keep: int = 3):
+  def __init__(self, folder: paths.Path, *, keep: int = 3):
     """Opens nothing yet; a save makes `folder`, and keeps the newest `keep`."""
     self.folder, self._keep = folder.absolute(), keep
     self._manager: ocp.CheckpointManager | None = None
@@ -173,7 +172,7 @@ def _iterator_prefix(directory) -> str:
 @dataclasses.dataclass
 class _KeepBest:
   """Keeps the best checkpoint, whatever its age; the interface is Orbax's."""
-  folder: pathlib.Path
+  folder: paths.Path
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     del context
@@ -181,7 +180,7 @@ class _KeepBest:
     return [info.step == step for info in checkpoints]
 
 
-def _best(folder: pathlib.Path) -> tuple[int | None, float | None]:
+def _best(folder: paths.Path) -> tuple[int | None, float | None]:
   """Returns (step, loss) of the lowest validation loss, the newest of equals.
 
   (None, None) where no checkpoint was validated.
@@ -195,7 +194,7 @@ def _best(folder: pathlib.Path) -> tuple[int | None, float | None]:
 
 
 @contextlib.contextmanager
-def _full_disk_is_named(folder: pathlib.Path) -> Iterator[None]:
+def _full_disk_is_named(folder: paths.Path) -> Iterator[None]:
   """Turns a full disk into an error that says so.
 
   Raises:
@@ -216,7 +215,7 @@ def _full_disk_is_named(folder: pathlib.Path) -> Iterator[None]:
     ) from error
 
 
-def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
+def save_weights(path: paths.Path, params: Any, config: ModelConfig,
                  manifest: Mapping[str, Any]) -> None:
   """Writes one checkpoint of weights alone; `path` must not exist."""
   with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -227,7 +226,7 @@ def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
     (path / name).write_text(json.dumps(content, indent=2))
 
 
-def steps(folder: pathlib.Path) -> list[int]:
+def steps(folder: paths.Path) -> list[int]:
   """Returns the steps of a folder's finished checkpoints, rising."""
   if not folder.is_dir():
     return []
@@ -238,7 +237,7 @@ def steps(folder: pathlib.Path) -> list[int]:
                     or ocp.utils.is_checkpoint_finalized(path)))
 
 
-def load(path: str | pathlib.Path, *,
+def load(path: str | paths.Path, *,
          shard: Callable[[Any], Any] | None = None
          ) -> tuple[Any, ModelConfig, dict[str, Any]]:
   """Returns (params, ModelConfig, manifest) of a checkpoint.
@@ -256,9 +255,9 @@ def load(path: str | pathlib.Path, *,
   return load_newest(path, shard=shard)[1:]
 
 
-def load_newest(path: str | pathlib.Path, *,
+def load_newest(path: str | paths.Path, *,
                 shard: Callable[[Any], Any] | None = None
-                ) -> tuple[pathlib.Path, Any, ModelConfig, dict[str, Any]]:
+                ) -> tuple[paths.Path, Any, ModelConfig, dict[str, Any]]:
   """Returns where the checkpoint lies, and what `load` reads of it."""
 
   def read(path):
@@ -281,7 +280,7 @@ def load_newest(path: str | pathlib.Path, *,
   return found, *content
 
 
-def find(path: str | pathlib.Path) -> list[pathlib.Path]:
+def find(path: str | paths.Path) -> list[paths.Path]:
   """Returns the checkpoints of what `load` takes, the newest first.
 
   Raises:
@@ -298,12 +297,12 @@ def find(path: str | pathlib.Path) -> list[pathlib.Path]:
       'such folders, named by their steps')
 
 
-def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+def peek(path: str | paths.Path) -> tuple[ModelConfig, dict[str, Any]]:
   """Returns (geometry, manifest) of what `load` takes; reads no weights."""
   return _newest_good(find(path), _read_files)[1]
 
 
-def _read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+def _read_files(path: paths.Path) -> tuple[ModelConfig, dict[str, Any]]:
   config = json.loads((path / 'config.json').read_text())
   manifest = json.loads((path / 'manifest.json').read_text())
   return model_config_lib.geometry(config), manifest

@@ -179,7 +179,6 @@ def run(argv: list[str]) -> None:
     console.show_own_logs()
   given = config_flags.get_override_values(f['config'])
   # Imported here, so that --help and a wrong flag answer at once.
-  from m3p_jax import sharding
   from m3p_jax import summary
   config, workdir = f.config, paths.of(f.workdir)
   if f.mode not in _ALONE:
@@ -188,17 +187,14 @@ def run(argv: list[str]) -> None:
   if f.mode == 'train':
     from m3p_jax import train
     train.train_and_evaluate(config, workdir, given=given)
-    if sharding.is_first():
-      print(summary.after_training(workdir, config))
+    print(summary.after_training(workdir, config))
   elif f.mode == 'evaluate':
     from m3p_jax.evaluation import retrieval
     from m3p_jax.evaluation import weights
     summary.show(summary.evaluation_rows(
         config, workdir, weights.source(config, workdir, given=given)))
     retrieval.evaluate(config, workdir, given=given)
-    if sharding.is_first():
-      print('\n'.join(
-          ['', *summary.next_commands('evaluate', workdir, config)]))
+    print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
   elif f.mode == 'plan':
     from m3p_jax.planning import plan
     plan.plan(config, workdir)

@@ -5,7 +5,6 @@ import difflib
 import importlib
 import inspect
 import json
-import pathlib
 import pkgutil
 import sys
 from typing import Any
@@ -205,7 +204,7 @@ def takes_baseline(loss: Callable[..., Any]) -> bool:
 
 
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
-                    workdir: pathlib.Path) -> None:
+                    workdir: paths.Path) -> None:
   """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)

@@ -38,21 +38,16 @@ def check_writable(path: str | os.PathLike[str], flag: str) -> None:
 
 
 def _check_bucket(path: str | os.PathLike[str], flag: str) -> None:
-  try:
-    import google.cloud.storage  # noqa: F401 — Orbax asks it for buckets.
-  except ImportError as error:
-    raise errors.UserError(
-        f'{flag}={os.fspath(path)}: writing to a bucket needs a package: pip '
-        'install -r requirements-gcs.txt --constraint=constraints.txt'
-    ) from error
   test = paths.of(path) / f'.writable_{uuid.uuid4().hex}'
   try:
+    import google.cloud.storage  # noqa: F401 — Orbax asks it for buckets.
     test.write_text('')
     test.unlink()
-  except Exception as error:  # TensorFlow's, which has a class for each code.
+  except Exception as error:  # TensorFlow has a class of them for each code.
     raise errors.UserError(
         f'{flag}={os.fspath(path)}: nothing can be written there ('
-        f'{str(error).strip().splitlines()[0][:200]})') from error
+        f'{str(error).strip().splitlines()[0][:200]}); allowed: a bucket of '
+        'yours, and requirements-gcs.txt installed') from error
 
 
 @contextlib.contextmanager

@@ -122,6 +122,9 @@ def connect(coordinator: str = '', num_processes: int | None = None,
   logging.info('process %d of %d, %d devices here of %d', jax.process_index(),
                jax.process_count(), jax.local_device_count(),
                jax.device_count())
+  if not is_first():
+    # One process prints for all.
+    sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import pathlib
 import signal
 import sys
 import threading
@@ -43,7 +42,7 @@ _COUNTED_ROWS_PER_BATCH = 256
 _UNTRACED_STEPS = 10
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
+def train_and_evaluate(config: ConfigDict, workdir: str | paths.Path, *,
                        given: Collection[str] = ()) -> dict[str, float]:
   """Trains up to `num_train_steps` and returns the last validation losses.
 
@@ -95,7 +94,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
 class _Run:
   """Everything that the loop holds: data, compiled steps, state, files."""
 
-  def __init__(self, config: ConfigDict, workdir: pathlib.Path,
+  def __init__(self, config: ConfigDict, workdir: paths.Path,
                start: startup.Start):
     self.config, self.workdir, self.start = config, workdir, start
     self.mesh = sharding.make_mesh(**config.mesh)
@@ -244,8 +243,10 @@ class _Run:
     if validates:
       losses = self._validate(state)
       loss = self._deciding_loss(losses)
-      # The best is kept, whether or not its turn has come.
-      saves = saves or (loss is not None and self.checkpointer.is_best(loss))
+      # The best is kept, whether or not its turn has come: the first process
+      # says so, for others may see its last save sooner or later.
+      saves = saves or (loss is not None and bool(
+          sharding.of_all(self.checkpointer.is_best(loss))[0]))
     if saves:
       # Before the next batch is drawn: the iterator is saved as it is.
       self.checkpointer.save(

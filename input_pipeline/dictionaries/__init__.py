@@ -12,7 +12,6 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import os
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +71,7 @@ def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
 
 
 def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
-          source: str = 'freedict', path: str = '') -> pathlib.Path:
+          source: str = 'freedict', path: str = '') -> paths.Path:
   """Returns the folder in which every language's dictionary now stands.
 
   Dictionaries that the same tokenizer already built of the same files are
@@ -113,7 +112,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   return folder
 
 
-def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
+def _build_one(source: str, language: str, parts: list, target: paths.Path,
                stamp: str) -> None:
   ranked = ranking.rank(
       readers.collect(source, language, parts), tokenizer_lib.load())
@@ -169,7 +168,7 @@ def fingerprint_of(folder: str | os.PathLike[str],
                          for language in languages])
 
 
-def _stamp(path: pathlib.Path) -> str:
+def _stamp(path: paths.Path) -> str:
   if not path.exists():
     return ''
   with paths.load(path) as file:
@@ -177,7 +176,7 @@ def _stamp(path: pathlib.Path) -> str:
 
 
 def write(ranked: Mapping[str, Sequence[Sequence[int]]],
-          path: pathlib.Path, *, stamp: str = '') -> None:
+          path: paths.Path, *, stamp: str = '') -> None:
   """Writes one language's dictionary, whole or not at all.
 
   Args:

@@ -6,7 +6,6 @@ has no decoder, language table or pre-training heads).
 
 from collections.abc import Mapping, Sequence
 import json
-import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -86,7 +85,7 @@ class Imported(NamedTuple):
   sha256: Mapping[str, str] = {}
 
 
-def read(kind: str, path: str | pathlib.Path, *,
+def read(kind: str, path: str | paths.Path, *,
          asked: ModelConfig | None = None,
          complete: bool = False, seed: int = 0) -> Imported:
   """Returns the parameters of a weight file.
@@ -130,7 +129,7 @@ def read(kind: str, path: str | pathlib.Path, *,
           for name, tensor in imported.unused.items())])
 
 
-def write(imported: Imported, path: pathlib.Path, *,
+def write(imported: Imported, path: paths.Path, *,
           asked_languages: Sequence[str] | None) -> None:
   """Writes a checkpoint folder, which must not exist.
 
@@ -173,7 +172,7 @@ def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
   return [_OUR_CODES.get(name, name) for name in names]
 
 
-def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_m3p(file: files.File, path: paths.Path, key: jax.Array,
               asked: ModelConfig | None, *, complete: bool) -> Imported:
   config = geometry.of_m3p(file, path, asked, complete=complete)
   tensors = file.tensors
@@ -194,7 +193,7 @@ def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
   return Imported(params, config, lines, unused, file.params, file.prefix)
 
 
-def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_volta(file: files.File, path: paths.Path, key: jax.Array,
                 asked: ModelConfig | None) -> Imported:
   config = geometry.of_volta(file, path, asked)
   tensors = dict(file.tensors)
@@ -212,7 +211,7 @@ def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
   return Imported(params, config, lines, unused)
 
 
-def _read_xlmr(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_xlmr(file: files.File, path: paths.Path, key: jax.Array,
                asked: ModelConfig | None) -> Imported:
   tensors = {_xlmr_name(key): tensor for key, tensor in file.tensors.items()}
   if len(tensors) < len(file.tensors):
@@ -255,7 +254,7 @@ def _xlmr_name(key: str) -> str:
   return name
 
 
-def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
+def _read_ours(file: files.File, path: paths.Path) -> Imported:
   """Returns what `export --to=safetensors` wrote."""
   try:
     config = model_config.geometry(file.geometry)
@@ -273,7 +272,7 @@ def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
   return Imported(layout.nested(params), config, lines)
 
 
-def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
+def _check_shapes(tensors: files.Tensors, path: paths.Path,
                   names: Sequence[names_lib.Name],
                   shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
@@ -311,7 +310,7 @@ def _assemble(names: Sequence[names_lib.Name], tensors: files.Tensors,
 
 
 def _check_numbers(tensors: files.Tensors, unused: files.Tensors,
-                   path: pathlib.Path) -> None:
+                   path: paths.Path) -> None:
   """Raises UserError for a number that is not finite; warns in `unused`."""
   ignored = set(map(id, unused.values()))
   for key, tensor in tensors.items():

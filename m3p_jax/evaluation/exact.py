@@ -12,7 +12,6 @@ Letters: I pictures, C captions, P pairs, R regions.
 from collections.abc import Mapping, Sequence
 import io
 import json
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +40,7 @@ class Question(NamedTuple):
 
 def scores(engine: engine_lib.Engine, regions: batch_lib.Regions,
            questions: Mapping[str, Question], *,
-           folder: pathlib.Path | None = None,
+           folder: paths.Path | None = None,
            origin: Mapping[str, Any] | None = None,
            title: str = '') -> dict[str, np.ndarray]:
   """Returns {language: float32 [C, I] match logits}, NaN where not asked.
@@ -139,7 +138,7 @@ def _score(engine: engine_lib.Engine, regions: batch_lib.Regions, name: str,
 class _Matrix:
   """Float32 [C, I] scores of one language, in pieces on disk."""
 
-  def __init__(self, folder: pathlib.Path, num_captions: int,
+  def __init__(self, folder: paths.Path, num_captions: int,
                blocks: Sequence[np.ndarray], origin: Mapping[str, Any]):
     """Opens the folder, or begins it; UserError where it holds others."""
     self.folder = folder
@@ -181,7 +180,7 @@ class _Matrix:
             'command scores it again') from error
       scores_CI[:, block] = piece_CI
 
-  def path(self, number: int) -> pathlib.Path:
+  def path(self, number: int) -> paths.Path:
     return self.folder / f'piece_{number:04}.npy'
 
 

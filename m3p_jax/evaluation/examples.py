@@ -6,7 +6,6 @@ text length, R regions.
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-import pathlib
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ _PAIRS, _WORDS = 6, 5
 
 def collect(retrieval_set: evaluation_set.RetrievalSet,
             text_to_image: Mapping[str, np.ndarray], *,
-            data_dir: str | pathlib.Path, dataset: str,
+            data_dir: str | paths.Path, dataset: str,
             seed: int = 0) -> dict[str, Any]:
   """Returns queries drawn at random, and the worst mistakes.
 
@@ -108,7 +107,7 @@ class _Found:
             'is_right': number in right}
 
 
-def update(workdir: pathlib.Path, setting: str,
+def update(workdir: paths.Path, setting: str,
            content: Mapping[str, Any]) -> None:
   """Writes one setting's examples into WORKDIR/examples.json."""
   path = workdir / 'examples.json'
@@ -120,7 +119,7 @@ def update(workdir: pathlib.Path, setting: str,
 
 def attention(engine: engine_lib.Engine,
               retrieval_set: evaluation_set.RetrievalSet,
-              languages: Sequence[str], *, data_dir: str | pathlib.Path,
+              languages: Sequence[str], *, data_dir: str | paths.Path,
               dataset: str, seed: int = 0) -> dict[str, Any]:
   """Returns where the words of a few captions look, for attention.json.
 
@@ -176,7 +175,7 @@ def _words(captions: evaluation_set.CaptionSet, index: int,
           for i in shown if lengths[i] and ends[i] <= len(weights_LR)]
 
 
-def _thumbnail(data_dir: str | pathlib.Path, dataset: str,
+def _thumbnail(data_dir: str | paths.Path, dataset: str,
                image_id: str) -> str | None:
   """Returns the small picture as a `data:` address; None where there is none.
   """

@@ -1,7 +1,6 @@
 """Retrieval of a checkpoint on a prepared split, and the files it writes."""
 
 from collections.abc import Collection, Mapping
-import pathlib
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
+def evaluate(config: ml_collections.ConfigDict, workdir: str | paths.Path,
              *, given: Collection[str] | None = None) -> dict[str, Any]:
   """Evaluates a checkpoint, prints a table and returns the setting's entry.
 

@@ -14,7 +14,6 @@ Letters: S seeds.
 from collections.abc import Collection, Mapping, Sequence
 import functools
 import math
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -51,11 +50,11 @@ class Run(NamedTuple):
   arm: str
   seed: int
 
-  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
+  def folder(self, workdir: paths.Path) -> paths.Path:
     """Returns where it trains."""
     return workdir / 'ablation' / self.arm / f'{self.seed}'
 
-  def result(self, workdir: pathlib.Path) -> pathlib.Path:
+  def result(self, workdir: paths.Path) -> paths.Path:
     """Returns the file of its result."""
     return self.folder(workdir).with_suffix('.json')
 
@@ -74,7 +73,7 @@ class Run(NamedTuple):
     config.eval_batches = 0
     return config
 
-  def configs(self, workdir: pathlib.Path, data_dir: pathlib.Path,
+  def configs(self, workdir: paths.Path, data_dir: paths.Path,
               overrides: Mapping[str, Any]) -> list[ml_collections.ConfigDict]:
     """Returns the configs of its stages, ready to run."""
     configs, before = [], None
@@ -89,7 +88,7 @@ class Run(NamedTuple):
     return configs
 
 
-def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
+def run(workdir: paths.Path, data_dir: paths.Path, *, num_seeds: int,
         overrides: Mapping[str, Any], limit: int = 0) -> dict[str, Any]:
   """Returns the content of `ablation.json`, every run done.
 
@@ -121,7 +120,7 @@ def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
   return content
 
 
-def _train_and_evaluate(one: Run, workdir: pathlib.Path,
+def _train_and_evaluate(one: Run, workdir: paths.Path,
                         configs: Sequence[ml_collections.ConfigDict]) -> None:
   """Trains, evaluates and writes one run; goes on from what is there."""
   start = time.monotonic()
@@ -158,7 +157,7 @@ def _schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
   return '; '.join(parts)
 
 
-def _ranks(content: Mapping[str, Any], workdir: pathlib.Path):
+def _ranks(content: Mapping[str, Any], workdir: paths.Path):
   """Returns {arm: {seed: ranks}}; None where a run is without them."""
   setting = Run(ARMS[0], 0).config(STAGES[-1]).setting
   found = {arm: {seed: results.load_ranks(
@@ -168,7 +167,7 @@ def _ranks(content: Mapping[str, Any], workdir: pathlib.Path):
   return found if is_whole else None
 
 
-def text(content: Mapping[str, Any], workdir: pathlib.Path) -> str:
+def text(content: Mapping[str, Any], workdir: paths.Path) -> str:
   """Returns the table with what it shows, the schedule and the machine."""
   ranks = _ranks(content, workdir)
   runs = content['cells']
@@ -268,8 +267,7 @@ def main(options: stages.Options) -> None:
   results.write_text(options.workdir / 'ablation.md', shown + '\n')
   if (options.workdir / 'retrieval.json').exists():
     report.write(options.workdir)
-  if sharding.is_first():
-    print(shown)
+  print(shown)
 
 
 if __name__ == '__main__':

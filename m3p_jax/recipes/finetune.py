@@ -15,7 +15,6 @@ values. --reference takes the recipe of the release.
 from collections.abc import Mapping, Sequence
 import functools
 import importlib
-import pathlib
 import pkgutil
 from typing import Any
 
@@ -28,7 +27,6 @@ from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import paths
 from input_pipeline import prepare
-from m3p_jax import sharding
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -50,8 +48,8 @@ def names() -> list[str]:
 class Finetune:
   """The runs of one config, in the order of the settings."""
 
-  def __init__(self, name: str, workdir: pathlib.Path,
-               data_dir: pathlib.Path, *, init_from: str,
+  def __init__(self, name: str, workdir: paths.Path,
+               data_dir: paths.Path, *, init_from: str,
                overrides: Mapping[str, Any], is_reference: bool = False):
     """Names the runs of configs/finetune_NAME.py; nothing is read.
 
@@ -138,7 +136,7 @@ class Finetune:
             for task in config.tasks.values()
             for dataset in config.data[task.stream].datasets]
 
-  def _results(self, config: ml_collections.ConfigDict) -> pathlib.Path:
+  def _results(self, config: ml_collections.ConfigDict) -> paths.Path:
     """Returns the file that an evaluation goes to."""
     c = config.evaluation
     return results.path_for(
@@ -169,7 +167,7 @@ def _checkpoints(path: str) -> str:
   return str(inside) if inside.is_dir() else path
 
 
-def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
+def table(path: paths.Path, groups: Mapping[str, Sequence[str]],
           settings: Sequence[str], *,
           floors: Mapping[str, Mapping[str, float]] | None = None) -> str:
   """Returns settings × groups of languages, with 95 % intervals, in Markdown.
@@ -229,8 +227,6 @@ def main(options: stages.Options) -> None:
                     init_from=values.init_from, overrides=options.overrides,
                     is_reference=values.reference)
   recipe.run(values.settings)
-  if not sharding.is_first():
-    return
   print('\nMean recall in per cent, with 95 % bootstrap intervals over '
         f'pictures:\n\n{recipe.table()}')
 

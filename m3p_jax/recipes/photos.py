@@ -182,12 +182,9 @@ def main(options: stages.Options) -> None:
       weights=pathlib.Path(values.weights).absolute()
       if values.weights else None, limit=options.limit,
       overrides=options.overrides).run()
-  found = searcher.search(values.query, values.k)
-  if not sharding.is_first():
-    return
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{values.query!r}:\n')
-  for rank, result in enumerate(found, 1):
+  for rank, result in enumerate(searcher.search(values.query, values.k), 1):
     print(f'{rank:3}  {result.score:6.3f}  {result.path}')
   print(f'\nSearch on:  {summary.command(options.workdir)} --mode=search '
         '--query="…"\n'

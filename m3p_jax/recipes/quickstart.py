@@ -12,7 +12,6 @@ keys, configs/quickstart.py the values.
 from collections.abc import Mapping, Sequence
 import functools
 import os
-import pathlib
 import shutil
 import sys
 import time
@@ -73,7 +72,7 @@ class Quickstart:
     limit: most pictures of a dataset; 0 = all.
   """
 
-  def __init__(self, workdir: pathlib.Path, data_dir: pathlib.Path, *,
+  def __init__(self, workdir: paths.Path, data_dir: paths.Path, *,
                overrides: Mapping[str, Any], limit: int = 0):
     self.workdir, self.data_dir = workdir, data_dir
     self.overrides, self.limit = dict(overrides), limit
@@ -157,7 +156,7 @@ class Quickstart:
     report.write(self.workdir)
 
 
-def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
+def run_data(recipe: stages.Stages, data_dir: paths.Path, *,
              limit: int = 0) -> None:
   """Runs the data stages: download, prepare, dictionaries."""
   recipe.run('download', lambda: download(needed_sources()),
@@ -193,7 +192,7 @@ def download(names: Sequence[str]) -> None:
 
 
 def prepare_dataset(recipe: stages.Stages, dataset: str,
-                    data_dir: pathlib.Path, *, limit: int = 0) -> None:
+                    data_dir: paths.Path, *, limit: int = 0) -> None:
   """Runs the stage that prepares a dataset, after 'download'."""
   languages = quickstart.LANGUAGES
   recipe.run(
@@ -208,7 +207,7 @@ def prepare_dataset(recipe: stages.Stages, dataset: str,
       made=lambda: prepare.read_key(data_dir / dataset))
 
 
-def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
+def link_newest(source: paths.Path, target: paths.Path) -> None:
   """Puts the newest checkpoint of `source` into `target`, alone.
 
   Hard links where the file system has them: no byte is stored twice.
@@ -232,7 +231,7 @@ def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def choose_rerank(config: ml_collections.ConfigDict,
-                  path: pathlib.Path) -> None:
+                  path: paths.Path) -> None:
   """Writes how much of a setting to re-rank: top k and joint weight.
 
   Chosen on the validation split, within a budget of time; captions of the
@@ -289,7 +288,7 @@ def _seconds_per_pair(scorer: scoring.Scorer) -> float:
   return max(sharding.of_all((time.monotonic() - start) / num_pairs))
 
 
-def summary(workdir: pathlib.Path) -> str:
+def summary(workdir: paths.Path) -> str:
   """Returns the final tables, where the numbers are from, and what is next."""
   content = results.read(workdir / 'retrieval.json')
   columns = dict(content['settings'])
@@ -325,8 +324,7 @@ def main(options: stages.Options) -> None:
       paths.local(options.workdir, '--workdir'), options.data_dir,
       limit=options.limit,
       overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
-  if sharding.is_first():
-    print(summary(options.workdir))
+  print(summary(options.workdir))
 
 
 if __name__ == '__main__':

@@ -6,7 +6,6 @@ import functools
 import gc
 import hashlib
 import json
-import pathlib
 import resource
 import sys
 import time
@@ -49,8 +48,8 @@ class Options(NamedTuple):
     limit: most pictures of a dataset; 0 = all.
     overrides: config values of every stage, by dotted key.
   """
-  workdir: pathlib.Path
-  data_dir: pathlib.Path
+  workdir: paths.Path
+  data_dir: paths.Path
   limit: int
   overrides: dict[str, Any]
 
@@ -114,7 +113,7 @@ class Stages:
   stale counts as done.
   """
 
-  def __init__(self, workdir: pathlib.Path, total: int):
+  def __init__(self, workdir: paths.Path, total: int):
     """Makes `workdir`; `total` stages will be announced."""
     self._total, self._number = total, 0
     output_lib.check_writable(workdir, '--workdir')
@@ -124,7 +123,7 @@ class Stages:
 
   def run(self, name: str, work: Callable[[], Any], *, title: str,
           settings: Any = None, inputs: Any = None, after: Sequence[str] = (),
-          output: pathlib.Path | None = None,
+          output: paths.Path | None = None,
           made: Callable[[], Any] = lambda: None,
           resumes: bool = False, always: bool = False,
           by_first: bool = False) -> None:
@@ -210,7 +209,7 @@ class Stages:
 
 
 def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
-                 workdir: pathlib.Path, *, title: str, after: Sequence[str],
+                 workdir: paths.Path, *, title: str, after: Sequence[str],
                  inputs: Any = None) -> None:
   """Trains up to the last step, as one stage; goes on from what is there.
 
@@ -231,7 +230,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
                      for name in _NOT_IN_RESULTS)}
 
 
-def newest_weights(path: str | pathlib.Path) -> str | None:
+def newest_weights(path: str | paths.Path) -> str | None:
   """Returns the fingerprint of a run's newest weights, None without any."""
   try:
     newest = checkpoint.find(path)[0]
@@ -246,7 +245,7 @@ def _peak_memory_mb() -> int:
   return round(peak * (1 if sys.platform == 'darwin' else 2 ** 10) / 1e6)
 
 
-def _differences(workdir: pathlib.Path, settings: Mapping[str, Any]) -> str:
+def _differences(workdir: paths.Path, settings: Mapping[str, Any]) -> str:
   """Returns how a training run's config differs from what is asked now."""
   path = workdir / 'config.json'
   if not path.is_file():

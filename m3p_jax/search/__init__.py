@@ -34,7 +34,6 @@ Scores of every picture with every text, and where the joint encoder looks:
 
 from collections.abc import Collection
 import json
-import pathlib
 
 import ml_collections
 
@@ -52,10 +51,10 @@ Result = searcher_lib.Result
 Description = searcher_lib.Description
 
 
-def load(path: str | pathlib.Path, *,
+def load(path: str | paths.Path, *,
          config: ml_collections.ConfigDict | None = None,
-         data_dir: str | pathlib.Path = '', dataset: str = '',
-         split: str = collection_lib.ALL, checkpoint: str | pathlib.Path = '',
+         data_dir: str | paths.Path = '', dataset: str = '',
+         split: str = collection_lib.ALL, checkpoint: str | paths.Path = '',
          given: Collection[str] | None = None) -> Searcher:
   """Returns a searcher of a run's weights and its evaluation dataset.
 
@@ -81,7 +80,7 @@ def load(path: str | pathlib.Path, *,
   saved = path / 'config.json'
   is_run = config is not None or (
       saved.exists() and (path / 'checkpoints').is_dir())
-  weights_path: str | pathlib.Path = path
+  weights_path: str | paths.Path = path
   if config is not None:
     weights_path = weights_lib.source(config, path, given=given)
   elif is_run:
@@ -101,7 +100,7 @@ def load(path: str | pathlib.Path, *,
       settings=_settings(path, config, given or ()))
 
 
-def _settings(path: pathlib.Path, config: ml_collections.ConfigDict,
+def _settings(path: paths.Path, config: ml_collections.ConfigDict,
               given: Collection[str]) -> rankings.Settings:
   """Returns how to re-rank: the weight chosen on validation, where one was."""
   weight = config.evaluation.joint_weight

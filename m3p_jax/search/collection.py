@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import os
-import pathlib
 from typing import Any
 import zipfile
 
@@ -59,7 +58,7 @@ class Collection:
   captions: dict[str, dict[str, list[int]]]
 
 
-def splits(data_dir: pathlib.Path, dataset: str, split: str) -> list[str]:
+def splits(data_dir: paths.Path, dataset: str, split: str) -> list[str]:
   """Returns the splits asked for: one, or all that have records.
 
   Raises:
@@ -79,7 +78,7 @@ def splits(data_dir: pathlib.Path, dataset: str, split: str) -> list[str]:
   return present if split == ALL else [split]
 
 
-def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
+def load(data_dir: paths.Path, dataset: str, split: str) -> Collection:
   """Returns the pictures of one split, or of all; see `splits`."""
   # TensorFlow is slow to import, and a search in a stored index needs none.
   from input_pipeline import store
@@ -111,7 +110,7 @@ class Source:
   dataset: str  # '' = there is none.
   split: str  # One split, or 'all'.
   # Keeps the vectors of its pictures; None = they are not kept.
-  cache_dir: pathlib.Path | None
+  cache_dir: paths.Path | None
 
   @functools.cached_property
   def _data_key(self) -> str:
@@ -210,7 +209,7 @@ class Source:
       sharding.wait_for_all('the index')
     return found
 
-  def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:
+  def _checked(self, weights: weights_lib.Weights) -> paths.Path:
     """Returns the folder of prepared datasets."""
     if not (self.dataset and self.data_dir):
       raise errors.UserError(
@@ -221,7 +220,7 @@ class Source:
 
 # Two are enough for a searcher that changes its collection.
 @functools.lru_cache(maxsize=2)
-def _load_once(data_dir: pathlib.Path, dataset: str, split: str,
+def _load_once(data_dir: paths.Path, dataset: str, split: str,
                key: str) -> Collection:
   if weights_lib.fingerprint_of_data(data_dir, dataset) != key:
     raise errors.UserError(
@@ -230,7 +229,7 @@ def _load_once(data_dir: pathlib.Path, dataset: str, split: str,
   return load(data_dir, dataset, split)
 
 
-def _make_index(folder: pathlib.Path, collection: Collection,
+def _make_index(folder: paths.Path, collection: Collection,
                 embed: Embed) -> Index:
   captions = [''] * len(collection.image_ids)
   for text, pictures in reversed(collection.captions.get('en', {}).items()):
@@ -245,7 +244,7 @@ def _make_index(folder: pathlib.Path, collection: Collection,
       embed(collection.regions))
 
 
-def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
+def _read_arrays(path: paths.Path, key: str) -> dict[str, np.ndarray]:
   """Returns the arrays of a file, none where it has not this key."""
   if not path.exists():
     return {}
@@ -259,7 +258,7 @@ def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
     return {}
 
 
-def _write_arrays(path: pathlib.Path, key: str,
+def _write_arrays(path: paths.Path, key: str,
                   arrays: dict[str, np.ndarray]) -> None:
   """Stores arrays under a key, whole or not at all."""
   content = io.BytesIO()

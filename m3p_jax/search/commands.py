@@ -8,7 +8,6 @@ import textwrap
 import ml_collections
 
 from m3p_jax import search as search_lib
-from m3p_jax import sharding
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import exported
 
@@ -43,8 +42,6 @@ def search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
     mode = config.evaluation.mode
   searcher = from_flags(workdir, config=config, given=given)
   results = searcher.search(query, k, mode=mode)
-  if not sharding.is_first():
-    return
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{textwrap.shorten(repr(query), 60)} ({mode}):\n')
   for rank, result in enumerate(results, 1):
@@ -62,8 +59,6 @@ def export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
   exported.check_new(out)  # Before anything is loaded.
   manifest = exported.export(
       from_flags(workdir, config=config, given=given), out)
-  if not sharding.is_first():
-    return
   print(f'{manifest["num_pictures"]:,} pictures, '
         f'{manifest["embedding_dim"]} numbers each, captions in '
         f'{len(manifest["languages"])} languages: written to {out}')
