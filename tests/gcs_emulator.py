@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import functools
 from http import server
+import logging
 import pathlib
 import ssl
 import threading
@@ -18,6 +19,8 @@ from gcp_storage_emulator import server as emulator
 import trustme
 
 BUCKET = 'lab'
+# What is not there is no error: clients ask before they write.
+logging.getLogger('gcp_storage_emulator').setLevel(logging.CRITICAL)
 
 
 class _Handler(emulator.RequestHandler):
