@@ -10,7 +10,7 @@ evaluate  searches a prepared split in config.evaluation.languages, prints the
 plan      prints what a run would need: memory of a device, parameters, time.
 search    prints the pictures of config.evaluation.dataset nearest to --query.
 serve     opens a search page on this machine (needs requirements-demo.txt).
-export    writes the index of the collection for other tools.
+export    writes the index of the collection, or small weights.
 
 docs/configs.md explains every config key; lists are written with commas:
 --config.evaluation.languages=en,de. Results go to stdout, progress to stderr.
@@ -42,8 +42,9 @@ flags.DEFINE_string(
     'host', '127.0.0.1', 'serve: address that the page listens on; 0.0.0.0 = '
     'open to other machines, without a password.')
 flags.DEFINE_enum(
-    'what', 'index', ['index'], 'export: the vectors, names and captions of '
-    'config.evaluation.dataset, and a manifest.')
+    'what', 'index', ['index', 'weights'], 'export: index = the vectors, names '
+    'and captions of config.evaluation.dataset, and a manifest; weights = '
+    'int8, small enough to travel.')
 flags.DEFINE_string(
     'out', '', 'export: folder to write, which must not exist.')
 

@@ -64,11 +64,16 @@ def model_config() -> ConfigDict:
 
 
 def task_config(objective: str, stream: str, batch_size: int,
-                weight: float = 1.0, **options) -> ConfigDict:
-  """Returns one task: an objective of `objectives/` on rows of one stream."""
+                weight: float = 1.0, rows: str = 'own',
+                **options) -> ConfigDict:
+  """Returns one task: an objective of `objectives/` on rows of one stream.
+
+  Its rows are its 'own'; or 'shared' with the other such tasks of the stream,
+  each row read once: the largest batch, or every n-th row of it.
+  """
   return ConfigDict(dict(
       objective=objective, stream=stream, batch_size=batch_size,
-      weight=weight, options=options))
+      weight=weight, rows=rows, options=options))
 
 
 def code_switch_config() -> ConfigDict:
@@ -83,7 +88,7 @@ def code_switch_config() -> ConfigDict:
   switch.mode = 'every'
   # One target language drawn per 'caption' or per 'word'.
   switch.language_per = 'caption'
-  # Target languages: those with a dictionary.
+  # Target languages; ('all',) = those that have a dictionary.
   switch.languages = ()
   # Folder of dictionaries, relative to `data.data_dir`.
   switch.dictionary = 'dictionaries/freedict'
@@ -100,10 +105,14 @@ def data_config() -> ConfigDict:
   data.data_dir = 'data'
   # All languages the model knows; a language's id is its index here.
   data.languages = ('en',)
+  # Records that a host reads at the same time: rows a second times the seconds
+  # that one takes to come.
+  data.parallel_reads = 16
   data.text = ConfigDict()
   # Prepared text datasets, mixed by their sizes.
   data.text.datasets = ()
-  # Languages of the text stream, of those above.
+  # Languages of the text stream, of those above; ('all',) = those that the
+  # datasets have.
   data.text.languages = ('en',)
   # Languages are drawn with p ∝ n^alpha.
   data.text.alpha = 0.7
@@ -115,7 +124,8 @@ def data_config() -> ConfigDict:
   data.image_text = ConfigDict()
   # Prepared datasets of captioned pictures, mixed by their sizes.
   data.image_text.datasets = ()
-  # Languages of the captions that are read; what is switched is below.
+  # Languages of the captions that are read, as of text; what is switched is
+  # below.
   data.image_text.languages = ('en',)
   # As of text.
   data.image_text.alpha = 0.7
@@ -230,6 +240,11 @@ def get_config() -> ConfigDict:
   # tokens and classes occur, where the match head's inputs lie; see
   # m3p_jax/first_values.py.
   config.fit_first_values = False
+  # Rows of each stream whose tokens and classes are counted for that, and for
+  # what validation losses are compared with; every host reads them at a start.
+  config.counted_rows = 16_384
+  # Batches that the match head is fitted to.
+  config.fitting_batches = 4
 
   # Updates in the whole run.
   config.num_train_steps = 100_000

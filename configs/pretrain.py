@@ -35,10 +35,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Rows a step over all devices: a start, to be fitted to the slice.
   config.tasks = dict(
       xmlm=base.task_config('masked_lm', 'text', 512),
-      mc_mlm=base.task_config('masked_lm', 'image_text', 512),
-      mc_mrm=base.task_config('masked_region', 'image_text', 512),
+      # A picture is read once for all three, as in the paper.
+      mc_mlm=base.task_config('masked_lm', 'image_text', 512, rows='shared'),
+      mc_mrm=base.task_config(
+          'masked_region', 'image_text', 512, rows='shared'),
       # Each with a wrong pair: 2,048 rows in all.
-      mc_vlm=base.task_config('matching', 'image_text', 256))
+      mc_vlm=base.task_config('matching', 'image_text', 256, rows='shared'))
   config.model.remat = 'projections'
   config.optimizer.learning_rate = 1e-4
   config.num_train_steps = 400_000

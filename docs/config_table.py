@@ -29,6 +29,8 @@ _TASK_ROWS = {
     'objective': ("''", 'name', 'A file of `m3p_jax/objectives/`.'),
     'stream': ("''", 'name', '`text` or `image_text`.'),
     'batch_size': ('1', 'rows a step', 'Over all devices and hosts.'),
+    'rows': ("'own'", 'name', "`own`, or `shared` with the stream's other such "
+             'tasks, a row read once: a batch size divides the largest.'),
     'weight': ('1.0', 'factor', 'Of the loss, in the sum of all tasks.'),
     'options': ('{}', '', "Keywords of the objective's `loss`.")}
 

@@ -232,6 +232,7 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
 
 class TextBuilder(_Builder, skip_registration=True):
   """Builder of `Text` records."""
+  VERSION = tfds.core.Version('1.3.0')
   shard_items = 65_536
 
   def _info(self):
@@ -241,7 +242,12 @@ class TextBuilder(_Builder, skip_registration=True):
     return TextItem(*row)
 
   def make_records(self, items, report):
-    """Yields the records of sentences."""
+    """Returns the records of sentences."""
+    return records.pack_texts(self._encode(items, report))
+
+  def _encode(self, items: Sequence[TextItem],
+              report: shards.Report) -> Iterator[tuple[str, list[int]]]:
+    """Yields (language, ids) of the sentences that can be used."""
     for batch in _batched(self._readable(items, report), _SENTENCES):
       ids = self.tokenizer.encode_batch([item.text for item in batch])
       for item, item_ids in zip(batch, ids, strict=True):
@@ -249,9 +255,9 @@ class TextBuilder(_Builder, skip_registration=True):
         if not item_ids:
           self.skip(report, item.text_id, 'empty text')
           continue
+        report.num_texts += 1
         report.languages.append(item.language)
-        yield {'text_id': item.text_id, 'language': item.language,
-               'text': item.text, 'ids': item_ids}
+        yield item.language, item_ids
 
   def _readable(self, items: Iterable[TextItem],
                 report: shards.Report) -> Iterator[TextItem]:
@@ -267,11 +273,16 @@ class ImageTextBuilder(_Builder, skip_registration=True):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):
-    self.extractor: Any = (
-        extracted.ExtractedRegions(options) if options.features_format
-        else extractors.make_extractor(options.features))
+    self.extractor: Any = self.make_extractor(options)
     super().__init__(options=options, **kwargs)
-    self._encoder = captions_lib.Encoder(self.tokenizer)
+    self.encode = captions_lib.Encoder(self.tokenizer).encode
+
+  @classmethod
+  def make_extractor(cls, options: Options) -> Any:
+    """Returns what turns pictures into regions, with its manifest."""
+    if options.features_format:
+      return extracted.ExtractedRegions(options)
+    return extractors.make_extractor(options.features)
 
   def _info(self):
     return self.dataset_info_from_configs(
@@ -364,7 +375,7 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         kept.append((language, text))
       except errors.RowError as error:
         self.skip(report, f'{item.path} ({language})', error.reason)
-    return self._encoder.encode(kept)
+    return self.encode(kept)
 
   def _check_caption(self, text: str) -> None:
     if not self.tokenizer.normalise(text):

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import errors
+from input_pipeline import languages as languages_lib
 from input_pipeline import phrases
 from input_pipeline import store
 from m3p_jax import batch as batch_lib
 
-ALL = 'all'
 # A width that nobody chose is a multiple of this: sets share compiled programs.
 _WIDTH = 8
 # `<s>`, one id, `</s>`.
@@ -92,7 +92,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   for row in np.flatnonzero(captions.picture_C < num).tolist():
     by_language.setdefault(captions.languages[row], {}).setdefault(
         captions.form(row), []).append(row)
-  if tuple(languages) == (ALL,):
+  if tuple(languages) == (languages_lib.ALL,):
     languages = sorted(by_language)
   for language in languages:
     errors.check_choice(f'language of {dataset} ({split})', language,

@@ -6,6 +6,8 @@ import functools
 from configs import languages as table
 from input_pipeline import errors
 
+# In a config, as the only code: every language that there is.
+ALL = 'all'
 _ROWS = {row.code: row for row in table.TABLE}
 
 

@@ -267,8 +267,8 @@ def _manifest(builder: Any, dataset: str, options: Mapping[str, Any],
               ) -> dict[str, Any]:
   """Returns how the records of a builder were made, and of what."""
   reports = builder.reports.values()
-  counts = {name: split.num_examples
-            for name, split in builder.info.splits.items()}
+  counts = {name: builder.reports[name].num_used
+            for name in builder.info.splits}
   manifest = {
       'dataset': dataset, 'options': options,
       'tokenizer': {'source': builder.tokenizer.source,

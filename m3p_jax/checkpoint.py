@@ -5,7 +5,8 @@ A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
 needs to go on; absent where a checkpoint holds weights alone), `config.json`
 (the model's geometry), `manifest.json` (tokenizer, region features, languages)
 and, where there are any, `validation.json` (the loss) and `unlogged.json` (sums
-since the last line of metrics.jsonl).
+since the last line of metrics.jsonl). Exported weights (`packed.py`) are read
+wherever a checkpoint is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
 from input_pipeline import paths
+from m3p_jax import packed
 from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
@@ -269,6 +271,9 @@ def load_newest(path: str | paths.Path, *,
       shardings = jax.tree.map(lambda _: device, abstract)
     else:
       shardings = shard(boxed)
+    if packed.is_here(path):
+      return jax.device_put(
+          packed.read(path, config, manifest), shardings), config, manifest
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings)
@@ -287,14 +292,14 @@ def find(path: str | paths.Path) -> list[paths.Path]:
     UserError: there is no checkpoint.
   """
   path = paths.of(path).absolute()
-  if (path / 'params').is_dir():
+  if (path / 'params').is_dir() or packed.is_here(path):
     return [path]
   for folder in (path, path / 'checkpoints'):
     if found := steps(folder):
       return [folder / str(step) for step in reversed(found)]
   raise errors.UserError(
       f'{path}: no checkpoint here; expected a folder with params/, or with '
-      'such folders, named by their steps')
+      'such folders, named by their steps, or exported weights')
 
 
 def peek(path: str | paths.Path) -> tuple[ModelConfig, dict[str, Any]]:

@@ -204,6 +204,8 @@ def run(argv: list[str]) -> None:
   else:
     from m3p_jax.search import commands
     if f.mode == 'export':
-      commands.export(workdir, f.out, config=config, given=given)
+      export = (commands.export_weights if f.what == 'weights'
+                else commands.export_index)
+      export(workdir, f.out, config=config, given=given)
     else:
       commands.search(workdir, f.query, f.k, config=config, given=given)

@@ -24,12 +24,15 @@ MOMENT_DTYPES = ('float32', 'bfloat16')
 RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
-    'setting', 'data.data_dir', 'model.dtype', 'model.remat', 'plan',
-    'best_metric', 'max_bad_steps', 'profile_steps', 'require')
+    'setting', 'data.data_dir', 'data.parallel_reads', 'model.dtype',
+    'model.remat', 'plan', 'best_metric', 'max_bad_steps', 'profile_steps',
+    'require')
 # Keys of version 1 that mean nothing now; workdirs may have them.
 _FORMER = ('model.platform',)
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
+# Version 1's tasks do not have it.
+_NEW_TASK_KEY = ('rows', 'own')
 _TASK_KEYS = tuple(base.task_config('', '', 1))
 
 
@@ -76,6 +79,7 @@ def get_config(path: str) -> ConfigDict:
   for name in tasks:
     _check_types(tasks[name], base.task_config('', '', 1), path,
                  f'tasks.{name}.')
+    tasks[name].setdefault(*_NEW_TASK_KEY)
     if missing := [key for key in _TASK_KEYS if key not in tasks[name]]:
       raise errors.UserError(f'{path}: tasks.{name} has no {missing[0]}')
   config.update(ConfigDict(_with_tuples(content)))
@@ -134,7 +138,8 @@ def check(config: ConfigDict) -> None:
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
               'keep_checkpoints', 'accumulation_steps', 'plan.num_regions',
-              'max_bad_steps'):
+              'max_bad_steps', 'counted_rows', 'fitting_batches',
+              'data.parallel_reads'):
     _check_least(key, config[key], 1)
   for key in ('eval_every_steps', 'eval_batches', 'profile_steps'):
     _check_least(key, config[key], 0)
@@ -208,6 +213,8 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
   """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)
+  key, value = _NEW_TASK_KEY
+  old = {f'tasks.{name}.{key}': value for name in saved.get('tasks', {})} | old
   for key in ('tasks', *_FORMER):
     old.pop(key, None)
   new = flatten(to_json(config))
@@ -226,7 +233,7 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
 def _check_languages(config: ConfigDict) -> None:
   languages.check(config.data.languages)
   for stream in STREAMS:
-    for language in config.data[stream].languages:
+    for language in set(config.data[stream].languages) - {languages.ALL}:
       errors.check_choice(f'language of data.{stream}.languages', language,
                           config.data.languages)
 

@@ -33,11 +33,8 @@ from m3p_jax.objectives import frequencies
 from m3p_jax.planning import plan
 
 ConfigDict = ml_collections.ConfigDict
-# Batches that the match head is fitted to.
-_FITTING_BATCHES = 4
-# Rows of each stream whose tokens and classes are counted.
-_COUNTED_ROWS = 16_384
-_COUNTED_ROWS_PER_BATCH = 256
+# Rows that are counted at a time.
+_COUNTED_TOGETHER = 256
 # Steps before a trace: the first one compiles, and the pipeline's buffers fill.
 _UNTRACED_STEPS = 10
 
@@ -158,15 +155,16 @@ class _Run:
     if not any(config_lib.takes_baseline(config_lib.find_loss(name, task))
                for name, task in config.tasks.items()):
       return {}
+    batch_size = min(_COUNTED_TOGETHER, config.counted_rows)
     tasks = {
         task.stream: ConfigDict({'stream': task.stream,
-                                 'batch_size': _COUNTED_ROWS_PER_BATCH})
+                                 'batch_size': batch_size})
         for task in config.tasks.values()}
     # The same rows on every host: all begin with the same values.
     source = iter(streams.dataset(tasks, seed=config.seed, switches=False))
     return frequencies.count(
         (_to_numpy(next(source))
-         for _ in range(_COUNTED_ROWS // _COUNTED_ROWS_PER_BATCH)),
+         for _ in range(config.counted_rows // batch_size)),
         vocab_size=self.start.config.padded_vocab_size,
         num_classes=self.start.config.num_region_classes)
 
@@ -272,7 +270,7 @@ class _Run:
       if self.config.fit_first_values:
         source = iter(self.dataset)  # Its own: the run's is not moved.
         batches = [sharding.put_rows(self.mesh, _to_numpy(next(source)))
-                   for _ in range(_FITTING_BATCHES)]
+                   for _ in range(self.config.fitting_batches)]
         params = first_values.fit(
             self.model, params, batches, self.frequencies,
             jax.random.fold_in(self.init_key, 1))

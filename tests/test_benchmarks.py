@@ -100,7 +100,7 @@ def test_both_ways_of_retrieval_run(few_words, monkeypatch):
 
 def test_pipelines_run(tmp_path, monkeypatch):
   for name, value in dict(
-      _BATCH_SIZE=4, _BATCHES=2, _TEXT_BATCHES=1, _MADE_AHEAD=1).items():
+      _BATCH_SIZE=4, _BATCHES=2, _MADE_AHEAD=1).items():
     monkeypatch.setattr(input_pipeline, name, value)
   input_pipeline.make_data(tmp_path, 8, 128)
   timings = {'loader': [contest.Timing(1.0, 1.0, {})]}
@@ -111,7 +111,7 @@ def test_pipelines_run(tmp_path, monkeypatch):
     timings[name] = [contest.Timing(1.0, 1.0, numbers)]
   assert [row.other for row in input_pipeline.rows(timings, 'loader')] == [
       'loader', 'loader', 'plain read of pictures', 'streamed',
-      'plain read of sentences']
+      'plain read of records of text']
 
 
 def test_a_steps_flops_are_those_of_its_losses():

@@ -125,6 +125,8 @@ def test_workdirs_of_version_1_are_read_and_resumed(tmp_path):
   config = make_config()
   saved = config_lib.to_json(config)
   saved['model'] |= {'platform': 'auto', 'remat': 'lean'}
+  for task in saved['tasks'].values():
+    del task['rows']
   path = tmp_path / 'config.json'
   path.write_text(json.dumps(saved))
   found = config_lib.get_config(str(path))

@@ -23,7 +23,7 @@ from tests import toy
 
 # Held by the run's speed alone.
 _TIMES = ('examples_per_second', 'step_seconds', 'read_seconds')
-_PLAIN = dict(data__image_text__code_switch__rate=0.5, eval_batches=1)
+_PLAIN = dict(eval_batches=1)
 
 
 def _losses(config, workdir):
@@ -53,16 +53,20 @@ def plain(tmp_path_factory):
   return workdir, _losses(toy.config(**_PLAIN), workdir)
 
 
-def test_a_simulated_mesh_that_reads_records_gives_the_same_losses(
-    plain, tmp_path):
+@pytest.mark.parametrize('hosts', [1, 2])
+def test_hosts_that_read_records_give_the_same_losses(plain, tmp_path, hosts):
   config = toy.config(**_PLAIN, data__image_text__memory_bytes=0,
                    mesh__data=2, mesh__model=2)
   (tmp_path / 'config.json').write_text(
       json.dumps(config_lib.to_json(config)))
-  subprocess.run(
-      [sys.executable, 'main.py', f'--workdir={tmp_path}'], check=True,
+  together = [] if hosts == 1 else [
+      f'--coordinator={compiler.free_address()}', f'--num_processes={hosts}']
+  processes = [subprocess.Popen(
+      [sys.executable, 'main.py', f'--workdir={tmp_path}', *together, *(
+          [f'--process_id={number}'] if together else [])],
       cwd=pathlib.Path(config_lib.__file__).parents[1],
-      env=compiler.environment(4))
+      env=compiler.environment(4 // hosts)) for number in range(hosts)]
+  assert {process.wait() for process in processes} == {0}
   _assert_close(_lines(tmp_path), plain[1])
 
 

@@ -84,19 +84,19 @@ def data_dir() -> pathlib.Path:
   """
   folder = pathlib.Path(_temporary().name)
   draw = random.Random(0)
-  _write(folder / 'pairs', records.image_text_features(FEATURE_DIM),
+  write(folder / 'pairs', records.image_text_features(FEATURE_DIM),
          {split: [_picture(draw, i, LANGUAGES if i % 3 else ('en',))
                   for i in range(n)]
           for split, n in (('train', 60), ('validation', 8), ('test', 9))})
   english = {split: [_picture(draw, i, ('en',), num_regions=2)
                      for i in range(n)]
              for split, n in (('train', 20), ('validation', 4), ('test', 4))}
-  _write(folder / 'english', records.image_text_features(FEATURE_DIM), english)
-  _write(folder / 'packed', records.image_text_features(FEATURE_DIM, 'int8'),
+  write(folder / 'english', records.image_text_features(FEATURE_DIM), english)
+  write(folder / 'packed', records.image_text_features(FEATURE_DIM, 'int8'),
          {split: [row | records.pack_features(row['features'], 'int8')
                   for row in rows] for split, rows in english.items()})
-  _write(folder / 'sentences', records.text_features(),
-         {split: [_sentence(draw, i) for i in range(n)]
+  write(folder / 'sentences', records.text_features(),
+         {split: list(records.pack_texts(_sentence(draw, i) for i in range(n)))
           for split, n in (('train', 50), ('validation', 6), ('test', 6))})
   target = folder / dictionaries.FOLDER
   target.mkdir(parents=True)
@@ -162,13 +162,11 @@ def _picture(draw, number, languages, num_regions=4) -> dict:
       'captions': caption_record(texts)}
 
 
-def _sentence(draw, number) -> dict:
-  text = _text(draw)
-  return {'text_id': str(number), 'language': LANGUAGES[number % 2],
-          'text': text, 'ids': encode(text.replace(' ', ''))}
+def _sentence(draw, number) -> tuple[str, list[int]]:
+  return LANGUAGES[number % 2], encode(_text(draw).replace(' ', ''))
 
 
-def _write(folder, features, splits) -> None:
+def write(folder, features, splits) -> None:
   """Writes TFDS records and a manifest."""
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

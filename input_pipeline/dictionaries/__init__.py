@@ -20,6 +20,7 @@ from input_pipeline import captions
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import languages as languages_lib
 from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
@@ -128,6 +129,7 @@ def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
 
   Args:
     folder: where `build` wrote them.
+    languages: target languages; ('all',) = those that the folder has.
     shuffle_seed: negative, or the seed by which the phrases of a language
       exchange their translations: a control that keeps how often words are
       replaced, and by what, but not what they mean.
@@ -137,6 +139,8 @@ def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
   """
   folder = paths.of(folder)
   there = sorted(path.stem for path in folder.glob('*.npz'))
+  if tuple(languages) == (languages_lib.ALL,):
+    languages = there
   tables, num_translations, num_ids = [], 0, 0
   for index, language in enumerate(languages):
     errors.check_choice(f'dictionary language (in {folder})', language, there)

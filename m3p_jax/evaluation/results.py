@@ -89,7 +89,8 @@ def path_for(workdir: paths.Path, header: Mapping[str, str],
   `retrieval.json` holds one protocol, dataset and split in the workdir's own
   mode: that of the file, else of the workdir's config.json, else this one.
   Other modes go to `retrieval_MODE.json`, other sets to
-  `retrieval_DATASET_SPLIT….json`: nothing is lost or mixed.
+  `retrieval_DATASET_SPLIT….json`, with the protocol behind it where that is
+  another one's: nothing is lost or mixed.
   """
   present = read(workdir / 'retrieval.json')
   config = read(workdir / 'config.json').get('evaluation', {})
@@ -98,7 +99,10 @@ def path_for(workdir: paths.Path, header: Mapping[str, str],
     parts += [header['dataset'], header['split']]
   if mode != present.get('mode', config.get('mode', mode)):
     parts.append(mode)
-  return workdir / f'{"_".join(parts)}.json'
+  path = workdir / f'{"_".join(parts)}.json'
+  if read(path).get('protocol', header['protocol']) == header['protocol']:
+    return path
+  return path.with_stem(f'{path.stem}_{header["protocol"]}')
 
 
 def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,

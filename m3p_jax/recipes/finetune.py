@@ -24,7 +24,7 @@ import ml_collections
 import configs
 from configs import finetuning
 from input_pipeline import errors
-from input_pipeline import evaluation_set
+from input_pipeline import languages as languages_lib
 from input_pipeline import paths
 from input_pipeline import prepare
 from m3p_jax.evaluation import report
@@ -97,7 +97,7 @@ class Finetune:
         # One setting of several runs: each language was in one of them.
         config.data.image_text.languages = tuple(self._module.LANGUAGES)
         asked = tuple(config.evaluation.languages)
-        if language not in asked and asked != (evaluation_set.ALL,):
+        if language not in asked and asked != (languages_lib.ALL,):
           continue
         config.evaluation.languages = (language,)
       if setting != 'no_finetune':
@@ -119,9 +119,11 @@ class Finetune:
           f'{", ".join(config.data.image_text.languages)}')
     for evaluated in self.evaluations(setting, language):
       c = evaluated.evaluation
-      is_main = c.dataset == config.evaluation.dataset
+      is_main = ((c.dataset, c.protocol) == (
+          config.evaluation.dataset, config.evaluation.protocol))
       recipe.run(
-          f'evaluate_{name}' + ('' if is_main else f'_{c.dataset}'),
+          f'evaluate_{name}' + (
+              '' if is_main else f'_{c.dataset}_{c.protocol}'),
           functools.partial(retrieval.evaluate, evaluated, self.workdir),
           title=f'{name}: evaluate on {c.dataset}',
           output=self._results(evaluated),

@@ -10,7 +10,6 @@ keys, configs/quickstart.py the values.
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 import os
 import shutil
 import sys
@@ -25,8 +24,8 @@ from configs import quickstart
 from input_pipeline import dictionaries
 from input_pipeline import evaluation_set
 from input_pipeline import paths
-from input_pipeline import prepare
 from input_pipeline import sources
+from m3p_jax import checkpoint
 from m3p_jax import sharding
 from m3p_jax import summary as summary_lib
 from m3p_jax.evaluation import report
@@ -163,8 +162,10 @@ def run_data(recipe: stages.Stages, data_dir: paths.Path, *,
              title='download data and weights into the cache')
   for dataset in SOURCES:
     # Text takes no time, and thinned out it would lack whole languages.
-    prepare_dataset(recipe, dataset, data_dir,
-                    limit=0 if dataset == 'udhr' else limit)
+    stages.run_prepare(
+        recipe, dataset, data_dir, after=('download',),
+        limit=0 if dataset == 'udhr' else limit,
+        languages=quickstart.LANGUAGES)
   folder, languages = data_dir / dictionaries.FOLDER, quickstart.DICTIONARIES
   recipe.run(
       'dictionaries', lambda: dictionaries.build(languages, data_dir),
@@ -191,29 +192,13 @@ def download(names: Sequence[str]) -> None:
     sources.fetch(name)
 
 
-def prepare_dataset(recipe: stages.Stages, dataset: str,
-                    data_dir: paths.Path, *, limit: int = 0) -> None:
-  """Runs the stage that prepares a dataset, after 'download'."""
-  languages = quickstart.LANGUAGES
-  recipe.run(
-      f'prepare_{dataset}',
-      functools.partial(prepare.prepare, dataset, str(data_dir), limit=limit,
-                        languages=languages),
-      title=f'prepare {dataset}',
-      settings={'limit': limit, 'languages': list(languages)},
-      inputs=prepare.key_of(
-          dataset, data_dir, limit=limit, languages=languages),
-      after=('download',), output=data_dir / dataset, by_first=True,
-      made=lambda: prepare.read_key(data_dir / dataset))
-
-
 def link_newest(source: paths.Path, target: paths.Path) -> None:
-  """Puts the newest checkpoint of `source` into `target`, alone.
+  """Puts the newest checkpoint of what `checkpoint.find` takes into `target`.
 
-  Hard links where the file system has them: no byte is stored twice.
+  Alone, and as hard links where the file system has them: no byte is stored
+  twice.
   """
-  newest = max((path for path in source.iterdir() if path.name.isdecimal()),
-               key=lambda path: int(path.name))
+  newest = checkpoint.find(source)[0]
   draft = target.with_name(f'.{target.name}.draft')
   if draft.exists():
     shutil.rmtree(draft)
@@ -224,7 +209,8 @@ def link_newest(source: paths.Path, target: paths.Path) -> None:
     except OSError:  # Another file system, or one without hard links.
       shutil.copy2(old, new)
 
-  shutil.copytree(newest, draft / newest.name, copy_function=link)
+  step = newest.name if newest.name.isdecimal() else '0'
+  shutil.copytree(newest, draft / step, copy_function=link)
   if target.exists():
     shutil.rmtree(target)
   draft.rename(target)

@@ -22,6 +22,7 @@ from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import paths
+from input_pipeline import prepare
 from m3p_jax import checkpoint
 from m3p_jax import command_line
 from m3p_jax import config as config_lib
@@ -206,6 +207,18 @@ class Stages:
     if sharding.is_first():
       print(f'[{self._number:2}/{self._total}] {text}', file=sys.stderr,
             flush=True)
+
+
+def run_prepare(recipe: Stages, dataset: str, data_dir: paths.Path, *,
+                after: Sequence[str] = (), **options: Any) -> None:
+  """Prepares a dataset as one stage; `options` as of `prepare.prepare`."""
+  recipe.run(
+      f'prepare_{dataset}',
+      lambda: prepare.prepare(dataset, str(data_dir), **options),
+      title=f'prepare {dataset}', settings=options, after=after,
+      inputs=prepare.key_of(dataset, data_dir, **options),
+      output=data_dir / dataset, by_first=True,
+      made=lambda: prepare.read_key(data_dir / dataset))
 
 
 def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
