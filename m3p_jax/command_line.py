@@ -179,6 +179,7 @@ def run(argv: list[str]) -> None:
     console.show_own_logs()
   given = config_flags.get_override_values(f['config'])
   # Imported here, so that --help and a wrong flag answer at once.
+  from m3p_jax import sharding
   from m3p_jax import summary
   config, workdir = f.config, paths.of(f.workdir)
   if f.mode not in _ALONE:
@@ -187,7 +188,8 @@ def run(argv: list[str]) -> None:
   if f.mode == 'train':
     from m3p_jax import train
     train.train_and_evaluate(config, workdir, given=given)
-    print(summary.after_training(workdir, config))
+    if sharding.is_first():  # Others may see its last files later.
+      print(summary.after_training(workdir, config))
   elif f.mode == 'evaluate':
     from m3p_jax.evaluation import retrieval
     from m3p_jax.evaluation import weights
