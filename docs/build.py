@@ -28,7 +28,8 @@ NAV = {
         'Protocols': 'protocols.md'},
     'Training': {
         'Every config key': 'configs.md', 'Scaling and plan': 'scaling.md',
-        'Weights': 'weights.md', 'What it reaches': 'results.md',
+        'Pods and clusters': 'pods.md', 'Weights': 'weights.md',
+        'What it reaches': 'results.md',
         'Performance': 'performance.md'},
     'Inside': {
         'How it works inside': 'inside.md', 'Extend it': 'extending.md',
