@@ -35,6 +35,7 @@ from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -201,7 +202,8 @@ def _checked(dataset: str, data_dir: str | os.PathLike[str],
       raise errors.UserError(f'--{flag} is {getattr(chosen, flag)!r}; allowed: '
                              'with --features_format (detector) or '
                              '--dataset=tfds:NAME (fields) alone')
-  return builder_class, pathlib.Path(data_dir) / (source or module), chosen
+  folder = paths.local(data_dir, '--data_dir') / (source or module)
+  return builder_class, folder, chosen
 
 
 def estimate(dataset: str, **options: Any) -> tuple[int, float, float]:
