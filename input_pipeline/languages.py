@@ -71,6 +71,11 @@ def resolve(theirs: str) -> str:
   return _aliases().get(theirs.replace('-', '_').casefold(), '')
 
 
+def edition(theirs: str) -> str:
+  """Returns the public code of an edition of Wikipedia, '' = none is known."""
+  return table.EDITION_CODES.get(theirs) or resolve(theirs)
+
+
 def name(code: str) -> str:
   """Returns the English name of a language, its code where it has no row."""
   return _ROWS[code].name if code in _ROWS else code

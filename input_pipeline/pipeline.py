@@ -11,7 +11,6 @@ Letters: B rows, C captions or texts.
 
 from collections.abc import Callable, Mapping, Sequence
 import os
-import pathlib
 from typing import Any, NamedTuple
 import zlib
 
@@ -25,6 +24,7 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import mixing
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import store
 from input_pipeline import streamed
@@ -192,6 +192,7 @@ def _switch(data_config) -> _Switch | None:
   errors.check_choice('code_switch.mode', config.mode, code_switch.MODES)
   errors.check_choice('code_switch.language_per', config.language_per,
                       code_switch.LANGUAGE_PER)
+  errors.check_choice('code_switch.rule', config.rule, code_switch.RULES)
   is_off = not config.sentence_rate or (
       config.mode == 'every' and not config.rate)
   if is_off:
@@ -202,11 +203,13 @@ def _switch(data_config) -> _Switch | None:
         'languages or set its rate to 0')
   return _Switch(
       dictionary=dictionaries.load(
-          pathlib.Path(data_config.data_dir) / config.dictionary,
+          [paths.of(data_config.data_dir) / folder
+           for folder in config.dictionary],
           config.languages, shuffle_seed=config.shuffle_seed),
       settings=code_switch.Settings(
           rate=config.rate, sentence_rate=config.sentence_rate,
-          mode=config.mode, language_per=config.language_per))
+          mode=config.mode, language_per=config.language_per,
+          rule=config.rule))
 
 
 def _text_maker(data_config: ml_collections.ConfigDict, split: str,
