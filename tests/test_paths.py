@@ -55,7 +55,7 @@ def plain(tmp_path_factory):
 
 def test_two_hosts_that_read_records_give_the_same_losses(plain, tmp_path):
   config = toy.config(**_PLAIN, data__image_text__memory_bytes=0,
-                   mesh__data=2, mesh__model=2)
+                       mesh__data=2, mesh__model=2)
   (tmp_path / 'config.json').write_text(
       json.dumps(config_lib.to_json(config)))
   address = compiler.free_address()
