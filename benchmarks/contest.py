@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import importlib
 import multiprocessing
-import os
 import pathlib
 import resource
 import statistics
@@ -71,8 +70,7 @@ class Process:
     Args:
       factory: 'module:function'; called there with the arguments, it returns
         {name: Run}.
-      **arguments: its arguments, and `environment`: variables to set before
-        anything is imported.
+      **arguments: its arguments.
     """
     context = multiprocessing.get_context('spawn')
     self._pipe, child = context.Pipe()
@@ -174,7 +172,6 @@ def peak_bytes() -> int:
 def _serve(pipe, factory: str, arguments: dict[str, Any]) -> None:
   """Answers the pipe until it says stop."""
   try:
-    os.environ.update(arguments.pop('environment', {}))
     module, name = factory.split(':')
     runs: dict[str, Run] = getattr(
         importlib.import_module(module), name)(**arguments)

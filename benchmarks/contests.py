@@ -1,17 +1,15 @@
-"""Training and scoring against PyTorch: speed, memory, and a start's time."""
+"""Training and scoring against PyTorch: speed and memory."""
 
 from collections.abc import Sequence
-import pathlib
-import sys
-import tempfile
-import time
 
 from benchmarks import contest
 from benchmarks import problems
 from benchmarks import report
 from m3p_jax.model import config as model_config
 
-_STARTS, _STEPS = 2, 2
+_STEPS = 2
+_READ = ('PyTorch\'s last layer computes every position, ours those that are '
+         'read: docs/performance.md says how much that leaves out')
 
 
 def training_step(sizes: Sequence[str]) -> list[report.Row]:
@@ -24,7 +22,8 @@ def training_step(sizes: Sequence[str]) -> list[report.Row]:
     rows += [report.rate(
         f'{ours_name}, {size}', f'PyTorch, {name}', ratio,
         count=problem.task_rows * len(problems.TASKS), unit='rows/s',
-        wanted=1.0 if name == fastest else None, note=training_note(size))
+        wanted=1.0 if name == fastest else None,
+        note=f"the fastest of PyTorch's variants counts; {_READ}")
              for name, ratio in ratios.items()]
   return rows
 
@@ -44,16 +43,6 @@ def _contest(size: str, work: str, ours_name: str) -> dict[str, contest.Ratio]:
           for name in other.names}
 
 
-def training_note(size: str) -> str:
-  """Returns which variant counts, and which work ours does not do."""
-  problem = problems.PROBLEMS[size]
-  share = 1 - problems.training_flops(problem) / problems.training_flops(
-      problem, reads_all=True)
-  return ('the fastest of PyTorch\'s variants counts; its last layer computes '
-          'every position, ours those that a head reads, which leaves out '
-          f'{share:.1%} of a step\'s products at {size} size')
-
-
 def exact_scoring(sizes: Sequence[str]) -> list[report.Row]:
   """Returns the rows of every pair's match logit.
 
@@ -67,58 +56,9 @@ def exact_scoring(sizes: Sequence[str]) -> list[report.Row]:
         f'{ours_name}, {size}', f'PyTorch {dtype}, {name}', ratio,
         count=problem.score_rows * problem.score_pictures, unit='pairs/s',
         wanted=1.5 if size == 'base' and '64' in name else None,
-        note=scoring_note(size))
+        note=_READ)
              for name, ratio in _contest(size, 'scoring', ours_name).items()]
   return rows
-
-
-def scoring_note(size: str) -> str:
-  """Returns which work ours does not do."""
-  problem = problems.PROBLEMS[size]
-  length = problem.num_regions + problems.RELEASE_LENGTH
-  share = 1 - problems.encoder_flops(problem, length, 1) / (
-      problems.encoder_flops(problem, length, None))
-  return ('PyTorch\'s last layer computes every position, ours the first '
-          f'alone, which leaves out {share:.1%} of a row\'s products at {size} '
-          'size')
-
-
-def start_up(sizes: Sequence[str]) -> list[report.Row]:
-  """Returns the rows of the first size: second start against the first.
-
-  Each start is a process of its own: imports, first parameters, compilation;
-  then one step, which the other rows include. Every round begins with an
-  empty compilation cache.
-  """
-  size = sizes[0]
-  starts: dict[str, list[tuple[float, float]]] = {'first': [], 'second': []}
-  for _ in range(_STARTS):
-    with tempfile.TemporaryDirectory() as folder:
-      for name in starts:
-        starts[name].append(_start(size, pathlib.Path(folder)))
-        print(f'  {name}: ready after %.1f s, first step done after %.1f s'
-              % starts[name][-1], file=sys.stderr, flush=True)
-  rows = []
-  for index, end in enumerate(('ready for the first step', 'first step done')):
-    ratio = contest.compare(*(
-        [start[index] for start in starts[name]] for name in (
-            'second', 'first')))
-    rows.append(report.Row(
-        f'second start, {size}, until {end}', 'the first start', ratio, 's',
-        ratio.ours, ratio.other, wanted=2.5))
-  return rows
-
-
-def _start(size: str, folder: pathlib.Path) -> tuple[float, float]:
-  """Returns the seconds until the step is compiled, and until it is done."""
-  start = time.perf_counter()
-  with contest.Process('benchmarks.ours:first_step', size=size, environment={
-      'JAX_COMPILATION_CACHE_DIR': str(folder),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '1'}) as process:
-    process.run('compile')
-    ready = time.perf_counter() - start
-    process.run('training step')
-    return ready, time.perf_counter() - start
 
 
 def peak_memory(sizes: Sequence[str]) -> list[report.Row]:

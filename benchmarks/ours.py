@@ -1,6 +1,5 @@
 """Our side of the contests: the functions that training and search run."""
 
-import importlib
 from typing import Any
 
 from flax import linen as nn
@@ -30,18 +29,9 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
     dtype: of activations.
   """
   problem = problems.PROBLEMS[size]
-  config = base.get_config()
-  config.model.update(problem.model, dtype=dtype)
-  config.optimizer.weight_decay = 0.01
-  config.optimizer.schedule = 'constant'
-  config.tasks = task_configs(problem)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  batches = {
-      name: as_batch(problems.make_rows(problem, problem.task_rows, seed=i),
-                     with_regions=name != 'xmlm')
-      for i, name in enumerate(problems.TASKS)}
-  key = jax.random.key(0)
-  state, step_fn = _begin(config, mesh)
+  batches, key = make_batches(problem), jax.random.key(0)
+  state, step_fn = begin(make_config(problem, dtype), mesh)
 
   def compile_step():
     nonlocal step_fn
@@ -59,16 +49,43 @@ def training(size: str, dtype: str = 'auto') -> dict[str, contest.Run]:
   return {'training step': step, 'compile': compile_step}
 
 
+def make_config(problem: problems.Problem,
+                dtype: str = 'auto') -> ml_collections.ConfigDict:
+  """Returns the config of a training step."""
+  config = base.get_config()
+  config.model.update(problem.model, dtype=dtype)
+  config.optimizer.weight_decay = 0.01
+  config.optimizer.schedule = 'constant'
+  config.tasks = task_configs(problem)
+  # What plans read.
+  config.data.text.max_length = config.data.image_text.max_length = (
+      problem.text_length)
+  config.evaluation.batch_size = config.plan.captions = problem.score_rows
+  config.plan.pictures = problem.score_pictures
+  config.plan.num_regions = problem.num_regions
+  return config
+
+
+def make_batches(problem: problems.Problem) -> dict[str, batch_lib.Batch]:
+  """Returns each task's rows."""
+  return {
+      name: as_batch(problems.make_rows(problem, problem.task_rows, seed=i),
+                     with_regions=name != 'xmlm')
+      for i, name in enumerate(problems.TASKS)}
+
+
 def task_configs(problem: problems.Problem) -> ml_collections.ConfigDict:
   """Returns the four objectives of pre-training, as `config.tasks`."""
   return ml_collections.ConfigDict({
-      name: base.task_config(objective, 'image_text', problem.task_rows)
+      name: base.task_config(
+          objective, 'text' if name == 'xmlm' else 'image_text',
+          problem.task_rows)
       for name, objective in (
           ('mc_mlm', 'masked_lm'), ('mc_mrm', 'masked_region'),
           ('mc_vlm', 'matching'), ('xmlm', 'masked_lm'))})
 
 
-def _begin(config: ml_collections.ConfigDict, mesh) -> tuple[Any, Any]:
+def begin(config: ml_collections.ConfigDict, mesh) -> tuple[Any, Any]:
   """Returns (first state, train step), as `m3p_jax.train` makes them."""
   geometry = startup.model_config(config)
   _, tx = startup.make_optimizer(config)
@@ -127,10 +144,3 @@ def make_engine(problem: problems.Problem) -> engine_lib.Engine:
   params = jax.jit(lambda key: nn.unbox(m3p.init_params(
       geometry, key)))(jax.random.key(0))
   return engine_lib.Engine(params, geometry, batch_size=problem.score_rows)
-
-
-def first_step(size: str) -> dict[str, contest.Run]:
-  """Returns the runs of `training`, everything imported that it needs."""
-  importlib.import_module('m3p_jax.train')
-  startup.use_compilation_cache()
-  return training(size)

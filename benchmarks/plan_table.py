@@ -22,6 +22,7 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from m3p_jax import config as config_lib
 from m3p_jax.evaluation import provenance
+from m3p_jax.planning import jobs
 from m3p_jax.planning import plan
 
 TOPOLOGIES = ('v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:8x8',
@@ -37,8 +38,8 @@ def make(topology: str, workdir: pathlib.Path) -> dict[str, Any]:
   chips = math.prod(map(int, topology.partition(':')[2].split('x')))
   config = pretrain.get_config()
   config.plan.topology = topology
-  scale = ROWS_A_CHIP * chips / plan.count_rows(config)
-  config = plan.scaled(config, scale, chips)
+  scale = ROWS_A_CHIP * chips / jobs.count_rows(config)
+  config = jobs.scaled(config, scale, chips)
   # A plan takes minutes; the table goes on from those that are there.
   folder = workdir / topology.replace(':', '-') / fingerprint.of(
       [config_lib.to_json(config), provenance.commit()])

@@ -56,6 +56,13 @@ PROBLEMS = {
         num_regions=16, text_length=16, task_rows=32, score_rows=256,
         score_pictures=8,
         rounds=9),
+    # As much as a chip of 16 GB trains on at once; rows of each device.
+    'accelerator': Problem(
+        dict(_COMMON, width=768, num_heads=12, mlp_width=3072, num_layers=12,
+             max_positions=514, region_feature_dim=2048,
+             num_region_classes=1601, remat='projections'),
+        num_regions=100, text_length=28, task_rows=64, score_rows=256,
+        score_pictures=40, rounds=5),
     # For the tests.
     'tiny': Problem(
         dict(_COMMON, width=16, num_heads=2, mlp_width=32, num_layers=2,
@@ -121,48 +128,3 @@ def make_captions(count: int) -> tuple[np.ndarray, np.ndarray]:
   mask_BL = np.arange(RELEASE_LENGTH) < lengths_B[:, np.newaxis]
   ids_BL = np.where(mask_BL, rng.integers(1000, 250_000, mask_BL.shape), 1)
   return ids_BL.astype(np.int32), mask_BL
-
-
-def training_flops(problem: Problem, *, reads_all: bool = False) -> float:
-  """Returns what a training step's matrix products need, nothing counted twice.
-
-  Forward and backward (twice the forward); products that are made again to
-  save memory do not count.
-
-  Args:
-    problem: its sizes.
-    reads_all: the last layer computes every position, not only those that a
-      head reads.
-  """
-  m = problem.model
-  length = problem.num_regions + problem.text_length
-  tokens = max(1, round(0.15 * problem.text_length))
-  regions = max(1, round(0.15 * problem.num_regions))
-  # Masked tokens, masked regions, and right and wrong pairs; then text alone.
-  passes = [(length, tokens), (length, regions), (length, 1), (length, 1),
-            (problem.text_length, tokens)]
-  layers = sum(encoder_flops(problem, positions, None if reads_all else read)
-               for positions, read in passes)
-  inputs = 4 * 2.0 * problem.num_regions * m['region_feature_dim'] * m['width']
-  heads = 2 * tokens * 2.0 * m['width'] * 250_002
-  return 3.0 * problem.task_rows * (layers + inputs + heads)
-
-
-def encoder_flops(problem: Problem, length: int, read: int | None) -> float:
-  """Returns the multiply-adds ·2 of the layers' forward pass over one row.
-
-  Args:
-    problem: its geometry.
-    length: positions of the row.
-    read: positions that the last layer computes; None = all of them, as in
-      every other layer.
-  """
-  m = problem.model
-  width, mlp = m['width'], m['mlp_width']
-
-  def layer(computed: int) -> float:
-    # Keys and values of every position; the rest where it is computed.
-    return 2 * width * (length * width + computed * (width + mlp + length))
-
-  return 2.0 * ((m['num_layers'] - 1) * layer(length)
-                + layer(length if read is None else read))

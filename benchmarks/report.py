@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -11,12 +12,9 @@ import subprocess
 from typing import Any, NamedTuple
 
 from benchmarks import contest
-from input_pipeline import errors
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'tensorflow-cpu', 'torch',
              'transformers', 'h5py')
-# Between these lines of a page stands the newest table.
-_MARKS = ('<!-- table -->', '<!-- end of table -->')
 
 
 class Row(NamedTuple):
@@ -89,11 +87,12 @@ def markdown(rows: Sequence[Row], found: dict[str, Any]) -> str:
   for row in rows:
     wanted = '' if row.wanted is None else (
         f'≥ {row.wanted:g} {"✓" if row.ratio.value >= row.wanted else "✗"}')
-    spread = ('' if row.ratio.runs == 1 else
-              f'{row.ratio.low:.2f}–{row.ratio.high:.2f}')
+    ratio, runs = row.ratio, row.ratio.runs
+    spread = ('' if runs == 1 or math.isnan(ratio.value) else
+              f'{ratio.low:.2f}–{ratio.high:.2f}')
     lines.append(
         f'| {row.name} | {_number(row.ours)} {row.unit} | {row.other} | '
-        f'{_number(row.theirs)} {row.unit} | {row.ratio.value:.2f} | '
+        f'{_number(row.theirs)} {row.unit} | {_number(ratio.value, ".2f")} | '
         f'{spread} | {wanted} |')
   # A note of several sizes and parts is said once.
   notes = [f'- {row.name.partition(",")[0]}: {row.note}'
@@ -128,26 +127,10 @@ def write(rows: Sequence[Row], found: dict[str, Any],
     draft.replace(folder / name)
 
 
-def insert(table: str, page: pathlib.Path) -> None:
-  """Puts the table into a page, between the page's two marks.
-
-  Raises:
-    UserError: the page has not both marks.
-  """
-  text = page.read_text()
-  head, first, rest = text.partition(_MARKS[0])
-  _, last, tail = rest.partition(_MARKS[1])
-  if not (first and last):
-    raise errors.UserError(
-        f'{page} has no place for the table; it needs a line {_MARKS[0]!r} and '
-        f'after it {_MARKS[1]!r}')
-  draft = page.with_suffix('.tmp')
-  draft.write_text(f'{head}{first}\n{table}{last}{tail}')
-  draft.replace(page)
-
-
-def _number(value: float) -> str:
-  return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+def _number(value: float, form: str = '') -> str:
+  if math.isnan(value):
+    return '–'
+  return f'{value:{form or (",.0f" if value >= 100 else ".3g")}}'
 
 
 def _commit() -> str:

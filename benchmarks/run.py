@@ -1,10 +1,10 @@
 """All benchmarks, one table: `make bench`.
 
 python -m benchmarks.run [--only=training_step,…] [--size=small] [--out=DIR]
-                         [--page=docs/performance.md]
 
 The table is written anew after each benchmark, to DIR/table.md and
-DIR/table.json. `plan_table` makes the table of plans, which takes hours.
+DIR/table.json. `plan_table` makes the table of plans, which takes hours, and
+`on_accelerator` measures a TPU or GPU.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,14 @@ from absl import flags
 from benchmarks import contests
 from benchmarks import input_pipeline as input_pipeline_benchmark
 from benchmarks import report
-from benchmarks import two_stage
 from input_pipeline import console
 from input_pipeline import errors
 
 BENCHMARKS = {
     'training_step': contests.training_step,
-    'exact_scoring': contests.exact_scoring, 'two_stage': two_stage.measure,
+    'exact_scoring': contests.exact_scoring,
     'input_pipeline': input_pipeline_benchmark.measure,
-    'start_up': contests.start_up, 'peak_memory': contests.peak_memory}
+    'peak_memory': contests.peak_memory}
 SIZES = ('small', 'base')
 
 
@@ -46,15 +45,11 @@ def main(argv: Sequence[str]) -> None:
           file=sys.stderr, flush=True)
     rows += BENCHMARKS[name](args.size)
     report.write(rows, machine, out)
-  table = (out / 'table.md').read_text()
-  if args.page:
-    report.insert(table, pathlib.Path(args.page))
-  print(table)
+  print((out / 'table.md').read_text())
 
 
 if __name__ == '__main__':
   flags.DEFINE_list('only', list(BENCHMARKS), 'Benchmarks to run.')
   flags.DEFINE_list('size', list(SIZES), 'Sizes to measure.')
   flags.DEFINE_string('out', 'runs/bench', 'Folder of the table.')
-  flags.DEFINE_string('page', '', 'Page to put the table into; empty = none.')
   console.run_main(main)

@@ -25,8 +25,11 @@ def model_config() -> ConfigDict:
   model.mlp_width = 3072
   # Transformer layers, shared by text and pictures.
   model.num_layers = 12
-  # Learned positions; in the joint pass text starts at position R.
+  # Learned positions, of regions and text together.
   model.max_positions = 514
+  # Position of the first token of a caption, however many regions its picture
+  # has (M3P: 100); 0 = right behind those that a row is padded to.
+  model.text_position = 0
   # Numbers in one region's feature vector.
   model.region_feature_dim = 2048
   # Detector classes + 1; class 0 is background.
@@ -65,15 +68,18 @@ def model_config() -> ConfigDict:
 
 def task_config(objective: str, stream: str, batch_size: int,
                 weight: float = 1.0, rows: str = 'own',
-                **options) -> ConfigDict:
+                weight_schedule: str = '', **options) -> ConfigDict:
   """Returns one task: an objective of `objectives/` on rows of one stream.
 
+  `weight_schedule`: factors of its weight by step, linear between, '' = 1
+  throughout: '0:0,1000:1' lets it in over a thousand steps.
   Its rows are its 'own'; or 'shared' with the other such tasks of the stream,
   each row read once: the largest batch, or every n-th row of it.
   """
   return ConfigDict(dict(
       objective=objective, stream=stream, batch_size=batch_size,
-      weight=weight, rows=rows, options=options))
+      weight=weight, weight_schedule=weight_schedule, rows=rows,
+      options=options))
 
 
 def code_switch_config() -> ConfigDict:
@@ -234,10 +240,21 @@ def get_config() -> ConfigDict:
   # What --mode=plan compiles for: 'v5e:2x4', 'v5p:4x4x4', 'v6e:4x4', …; '' =
   # this machine's devices.
   config.plan.topology = ''
+  # So many of that topology, on one network.
+  config.plan.slices = 1
+  # 'train', 'score' (every pair of plan.pictures and plan.captions by the joint
+  # encoder) or 'index' (their vectors by the dual encoder).
+  config.plan.job = 'train'
+  # What 'score' and 'index' read: COCO's test pictures, and their captions in
+  # three languages.
+  config.plan.pictures = 5_000
+  config.plan.captions = 75_000
   # Find the largest batch that fits, instead of planning the one given.
   config.plan.search = False
   # Regions of a picture: what is planned reads no data.
   config.plan.num_regions = 100
+  # table.json of `make bench` on the hosts that will read; no file = not told.
+  config.plan.benchmarks = 'runs/bench/table.json'
 
   # Before the first update, fit the heads to the training data: how often its
   # tokens and classes occur, where the match head's inputs lie; see

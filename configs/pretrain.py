@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = base.get_config()
   config.data.languages = languages.codes()
   config.model.num_languages = len(config.data.languages)
+  config.model.text_position = 100
   config.data.text.datasets = ('udhr',)
   config.data.text.languages = tuple(
       languages.source_codes('udhr').values())
@@ -37,8 +38,10 @@ def get_config() -> ml_collections.ConfigDict:
       xmlm=base.task_config('masked_lm', 'text', 512),
       # A picture is read once for all three, as in the paper.
       mc_mlm=base.task_config('masked_lm', 'image_text', 512, rows='shared'),
+      # As the release: of 100 boxes that overlap, hiding all that cover half of
+      # a hidden one would leave about half of the picture.
       mc_mrm=base.task_config(
-          'masked_region', 'image_text', 512, rows='shared'),
+          'masked_region', 'image_text', 512, rows='shared', max_overlap=1.0),
       # Each with a wrong pair: 2,048 rows in all.
       mc_vlm=base.task_config('matching', 'image_text', 256, rows='shared'))
   config.model.remat = 'projections'

@@ -32,6 +32,8 @@ _TASK_ROWS = {
     'rows': ("'own'", 'name', "`own`, or `shared` with the stream's other such "
              'tasks, a row read once: a batch size divides the largest.'),
     'weight': ('1.0', 'factor', 'Of the loss, in the sum of all tasks.'),
+    'weight_schedule': ("''", 'step:factor, …', 'Factors of the weight, linear '
+                        'between the steps: `0:0,1000:1`; empty = 1.'),
     'options': ('{}', '', "Keywords of the objective's `loss`.")}
 
 

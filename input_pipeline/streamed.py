@@ -3,7 +3,8 @@
 Each row is read where the index says that it lies, several at a time, and only
 those that this host needs: memory holds the index, and what the operating
 system keeps of the files. In pure TF ops.
-Letters: B rows, N records, M records of text, stream by stream, S streams.
+Letters: B rows, N records, M records of text, stream by stream, S streams, T
+token ids read, E sentences among them.
 """
 
 from collections.abc import Callable, Sequence
@@ -120,23 +121,26 @@ def text_rows(indices: Sequence[index_lib.Texts], languages: Sequence[str], *,
             tf.int64, row_splits_dtype=tf.int64)})['ids']
     begin_B = tf.gather(ids.row_splits, places.row_splits[:-1])
     place_B = first_B - tf.gather(starts_M, head_B)
-    if width:
-      start_B = begin_B + place_B
-      end_B = start_B + last_B - first_B
-    else:
-      # A row's sentence is the n-th behind the start of its record.
-      ends_T = tf.where(ids.values == tokenizer.EOS)[:, 0]
-      number_B = tf.searchsorted(ends_T, begin_B, out_type=tf.int64) + place_B
-      end_B = tf.gather(ends_T, number_B)
-      start_B = tf.where(place_B > 0, tf.gather(
-          ends_T, tf.maximum(number_B - 1, 0)) + 1, begin_B)
-    taken = tf.ragged.range(start_B, end_B)
+    taken = (
+        tf.ragged.range(begin_B + place_B, begin_B + place_B + last_B - first_B)
+        if width else _find_sentences(ids.values, begin_B, place_B))
     return taken.with_values(
         tf.cast(tf.gather(ids.values, taken.values), tf.int32))
 
   lengths_S = (ends_S - starts_S).numpy()
   return Texts(list(-(-lengths_S // (width or 1))),
                [language for _, language in found], fetch)
+
+
+def _find_sentences(ids_T: tf.Tensor, begin_B: tf.Tensor,
+                    number_B: tf.Tensor) -> tf.RaggedTensor:
+  """Returns where the ids of the n-th sentences after these places are."""
+  ends_E = tf.where(ids_T == tokenizer.EOS)[:, 0]
+  # The place before the first sentence ends none, but it begins one.
+  begins_E = tf.concat([[0], ends_E + 1], axis=0)
+  number_B += tf.searchsorted(ends_E, begin_B, out_type=tf.int64)
+  return tf.ragged.range(
+      tf.gather(begins_E, number_B), tf.gather(ends_E, number_B))
 
 
 def _make_read(index: Any, parallel: int) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -32,8 +32,8 @@ _FORMER = ('model.platform',)
 _NOW_LIST = 'data.image_text.code_switch.dictionary'
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
-# Version 1's tasks do not have it.
-_NEW_TASK_KEY = ('rows', 'own')
+# Version 1's tasks do not have them.
+_NEW_TASK_KEYS = {'rows': 'own', 'weight_schedule': ''}
 _TASK_KEYS = tuple(base.task_config('', '', 1))
 
 
@@ -80,7 +80,7 @@ def get_config(path: str) -> ConfigDict:
   for name in tasks:
     _check_types(tasks[name], base.task_config('', '', 1), path,
                  f'tasks.{name}.')
-    tasks[name].setdefault(*_NEW_TASK_KEY)
+    tasks[name] = _NEW_TASK_KEYS | tasks[name]
     if missing := [key for key in _TASK_KEYS if key not in tasks[name]]:
       raise errors.UserError(f'{path}: tasks.{name} has no {missing[0]}')
   config.update(ConfigDict(_with_tuples(content)))
@@ -136,6 +136,7 @@ def check(config: ConfigDict) -> None:
         f'stream of tasks.{name} ({task.objective})', task.stream,
         getattr(sys.modules[loss.__module__], 'STREAMS', STREAMS))
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
+    schedule_points(name, task)
     if not config.data[task.stream].datasets:
       raise errors.UserError(
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
@@ -206,6 +207,28 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
   return module.loss
 
 
+def schedule_points(name: str, task: ConfigDict) -> list[tuple[float, float]]:
+  """Returns the (step, factor) points of a task's weight, [] for none.
+
+  Raises:
+    UserError: `weight_schedule` is no list of them with rising steps.
+  """
+  text = task.weight_schedule
+  try:
+    points = []
+    for point in filter(None, text.split(',')):
+      step, factor = map(float, point.split(':'))
+      points.append((step, factor))
+    steps = [step for step, _ in points]
+    if steps != sorted(set(steps)):
+      raise ValueError
+  except ValueError:
+    raise errors.UserError(
+        f'tasks.{name}.weight_schedule is {text!r}; allowed: step:factor with '
+        "commas, the steps rising, as '0:0,1000:1'") from None
+  return points
+
+
 def takes_baseline(loss: Callable[..., Any]) -> bool:
   """Returns whether the loss measures a baseline from the frequencies."""
   return _BASELINE in inspect.signature(loss).parameters
@@ -216,8 +239,8 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
   """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)
-  key, value = _NEW_TASK_KEY
-  old = {f'tasks.{name}.{key}': value for name in saved.get('tasks', {})} | old
+  old = {f'tasks.{name}.{key}': value for name in saved.get('tasks', {})
+         for key, value in _NEW_TASK_KEYS.items()} | old
   for key in ('tasks', *_FORMER):
     old.pop(key, None)
   new = flatten(to_json(config))

@@ -160,8 +160,10 @@ def make_tasks(task_configs: ConfigDict, *,
     options = dict(task.options)
     if frequencies and config_lib.takes_baseline(loss):
       options['baseline'] = frequencies[task.stream]
+    points = config_lib.schedule_points(name, task)
     tasks.append(train_step.Task(
-        name, functools.partial(loss, **options), task.weight))
+        name, functools.partial(loss, **options), task.weight,
+        optimizer.points_schedule(points) if points else None))
   return tuple(tasks)
 
 

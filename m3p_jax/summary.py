@@ -53,7 +53,8 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
   tasks, streams = [], {}
   for name, task in config.tasks.items():
     tasks.append(f'{name}: {task.batch_size} rows of {task.stream}, weight '
-                 f'{task.weight:g}')
+                 f'{task.weight:g}' + (task.weight_schedule and
+                                       f' times {task.weight_schedule}'))
     streams[task.stream] = config.data[task.stream]
   data = [f'{name}: {"+".join(stream.datasets)} in '
           f'{_languages(stream.languages)}'

@@ -27,6 +27,7 @@ from m3p_jax import sharding
 from m3p_jax import startup
 from m3p_jax import summary
 from m3p_jax import train_step
+from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.objectives import frequencies
 from m3p_jax.planning import plan
@@ -133,7 +134,7 @@ class _Run:
     streams = pipeline.Streams(
         config.data, config.tasks, split='train', languages=languages)
     self.dataset = streams.dataset(config.tasks, seed=config.seed, **share)
-    _check_lengths(self.dataset, self.start.config.max_positions)
+    _check_lengths(self.dataset, self.start.config)
     # Opened when it is first asked for, and kept: equal every time.
     self.validation = functools.cache(lambda: list(map(
         _to_numpy, pipeline.Streams(
@@ -305,7 +306,7 @@ class _Run:
     return sign * losses[f'validation/{name}']
 
 
-def _check_lengths(dataset, max_positions: int) -> None:
+def _check_lengths(dataset, config: model_config.ModelConfig) -> None:
   """Raises UserError for rows longer than the model has positions for.
 
   JAX would give the last position to every token beyond it.
@@ -314,11 +315,16 @@ def _check_lengths(dataset, max_positions: int) -> None:
     length = rows.token_ids_BL.shape[1]
     has_regions = isinstance(rows.regions, batch_lib.Regions)
     num_regions = rows.num_regions if has_regions else 0
-    if num_regions + length > max_positions:
+    try:
+      start = config.text_start(num_regions) if has_regions else 0
+    except ValueError as error:
+      raise errors.UserError(f'rows of tasks.{name}: {error}') from error
+    if start + length > config.max_positions:
       raise errors.UserError(
           f'rows of tasks.{name} have {num_regions} regions and {length} '
-          'tokens (max_length of its stream), but model.max_positions is '
-          f'{max_positions}; allowed: {max_positions} together')
+          f'tokens (max_length of its stream) from position {start} on, but '
+          f'model.max_positions is {config.max_positions}; allowed: '
+          f'{config.max_positions} together')
 
 
 def _to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:

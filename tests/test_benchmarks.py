@@ -1,24 +1,19 @@
 """The opponent is the same model, and a ratio is what it says."""
 
-import functools
 import re
 
-from flax import linen as nn
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import contest
-from benchmarks import contests
 from benchmarks import input_pipeline
+from benchmarks import on_accelerator
 from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
-from benchmarks import two_stage
-from m3p_jax import startup
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
-from m3p_jax.planning import hlo_cost
 from tests import models
 
 TINY = problems.PROBLEMS['tiny']
@@ -42,34 +37,6 @@ def test_table_says_what_is_missed():
   assert '≥ 1.2 ✓' in table and '≥ 2 ✗' in table
 
 
-def test_flops_are_those_of_the_traced_model():
-  model = m3p.M3P(model_config.geometry(TINY.model))
-  params = jax.eval_shape(lambda key: nn.unbox(m3p.init_params(
-      model.config, key)), jax.random.key(0))
-  rows = ours.as_batch(problems.make_rows(TINY, 1, seed=0))
-  position_BP = np.zeros((1, 2), np.int32)
-  length = TINY.num_regions + TINY.text_length
-  embedding = 2 * TINY.num_regions * TINY.model['region_feature_dim'] * (
-      TINY.model['width'])
-  boxes = 2 * TINY.num_regions * 5 * TINY.model['width']
-  traced = hlo_cost.traced_flops(jax.make_jaxpr(nn.apply(
-      lambda model: model.encode(rows, read=position_BP), model))(
-          {'params': params}, rngs={'dropout': jax.random.key(0)}))
-  assert traced == pytest.approx(
-      problems.encoder_flops(TINY, length, 2) + embedding + boxes, rel=1e-6)
-
-
-def test_what_ours_leaves_out_is_told():
-  problem = problems.PROBLEMS['base']
-  # All of the last layer's products, but for keys and values.
-  most = 1 / problem.model['num_layers']
-  for note in (contests.training_note('base'), contests.scoring_note('base')):
-    (share,) = re.findall(r'leaves out ([\d.]+)%', note)
-    assert 0.6 * most < float(share) / 100 < most
-  assert problems.encoder_flops(problem, 9, 9) == (
-      problems.encoder_flops(problem, 9, None))
-
-
 @pytest.fixture
 def few_words(monkeypatch):
   """Makes the tiny size's word table short; ids beyond it read its end."""
@@ -86,16 +53,28 @@ def test_our_side_runs(few_words):
   runs['exact scoring']()
 
 
-def test_both_ways_of_retrieval_run(few_words, monkeypatch):
+def test_the_table_of_a_device_says_what_it_does_not_tell(
+    few_words, monkeypatch, tmp_path):
   del few_words
-  for name, value in dict(
-      SIZE='tiny', GALLERIES=(12, 24), _EXACT=12, _QUERIES=2, _EXACT_QUERIES=1,
-      _TOP_K=3).items():
-    monkeypatch.setattr(two_stage, name, value)
-  runs = two_stage.variants()
-  assert list(runs) == ['exact', '12', '24']
-  for run in runs.values():
-    run()
+  for name, value in dict(_RUNS=2, _STEPS=1).items():
+    monkeypatch.setattr(on_accelerator, name, value)
+  rows = on_accelerator.measure('tiny', minutes=60)
+  found = {row.name: row for row in rows}
+  golden = [row for name, row in found.items() if name.startswith('golden')]
+  assert len(golden) == 2
+  # Both formats are as near as allowed, float32 far nearer.
+  assert all(row.ours <= row.theirs for row in golden)
+  assert golden[0].ours < 0.1 * golden[1].ours
+  for name in ('training step', 'exact scoring', 'indexing'):
+    assert found[name].ours > 0
+  report.write(rows, report.machine(), tmp_path)
+  table = (tmp_path / 'table.md').read_text()
+  # No peak of a CPU is known, and it does not tell its memory.
+  assert re.search(r'share of the peak \| – +\| its plan at best \| –', table)
+  assert re.search(r'memory of a device \| – GB \| its plan \| [\d.]+ GB', table)
+  assert 'nan' not in table
+  # No minute is left: nothing is begun.
+  assert not on_accelerator.measure('tiny', minutes=-1)
 
 
 def test_pipelines_run(tmp_path, monkeypatch):
@@ -112,22 +91,6 @@ def test_pipelines_run(tmp_path, monkeypatch):
   assert [row.other for row in input_pipeline.rows(timings, 'loader')] == [
       'loader', 'loader', 'plain read of pictures', 'streamed',
       'plain read of records of text']
-
-
-def test_a_steps_flops_are_those_of_its_losses():
-  problem = problems.PROBLEMS['base']
-  model = m3p.M3P(model_config.geometry(problem.model))
-  params = nn.unbox(m3p.abstract_params(model.config))
-  key, forward = jax.random.key(0), 0.0
-  for task in startup.make_tasks(ours.task_configs(problem)):
-    rows = jax.tree.map(jax.numpy.asarray, ours.as_batch(
-        problems.make_rows(problem, problem.task_rows, seed=0),
-        with_regions=task.name != 'xmlm'))
-    loss = functools.partial(task.loss, batch=rows, key=key)
-    forward += hlo_cost.traced_flops(jax.make_jaxpr(nn.apply(loss, model))(
-        {'params': params}, rngs={'dropout': key}))
-  # Not counted: the boxes' and the heads' small maps.
-  assert 1 < 3 * forward / problems.training_flops(problem) < 1.002
 
 
 @pytest.fixture(scope='module')

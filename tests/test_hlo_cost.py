@@ -105,3 +105,13 @@ def test_chips_are_known_by_topology_and_by_device():
   chip = chips.of_topology('v5e:2x4')
   assert chips.of_device(chip.kind) == chip
   assert chips.of_device('cpu') is None
+
+
+def test_of_a_condition_the_longer_branch_counts():
+  def step(x, is_long):
+    return jax.lax.cond(
+        is_long, lambda x: jnp.tanh(x @ x) @ x, lambda x: x @ x, x)
+
+  cost = hlo_cost.count(compiled(
+      step, jnp.ones((SIZE, SIZE)), jnp.bool_(True)).as_text())
+  assert cost.flops == 2 * 2 * SIZE ** 3

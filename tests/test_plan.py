@@ -14,6 +14,7 @@ import pytest
 from configs import base
 from input_pipeline import errors
 from m3p_jax.planning import chips
+from m3p_jax.planning import jobs
 from m3p_jax.planning import plan
 from tests import models
 
@@ -93,7 +94,7 @@ def bytes_of(chip, monkeypatch):
 
   def of(rule):
     def planned(config):
-      rows = plan.count_rows(config)
+      rows = jobs.count_rows(config)
       used = rule(rows)
       return plan.Plan('x', 1, {}, rows, 0, {
           'parameters': 0, 'optimizer': 0, 'total': used, 'limit': MB},

@@ -79,7 +79,7 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(
       ablation.weights_lib, 'load', lambda path: types.SimpleNamespace(
           params=None, language_ids=None,
-          config=types.SimpleNamespace(max_positions=64)))
+          config=types.SimpleNamespace(text_room=None)))
   monkeypatch.setattr(ablation.weights_lib, 'check_data', lambda *args: None)
   monkeypatch.setattr(
       ablation.evaluation_set, 'load', lambda *args, **kwargs: None)

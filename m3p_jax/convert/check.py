@@ -22,6 +22,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax.convert import importing
 from m3p_jax.convert import layout
 from m3p_jax.convert import names as names_lib
+from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.objectives import negatives
 
@@ -61,10 +62,13 @@ class Line(NamedTuple):
 
 
 def _compare(name: str, ours: Any, theirs: np.ndarray,
-            mask_BL: np.ndarray | None) -> Line:
+             mask_BL: np.ndarray | None, dtype: str) -> Line:
   """Returns the line of one array; `mask_BL` None = all positions count."""
   tolerance, kind = 1e-5, 'absolute'
-  if name.startswith('loss_'):
+  if dtype != 'float32':
+    # Eight bits of a number, through layers and back.
+    tolerance, kind = 0.1 if name.startswith('grad') else 0.05, 'relative'
+  elif name.startswith('loss_'):
     kind = 'relative'
   elif name.startswith('grad'):
     tolerance, kind = 1e-4, 'relative'
@@ -78,9 +82,11 @@ def _compare(name: str, ours: Any, theirs: np.ndarray,
   return Line(name, absolute, absolute / largest, tolerance, kind)
 
 
-def run(kind: str, checkpoint: str | pathlib.Path,
-        vectors: str | pathlib.Path) -> list[Line]:
+def run(kind: str, checkpoint: str | pathlib.Path, vectors: str | pathlib.Path,
+        dtype: str = 'float32') -> list[Line]:
   """Returns a line for each array of `vectors`/outputs.npz.
+
+  Activations are of `dtype`.
 
   Raises:
     UserError: a file is missing or cannot be meant.
@@ -91,12 +97,16 @@ def run(kind: str, checkpoint: str | pathlib.Path,
   imported = importing.read(kind, checkpoint, complete=True)
   imported = imported._replace(config=dataclasses.replace(
       imported.config, normalise_regions=False))
+  options = model_config.Options(dtype=dtype)
   try:
-    ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs)
+    # A TPU else multiplies float32 as bfloat16.
+    with jax.default_matmul_precision(
+        'highest' if dtype == 'float32' else 'default'):
+      ours = (_m3p if kind == 'm3p' else _xlmr)(imported, inputs, options)
   except KeyError as error:
     raise errors.UserError(f'{vectors}/inputs.npz lacks {error}') from error
   mask_BL = inputs['text_mask'] if kind == 'xlmr' else None
-  return [_compare(name, ours.get(name), theirs, mask_BL)
+  return [_compare(name, ours.get(name), theirs, mask_BL, dtype)
           for name, theirs in outputs.items()]
 
 
@@ -110,7 +120,8 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise errors.UserError(f'{path}: {error}') from error
 
 
-def _xlmr(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
+def _xlmr(imported: importing.Imported, inputs: Arrays,
+          options: model_config.Options) -> dict[str, Any]:
   ids_BL, mask_BL = inputs['token_ids'], inputs['text_mask'].astype(bool)
 
   def embed(module):
@@ -123,12 +134,12 @@ def _xlmr(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
         ids_BL, mask_BL, np.zeros(len(ids_BL), np.int32)),
                          deterministic=True).text_BLD
 
-  return {'embedding_output': _call(embed, imported),
-          'last_hidden_state': _call(encode, imported)}
+  return {'embedding_output': _call(embed, imported, options),
+          'last_hidden_state': _call(encode, imported, options)}
 
 
-def _call(function: Callable[[m3p.M3P], Any],
-          imported: importing.Imported) -> Any:
+def _call(function: Callable[[m3p.M3P], Any], imported: importing.Imported,
+          options: model_config.Options) -> Any:
   """Returns what a function of a bound model gives, jitted."""
   return jax.jit(nn.apply(function, m3p.M3P(imported.config)))(
       {'params': imported.params})
@@ -149,7 +160,8 @@ def _masked(inputs: Arrays) -> batch_lib.Batch:
   return batch_lib.Batch(ids_BL, mask_BL, None, regions)
 
 
-def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
+def _m3p(imported: importing.Imported, inputs: Arrays,
+         options: model_config.Options) -> dict[str, Any]:
   rows, labels_BL = _masked(inputs), inputs['mlm_labels']
   config = dataclasses.replace(imported.config, refiner_layers=0)
 
@@ -177,14 +189,14 @@ def _m3p(imported: importing.Imported, inputs: Arrays) -> dict[str, Any]:
     return found | _losses(module, encoded, inputs)
 
   def total(params):
-    found = nn.apply(passes, m3p.M3P(config))({'params': params})
+    found = nn.apply(passes, m3p.M3P(config, options))({'params': params})
     return sum(found[name] for name in _LOSSES), found
 
   gradients, outputs = jax.jit(jax.grad(total, has_aux=True))(imported.params)
   if imported.config.refiner_layers:
     outputs['joint_hidden_refined'] = _call(
         lambda module: joint(module.encode(rows, deterministic=True)),
-        imported)
+        imported, options)
   outputs['grad_global_norm'] = optax.tree.norm(gradients)
   by_key = layout.unstack(
       names_lib.m3p(config), layout.flatten(jax.device_get(gradients)),

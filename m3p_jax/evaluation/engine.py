@@ -57,7 +57,7 @@ class Engine:
     self._whole = NamedSharding(mesh, P())
     self._num_devices = mesh.size
     self.params = jax.device_put(nn.unbox(params), self._whole)
-    self._functions = _functions(config, model_config_lib.Options(
+    self._functions = functions(config, model_config_lib.Options(
         dtype=model_config_lib.number_format(dtype)))
 
   def logit_scale(self) -> float:
@@ -97,7 +97,7 @@ class Engine:
     # stays here.
     used = np.flatnonzero(np.asarray(regions.mask_BR)[image_P].any(0))
     width = -(-(used.max(initial=0) + 1) // REGIONS_MULTIPLE) * REGIONS_MULTIPLE
-    start = regions.mask_BR.shape[1]
+    start = self.config.text_start(regions.mask_BR.shape[1])
     regions = jax.device_put(batch_lib.Regions(
         regions.image_id_B, *(x[:, :width] for x in regions[1:])), self._whole)
     function = functools.partial(
@@ -192,8 +192,9 @@ class _Functions(NamedTuple):
 
 # Compiled once for all engines of a geometry.
 @functools.lru_cache(maxsize=4)
-def _functions(config: model_config_lib.ModelConfig,
-               options: model_config_lib.Options) -> _Functions:
+def functions(config: model_config_lib.ModelConfig,
+              options: model_config_lib.Options) -> _Functions:
+  """Returns what an engine of this geometry runs."""
   module = m3p.M3P(config, options)
 
   def match(model, regions, text_position, pairs):

@@ -46,7 +46,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   weights_lib.check_data(weights, data_dir, c.dataset)
   retrieval_set = evaluation_set.load(
       data_dir, c.dataset, c.split, c.languages, c.max_length,
-      max_positions=weights.config.max_positions)
+      text_room=weights.config.text_room)
   languages = list(retrieval_set.captions)
   setting = c.setting or config.setting
   folder, origin = None, None

@@ -36,6 +36,9 @@ def linear_init(fan_in: int) -> nn.initializers.Initializer:
 class Linear(nn.Module):
   """einsum(equation, x, kernel) + bias, in x's dtype, summed in float32.
 
+  What comes out is split over devices by its rows, the first axis, and as the
+  kernel is, but for `embed`.
+
   Attributes:
     equation: 'x,kernel->y'; the bias has the kernel's axes that y has.
     shape: of the kernel.
@@ -60,7 +63,11 @@ class Linear(nn.Module):
         tuple(self.axes[i] for i in kept)), bias_shape, jnp.float32)
     y = jnp.einsum(self.equation, x, kernel.astype(x.dtype),
                    preferred_element_type=jnp.float32)
-    return checkpoint_name((y + bias).astype(x.dtype), 'projection')
+    names = dict(zip(letters, self.axes, strict=True)) | {out[0]: 'batch'}
+    y = sharding.constrain((y + bias).astype(x.dtype), *(
+        None if names.get(letter) == 'embed' else names.get(letter)
+        for letter in out))
+    return checkpoint_name(y, 'projection')
 
 
 class Table(nn.Module):
@@ -117,10 +124,9 @@ class Attention(nn.Module):
     c = self.config
 
     def project(name, x_BTD):
-      return sharding.constrain(Linear(
+      return Linear(
           'BTD,DHK->BTHK', (c.width, c.num_heads, c.head_size),
-          ('embed', 'heads', 'head_size'), name=name)(x_BTD),
-          'batch', 'length', 'heads', 'head_size')
+          ('embed', 'heads', 'head_size'), name=name)(x_BTD)
 
     # Queries are scaled before the product, as the release does.
     query_BPHK = project('query', x_BPD) * c.head_size ** -0.5
@@ -155,9 +161,8 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
     c = self.config
-    inner_BTM = sharding.constrain(
-        Linear('BTD,DM->BTM', (c.width, c.mlp_width), ('embed', 'mlp'),
-               name='inner')(x_BTD), 'batch', 'length', 'mlp')
+    inner_BTM = Linear('BTD,DM->BTM', (c.width, c.mlp_width),
+                       ('embed', 'mlp'), name='inner')(x_BTD)
     return Linear(
         'BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
         name='outer')(jax.nn.gelu(inner_BTM, approximate=False))

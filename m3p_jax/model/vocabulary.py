@@ -22,6 +22,8 @@ BLOCK_ROWS = 2_176
 # What padding scores: finite, so that a block of padding alone gives numbers.
 _LOWEST = -1e30
 _ROWS, (_MODEL,) = sharding.RULES['batch'], sharding.RULES['vocab']
+(_GROUP,) = sharding.RULES['embed']
+_COPIES = tuple(axis for axis in _ROWS if axis != _GROUP)
 
 
 def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
@@ -52,7 +54,7 @@ def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
       _nats_of_part, vocab_size=vocab_size, is_split=is_split)
   if is_split:
     part = jax.shard_map(
-        part, in_specs=(P(_ROWS), P(_MODEL), P(_MODEL), P(_ROWS)),
+        part, in_specs=(P(_ROWS), P(_MODEL, _GROUP), P(_MODEL), P(_ROWS)),
         out_specs=(P(_ROWS), P(_ROWS)))
   nats_N, likeliest_N = part(
       hidden_BPD.reshape(-1, hidden_BPD.shape[-1]),
@@ -68,6 +70,13 @@ def _nats_of_part(hidden_ND, table_VD, bias_V, target_N, *, vocab_size,
   Args: as `nats`, and
     is_split: whether this is one device's part, of a mesh.
   """
+  if is_split:
+    # Here, not in the loop: its gradient too is then summed once, not block by
+    # block over all devices, and scattered over the group that shares it.
+    table_VD = jax.lax.all_gather(
+        jax.lax.pcast(table_VD, _COPIES, to='varying'), _GROUP, axis=1,
+        tiled=True)
+    bias_V = jax.lax.pcast(bias_V, _ROWS, to='varying')
   num_rows = len(bias_V)
   first = jax.lax.axis_index(_MODEL) * num_rows if is_split else 0
   size = min(BLOCK_ROWS, num_rows)

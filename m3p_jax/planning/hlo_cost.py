@@ -9,7 +9,6 @@ JAX traced, before any compiler: the two know nothing of each other.
 """
 
 from collections.abc import Mapping
-import functools
 import math
 import re
 from typing import Any, NamedTuple
@@ -30,12 +29,9 @@ _FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
 _SLICES = ('dynamic-slice', 'slice', 'gather')
 # While one is under way, the fusions computed meanwhile carry its arrays
 # through; they are moved once, which the fusion that ends it counts.
-_COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all',
-                'collective-permute')
-_ENDS_COLLECTIVE = 'async-collective-done'
-# Of the instructions with matrix products inside: what they call it as.
-_CALLS = {'while': 'body', 'fusion': 'calls', 'call': 'to_apply',
-          'async-start': 'calls'}
+COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all',
+               'collective-permute')
+STARTS, ENDS = 'async-collective-start', 'async-collective-done'
 
 
 class Cost(NamedTuple):
@@ -77,9 +73,9 @@ Program = Mapping[str, Computation]
 def count(text: str) -> Cost:
   """Returns the cost of a compiled program, `compiled.as_text()`."""
   program, entry = parse(text)
-  hbm_bytes, all_bytes = (_Bytes(program, counts_core).of(entry)
-                          for counts_core in (False, True))
-  return Cost(hbm_bytes, all_bytes, _flops(program, entry))
+  return Cost(Bytes(program).of(entry),
+              Bytes(program, counts_core=True).of(entry),
+              Flops(program).of(entry))
 
 
 def parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
@@ -110,7 +106,7 @@ def turns(loop: Instruction, program: Program) -> int:
   found = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text)
   if found:
     return int(found[1])
-  limits = _integers(_called(loop.text, 'condition'), program)
+  limits = _integers(called(loop.text, 'condition'), program)
   if len(limits) != 1:
     logging.warning('a loop of the compiled step has no known number of turns '
                     'and is counted once: %s', loop.name)
@@ -151,40 +147,75 @@ def traced_flops(jaxpr: Any, *, devices: int = 1) -> float:
   return total
 
 
-class _Bytes:
-  """Adds up one kind of bytes over a program."""
+def runs(instruction: Instruction, program: Program) -> tuple[int, list[str]]:
+  """Returns (how often, computations of which one is run); of others (1, [])."""
+  text, opcode = instruction.text, instruction.opcode
+  if opcode == 'while':
+    return turns(instruction, program), [called(text, 'body')]
+  if opcode == 'conditional':
+    branches = re.search(r'branch_computations=\{([^}]*)\}', text)
+    return 1, (re.findall(r'%([\w.\-]+)', branches[1]) if branches else
+               [called(text, f'{kind}_computation')
+                for kind in ('true', 'false')])
+  if opcode in ('call', 'async-start'):
+    return 1, [called(text, 'to_apply' if opcode == 'call' else 'calls')]
+  return 1, []
 
-  def __init__(self, program: Program, counts_core: bool):
-    self._program, self._counts_core = program, counts_core
+
+class _Count:
+  """Adds up a number over a program; of a conditional's branches the largest.
+  """
+
+  def __init__(self, program: Program):
+    self._program = program
     self._known: dict[str, float] = {}
 
   def of(self, name: str) -> float:
-    """Returns the bytes of one run of a computation."""
+    """Returns the number of one run of a computation."""
     if name not in self._known:
       computation = self._program[name]
       self._known[name] = sum(
-          self._instruction(instruction, computation)
+          self.of_instruction(instruction, computation)
           for instruction in computation.values())
     return self._known[name]
 
-  def _size(self, shape: str) -> float:
-    return _size(shape, counts_core=self._counts_core)
+  def of_instruction(self, instruction: Instruction,
+                     computation: Computation) -> float:
+    """Returns the number of one run of an instruction."""
+    times, names = runs(instruction, self._program)
+    if names:
+      return times * max(map(self.of, names))
+    return self._own(instruction, computation)
 
-  def _instruction(self, instruction, computation) -> float:
-    opcode, text = instruction.opcode, instruction.text
+  def _own(self, instruction, computation) -> float:
+    raise NotImplementedError
+
+
+class Flops(_Count):
+  """2 · multiplications of the matrix products."""
+
+  def _own(self, instruction, computation) -> float:
+    if instruction.opcode in ('convolution', 'dot'):
+      return _product_flops(instruction, computation)
+    if instruction.opcode == 'fusion':
+      return self.of(called(instruction.text, 'calls'))
+    return 0
+
+
+class Bytes(_Count):
+  """Bytes read and written."""
+
+  def __init__(self, program: Program, *, counts_core: bool = False):
+    super().__init__(program)
+    self._counts_core = counts_core
+
+  def _size(self, shape: str) -> float:
+    return size(shape, counts_core=self._counts_core)
+
+  def _own(self, instruction, computation) -> float:
+    opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith('-done'):
       return 0
-    if opcode == 'while':
-      return turns(instruction, self._program) * self.of(
-          _called(text, 'body'))
-    if opcode == 'conditional':
-      branches = re.search(r'branch_computations=\{([^}]*)\}', text)
-      names = (re.findall(r'%([\w.\-]+)', branches[1]) if branches else
-               [_called(text, f'{kind}_computation')
-                for kind in ('true', 'false')])
-      return max(map(self.of, names))
-    if opcode in ('call', 'async-start'):
-      return self.of(_called(text, _CALLS[opcode]))
     operands = [computation[name] for name in instruction.operands
                 if name in computation]
     if opcode == 'fusion':
@@ -198,19 +229,19 @@ class _Bytes:
       arrays = [match[0] for match in ARRAY.finditer(instruction.shape)]
       target = arrays[opcode == 'slice-start']
       ends = [end for end in (target, operands[0].shape) if self._size(end)]
-      return len(ends) * _size(target)
+      return len(ends) * size(target)
     read = sum(self._size(operand.shape) for operand in operands)
-    if opcode.endswith('-start'):
+    if opcode.endswith('-start') or opcode in ('send', 'recv'):
       # The result holds the operands as well.
       return max(self._size(instruction.shape), read)
     return read + self._size(instruction.shape)
 
   def _fusion(self, instruction, operands) -> float:
-    if instruction.name.startswith(_ENDS_COLLECTIVE):
+    if instruction.name.startswith(ENDS):
       return self._size(instruction.shape) + sum(
           self._size(operand.shape) for operand in operands
           if operand.shape != instruction.shape)
-    body = self._program[_called(instruction.text, 'calls')]
+    body = self._program[called(instruction.text, 'calls')]
     parameters = _parameters(body)
     total = 0.0
     for index, operand in enumerate(operands):
@@ -230,13 +261,13 @@ class _Bytes:
       if user.opcode == 'bitcast':
         total += self._read(user, body)
       elif user.opcode in _SLICES and user.operands[0] == array.name:
-        total += _size(user.shape)
+        total += size(user.shape)
       elif user.opcode == 'fusion':
-        inner = self._program[_called(user.text, 'calls')]
+        inner = self._program[called(user.text, 'calls')]
         for index, name in enumerate(user.operands):
           if name == array.name:
             total += self._read(_parameters(inner)[index], inner)
-      elif user.opcode == 'tuple' or user.opcode in _COLLECTIVES:
+      elif user.opcode == 'tuple' or user.opcode in COLLECTIVES:
         continue
       elif not (user.opcode == 'dynamic-update-slice'
                 and user.operands[0] == array.name):
@@ -249,41 +280,24 @@ class _Bytes:
       parts = [match[0] for match in ARRAY.finditer(shape)]
       return sum(self._written(body[name], body, part) for name, part in zip(
           root.operands, parts, strict=True))
-    if root.opcode == 'parameter' or root.opcode in _COLLECTIVES:
+    if root.opcode == 'parameter' or root.opcode in COLLECTIVES:
       return 0
     if root.opcode == 'bitcast':
       return self._written(body[root.operands[0]], body, shape)
-    size = self._size(shape)
-    if root.opcode == 'dynamic-update-slice' and size:
-      return min(size, _size(body[root.operands[1]].shape))
-    return size
+    whole = self._size(shape)
+    if root.opcode == 'dynamic-update-slice' and whole:
+      return min(whole, size(body[root.operands[1]].shape))
+    return whole
 
 
-def _size(shape: str, *, counts_core: bool = True) -> float:
+def size(shape: str, *, counts_core: bool = True) -> float:
+  """Returns the bytes of all arrays of a shape as it is written."""
   total = 0
   for dtype, dims, layout in ARRAY.findall(shape):
     if counts_core or not re.search(r'S\([1-9]', layout):
       total += _BYTES.get(dtype, 0) * math.prod(
           int(dim) for dim in filter(None, dims.split(',')))
   return total
-
-
-def _flops(program: Program, entry: str) -> float:
-  """Returns 2 · multiplications of all matrix products of one run."""
-
-  @functools.cache
-  def of(name: str) -> float:
-    total = 0.0
-    for instruction in program[name].values():
-      opcode, text = instruction.opcode, instruction.text
-      if opcode in ('convolution', 'dot'):
-        total += _product_flops(instruction, program[name])
-      elif opcode in _CALLS:
-        times = turns(instruction, program) if opcode == 'while' else 1
-        total += times * of(_called(text, _CALLS[opcode]))
-    return total
-
-  return of(entry)
 
 
 def _product_flops(instruction: Instruction,
@@ -305,12 +319,12 @@ def _product_flops(instruction: Instruction,
   window = re.search(r'window=\{([^}]*)\}', text)
   if window:
     parts = dict(re.findall(r'(\w+)=(\S+)', window[1]))
-    sizes = [int(size) for size in parts['size'].split('x')]
+    sizes = [int(one) for one in parts['size'].split('x')]
     pads = parts.get('pad', 'x'.join(['0_0'] * len(sizes))).split('x')
     dilations = parts.get('lhs_dilate', 'x'.join('1' * len(sizes))).split('x')
-    for size, pad, dilation in zip(sizes, pads, dilations, strict=True):
+    for width, pad, dilation in zip(sizes, pads, dilations, strict=True):
       if pad == '0_0' and dilation == '1':
-        multiplied *= size
+        multiplied *= width
   return 2.0 * multiplied
 
 
@@ -331,7 +345,7 @@ def _arguments(rest: str) -> str:
   return rest
 
 
-def _called(text: str, kind: str) -> str:
+def called(text: str, kind: str) -> str:
   """Returns the computation that an instruction calls as `kind`."""
   found = re.search(rf'{kind}=%?([\w.\-]+)', text)
   if not found:
@@ -347,8 +361,8 @@ def _parameters(body: Computation) -> dict[int, Instruction]:
 
 def _rise(loop: Instruction, program: Program) -> int:
   """Returns by how much the counter of a loop rises in a turn."""
-  condition = program[_called(loop.text, 'condition')]
-  body = program[_called(loop.text, 'body')]
+  condition = program[called(loop.text, 'condition')]
+  body = program[called(loop.text, 'body')]
   indices = [re.search(r'index=(\d+)', instruction.text)
              for instruction in condition.values()
              if instruction.opcode == 'get-tuple-element']
@@ -369,5 +383,5 @@ def _integers(name: str, program: Program) -> set[int]:
     if instruction.opcode == 'constant':
       numbers |= {int(n) for n in re.findall(r'^(\d+)\)', instruction.text)}
     elif instruction.opcode == 'fusion':
-      numbers |= _integers(_called(instruction.text, 'calls'), program)
+      numbers |= _integers(called(instruction.text, 'calls'), program)
   return numbers

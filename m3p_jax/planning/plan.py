@@ -1,15 +1,12 @@
-"""`--mode=plan`: does a training step fit, and how fast can it be?
+"""`--mode=plan`: does a job fit, how fast can it be, and what does it take?
 
-Compiles the configured step, on abstract arrays, for a TPU that need not be
-there; reads what the compiler says of memory, and counts the compiled program's
-operations and bytes.
-
-Letters: B rows, R regions.
+Compiles the configured job's programs, on abstract arrays, for a TPU that need
+not be there; reads what the compiler says of memory, and counts the compiled
+programs' operations, bytes and collectives.
 """
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import json
 import math
 import pathlib
@@ -17,27 +14,24 @@ import re
 from typing import Any
 
 from absl import logging
-from flax import linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
 from input_pipeline import errors
-from m3p_jax import batch as batch_lib
 from m3p_jax import config as config_lib
 from m3p_jax import output
 from m3p_jax import sharding
-from m3p_jax import startup
-from m3p_jax import train_step
-from m3p_jax.model import config as model_config_lib
-from m3p_jax.model import m3p
 from m3p_jax.planning import chips
+from m3p_jax.planning import feed
 from m3p_jax.planning import hlo_cost
+from m3p_jax.planning import jobs
+from m3p_jax.planning import links
 
 ConfigDict = ml_collections.ConfigDict
 # The largest and the smallest batch of a search differ by less than this.
 _SEARCH_PRECISION = 0.05
+JOBS = ('train', 'score', 'index')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +43,32 @@ class Plan:
   rows_per_step: int
   parameters: int
   bytes_per_chip: dict[str, float | None]
+  job: str = 'train'
+  slices: int = 1
+  hosts: int = 1
+  steps: float = 0
   flops_per_chip: float | None = None
   traced_flops_per_chip: float | None = None
   model_flops_per_chip: float | None = None
   bytes_accessed_per_chip: float | None = None
   bytes_accessed_with_core_memory_per_chip: float | None = None
+  # Received by a chip: over its slice's links by kind, and 'dcn'.
+  collective_bytes: dict[str, float] | None = None
+  ici_seconds: float | None = None
+  dcn_seconds: float | None = None
+  # In which the chip waits for the two, products and passes over.
+  exposed_seconds: float | None = None
+  # The longer of operations and bytes; with what is exposed; and with each
+  # instruction at its own peak, in the compiler's order.
   roofline_step_seconds: float | None = None
+  step_seconds: float | None = None
+  ordered_step_seconds: float | None = None
   rows_per_second: float | None = None
+  # Of `step_seconds`.
   utilisation_bound: float | None = None
+  hours: float | None = None
+  chip_hours: float | None = None
+  host_input: dict[str, Any] | None = None
   fits: bool = True
 
 
@@ -86,179 +98,122 @@ def peak_seconds(config: ConfigDict, mesh: Mesh) -> float | None:
 
   None where the devices' peak is not known.
   """
-  device = mesh.devices.flat[0]
-  chip = chips.of_device(device.device_kind)
+  chip = chips.of_device(mesh.devices.flat[0].device_kind)
   if chip is None:
     return None
-  return _Step(config, mesh, device.platform).model_flops() / chip.peak_flops
+  (program,) = jobs.train(config, mesh).programs
+  return program.model_flops() / chip.peak_flops
 
 
-def count_rows(config: ConfigDict) -> int:
-  """Returns the rows that the encoder reads in a step, candidates expanded."""
-  # The encoder's depth and width change nothing in their number.
-  model_config = dataclasses.replace(
-      startup.model_config(config), num_layers=1)
-  rows = 0
-
-  def listen(call, args, kwargs, context):
-    nonlocal rows
-    # What all ways into the encoder pass; JAX traces the encoder itself twice.
-    if context.method_name == '_run_layers':
-      rows += jax.tree.leaves(args)[0].shape[0]
-    return call(*args, **kwargs)
-
-  params = nn.unbox(m3p.abstract_params(model_config))
-  with nn.intercept_methods(listen):
-    jax.eval_shape(
-        functools.partial(train_step.eval_step, model=m3p.M3P(model_config),
-                          tasks=startup.make_tasks(config.tasks)),
-        params, _batches(config, model_config, None), jax.random.key(0))
-  return rows
+def _devices(config: ConfigDict) -> tuple[list[jax.Device], chips.Chip | None]:
+  return chips.devices(config.plan.topology, config.plan.slices)
 
 
-def scaled(config: ConfigDict, scale: float, parts: int) -> ConfigDict:
-  """Returns the config with every batch this much larger.
-
-  Batches stay multiples of `parts`, those that rows are split into.
-  """
-  config = config.copy_and_resolve_references()
-  step = parts * config.accumulation_steps
-  for task in config.tasks.values():
-    task.batch_size = max(step, round(task.batch_size * scale / step) * step)
-  return config
-
-
-class _Step:
-  """The train step of a config on abstract arrays, compiled and never run."""
-
-  def __init__(self, config: ConfigDict, mesh: Mesh, platform: str):
-    for name, task in config.tasks.items():
-      sharding.check_batch_size(mesh, name, task.batch_size,
-                                config.accumulation_steps)
-    self._mesh, self._platform = mesh, platform
-    self._config = startup.model_config(config)
-    self._options = startup.model_options(config, platform)
-    self._tasks = startup.make_tasks(config.tasks)
-    _, self._tx = startup.make_optimizer(config)
-    self.state, _ = startup.abstract_state(
-        self._config, mesh=mesh, tx=self._tx,
-        rate_factors=config.optimizer.rate_factors)
-    self._batches = _batches(config, self._config, sharding.of_rows(mesh))
-    self._accumulation_steps = config.accumulation_steps
-
-  @functools.cached_property
-  def _traced(self):
-    step = train_step.jit(
-        self.state, self._mesh, model=m3p.M3P(self._config, self._options),
-        tasks=self._tasks, tx=self._tx,
-        accumulation_steps=self._accumulation_steps)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    with jax.set_mesh(self._mesh):
-      return step.trace(self.state, self._batches, jax.ShapeDtypeStruct(
-          key.shape, key.dtype, sharding=sharding.replicated(self._mesh)))
-
-  def compile(self):
-    """Returns the compiled step."""
-    with jax.set_mesh(self._mesh):
-      return self._traced.lower(
-          lowering_platforms=(self._platform,)).compile()
-
-  def traced_flops(self) -> float:
-    """Returns the operations of one device's matrix products, as traced."""
-    return hlo_cost.traced_flops(
-        self._traced.jaxpr, devices=self._mesh.size) / self._mesh.size
-
-  def model_flops(self) -> float:
-    """Returns one device's share of 3 x the forward matrix products.
-
-    Heads at predicted positions, nothing rematerialised; the word table with
-    its padding to whole blocks, 0.1 % of XLM-R's.
-    """
-    forward = jax.make_jaxpr(functools.partial(
-        train_step.eval_step, model=m3p.M3P(self._config), tasks=self._tasks))(
-            self.state.all_params(), self._batches, jax.random.key(0))
-    return 3 / self._mesh.size * hlo_cost.traced_flops(
-        forward, devices=self._mesh.size)
-
-
-def _batches(config, model_config: model_config_lib.ModelConfig, split):
-  """Returns {task: abstract Batch}."""
-
-  def array(dtype, *shape):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=split)
-
-  batches = {}
-  for name, task in config.tasks.items():
-    rows, regions = task.batch_size, None
-    length = config.data[task.stream].max_length
-    if task.stream == 'image_text':
-      shape = (rows, config.plan.num_regions)
-      regions = batch_lib.Regions(
-          image_id_B=array(jnp.int32, rows),
-          features_BRF=array(jnp.float16, *shape,
-                             model_config.region_feature_dim),
-          boxes_BRG=array(jnp.float32, *shape, 5),
-          class_ids_BR=array(jnp.int32, *shape),
-          mask_BR=array(jnp.bool_, *shape))
-    batches[name] = batch_lib.Batch(
-        token_ids_BL=array(jnp.int32, rows, length),
-        text_mask_BL=array(jnp.bool_, rows, length),
-        language_B=array(jnp.int32, rows), regions=regions)
-  return batches
-
-
-def _device_bytes(tree: Any) -> int:
-  return sum(math.prod(leaf.sharding.shard_shape(leaf.shape))
-             * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _job(config: ConfigDict, devices: list[jax.Device]) -> jobs.Job:
+  if config.plan.job == 'train':
+    return jobs.train(config, sharding.make_mesh(
+        **config.mesh, devices=devices))
+  return getattr(jobs, config.plan.job)(config, devices)
 
 
 def _plan(config: ConfigDict) -> Plan:
   """Returns the plan of one config."""
-  devices, chip = chips.devices(config.plan.topology)
-  topology = config.plan.topology or devices[0].device_kind
-  mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  step, rows = _Step(config, mesh, devices[0].platform), count_rows(config)
+  devices, chip = _devices(config)
+  job = _job(config, devices)
   logging.info('compiling %d rows for %s, mesh %s: a minute or more',
-               rows, topology, dict(mesh.shape))
-  params = step.state.params, step.state.frozen
-  memory: dict[str, float | None] = {
-      'parameters': _device_bytes(params),
-      'optimizer': _device_bytes(step.state.opt_state)}
-  limit = chip.memory_bytes if chip else None
-  common = dict(topology=topology, chips=mesh.size, mesh=dict(mesh.shape),
-                rows_per_step=rows, parameters=sum(
-                    math.prod(leaf.shape) for leaf in jax.tree.leaves(params)))
+               job.rows, config.plan.topology or devices[0].device_kind,
+               dict(job.mesh.shape))
   try:
-    compiled = step.compile()
+    compiled = [program.compile(devices[0].platform)
+                for program in job.programs]
   except jax.errors.JaxRuntimeError as error:
     used = _used_bytes(str(error))
     if used is None:
       raise
-    return Plan(**common, fits=False, bytes_per_chip=memory | {
-        'total': used, 'limit': limit})
+    found = _about(config, job, devices, chip)
+    return Plan(**found | {'fits': False, 'bytes_per_chip': found[
+        'bytes_per_chip'] | {'total': used}})
+  return describe(config, job, compiled, devices, chip)
+
+
+def _about(config, job, devices, chip) -> dict[str, Any]:
+  """Returns what a plan says before anything is compiled."""
+  return dict(
+      topology=config.plan.topology or devices[0].device_kind,
+      chips=len(devices), mesh=dict(job.mesh.shape), job=config.plan.job,
+      slices=config.plan.slices,
+      hosts=len({device.process_index for device in devices}),
+      rows_per_step=job.rows, steps=job.steps, parameters=sum(
+          math.prod(leaf.shape) for leaf in jax.tree.leaves(job.params)),
+      bytes_per_chip={
+          'parameters': jobs.device_bytes(job.params),
+          'optimizer': jobs.device_bytes(job.opt_state),
+          'limit': chip.memory_bytes if chip else None})
+
+
+def describe(config: ConfigDict, job: jobs.Job, compiled: Sequence[Any],
+             devices: Sequence[jax.Device], chip: chips.Chip | None) -> Plan:
+  """Returns the plan of a job whose programs were compiled."""
+  about = _about(config, job, devices, chip)
+  memory = about['bytes_per_chip'] | max(
+      map(_memory, compiled), key=lambda parts: parts['total'])
+  costs = [_costs(program, one, job.mesh, chip)
+           for program, one in zip(job.programs, compiled, strict=True)]
+  total = {key: None if value is None else sum(
+      program.per_step * cost[key]
+      for program, cost in zip(job.programs, costs, strict=True))
+           for key, value in costs[0].items() if key != 'collective_bytes'}
+  # Where there are several programs, they send nothing.
+  total['collective_bytes'] = costs[0]['collective_bytes']
+  if chip:
+    total |= _speed(config, job, total, chip, about['hosts'], len(devices))
+  return Plan(**about | total | {
+      'bytes_per_chip': memory,
+      'fits': chip is None or memory['total'] <= chip.memory_bytes})
+
+
+def _memory(compiled) -> dict[str, float]:
   analysis = compiled.memory_analysis()
   parts = {
       'arguments': analysis.argument_size_in_bytes,
       'temporaries': analysis.temp_size_in_bytes,
       'output': (analysis.output_size_in_bytes
                  - analysis.alias_size_in_bytes)}
-  total = sum(parts.values())
-  cost = hlo_cost.count(compiled.as_text())
-  costs: dict[str, Any] = dict(
-      flops_per_chip=cost.flops, traced_flops_per_chip=step.traced_flops(),
-      model_flops_per_chip=step.model_flops(),
+  return parts | {'total': sum(parts.values())}
+
+
+def _costs(program: jobs.Program, compiled, mesh: Mesh,
+           chip: chips.Chip | None) -> dict[str, Any]:
+  """Returns what one run of a program takes, by the keys of `Plan`."""
+  text = compiled.as_text()
+  cost = hlo_cost.count(text)
+  sent = links.count(text, list(mesh.devices.flat), chip)
+  # A GPU's compiler calls a library for products and says no more of them.
+  flops = program.traced_flops() if '__cublas' in text else cost.flops
+  return dict(
+      flops_per_chip=flops, traced_flops_per_chip=program.traced_flops(),
+      model_flops_per_chip=program.model_flops(),
       bytes_accessed_per_chip=cost.hbm_bytes,
-      bytes_accessed_with_core_memory_per_chip=cost.bytes)
-  if chip:
-    seconds = max(cost.flops / chip.peak_flops,
-                  cost.hbm_bytes / chip.bandwidth)
-    costs |= dict(
-        roofline_step_seconds=seconds, rows_per_second=rows / seconds,
-        utilisation_bound=(costs['model_flops_per_chip']
-                           / (chip.peak_flops * seconds)))
-  return Plan(
-      **common, **costs, fits=limit is None or total <= limit,
-      bytes_per_chip=memory | parts | {'total': total, 'limit': limit})
+      bytes_accessed_with_core_memory_per_chip=cost.bytes,
+      collective_bytes=sent.bytes, ici_seconds=sent.ici_seconds,
+      dcn_seconds=sent.dcn_seconds, exposed_seconds=sent.exposed_seconds,
+      ordered_step_seconds=sent.ordered_seconds,
+      roofline_step_seconds=chip and max(
+          flops / chip.peak_flops, cost.hbm_bytes / chip.bandwidth))
+
+
+def _speed(config: ConfigDict, job: jobs.Job, total: dict[str, Any],
+           chip: chips.Chip, hosts: int, num_chips: int) -> dict[str, Any]:
+  """Returns what follows from the costs of a step."""
+  seconds = total['roofline_step_seconds'] + total['exposed_seconds']
+  hours = job.steps * seconds / 3600
+  return dict(
+      step_seconds=seconds, rows_per_second=job.rows / seconds,
+      utilisation_bound=(total['model_flops_per_chip']
+                         / (chip.peak_flops * seconds)),
+      hours=hours, chip_hours=hours * num_chips,
+      host_input=feed.needed(config, seconds, hosts)
+      if config.plan.job == 'train' else None)
 
 
 def _search(config: ConfigDict) -> Plan:
@@ -267,17 +222,17 @@ def _search(config: ConfigDict) -> Plan:
   Raises:
     UserError: not even one row a device and task fits.
   """
-  devices, chip = chips.devices(config.plan.topology)
+  devices, chip = _devices(config)
   if chip is None:
     raise errors.UserError(
         f'plan.search: the memory of {devices[0].device_kind} is not known; '
         "set plan.topology, such as 'v5e:2x4'")
-  parts = sharding.num_parts(
-      sharding.make_mesh(**config.mesh, devices=devices), 'batch')
+  mesh = _job(config, devices).mesh
+  parts = mesh.size // mesh.shape.get('model', 1)
   plans: list[Plan] = []
   scale = 1.0
   while True:
-    found = _plan(scaled(config, scale, parts))
+    found = _plan(jobs.scaled(config, scale, parts))
     plans.append(found)
     logging.info('%d rows: %s of %s', found.rows_per_step,
                  _gb(found.bytes_per_chip['total']),
@@ -289,7 +244,7 @@ def _search(config: ConfigDict) -> Plan:
                    default=math.inf)
     scale *= _next_guess(plans[-2:], too_many=too_many,
                          at_least=at_least) / found.rows_per_step
-    rows = count_rows(scaled(config, scale, parts))
+    rows = _job(jobs.scaled(config, scale, parts), devices).rows
     if (any(one.rows_per_step == rows for one in plans)
         or too_many < at_least * (1 + _SEARCH_PRECISION)):
       if best:
@@ -332,7 +287,8 @@ def _used_bytes(message: str) -> float | None:
 def _table(found: Plan) -> str:
   """Returns the plan as lines to read."""
   memory = found.bytes_per_chip
-  lines = [f'{found.topology}: {found.chips} chips, mesh {found.mesh}',
+  where = f'{found.slices} x ' * (found.slices > 1) + found.topology
+  lines = [f'{where}: {found.chips} chips, mesh {found.mesh}, {found.job}',
            f'rows a step         {found.rows_per_step:,}',
            f'parameters          {found.parameters:,}']
   lines += [f'{name + " a chip":<20}{_gb(memory[name])}' for name in (
@@ -341,16 +297,33 @@ def _table(found: Plan) -> str:
   for label, value, unit, name in (
       ('operations', found.flops_per_chip, 1e12, 'T'),
       ('  of the model', found.model_flops_per_chip, 1e12, 'T'),
-      ('bytes moved', found.bytes_accessed_per_chip, 1e9, 'GB')):
+      ('bytes moved', found.bytes_accessed_per_chip, 1e9, 'GB'),
+      *((kind, size, 1e9, 'GB received')
+        for kind, size in (found.collective_bytes or {}).items())):
     if value is not None:
       lines.append(f'{label:<20}{value / unit:,.2f} {name} a chip and step')
   if found.utilisation_bound is not None:
-    lines += [
-        f'step at best        {1000 * found.roofline_step_seconds:,.1f} ms',
-        f'rows a second       {found.rows_per_second:,.0f} at best',
-        f'utilisation         {found.utilisation_bound:.3f} at best']
+    lines += _speed_lines(found)
   lines.append('fits' if found.fits else f'does not fit: {_advice(found)}')
   return '\n'.join(lines)
+
+
+def _speed_lines(found: Plan) -> list[str]:
+  busy = found.ici_seconds + found.dcn_seconds
+  lines = [
+      f'step at best        {1000 * found.step_seconds:,.1f} ms, of which '
+      f'{1000 * found.exposed_seconds:,.1f} wait for other chips',
+      f'  links busy        {1000 * found.ici_seconds:,.1f} ms within a slice, '
+      f'{1000 * found.dcn_seconds:,.1f} between slices; '
+      f'{100 * (1 - found.exposed_seconds / busy) if busy else 100:.0f} % '
+      'behind products',
+      f'  one by one        {1000 * found.ordered_step_seconds:,.1f} ms, each '
+      'instruction at its own peak',
+      f'rows a second       {found.rows_per_second:,.0f} at best',
+      f'utilisation         {found.utilisation_bound:.3f} at best',
+      f'whole job           {found.steps:,.0f} steps, {found.hours:,.2f} hours, '
+      f'{found.chip_hours:,.1f} chip-hours at best']
+  return lines + feed.lines(found.host_input, found.hosts)
 
 
 def _advice(found: Plan) -> str:

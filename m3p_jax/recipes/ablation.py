@@ -171,7 +171,7 @@ def _train_and_evaluate(configs: Mapping[str, ml_collections.ConfigDict],
   weights_lib.check_data(weights, config.data.data_dir, c.dataset)
   retrieval_set = evaluation_set.load(
       config.data.data_dir, c.dataset, c.split, c.languages, c.max_length,
-      max_positions=weights.config.max_positions)
+      text_room=weights.config.text_room)
   outcome = scoring.run(
       scoring.make_scorer(weights, retrieval_set, c.languages, c), mode='dual')
   results.update_ranks(result, config.setting, outcome.queries)

@@ -229,7 +229,7 @@ def choose_rerank(config: ml_collections.ConfigDict,
   def load(split, languages):
     return evaluation_set.load(
         data_dir, c.dataset, split, languages, c.max_length,
-        max_positions=weights.config.max_positions)
+        text_room=weights.config.text_room)
 
   languages = [name for name in quickstart.SUPERVISED if name in c.languages]
   validation = load('validation', languages)
