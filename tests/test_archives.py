@@ -192,7 +192,7 @@ def test_what_tfds_has_not_is_named(prepared, tmp_path):
        "--fields=image= 'picture'"),
       ('tfds:coco_captions', {'fields': ['image=image']}, 'must name the im'),
       ('tfds:coco_captions', {'fields': ['xx=captions/text']}, "'xx'"),
-      ('conceptual_captions', {'fields': ['image=image']}, '--fields is')):
+      ('conceptual_captions', {'fields': ['image=image']}, 'and --fields for')):
     with pytest.raises(errors.UserError, match=message):
       prepare.prepare(dataset, str(tmp_path), raw_dir=str(prepared), **options)
 
