@@ -15,9 +15,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.object_detection import coco_captions
 
+from input_pipeline import builder
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
+from input_pipeline.datasets import conceptual_captions
 from input_pipeline.vision import extractors
 from tests import toy
 
@@ -113,6 +115,12 @@ def test_what_img2dataset_fetched(tmp_path, kind):
   manifest = json.loads((folder / 'manifest.json').read_text())
   assert manifest['dead_links'] == {'HTTP Error 404: Not Found': 3}
   assert manifest['counts'] == {'train': 3, 'validation': 1}
+  # Another process gets items as JSON.
+  for item in conceptual_captions.Builder.list_items(
+      builder.Options(raw_dir=str(raw))):
+    again = builder.ImageTextBuilder.restore_item(
+        None, json.loads(json.dumps(item, default=str)))
+    assert (again.path, again.span) == (item.path, item.span)
   few = prepare.prepare('conceptual_captions', str(tmp_path / 'few'), limit=2,
                         raw_dir=str(raw))
   assert set(_read(few)) == {'train', 'validation'}
