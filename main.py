@@ -34,13 +34,7 @@ flags.DEFINE_string(
     'query', '', 'search: what to search for, in any language.')
 flags.DEFINE_integer(
     'k', 10, 'search: how many pictures to show.', lower_bound=1)
-flags.DEFINE_string(
-    'coordinator', '', 'train: HOST:PORT of process 0, where several processes '
-    'train as one. A TPU pod needs none of these three flags.')
-flags.DEFINE_integer(
-    'num_processes', None, 'train: how many processes there are.')
-flags.DEFINE_integer(
-    'process_id', None, 'train: which of them this one is, from 0.')
+command_line.define_host_flags()
 flags.DEFINE_integer(
     'port', 7860, 'serve: where the page listens; 0 = any free port.',
     lower_bound=0, upper_bound=65535)

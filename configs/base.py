@@ -215,6 +215,8 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   # Seed of everything random: initial values, data order, masking, dropout.
   config.seed = 0
+  # Devices that the run must find, tpu or gpu, or it ends; empty = any.
+  config.require = ''
   # Weights to start from: a checkpoint or a `checkpoints/` folder, 'e5'
   # (multilingual-E5-small from its package), or '' (fresh).
   config.init_from = ''

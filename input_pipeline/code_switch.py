@@ -17,7 +17,6 @@ Letters: B captions, W words of all captions one after the other.
 from collections.abc import Callable, Sequence
 import dataclasses
 import itertools
-import pathlib
 from typing import NamedTuple
 
 from absl import flags
@@ -28,6 +27,7 @@ from input_pipeline import captions as captions_lib
 from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
@@ -231,7 +231,7 @@ def read_english(data_dir: str, dataset: str, split: str = 'train',
       np.repeat(is_english_C, np.diff(captions.word_splits))]
 
 
-def coverage_lines(folders: Sequence[pathlib.Path], languages: Sequence[str],
+def coverage_lines(folders: Sequence[paths.Path], languages: Sequence[str],
                    keys_W: np.ndarray) -> list[str]:
   """Returns a table of `coverage`: of each folder, and of all together."""
   languages = languages or dictionaries.available(folders)

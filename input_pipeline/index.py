@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import tokenizer
 
@@ -88,7 +89,7 @@ def scan(path: str | os.PathLike[str]) -> Index:
   """
   rows, num_ids, codes = [], [], []
   kind: Any = Texts
-  with open(path, 'rb') as file:
+  with paths.of(path).open('rb') as file:
     for offset, length in _frames(file, path):
       file.seek(offset + _HEADER_BYTES)
       feature = tf.train.Example.FromString(
@@ -124,7 +125,7 @@ def _look_at_picture(feature: Any) -> tuple:
 
 def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:
   """Yields where each record begins, and its length with the frame."""
-  size, offset = os.fstat(file.fileno()).st_size, 0
+  size, offset = paths.size(paths.of(path)), 0
   while offset < size:
     file.seek(offset)
     header = file.read(_HEADER_BYTES)
@@ -182,7 +183,7 @@ def load(path: pathlib.Path) -> Index | None:
   Raises:
     UserError: it does not fit its files.
   """
-  with np.load(path, allow_pickle=False) as columns:
+  with paths.load(path) as columns:
     kind = Texts if 'num_texts_N' in columns else Pictures
     if not set(kind._fields) <= set(columns):
       return None
@@ -193,7 +194,7 @@ def load(path: pathlib.Path) -> Index | None:
   expected = np.bincount(index.file_N, weights=index.bytes_N,
                          minlength=len(index.paths))
   for name, size in zip(index.paths, expected, strict=True):
-    found = os.stat(name).st_size if os.path.exists(name) else 0
+    found = paths.size(paths.of(name))
     if found != size:
       raise errors.UserError(
           f'{name} has {found} bytes; {path.name} says {int(size)}. Prepare '

@@ -11,7 +11,6 @@ Letters: B rows, C captions or texts.
 
 from collections.abc import Callable, Mapping, Sequence
 import os
-import pathlib
 from typing import Any, NamedTuple
 import zlib
 
@@ -25,6 +24,7 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import mixing
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import store
 from input_pipeline import streamed
@@ -203,7 +203,7 @@ def _switch(data_config) -> _Switch | None:
         'languages or set its rate to 0')
   return _Switch(
       dictionary=dictionaries.load(
-          [pathlib.Path(data_config.data_dir) / folder
+          [paths.of(data_config.data_dir) / folder
            for folder in config.dictionary],
           config.languages, shuffle_seed=config.shuffle_seed),
       settings=code_switch.Settings(

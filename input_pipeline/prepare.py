@@ -34,6 +34,7 @@ from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
 from input_pipeline import manifest as manifest_lib
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -199,7 +200,8 @@ def _checked(dataset: str, data_dir: str | os.PathLike[str],
       or bool(chosen.fields) > bool(source)):
     raise errors.UserError('--detector is for --features_format, and --fields '
                            'for --dataset=tfds:NAME')
-  return builder_class, pathlib.Path(data_dir) / (source or module), chosen
+  return builder_class, paths.local(
+      data_dir, '--data_dir') / (source or module), chosen
 
 
 def estimate(dataset: str, **options: Any) -> tuple[int, float, float]:
@@ -376,12 +378,10 @@ def _define_flags() -> None:
   flags.DEFINE_string(
       'features_format', '', 'What --features holds: '
       f'{", ".join(extracted.names())}.')
-  flags.DEFINE_string(
-      'detector', '', 'What extracted the regions of --features_format: files '
-      'of one detector go together, whatever their format.')
-  flags.DEFINE_list(
-      'fields', [], 'Of --dataset=tfds:NAME: image=NAME,id=NAME,en=NAME, …; '
-      'none = what types and names suggest.')
+  flags.DEFINE_string('detector', '', 'What extracted --features: files of one '
+                      'detector go together, whatever their format.')
+  flags.DEFINE_list('fields', [], 'Of tfds:NAME: image=NAME,id=NAME,en=NAME, …; '
+                    'none = as types and names suggest.')
   flags.DEFINE_bool('estimate', False, 'Only say how many items there are, '
                     'what disk and what time they need, by the first 500.')
   flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import difflib
 import json
 import os
-import pathlib
 from typing import Any, NamedTuple
 import unicodedata
 
@@ -21,6 +20,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import index as index_lib
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import tokenizer
@@ -97,7 +97,7 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
   Raises:
     UserError: the dataset is not prepared, or has no such split.
   """
-  folder = pathlib.Path(data_dir)
+  folder = paths.of(data_dir)
   there = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
   if dataset not in there:
     near = difflib.get_close_matches(dataset, there, n=1)
@@ -119,7 +119,7 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
 def left_out(data_dir: str | os.PathLike[str], dataset: str,
              split: str) -> int:
   """Returns how many items of a split preparation left out, as far as known."""
-  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  path = paths.of(data_dir) / dataset / 'manifest.json'
   manifest = json.loads(path.read_text())
   return manifest.get('left_out', {}).get(split, 0)
 
@@ -145,7 +145,7 @@ def open_index(builder: tfds.core.DatasetBuilder, split: str, *,
         f'command that prepared it again: python -m input_pipeline.prepare '
         f'--dataset={builder.name}')
   return index_lib.read(
-      pathlib.Path(builder.data_dir) / index_lib.file_name(split),
+      paths.of(str(builder.data_dir)) / index_lib.file_name(split),
       builder.info.splits[split].filepaths)
 
 

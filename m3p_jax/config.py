@@ -5,7 +5,6 @@ import difflib
 import importlib
 import inspect
 import json
-import pathlib
 import pkgutil
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ import ml_collections
 from configs import base
 from input_pipeline import errors
 from input_pipeline import languages
+from input_pipeline import paths
 from m3p_jax import objectives
 
 ConfigDict = ml_collections.ConfigDict
@@ -25,7 +25,8 @@ RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
     'setting', 'data.data_dir', 'data.parallel_reads', 'model.dtype',
-    'model.remat', 'plan', 'best_metric', 'max_bad_steps', 'profile_steps')
+    'model.remat', 'plan', 'best_metric', 'max_bad_steps', 'profile_steps',
+    'require')
 # Keys of version 1 that mean nothing now; workdirs may have them.
 _FORMER = ('model.platform',)
 # Workdirs of version 1 have one folder's name here.
@@ -63,7 +64,7 @@ def get_config(path: str) -> ConfigDict:
     UserError: no JSON object, or a key or value that no config has.
   """
   try:
-    content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    content = json.loads(paths.of(path).read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:
     raise errors.UserError(f'{path}: no config in JSON: {error}') from error
   if not isinstance(content, dict):
@@ -235,7 +236,7 @@ def takes_baseline(loss: Callable[..., Any]) -> bool:
 
 
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
-                    workdir: pathlib.Path) -> None:
+                    workdir: paths.Path) -> None:
   """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)

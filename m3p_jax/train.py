@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import pathlib
 import signal
 import sys
 import threading
@@ -14,9 +13,11 @@ from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -39,7 +40,7 @@ _COUNTED_TOGETHER = 256
 _UNTRACED_STEPS = 10
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
+def train_and_evaluate(config: ConfigDict, workdir: str | paths.Path, *,
                        given: Collection[str] = ()) -> dict[str, float]:
   """Trains up to `num_train_steps` and returns the last validation losses.
 
@@ -54,7 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
       that is not finite.
     SystemExit: with 0, after SIGTERM; the state is saved.
   """
-  workdir = pathlib.Path(workdir).absolute()
+  workdir = paths.of(workdir).absolute()
   config = config.copy_and_resolve_references()
   config_lib.check(config)
   output.check_writable(workdir, '--workdir')
@@ -80,7 +81,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
   startup.use_compilation_cache()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
-  if jax.process_index() == 0:
+  if sharding.is_first():
     draft = path.with_suffix('.tmp')
     draft.write_text(json.dumps(config_lib.to_json(config), indent=2) + '\n')
     draft.replace(path)
@@ -91,7 +92,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
 class _Run:
   """Everything that the loop holds: data, compiled steps, state, files."""
 
-  def __init__(self, config: ConfigDict, workdir: pathlib.Path,
+  def __init__(self, config: ConfigDict, workdir: paths.Path,
                start: startup.Start):
     self.config, self.workdir, self.start = config, workdir, start
     self.mesh = sharding.make_mesh(**config.mesh)
@@ -187,16 +188,17 @@ class _Run:
         if step == first + _UNTRACED_STEPS + config.profile_steps:
           trace.close()
         # Asked once a step: the signal may come at any moment.
-        losses = self._pause(state, step, stops=asked.is_set())
+        stops = (asked.is_set() if jax.process_count() == 1 else
+                 multihost_utils.reached_preemption_sync_point(step))
+        losses = self._pause(state, step, stops=stops)
     self.checkpointer.wait()
     return losses
 
   def _begin(self, state) -> None:
     """Shows the header; opens metrics.jsonl and the bar."""
     config, first = self.config, int(state.step)
-    if jax.process_index() == 0:
-      summary.show(summary.training_rows(
-          config, self.start, state, self.mesh, self.workdir))
+    summary.show(summary.training_rows(
+        config, self.start, state, self.mesh, self.workdir))
     self.writer = metrics_lib.Writer(self.workdir, start_step=first)
     self.progress = metrics_lib.Progress(
         self.writer, start_step=first, num_steps=config.num_train_steps,
@@ -240,8 +242,10 @@ class _Run:
     if validates:
       losses = self._validate(state)
       loss = self._deciding_loss(losses)
-      # The best is kept, whether or not its turn has come.
-      saves = saves or (loss is not None and self.checkpointer.is_best(loss))
+      # The best is kept, whether or not its turn has come: the first process
+      # says so, for others may see its last save sooner or later.
+      saves = saves or (loss is not None and bool(
+          sharding.of_all(self.checkpointer.is_best(loss))[0]))
     if saves:
       # Before the next batch is drawn: the iterator is saved as it is.
       self.checkpointer.save(
@@ -335,8 +339,10 @@ def _to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
 def _termination() -> Iterator[threading.Event]:
   """Gives an event that is set by SIGTERM; the loop asks for it."""
   asked = threading.Event()
-  # Python allows handlers in the main thread alone (notebooks, tests).
-  if threading.current_thread() is not threading.main_thread():
+  # Python allows handlers in the main thread alone (notebooks, tests); of
+  # several processes JAX has its own, and they agree on a step.
+  if (threading.current_thread() is not threading.main_thread()
+      or jax.process_count() > 1):
     yield asked
     return
   old = signal.signal(signal.SIGTERM, lambda *_: asked.set())

@@ -12,6 +12,7 @@ import tempfile
 import numpy as np
 import tensorflow_datasets as tfds
 
+from configs import base
 from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import records
@@ -104,6 +105,39 @@ def data_dir() -> pathlib.Path:
                         for phrase, found in ENTRIES.items()},
                        target / f'{language}.npz')
   return folder
+
+
+def config(*tasks, **changes):
+  """Returns a config of two steps of a tiny model on these data.
+
+  Args:
+    *tasks: (objective, options), of four rows.
+    **changes: dotted keys, `__` for a dot.
+  """
+  made = base.get_config()
+  made.model.update(dict(
+      width=8, num_heads=2, mlp_width=16, num_layers=2, max_positions=40,
+      region_feature_dim=FEATURE_DIM, num_region_classes=6,
+      num_languages=3, embedding_dim=8, dtype='float32'))
+  data = made.data
+  data.data_dir, data.languages = str(data_dir()), LANGUAGES
+  data.text.datasets, data.text.languages = ('sentences',), ('en', 'de')
+  data.text.max_length = data.image_text.max_length = 16
+  data.image_text.datasets = ('pairs', 'english')
+  data.image_text.languages = LANGUAGES
+  data.image_text.code_switch.languages = ('de', 'fr')
+  for objective, options in tasks or [('masked_lm', {})]:
+    stream = options.pop('stream', 'image_text')
+    made.tasks[f'{objective}_{stream}'] = base.task_config(
+        objective, stream, 4, **options)
+  made.optimizer.warmup_steps = 1
+  made.num_train_steps = made.checkpoint_every_steps = 2
+  made.log_every_steps = 1
+  made.eval_batches = 0
+  made.mesh.data = 1
+  for key, value in changes.items():
+    made.update_from_flattened_dict({key.replace('__', '.'): value})
+  return made
 
 
 @functools.cache

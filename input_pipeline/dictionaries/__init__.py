@@ -14,7 +14,6 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import os
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -85,7 +85,7 @@ def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
 
 
 def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
-          source: str = 'freedict', path: str = '') -> pathlib.Path:
+          source: str = 'freedict', path: str = '') -> paths.Path:
   """Returns the folder in which every language's dictionary now stands.
 
   Dictionaries that the same tokenizer already built of the same files are
@@ -98,7 +98,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   Raises:
     UserError: an unknown language, or one without a dictionary.
   """
-  folder = pathlib.Path(data_dir) / pathlib.Path(FOLDER).with_name(source)
+  folder = (paths.local(data_dir, '--data_dir') / FOLDER).with_name(source)
   jobs = []
   for language, parts in readers.inputs(source, path, languages).items():
     target = folder / f'{language}.npz'
@@ -126,7 +126,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   return folder
 
 
-def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
+def _build_one(source: str, language: str, parts: list, target: paths.Path,
                stamp: str) -> None:
   ranked = ranking.rank(
       readers.collect(source, language, parts), tokenizer_lib.load())
@@ -136,9 +136,9 @@ def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
   write(ranked, target, stamp=stamp)
 
 
-def folders(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
+def folders(data_dir: str | os.PathLike[str]) -> list[paths.Path]:
   """Returns the folders of dictionaries that were built; UserError at none."""
-  parent = pathlib.Path(data_dir) / pathlib.Path(FOLDER).parent
+  parent = (paths.of(data_dir) / FOLDER).parent
   found = sorted({path.parent for path in parent.glob('*/*.npz')})
   if not found:
     raise errors.UserError(
@@ -150,7 +150,7 @@ def folders(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
 def available(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
   """Returns the languages that have a dictionary in any of the folders."""
   return sorted({path.stem for folder in folders
-                 for path in pathlib.Path(folder).glob('*.npz')})
+                 for path in paths.of(folder).glob('*.npz')})
 
 
 def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -177,7 +177,7 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   for index, language in enumerate(languages):
     errors.check_choice(f'dictionary language (in {where})', language, there)
     table = _join([_read(path) for path in (
-        pathlib.Path(folder) / f'{language}.npz' for folder in folders)
+        paths.of(folder) / f'{language}.npz' for folder in folders)
                    if path.exists()])
     table['keys_K'], order_K = np.unique(table['keys_K'], return_index=True)
     if shuffle_seed >= 0:
@@ -201,8 +201,8 @@ def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
       having=having)
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with np.load(path) as file:
+def _read(path: paths.Path) -> dict[str, np.ndarray]:
+  with paths.load(path) as file:
     return {name: file[name] for name in _COLUMNS}
 
 
@@ -222,19 +222,19 @@ def _join(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def fingerprint_of(folder: str | os.PathLike[str],
                    languages: Sequence[str]) -> str:
   """Returns what tells the dictionaries of a folder from others there."""
-  return fingerprint.of([_stamp(pathlib.Path(folder, f'{language}.npz'))
+  return fingerprint.of([_stamp(paths.of(folder) / f'{language}.npz')
                          for language in languages])
 
 
-def _stamp(path: pathlib.Path) -> str:
+def _stamp(path: paths.Path) -> str:
   if not path.exists():
     return ''
-  with np.load(path) as file:
+  with paths.load(path) as file:
     return str(file['stamp'])
 
 
 def write(ranked: Mapping[str, Sequence[Sequence[int]]],
-          path: pathlib.Path, *, stamp: str = '') -> None:
+          path: paths.Path, *, stamp: str = '') -> None:
   """Writes one language's dictionary, whole or not at all.
 
   Args:

@@ -6,7 +6,6 @@ has no decoder, language table or pre-training heads).
 
 from collections.abc import Mapping, Sequence
 import json
-import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 from configs import languages as language_table
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import tokenizer
 from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import e5
@@ -74,7 +74,7 @@ class Imported(NamedTuple):
   sha256: Mapping[str, str] = {}
 
 
-def read(kind: str, path: str | pathlib.Path, *,
+def read(kind: str, path: str | paths.Path, *,
          asked: ModelConfig | None = None,
          complete: bool = False, seed: int = 0) -> Imported:
   """Returns the parameters of a weight file.
@@ -91,7 +91,7 @@ def read(kind: str, path: str | pathlib.Path, *,
       asked one, it computes what this model does not, or a tensor is missing,
       surplus, of another shape or not finite.
   """
-  path = pathlib.Path(path)
+  path = paths.local(path, '--path')
   key = jax.random.key(seed)
   if kind == 'e5':
     if not asked:
@@ -118,7 +118,7 @@ def read(kind: str, path: str | pathlib.Path, *,
           for name, tensor in imported.unused.items())])
 
 
-def write(imported: Imported, path: pathlib.Path, *,
+def write(imported: Imported, path: paths.Path, *,
           asked_languages: Sequence[str] | None) -> None:
   """Writes a checkpoint folder, which must not exist.
 
@@ -163,7 +163,7 @@ def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
           for name in names]
 
 
-def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_m3p(file: files.File, path: paths.Path, key: jax.Array,
               asked: ModelConfig | None, *, complete: bool) -> Imported:
   config = geometry.of_m3p(file, path, asked, complete=complete)
   tensors = file.tensors
@@ -184,7 +184,7 @@ def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
   return Imported(params, config, lines, unused, file.params, file.prefix)
 
 
-def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_volta(file: files.File, path: paths.Path, key: jax.Array,
                 asked: ModelConfig | None) -> Imported:
   config = geometry.of_volta(file, path, asked)
   tensors = dict(file.tensors)
@@ -202,7 +202,7 @@ def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
   return Imported(params, config, lines, unused)
 
 
-def _read_xlmr(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_xlmr(file: files.File, path: paths.Path, key: jax.Array,
                asked: ModelConfig | None) -> Imported:
   tensors = {_xlmr_name(key): tensor for key, tensor in file.tensors.items()}
   if len(tensors) < len(file.tensors):
@@ -245,7 +245,7 @@ def _xlmr_name(key: str) -> str:
   return name
 
 
-def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
+def _read_ours(file: files.File, path: paths.Path) -> Imported:
   """Returns what `export --to=safetensors` wrote."""
   try:
     config = model_config.geometry(file.geometry)
@@ -263,7 +263,7 @@ def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
   return Imported(layout.nested(params), config, lines)
 
 
-def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
+def _check_shapes(tensors: files.Tensors, path: paths.Path,
                   names: Sequence[names_lib.Name],
                   shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
@@ -301,7 +301,7 @@ def _assemble(names: Sequence[names_lib.Name], tensors: files.Tensors,
 
 
 def _check_numbers(tensors: files.Tensors, unused: files.Tensors,
-                   path: pathlib.Path) -> None:
+                   path: paths.Path) -> None:
   """Raises UserError for a number that is not finite; warns in `unused`."""
   ignored = set(map(id, unused.values()))
   for key, tensor in tensors.items():

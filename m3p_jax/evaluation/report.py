@@ -16,6 +16,7 @@ import jinja2
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import languages as language_names
+from input_pipeline import paths
 from m3p_jax import metrics
 from m3p_jax.evaluation import charts
 from m3p_jax.evaluation import protocols
@@ -39,7 +40,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: there are no results yet, or one of the files is broken.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.of(workdir)
   path = workdir / 'report.html'
   results.write_text(path, build(workdir))
   return path

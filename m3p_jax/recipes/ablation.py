@@ -17,8 +17,6 @@ Letters: S seeds.
 from collections.abc import Collection, Mapping, Sequence
 import functools
 import math
-import pathlib
-import shutil
 import sys
 import time
 from typing import Any
@@ -31,7 +29,9 @@ from scipy import stats
 from configs import ablations
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax import config as config_lib
+from m3p_jax import sharding
 from m3p_jax import train
 from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import report
@@ -71,7 +71,7 @@ class Ablation:
     self.stem = 'ablation' if name == _FIRST else f'ablation_{name}'
     self._folder = options.workdir / self.stem
 
-  def result(self, variant: str, seed: int) -> pathlib.Path:
+  def result(self, variant: str, seed: int) -> paths.Path:
     """Returns the file of a run's result."""
     return self._folder / variant.replace(' ', '_') / f'{seed}.json'
 
@@ -159,7 +159,7 @@ class Ablation:
 
 
 def _train_and_evaluate(configs: Mapping[str, ml_collections.ConfigDict],
-                        result: pathlib.Path) -> None:
+                        result: paths.Path) -> None:
   """Trains, evaluates and writes one run; goes on from what is there."""
   start = time.monotonic()
   folder = result.with_suffix('')
@@ -174,13 +174,15 @@ def _train_and_evaluate(configs: Mapping[str, ml_collections.ConfigDict],
       text_room=weights.config.text_room)
   outcome = scoring.run(
       scoring.make_scorer(weights, retrieval_set, c.languages, c), mode='dual')
+  if not sharding.is_first():
+    return
   results.update_ranks(result, config.setting, outcome.queries)
   results.write(result, {
       'seconds': time.monotonic() - start, 'run': provenance.collect(),
       'mean_recall': {name: language['mean_recall']
                       for name, language in outcome.languages.items()}})
   # A run's checkpoints are half a gigabyte each, and are done with.
-  shutil.rmtree(folder)
+  paths.remove_tree(folder)
 
 
 def _schedule(configs: Mapping[str, ml_collections.ConfigDict]) -> str:

@@ -21,11 +21,13 @@ from absl import flags
 
 from configs import quickstart
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import prepare
 from input_pipeline.vision import folder as folder_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
 from m3p_jax import search
+from m3p_jax import sharding
 from m3p_jax import summary
 from m3p_jax.evaluation import results
 from m3p_jax.recipes import quickstart as quickstart_recipe
@@ -78,7 +80,9 @@ class Photos:
     total = 3 if self.weights else 6 + len(self.datasets)
     recipe = stages.Stages(self.workdir, total)
     data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
-    _write_captions(raw_dir, self.folder, names)
+    if sharding.is_first():
+      _write_captions(raw_dir, self.folder, names)
+    sharding.wait_for_all('captions')
     recipe.run(
         'prepare_pictures',
         # Whatever else lies in a folder of photos is skipped, and counted.
@@ -87,12 +91,12 @@ class Photos:
         title=f'read {len(names):,} pictures of {self.folder}',
         settings={'folder': str(self.folder)},
         inputs=prepare.key_of(_DATASET, data_dir, raw_dir=str(raw_dir)),
-        output=data_dir / _DATASET,
+        output=data_dir / _DATASET, by_first=True,
         made=lambda: prepare.read_key(data_dir / _DATASET))
     if not self.weights:
       self._train(recipe, weights, data_dir / _DATASET)
     recipe.run('link', lambda: self._link(weights, data_dir), always=True,
-               title=f'take the weights of {weights}')
+               by_first=True, title=f'take the weights of {weights}')
     searcher = search.load(self.workdir)
     recipe.run('index', lambda: searcher.index, title='index the pictures',
                always=True)
@@ -185,7 +189,7 @@ def main(options: stages.Options) -> None:
     raise errors.UserError(
         'which pictures? make photos PICTURES=/path/to/a/folder')
   searcher = Photos(
-      options.workdir, options.data_dir,
+      paths.local(options.workdir, '--workdir'), options.data_dir,
       pathlib.Path(values.pictures).expanduser().absolute(),
       weights=_weights(values.weights), limit=options.limit,
       overrides=options.overrides).run()

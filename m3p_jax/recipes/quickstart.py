@@ -11,7 +11,6 @@ keys, configs/quickstart.py the values.
 
 from collections.abc import Mapping, Sequence
 import os
-import pathlib
 import shutil
 import sys
 import time
@@ -24,8 +23,10 @@ import ml_collections
 from configs import quickstart
 from input_pipeline import dictionaries
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from input_pipeline import sources
 from m3p_jax import checkpoint
+from m3p_jax import sharding
 from m3p_jax import summary as summary_lib
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -70,7 +71,7 @@ class Quickstart:
     limit: most pictures of a dataset; 0 = all.
   """
 
-  def __init__(self, workdir: pathlib.Path, data_dir: pathlib.Path, *,
+  def __init__(self, workdir: paths.Path, data_dir: paths.Path, *,
                overrides: Mapping[str, Any], limit: int = 0):
     self.workdir, self.data_dir = workdir, data_dir
     self.overrides, self.limit = dict(overrides), limit
@@ -93,7 +94,8 @@ class Quickstart:
               output=self.workdir / 'retrieval.json')
     for setting in sorted(reranked, key=lambda name: name != FINAL):
       self._rerank(setting)
-    self._stages.run('finish', self._finish, title='report', always=True)
+    self._stages.run('finish', self._finish, title='report', always=True,
+                     by_first=True)
 
   def config(self, stage: str) -> ml_collections.ConfigDict:
     """Returns the config of a training stage, ready to run."""
@@ -153,7 +155,7 @@ class Quickstart:
     report.write(self.workdir)
 
 
-def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
+def run_data(recipe: stages.Stages, data_dir: paths.Path, *,
              limit: int = 0) -> None:
   """Runs the data stages: download, prepare, dictionaries."""
   recipe.run('download', lambda: download(needed_sources()),
@@ -171,7 +173,7 @@ def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
       settings={'languages': list(languages)},
       inputs=sources.versions(name for language in languages
                               for name in dictionaries.package_names(language)),
-      after=('download',), output=folder,
+      after=('download',), output=folder, by_first=True,
       made=lambda: dictionaries.fingerprint_of(folder, languages))
 
 
@@ -190,7 +192,7 @@ def download(names: Sequence[str]) -> None:
     sources.fetch(name)
 
 
-def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
+def link_newest(source: paths.Path, target: paths.Path) -> None:
   """Puts the newest checkpoint of what `checkpoint.find` takes into `target`.
 
   Alone, and as hard links where the file system has them: no byte is stored
@@ -215,7 +217,7 @@ def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def choose_rerank(config: ml_collections.ConfigDict,
-                  path: pathlib.Path) -> None:
+                  path: paths.Path) -> None:
   """Writes how much of a setting to re-rank: top k and joint weight.
 
   Chosen on the validation split, within a budget of time; captions of the
@@ -268,10 +270,11 @@ def _seconds_per_pair(scorer: scoring.Scorer) -> float:
   start = time.monotonic()
   scorer.match(wanted)
   num_pairs = sum(int(one.sum()) for one in wanted.values())
-  return (time.monotonic() - start) / num_pairs
+  # The slowest process decides for all.
+  return max(sharding.of_all((time.monotonic() - start) / num_pairs))
 
 
-def summary(workdir: pathlib.Path) -> str:
+def summary(workdir: paths.Path) -> str:
   """Returns the final tables, where the numbers are from, and what is next."""
   content = results.read(workdir / 'retrieval.json')
   columns = dict(content['settings'])
@@ -304,7 +307,8 @@ def summary(workdir: pathlib.Path) -> str:
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints its tables."""
   Quickstart(
-      options.workdir, options.data_dir, limit=options.limit,
+      paths.local(options.workdir, '--workdir'), options.data_dir,
+      limit=options.limit,
       overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
   print(summary(options.workdir))
 
