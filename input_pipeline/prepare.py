@@ -380,7 +380,7 @@ def _define_flags() -> None:
       f'{", ".join(extracted.names())}.')
   flags.DEFINE_string('detector', '', 'What extracted --features: files of one '
                       'detector go together, whatever their format.')
-  flags.DEFINE_list('fields', [], 'Of tfds:NAME: image=NAME,id=NAME,en=NAME, …; '
+  flags.DEFINE_list('fields', [], 'Of tfds:NAME: image=NAME,id=NAME,en=NAME …; '
                     'none = as types and names suggest.')
   flags.DEFINE_bool('estimate', False, 'Only say how many items there are, '
                     'what disk and what time they need, by the first 500.')
