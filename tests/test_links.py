@@ -72,22 +72,23 @@ def test_what_products_hide_is_not_waited_for():
   found = links.count(TPU, slices(2, 2, 4), CHIP)
   gathered, summed, far = 2 * 64 * 1024 * 7 / 8, 2 * 4 * 256 * 7 / 8, 4 * 512
   # A chain of fusions is one gather, a loop of four turns is four sums.
-  assert found.bytes == {'all-gather': gathered, 'all-reduce': 4 * summed,
-                         'dcn': far}
+  assert found['collective_bytes'] == {
+      'all-gather': gathered, 'all-reduce': 4 * summed, 'dcn': far}
   # A slice of 2 x 4 is open: a link of each of its two axes brings data.
-  assert found.ici_seconds == pytest.approx((gathered + 4 * summed) / 2e9)
-  assert found.dcn_seconds == pytest.approx(far / 1e6)
+  assert found['ici_seconds'] == pytest.approx(
+      (gathered + 4 * summed) / 2e9)
+  assert found['dcn_seconds'] == pytest.approx(far / 1e6)
   product = 2 * 16 * 1250 * 1000 / 1e12
-  assert found.exposed_seconds == pytest.approx(
-      found.ici_seconds + found.dcn_seconds - product, rel=1e-4)
-  assert found.ordered_seconds == pytest.approx(
-      found.exposed_seconds + product, rel=1e-4)
+  assert found['exposed_seconds'] == pytest.approx(
+      found['ici_seconds'] + found['dcn_seconds'] - product, rel=1e-4)
+  assert found['ordered_step_seconds'] == pytest.approx(
+      found['exposed_seconds'] + product, rel=1e-4)
 
 
 def test_bytes_are_told_where_the_chip_is_not_known():
   found = links.count(TPU, slices(2, 2, 4), None)
-  assert found.bytes['all-gather'] == 2 * 64 * 1024 * 7 / 8
-  assert found.exposed_seconds is None
+  assert found['collective_bytes']['all-gather'] == 2 * 64 * 1024 * 7 / 8
+  assert found['exposed_seconds'] is None
 
 
 @pytest.mark.parametrize('written, group', [
