@@ -1,6 +1,6 @@
 """What this machine's TPU or GPU does, beside what its plan allows: one table.
 
-python -m benchmarks.on_accelerator [--size=accelerator] [--out=DIR] [--minutes=8]
+python -m benchmarks.on_accelerator [--size=base] [--out=DIR] [--minutes=8]
 
 Golden vectors in float32 and bfloat16, a training step with all objectives,
 exact scoring and indexing, on all local devices and without a network. '–' is
@@ -149,7 +149,8 @@ def measure(size: str, minutes: float) -> list[report.Row]:
   """Returns the rows of all parts that could be begun in time."""
   problem, count = problems.PROBLEMS[size], jax.device_count()
   problem = problem._replace(
-      task_rows=problem.task_rows * count, score_rows=problem.score_rows * count)
+      task_rows=problem.task_rows * count,
+      score_rows=problem.score_rows * count)
   rows, start = [], time.monotonic()
   for part in PARTS:
     spent = (time.monotonic() - start) / 60

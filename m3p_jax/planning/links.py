@@ -94,7 +94,8 @@ class Network:
     Two of each axis that the group goes round, one where it goes along.
     """
     lanes, hops = 0, 0.0
-    for values, length in zip(self._coords_DX[group].T, self._shape_X):
+    for values, length in zip(
+        self._coords_DX[group].T, self._shape_X, strict=True):
       extent = len(set(values))
       if extent > 1:
         is_round = extent == length and self._wraps(length)
