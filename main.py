@@ -10,7 +10,7 @@ evaluate  searches a prepared split in config.evaluation.languages, prints the
 plan      prints what a run would need: memory of a device, parameters, time.
 search    prints the pictures of config.evaluation.dataset nearest to --query.
 serve     opens a search page on this machine (needs requirements-demo.txt).
-export    writes the index of the collection for other tools.
+export    writes the index of the collection, or small weights.
 
 docs/configs.md explains every config key; lists are written with commas:
 --config.evaluation.languages=en,de. Results go to stdout, progress to stderr.
@@ -34,13 +34,7 @@ flags.DEFINE_string(
     'query', '', 'search: what to search for, in any language.')
 flags.DEFINE_integer(
     'k', 10, 'search: how many pictures to show.', lower_bound=1)
-flags.DEFINE_string(
-    'coordinator', '', 'train: HOST:PORT of process 0, where several processes '
-    'train as one. A TPU pod needs none of these three flags.')
-flags.DEFINE_integer(
-    'num_processes', None, 'train: how many processes there are.')
-flags.DEFINE_integer(
-    'process_id', None, 'train: which of them this one is, from 0.')
+command_line.define_host_flags()
 flags.DEFINE_integer(
     'port', 7860, 'serve: where the page listens; 0 = any free port.',
     lower_bound=0, upper_bound=65535)
@@ -48,8 +42,9 @@ flags.DEFINE_string(
     'host', '127.0.0.1', 'serve: address that the page listens on; 0.0.0.0 = '
     'open to other machines, without a password.')
 flags.DEFINE_enum(
-    'what', 'index', ['index'], 'export: the vectors, names and captions of '
-    'config.evaluation.dataset, and a manifest.')
+    'what', 'index', ['index', 'weights'], 'export: index = the vectors, names '
+    'and captions of config.evaluation.dataset, and a manifest; weights = '
+    'int8, small enough to travel.')
 flags.DEFINE_string(
     'out', '', 'export: folder to write, which must not exist.')
 

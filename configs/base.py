@@ -25,8 +25,11 @@ def model_config() -> ConfigDict:
   model.mlp_width = 3072
   # Transformer layers, shared by text and pictures.
   model.num_layers = 12
-  # Learned positions; in the joint pass text starts at position R.
+  # Learned positions, of regions and text together.
   model.max_positions = 514
+  # Position of the first token of a caption, however many regions its picture
+  # has (M3P: 100); 0 = right behind those that a row is padded to.
+  model.text_position = 0
   # Numbers in one region's feature vector.
   model.region_feature_dim = 2048
   # Detector classes + 1; class 0 is background.
@@ -64,11 +67,19 @@ def model_config() -> ConfigDict:
 
 
 def task_config(objective: str, stream: str, batch_size: int,
-                weight: float = 1.0, **options) -> ConfigDict:
-  """Returns one task: an objective of `objectives/` on rows of one stream."""
+                weight: float = 1.0, rows: str = 'own',
+                weight_schedule: str = '', **options) -> ConfigDict:
+  """Returns one task: an objective of `objectives/` on rows of one stream.
+
+  `weight_schedule`: factors of its weight by step, linear between, '' = 1
+  throughout: '0:0,1000:1' lets it in over a thousand steps.
+  Its rows are its 'own'; or 'shared' with the other such tasks of the stream,
+  each row read once: the largest batch, or every n-th row of it.
+  """
   return ConfigDict(dict(
       objective=objective, stream=stream, batch_size=batch_size,
-      weight=weight, options=options))
+      weight=weight, weight_schedule=weight_schedule, rows=rows,
+      options=options))
 
 
 def code_switch_config() -> ConfigDict:
@@ -83,10 +94,15 @@ def code_switch_config() -> ConfigDict:
   switch.mode = 'every'
   # One target language drawn per 'caption' or per 'word'.
   switch.language_per = 'caption'
-  # Target languages: those with a dictionary.
+  # Target languages; ('all',) = those that have a dictionary.
   switch.languages = ()
-  # Folder of dictionaries, relative to `data.data_dir`.
-  switch.dictionary = 'dictionaries/freedict'
+  # 'ours': the language is drawn first, the first translations come more often.
+  # 'release': of each word alone, among the languages that have it; of its
+  # translations each as often (`language_per` is not read).
+  switch.rule = 'ours'
+  # Folders of dictionaries, relative to `data.data_dir`; a phrase that several
+  # have has the first one's translations.
+  switch.dictionary = ('dictionaries/freedict',)
   # A control: translations permuted among the words of a language by this
   # seed; negative = off.
   switch.shuffle_seed = -1
@@ -100,10 +116,14 @@ def data_config() -> ConfigDict:
   data.data_dir = 'data'
   # All languages the model knows; a language's id is its index here.
   data.languages = ('en',)
+  # Records that a host reads at the same time: rows a second times the seconds
+  # that one takes to come.
+  data.parallel_reads = 16
   data.text = ConfigDict()
   # Prepared text datasets, mixed by their sizes.
   data.text.datasets = ()
-  # Languages of the text stream, of those above.
+  # Languages of the text stream, of those above; ('all',) = those that the
+  # datasets have.
   data.text.languages = ('en',)
   # Languages are drawn with p ∝ n^alpha.
   data.text.alpha = 0.7
@@ -115,7 +135,8 @@ def data_config() -> ConfigDict:
   data.image_text = ConfigDict()
   # Prepared datasets of captioned pictures, mixed by their sizes.
   data.image_text.datasets = ()
-  # Languages of the captions that are read; what is switched is below.
+  # Languages of the captions that are read, as of text; what is switched is
+  # below.
   data.image_text.languages = ('en',)
   # As of text.
   data.image_text.alpha = 0.7
@@ -194,6 +215,8 @@ def get_config() -> ConfigDict:
   config = ConfigDict()
   # Seed of everything random: initial values, data order, masking, dropout.
   config.seed = 0
+  # Devices that the run must find, tpu or gpu, or it ends; empty = any.
+  config.require = ''
   # Weights to start from: a checkpoint or a `checkpoints/` folder, 'e5'
   # (multilingual-E5-small from its package), or '' (fresh).
   config.init_from = ''
@@ -239,6 +262,11 @@ def get_config() -> ConfigDict:
   # tokens and classes occur, where the match head's inputs lie; see
   # m3p_jax/first_values.py.
   config.fit_first_values = False
+  # Rows of each stream whose tokens and classes are counted for that, and for
+  # what validation losses are compared with; every host reads them at a start.
+  config.counted_rows = 16_384
+  # Batches that the match head is fitted to.
+  config.fitting_batches = 4
 
   # Updates in the whole run.
   config.num_train_steps = 100_000

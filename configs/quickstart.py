@@ -34,7 +34,9 @@ def _model(config: ml_collections.ConfigDict) -> None:
   """Sets the geometry of multilingual-E5-small and EfficientNet-Lite0."""
   config.model.update(dict(
       width=384, num_heads=12, mlp_width=1536, num_layers=12,
-      max_positions=512, region_feature_dim=1280, num_region_classes=1001,
+      # 36: as many regions as either extractor gives, or fewer.
+      max_positions=512, text_position=36, region_feature_dim=1280,
+      num_region_classes=1001,
       num_languages=1, embedding_dim=384, dropout=0.1,
       attention_dropout=0.0,
       # Position 0 alone takes far more steps than there are here.

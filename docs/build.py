@@ -28,6 +28,7 @@ NAV = {
         'Protocols': 'protocols.md'},
     'Training': {
         'Every config key': 'configs.md', 'Scaling and plan': 'scaling.md',
+        'The whole walk': 'pretraining.md', 'Pods and clusters': 'pods.md',
         'Weights': 'weights.md', 'What it reaches': 'results.md',
         'Performance': 'performance.md'},
     'Inside': {

@@ -140,12 +140,14 @@ def main(argv) -> None:
     raise errors.UserError(f'unexpected argument {argv[1]!r}')
   data_dir = pathlib.Path(flags.FLAGS.data_dir)
   image, caption, switched = read(data_dir)
-  texts = store.read_texts(data_dir, 'udhr', 'train')
   tokenizer, sentences = tokenizer_lib.load(), {}
-  for row, language in enumerate(texts.languages):
-    ids = texts.ids.values[texts.ids.splits[row]:texts.ids.splits[row + 1]]
-    if language in ('en', 'de', 'el') and 8 < len(ids) < 12:
-      sentences.setdefault(language, tokenizer.decode(ids.tolist()))
+  for record in store.open_builder(data_dir, 'udhr').as_dataset(
+      split='train', shuffle_files=False).as_numpy_iterator():
+    language, (ends,) = record['language'].decode(), np.nonzero(
+        record['ids'] == tokenizer_lib.EOS)
+    for ids in np.split(record['ids'], ends):
+      if language in ('en', 'de', 'el') and 9 < len(ids) < 13:
+        sentences.setdefault(language, tokenizer.decode(ids))
   for name, figure in (
       ('streams', streams(image, caption, switched, sentences)),
       ('objectives', objectives(image, caption)),

@@ -10,14 +10,14 @@ from collections import Counter
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-import dataclasses
 import functools
 import itertools
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
+from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import hashing
@@ -29,66 +29,18 @@ from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import file_names
+from input_pipeline import items as items_lib
 from input_pipeline import records
 from input_pipeline import shards
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import extractors
 from input_pipeline.vision import pictures
 
-SPLITS = ('train', 'validation', 'test')
+SPLITS = items_lib.SPLITS
+ImageItem = items_lib.ImageItem
+TextItem = items_lib.TextItem
+Options = items_lib.Options
 _PICTURES, _SENTENCES = 32, 4096
-
-
-class ImageItem(NamedTuple):
-  """A picture before it is read.
-
-  Attributes:
-    image_id: unique in the dataset.
-    path: the picture file.
-    split: one of `SPLITS`.
-    group: pictures of a group share their right answers.
-    captions: (language, text) of each caption.
-  """
-  image_id: str
-  path: pathlib.Path
-  split: str
-  group: str
-  captions: list[tuple[str, str]]
-
-
-class TextItem(NamedTuple):
-  """A sentence before it is tokenised."""
-  text_id: str
-  split: str
-  language: str
-  text: str
-
-
-@dataclasses.dataclass
-class Options:
-  """How a dataset is prepared.
-
-  Attributes:
-    raw_dir: folder of the user's own files; '' for fetched datasets.
-    languages: public codes wanted; none = the dataset's default.
-    limit: items at most, spread over the dataset; 0 = all.
-    strict: an unusable item is an error, not a counted skip.
-    features: how pictures become regions, one of `EXTRACTORS`; or a file
-      of regions.
-    features_format: how to read that, see `extracted.py`.
-    storage: how features are stored, see `records.STORAGE`.
-    copies: folder that keeps what is shown of the pictures, see `copies.py`.
-    shards: folder of finished shards, kept until all are there.
-  """
-  raw_dir: str = ''
-  languages: Sequence[str] = ()
-  limit: int = 0
-  strict: bool = False
-  features: str = 'grid'
-  features_format: str = ''
-  storage: str = 'float16'
-  copies: pathlib.Path | None = None
-  shards: pathlib.Path | None = None
 
 
 class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
@@ -98,6 +50,7 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
   Attributes:
     reports: split → what was written and what was left out.
     totals: split → items before any was left out; empty where it is unknown.
+    notes: what the manifest says of the items beside their number.
     tokenizer: of the model.
     listed: its items, where `list_items` has found them already.
   """
@@ -111,7 +64,8 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def __init_subclass__(cls, **kwargs):
     # TFDS would call every dataset after the folder, `datasets`.
     cls.name = cls.__module__.rpartition('.')[2]
-    super().__init_subclass__(**kwargs)
+    # TFDS has sets of its own called `coco`, and others that we read.
+    super().__init_subclass__(skip_registration=True, **kwargs)
 
   def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
     self._begin(options)
@@ -122,6 +76,7 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
     self.options = options
     self.reports: dict[str, shards.Report] = {}
     self.totals: Counter[str] = Counter()
+    self.notes: dict[str, Any] = {}
     self.bar = tqdm.tqdm(disable=True)
     self.listed: list[Any] | None = None
     self._is_checked = False
@@ -157,6 +112,12 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
   def restore_item(self, row: list[Any]) -> Any:
     """Returns the item whose fields went through JSON."""
     raise NotImplementedError
+
+  def note(self, name: str, value: Any) -> None:
+    """Puts what a dataset says of its items into the manifest, and logs it."""
+    if value and self.options.shards and self.notes.get(name) != value:
+      logging.warning('%s: %s: %s', self.name, name.replace('_', ' '), value)
+    self.notes[name] = value
 
   def skip(self, report: shards.Report, where: str, reason: str) -> None:
     """Counts an unusable item; with `strict` it is an error."""
@@ -230,8 +191,9 @@ class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
         self.options.shards, shard, self.make_records, self.info.features)
 
 
-class TextBuilder(_Builder, skip_registration=True):
+class TextBuilder(_Builder):
   """Builder of `Text` records."""
+  VERSION = tfds.core.Version('1.3.0')
   shard_items = 65_536
 
   def _info(self):
@@ -241,7 +203,12 @@ class TextBuilder(_Builder, skip_registration=True):
     return TextItem(*row)
 
   def make_records(self, items, report):
-    """Yields the records of sentences."""
+    """Returns the records of sentences."""
+    return records.pack_texts(self._encode(items, report))
+
+  def _encode(self, items: Sequence[TextItem],
+              report: shards.Report) -> Iterator[tuple[str, list[int]]]:
+    """Yields (language, ids) of the sentences that can be used."""
     for batch in _batched(self._readable(items, report), _SENTENCES):
       ids = self.tokenizer.encode_batch([item.text for item in batch])
       for item, item_ids in zip(batch, ids, strict=True):
@@ -249,9 +216,9 @@ class TextBuilder(_Builder, skip_registration=True):
         if not item_ids:
           self.skip(report, item.text_id, 'empty text')
           continue
+        report.num_texts += 1
         report.languages.append(item.language)
-        yield {'text_id': item.text_id, 'language': item.language,
-               'text': item.text, 'ids': item_ids}
+        yield item.language, item_ids
 
   def _readable(self, items: Iterable[TextItem],
                 report: shards.Report) -> Iterator[TextItem]:
@@ -263,15 +230,20 @@ class TextBuilder(_Builder, skip_registration=True):
         self.skip(report, f'{item.text_id} ({error.detail})', error.reason)
 
 
-class ImageTextBuilder(_Builder, skip_registration=True):
+class ImageTextBuilder(_Builder):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):
-    self.extractor: Any = (
-        extracted.ExtractedRegions(options) if options.features_format
-        else extractors.make_extractor(options.features))
+    self.extractor: Any = self.make_extractor(options)
     super().__init__(options=options, **kwargs)
-    self._encoder = captions_lib.Encoder(self.tokenizer)
+    self.encode = captions_lib.Encoder(self.tokenizer).encode
+
+  @classmethod
+  def make_extractor(cls, options: Options) -> Any:
+    """Returns what turns pictures into regions, with its manifest."""
+    if options.features_format:
+      return extracted.ExtractedRegions(options)
+    return extractors.make_extractor(options.features)
 
   def _info(self):
     return self.dataset_info_from_configs(
@@ -286,9 +258,9 @@ class ImageTextBuilder(_Builder, skip_registration=True):
   def check_items(self, items):
     """Refuses two items of one file; finds the items' features."""
     if isinstance(items, list):
-      names: dict[pathlib.Path, str] = {}
+      names: dict[Any, str] = {}
       for item in items:
-        other = names.setdefault(item.path, item.image_id)
+        other = names.setdefault((item.path, item.span), item.image_id)
         if other != item.image_id:
           raise errors.UserError(
               f'{self.name}: {other!r} and {item.image_id!r} are the same '
@@ -298,7 +270,9 @@ class ImageTextBuilder(_Builder, skip_registration=True):
 
   def restore_item(self, row):
     item = ImageItem(*row)
-    return item._replace(path=pathlib.Path(item.path))
+    return item._replace(
+        path=pathlib.Path(item.path),
+        span=(item.span[0], item.span[1]) if item.span else None)
 
   def make_records(self, items, report):
     """Yields the records of pictures."""
@@ -325,11 +299,11 @@ class ImageTextBuilder(_Builder, skip_registration=True):
       self.bar.update()
       encoded = self._encode(item, report)
       if isinstance(outcome, errors.RowError):
-        where, detail = str(item.path), outcome.detail
+        where, detail = item.where, outcome.detail
         self.skip(report, detail if where in detail else f'{where} ({detail})',
                   outcome.reason)
       elif not encoded:
-        self.skip(report, str(item.path), 'no caption')
+        self.skip(report, item.where, 'no caption')
       else:
         yield item, outcome, encoded
 
@@ -340,7 +314,8 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         return self.extractor.cut(self._picture(item))
       if os.path.isfile(item.path):  # Not needed, but nice to see.
         self._picture(item)
-      return self.extractor.load(item.image_id, item.path)
+      return self.extractor.load(
+          item.image_id, None if item.span else item.path)
     except errors.RowError as error:
       if isinstance(error, pictures.PictureError) and not os.path.isfile(
           item.path):
@@ -350,10 +325,11 @@ class ImageTextBuilder(_Builder, skip_registration=True):
 
   def _picture(self, item: ImageItem) -> pictures.Picture:
     """Returns an item's picture, of which a small copy is kept."""
-    picture = pictures.read_file(item.path)
+    picture = (pictures.read_part(item.path, *item.span) if item.span
+               else pictures.read_file(item.path))
     if self.options.copies:
-      copies.keep(
-          self.options.copies, item.image_id, item.path, picture.image)
+      copies.keep(self.options.copies, item.image_id,
+                  None if item.span else item.path, picture.image)
     return picture
 
   def _encode(self, item: ImageItem, report: shards.Report):
@@ -363,8 +339,8 @@ class ImageTextBuilder(_Builder, skip_registration=True):
         self._check_caption(text)
         kept.append((language, text))
       except errors.RowError as error:
-        self.skip(report, f'{item.path} ({language})', error.reason)
-    return self._encoder.encode(kept)
+        self.skip(report, f'{item.where} ({language})', error.reason)
+    return self.encode(kept)
 
   def _check_caption(self, text: str) -> None:
     if not self.tokenizer.normalise(text):

@@ -6,7 +6,8 @@ stays with its word, and a phrase of a dictionary goes before its parts.
   python -m input_pipeline.code_switch --dataset=NAME --data_dir=DIR --n=20
 
 prints captions before and after, what was switched in its language's colour,
-and how much of the captions each language can translate.
+and how much of the captions each language can translate. It reads all folders
+of DIR/dictionaries.
 
 Source: M3P, section 3.2 (every word with probability β); the release's
 pre-training replaces exactly one word (`mode='one'`).
@@ -16,7 +17,6 @@ Letters: B captions, W words of all captions one after the other.
 from collections.abc import Callable, Sequence
 import dataclasses
 import itertools
-import pathlib
 from typing import NamedTuple
 
 from absl import flags
@@ -27,6 +27,7 @@ from input_pipeline import captions as captions_lib
 from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
@@ -35,6 +36,7 @@ from input_pipeline.dictionaries import ranking
 
 MODES = ('every', 'one')
 LANGUAGE_PER = ('caption', 'word')
+RULES = ('ours', 'release')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Settings:
   sentence_rate: float = 1.0
   mode: str = 'every'
   language_per: str = 'caption'
+  rule: str = 'ours'
 
 
 class Switched(NamedTuple):
@@ -84,15 +87,21 @@ def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
   rows_W = tf.RaggedTensor.from_row_splits(
       words.keys_W, words.row_splits, validate=False).value_rowids()
   seeds = tf.unstack(tf.random.split(seed, 4))
-  languages_W = _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
-                                per=settings.language_per)
-  segments = phrases.find_segments(words, dictionary, rows_W, languages_W)
+  if settings.rule == 'release':
+    segments, languages_W = phrases.draw_segments(
+        words, dictionary, rows_W, seeds[0])
+  else:
+    languages_W = _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
+                                  per=settings.language_per)
+    segments = phrases.find_segments(
+        words, dictionary.keys_K, rows_W, languages_W)
   is_start_W = phrases.choose_starts(segments, words.row_splits)
   is_switched_W = _draw_switched(
       is_start_W & (segments.entry_W >= 0), rows_W, is_source_B, seeds[1:3],
       settings)
   return Switched(
-      _assemble(words, dictionary, segments, is_switched_W, seeds[3]),
+      _assemble(words, dictionary, segments, is_switched_W, seeds[3],
+                is_uniform=settings.rule == 'release'),
       is_switched_W, languages_W)
 
 
@@ -118,11 +127,12 @@ def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
   return can_W & (draw_W == tf.gather(highest_B, rows_W))
 
 
-def _assemble(words, dictionary, segments, is_switched_W, seed):
+def _assemble(words, dictionary, segments, is_switched_W, seed, *, is_uniform):
   num_words = tf.size(words.keys_W, out_type=tf.int64)
   entry_W = tf.maximum(segments.entry_W, 0)
-  # The square of a uniform draw: the first translations come more often.
-  draw_W = tf.random.stateless_uniform(tf.shape(entry_W), seed) ** 2
+  draw_W = tf.random.stateless_uniform(tf.shape(entry_W), seed)
+  if not is_uniform:  # Squared, the first translations come more often.
+    draw_W **= 2
   count_W = tf.gather(dictionary.counts_K, entry_W)
   translation_W = tf.gather(dictionary.starts_K, entry_W) + tf.cast(
       draw_W * tf.cast(count_W, tf.float32), count_W.dtype)
@@ -188,55 +198,71 @@ def show(switched: Switched, row_splits: Sequence[int],
   return lines
 
 
-def coverage_table(dictionary: dictionaries.Dictionary,
-                   keys_W: np.ndarray) -> list[str]:
-  """Returns lines: what each language can translate of words with these keys.
+def coverage(dictionary: dictionaries.Dictionary,
+             keys_W: np.ndarray) -> dict[str, tuple[float, float]]:
+  """Returns what each language can translate of words with these keys.
 
-  Articles, which dictionaries leave out on purpose, do not count. A collision
-  is a key that two phrases of the dictionary share; which of them is found is
-  chance.
+  The share of the words, and translations of a word that has any. Articles,
+  which dictionaries leave out, do not count.
   """
-  lines = ['language   words translated   translations   collisions']
   left_out = [0] + [captions_lib.word_key(word) for word in ranking.ARTICLES]
-  keys_W = keys_W[~np.isin(keys_W, left_out)]
-  # The table is sorted, and the first of equal keys is found.
-  is_collision_K = np.append(np.diff(dictionary.keys_K) == 0, False)
+  keys_W, found = keys_W[~np.isin(keys_W, left_out)], {}
   for number, language in enumerate(dictionary.languages, start=1):
     wanted_W = records.mix_keys(keys_W, np.int64(number))
-    share = float(np.isin(wanted_W, dictionary.keys_K).mean())
-    wanted_W = np.unique(wanted_W)
-    place_W = np.minimum(np.searchsorted(dictionary.keys_K, wanted_W),
-                         len(dictionary.keys_K) - 1)
-    place_W = place_W[dictionary.keys_K[place_W] == wanted_W]
-    mean = (float(dictionary.counts_K[place_W].mean()) if len(place_W)
-            else 0.0)
-    lines.append(f'{language:8}   {100 * share:14.1f} %   {mean:12.2f}   '
-                 f'{int(is_collision_K[place_W].sum()):10d}')
-  return lines
+    counts_K = dictionary.counts_K[np.isin(dictionary.keys_K, wanted_W)]
+    found[language] = (float(np.isin(wanted_W, dictionary.keys_K).mean()),
+                       float(counts_K.sum() / max(1, len(counts_K))))
+  return found
+
+
+def read_english(data_dir: str, dataset: str, split: str = 'train',
+                 ) -> tuple[store.Captions, np.ndarray, np.ndarray]:
+  """Returns captions, the numbers of the English ones, and their words' keys.
+
+  Raises:
+    UserError: there are none.
+  """
+  _, captions = store.read_image_text(data_dir, dataset, split)
+  is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
+  if not is_english_C.any():
+    raise errors.UserError(
+        f'{dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
+  return captions, np.flatnonzero(is_english_C), captions.keys_W[
+      np.repeat(is_english_C, np.diff(captions.word_splits))]
+
+
+def coverage_lines(folders: Sequence[paths.Path], languages: Sequence[str],
+                   keys_W: np.ndarray) -> list[str]:
+  """Returns a table of `coverage`: of each folder, and of all together."""
+  languages = languages or dictionaries.available(folders)
+  columns = {folder.name: [folder] for folder in folders} | {
+      'together': folders}
+  found = {name: coverage(dictionaries.load(part, [
+      code for code in languages if name == 'together'
+      or code in dictionaries.available(part)]), keys_W)
+           for name, part in columns.items()}
+  return ['language' + ''.join(f'{name:>12}' for name in found)
+          + '  translations'] + [
+      f'{language:8}' + ''.join(
+          f'{100 * column[language][0]:10.1f} %' if language in column
+          else f'{"-":>12}' for column in found.values())
+      + f'{found["together"][language][1]:14.2f}' for language in languages]
 
 
 def main(argv: Sequence[str]) -> None:
   """Prints captions and what becomes of them, and each language's coverage."""
   console.check_flags(argv, ())
   args = flags.FLAGS
-  folder = pathlib.Path(args.data_dir) / dictionaries.FOLDER
-  languages = args.languages or sorted(p.stem for p in folder.glob('*.npz'))
-  if not languages:
-    raise errors.UserError(
-        f'{folder}: no dictionaries; make them with `python -m '
-        f'input_pipeline.dictionaries --data_dir={args.data_dir}`')
-  _, captions = store.read_image_text(args.data_dir, args.dataset, args.split)
-  is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
-  (english,) = np.nonzero(is_english_C)
-  if not len(english):
-    raise errors.UserError(
-        f'{args.dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
+  folders = dictionaries.folders(args.data_dir)
+  captions, english, keys_W = read_english(
+      args.data_dir, args.dataset, args.split)
   rows_B = np.random.default_rng(args.seed).choice(english, args.n)
   words = store.gather_words(captions, tf.constant(rows_B), max_words=64)
-  dictionary = dictionaries.load(folder, languages)
+  dictionary = dictionaries.load(
+      folders, args.languages or dictionaries.available(folders))
   switched = switch_words(
       words, dictionary, seed=tf.constant([args.seed, 0]),
-      settings=Settings(rate=args.rate, mode=args.mode,
+      settings=Settings(rate=args.rate, mode=args.mode, rule=args.rule,
                         language_per=args.language_per),
       is_source_B=tf.fill([args.n], True))
   lines = show(
@@ -244,9 +270,7 @@ def main(argv: Sequence[str]) -> None:
       tokenizer_lib.load().decode)
   for row, line in zip(rows_B, lines, strict=True):
     print(f'{captions.texts[row]}\n    {line}')
-  keys_W = captions.keys_W[
-      np.repeat(is_english_C, np.diff(captions.word_splits))]
-  print('\n'.join(coverage_table(dictionary, keys_W)))
+  print('\n'.join(coverage_lines(folders, args.languages, keys_W)))
 
 
 if __name__ == '__main__':
@@ -258,6 +282,7 @@ if __name__ == '__main__':
   flags.DEFINE_integer('seed', 0, 'Seed of everything drawn.')
   flags.DEFINE_float('rate', 0.5, 'Probability that a word is replaced.')
   flags.DEFINE_enum('mode', 'every', MODES, 'Each word, or exactly one.')
+  flags.DEFINE_enum('rule', 'ours', RULES, "As code_switch.rule's.")
   flags.DEFINE_enum('language_per', 'caption', LANGUAGE_PER,
                     'Draw a language for each caption, or for each word.')
   console.run_main(main)

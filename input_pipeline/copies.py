@@ -15,6 +15,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from input_pipeline import paths
+
 FOLDERS = ('thumbnails', 'originals')
 _SIDE = 160
 # Levels by which a pixel of an equal picture may differ: Pillow's encoder
@@ -25,10 +27,10 @@ _CHANGE = 64
 def small(folder: str | os.PathLike[str],
           image_id: str) -> pathlib.Path | None:
   """Returns the small copy of a picture, None where there is none."""
-  hashed = pathlib.Path(folder, 'thumbnails', f'{_hash(image_id)}.webp')
+  hashed = paths.of(folder) / 'thumbnails' / f'{_hash(image_id)}.webp'
   # Data of version 1 have the name itself, where it was short enough.
   named = hashed.with_name(f'{_flat(image_id)}.webp')
-  return next((path for path in (hashed, named) if os.path.isfile(path)), None)
+  return next((path for path in (hashed, named) if path.is_file()), None)
 
 
 def original(folder: str | os.PathLike[str],
@@ -37,6 +39,8 @@ def original(folder: str | os.PathLike[str],
 
   It was there when the dataset was prepared.
   """
+  if paths.is_url(folder):
+    return None  # A bucket has no links.
   for name in (_hash(image_id), _flat(image_id)):
     # Prepared before there were links, or copied without them.
     with contextlib.suppress(OSError):
@@ -44,9 +48,9 @@ def original(folder: str | os.PathLike[str],
   return None
 
 
-def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
-         image: Image.Image) -> None:
-  """Writes the small copy, and the link to the picture's file.
+def keep(folder: str | os.PathLike[str], image_id: str,
+         path: pathlib.Path | None, image: Image.Image) -> None:
+  """Writes the small copy, and the link to the picture's file, if it has one.
 
   Raises:
     OSError: the small copy could not be written.
@@ -57,7 +61,8 @@ def keep(folder: str | os.PathLike[str], image_id: str, path: pathlib.Path,
   # Some file systems have no links: then the small copy has to do.
   with contextlib.suppress(OSError):
     link.unlink(missing_ok=True)
-    link.symlink_to(path.resolve())
+    if path:
+      link.symlink_to(path.resolve())
 
 
 def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:

@@ -1,6 +1,6 @@
 """Loads a prepared split as the queries and candidates of retrieval."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import os
 from typing import Any
@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import errors
+from input_pipeline import languages as languages_lib
 from input_pipeline import phrases
 from input_pipeline import store
 from m3p_jax import batch as batch_lib
 
-ALL = 'all'
 # A width that nobody chose is a multiple of this: sets share compiled programs.
 _WIDTH = 8
 # `<s>`, one id, `</s>`.
@@ -69,7 +69,7 @@ class RetrievalSet:
 
 def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
          languages: Sequence[str], max_length: int = 0, *, limit: int = 0,
-         max_positions: int = 0) -> RetrievalSet:
+         text_room: Callable[[int], int] | None = None) -> RetrievalSet:
   """Returns a split as a retrieval set.
 
   Args:
@@ -79,8 +79,8 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
     languages: of the captions; ('all',) = all that the split has.
     max_length: L; longer captions are cut. 0 = what the split's longest needs.
     limit: only so many pictures, the first; 0 = all.
-    max_positions: of the model, for regions and caption: L leaves room for the
-      regions; 0 = any number.
+    text_room: from a number of regions to the model's positions for captions
+      beside them; None = any length.
 
   Raises:
     UserError: the dataset, the split or a language is not there, or the model
@@ -92,12 +92,12 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   for row in np.flatnonzero(captions.picture_C < num).tolist():
     by_language.setdefault(captions.languages[row], {}).setdefault(
         captions.form(row), []).append(row)
-  if tuple(languages) == (ALL,):
+  if tuple(languages) == (languages_lib.ALL,):
     languages = sorted(by_language)
   for language in languages:
     errors.check_choice(f'language of {dataset} ({split})', language,
                         sorted(by_language))
-  max_length = _width(pictures, captions, max_length, max_positions)
+  max_length = _width(pictures, captions, max_length, text_room)
   members: dict[str, set[int]] = {}
   for picture, group in enumerate(pictures.groups[:num]):
     members.setdefault(group, set()).add(picture)
@@ -115,20 +115,25 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
 
 
 def _width(pictures: store.Pictures, captions: store.Captions,
-           max_length: int, max_positions: int) -> int:
+           max_length: int,
+           text_room: Callable[[int], int] | None) -> int:
   """Returns L, of which every language of the split has the same."""
   if not max_length:
     longest = int(np.diff(
         captions.ids.splits[captions.word_splits]).max(initial=1))
     max_length = -(-(longest + 2) // _WIDTH) * _WIDTH
-  if not max_positions:
+  if text_room is None:
     return max_length
   num_regions = pictures.mask_NR.shape[1]
-  if max_positions - num_regions < _LEAST:
+  try:
+    room = text_room(num_regions)
+  except ValueError as error:
+    raise errors.UserError(str(error)) from error
+  if room < _LEAST:
     raise errors.UserError(
-        f'pictures have {num_regions} regions, and the model {max_positions} '
-        f'positions; allowed: {num_regions + _LEAST} and more')
-  return min(max_length, max_positions - num_regions)
+        f'pictures have {num_regions} regions, beside which the model has '
+        f'{room} positions for text; allowed: {_LEAST} and more')
+  return min(max_length, room)
 
 
 def _caption_set(rows_of: dict[Any, list[int]], captions: store.Captions,

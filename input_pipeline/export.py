@@ -7,7 +7,6 @@ python -m input_pipeline.export --dataset=NAME --data_dir=DIR --format=NAME \
 from collections.abc import Iterator, Sequence
 import json
 import os
-import pathlib
 import shutil
 
 from absl import flags
@@ -15,6 +14,7 @@ import numpy as np
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import regions
 from input_pipeline.regions import source
 
@@ -38,7 +38,7 @@ def export(dataset: str, data_dir: str | os.PathLike, *, format_name: str,
     UserError: an unknown name, `out` exists, or an image does not fit in.
   """
   errors.check_choice('--format', format_name, names())
-  out = pathlib.Path(out)
+  out = paths.local(out, '--out')
   captions = out.with_name(out.name + CAPTIONS)
   for path in (out, captions):
     if path.exists() and not overwrite:
@@ -108,7 +108,7 @@ def _row(record: dict, split: str) -> dict:
           'captions': captions, 'group': record['group'].decode()}
 
 
-def _remove(path: pathlib.Path) -> None:
+def _remove(path: paths.Path) -> None:
   if path.is_dir():
     shutil.rmtree(path)
   else:

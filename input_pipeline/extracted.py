@@ -71,7 +71,7 @@ class ExtractedRegions:
     self._strict = options.strict
     self._places: dict[str, Any] = {}
     self._unused: list[str] | None = None
-    self.manifest = self._source.extractor_manifest()
+    self.manifest = self._source.extractor_manifest(options.detector)
     self.feature_dim = self.manifest['feature_dim']
 
   def match(self, image_ids: Iterable[str]) -> None:
@@ -112,7 +112,8 @@ class ExtractedRegions:
     found = sorted(self._source.index.ambiguous)
     return f'; {_count("images", found)} ambiguous' if found else ''
 
-  def load(self, image_id: str, picture: pathlib.Path) -> regions.RegionSet:
+  def load(self, image_id: str,
+           picture: pathlib.Path | None) -> regions.RegionSet:
     """Returns the regions of an image.
 
     Args:
@@ -135,7 +136,7 @@ class ExtractedRegions:
           error.reason, f'{self._source.where(place)}: {error.detail}'
       ) from error
     if (found.height, found.width) == regions.UNKNOWN_SIZE and (
-        os.path.isfile(picture)):
+        picture and os.path.isfile(picture)):
       height, width = _size(picture)
       return found._replace(
           boxes_R4=found.boxes_R4 * [width, height, width, height],

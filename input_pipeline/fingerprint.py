@@ -15,6 +15,8 @@ import os
 import stat
 from typing import Any
 
+from input_pipeline import paths
+
 # Files up to this size are read: lists, captions, JSON.
 _SMALL_BYTES = 2**16
 # LMDB writes it whenever somebody reads.
@@ -56,6 +58,9 @@ def of_path(path: Path, *, skip: Iterable[str] = (),
     has_times: whether a file's time counts; without it a copy equals the
       original, which is enough where names are never used twice.
   """
+  if paths.is_url(path):
+    return of_rows(_describe_remote(
+        paths.of(path), frozenset(skip), has_times=has_times))
   if os.path.isdir(path):
     folder, names = os.fspath(path), _walk(path, frozenset(skip))
   else:
@@ -110,6 +115,26 @@ def _describe(folder: str, names: Iterable[str], *,
       yield [*row, _digest(path)]
     else:
       yield [*row, status.st_mtime_ns] if has_times else row
+
+
+def _describe_remote(folder: Any, skip: frozenset[str], *, below: str = '',
+                     has_times: bool) -> Iterator[list[Any]]:
+  """Yields what `_describe` does of a copy on a disk, times excepted."""
+  entries = sorted(path for path in folder.iterdir()
+                   if not path.name.startswith('.'))
+  parts = {path: path.stat() for path in entries}
+  for path, status in parts.items():
+    name = below + path.name
+    if not status.is_directory and path.name not in _NO_DATA:
+      row = [name, '', status.length, stat.S_IRUSR]
+      if status.length <= _SMALL_BYTES and not _is_picture(path.suffix):
+        yield [*row, hashlib.sha256(path.read_bytes()).hexdigest()]
+      else:
+        yield [*row, status.mtime] if has_times else row
+  for path, status in parts.items():
+    if status.is_directory and path.name not in skip:
+      yield from _describe_remote(path, skip, below=f'{below}{path.name}/',
+                                  has_times=has_times)
 
 
 @functools.cache

@@ -1,32 +1,33 @@
 """Where the records of a split lie, and what is known of each before reading.
 
 Training draws rows by number, so it must find any record without reading the
-ones before it. A table beside the records says where each begins, how many
-regions it has and in which languages its captions are: 30 bytes a picture,
-which stay in memory where terabytes of features do not.
-Letters: N pictures, C captions.
+ones before it. A table beside the records says where each begins and what it
+holds: some 40 bytes a picture, and 32 for a record of text, which has dozens of
+sentences. They stay in memory where terabytes of features and text do not.
+Letters: N records, C captions, or records of text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 import os
 import pathlib
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import records
+from input_pipeline import tokenizer
 
 # A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
 _HEADER_BYTES, _FRAME_BYTES = 12, 16
-_LANGUAGE = 'captions/language'
 
 
-class Index(NamedTuple):
-  """The records of a split, in their order.
+class Pictures(NamedTuple):
+  """The records of a split of pictures, in their order.
 
   Attributes:
     paths: the files.
@@ -36,9 +37,9 @@ class Index(NamedTuple):
     num_regions_N: int32 [N].
     image_id_N: int32 [N], hash of the group.
     num_captions_N: int32 [N].
+    num_ids_C: int32 [C], token ids of each caption, picture by picture.
     languages: codes.
-    language_C: int32 [C], index of each caption's language, picture by
-      picture.
+    language_C: int32 [C], index of each caption's language.
   """
   paths: list[str]
   file_N: np.ndarray
@@ -47,8 +48,32 @@ class Index(NamedTuple):
   num_regions_N: np.ndarray
   image_id_N: np.ndarray
   num_captions_N: np.ndarray
+  num_ids_C: np.ndarray
   languages: list[str]
   language_C: np.ndarray
+
+
+class Texts(NamedTuple):
+  """The records of a split of text, in their order.
+
+  Attributes:
+    num_texts_N: int32 [N], sentences in the record.
+    num_ids_C: int32 [N], their token ids, with `</s>` behind each.
+    language_C: int32 [N], index of the record's language.
+    Others: as of `Pictures`.
+  """
+  paths: list[str]
+  file_N: np.ndarray
+  offset_N: np.ndarray
+  bytes_N: np.ndarray
+  num_texts_N: np.ndarray
+  num_ids_C: np.ndarray
+  languages: list[str]
+  language_C: np.ndarray
+
+
+Index = Pictures | Texts
+_LANGUAGE = {Pictures: 'captions/language', Texts: 'language'}
 
 
 def group_id(group: str) -> int:
@@ -57,34 +82,50 @@ def group_id(group: str) -> int:
 
 
 def scan(path: str | os.PathLike[str]) -> Index:
-  """Returns the index of one file of `ImageText` records, read through once.
+  """Returns the index of one file of records, read through once.
 
   Raises:
-    UserError: the file is cut off, or holds other records.
+    UserError: the file is cut off.
   """
-  rows, languages, language_C = [], {}, []
-  with open(path, 'rb') as file:
+  rows, num_ids, codes = [], [], []
+  kind: Any = Texts
+  with paths.of(path).open('rb') as file:
     for offset, length in _frames(file, path):
       file.seek(offset + _HEADER_BYTES)
       feature = tf.train.Example.FromString(
           file.read(length - _FRAME_BYTES)).features.feature
-      if 'boxes' not in feature:
-        raise errors.UserError(f'{path}: no records of pictures')
-      found = feature[_LANGUAGE].bytes_list.value
-      (boxes,) = feature['boxes'].bytes_list.value
-      (group,) = feature['group'].bytes_list.value
-      rows.append((0, offset, length, len(boxes) // records.BOX_BYTES,
-                   group_id(group.decode()), len(found)))
-      language_C += [
-          languages.setdefault(code.decode(), len(languages)) for code in found]
-  columns = np.array(rows, np.int64).reshape(-1, 6).T
-  return _typed(Index([str(path)], *columns, list(languages),  # type: ignore
-                      np.array(language_C, np.int32)))
+      kind = Pictures if 'boxes' in feature else Texts
+      look = _look_at_picture if kind is Pictures else _look_at_text
+      *numbers, found = look(feature)
+      rows.append((0, offset, length, *numbers))
+      num_ids += found
+      codes += feature[_LANGUAGE[kind]].bytes_list.value
+  languages, language_C = np.unique(codes, return_inverse=True)
+  return _typed(kind(
+      [str(path)], *np.array(rows, np.int64).T, np.array(num_ids),
+      [code.decode() for code in languages], language_C))
+
+
+def _look_at_text(feature: Any) -> tuple:
+  ids = np.array(feature['ids'].int64_list.value)
+  return (ids == tokenizer.EOS).sum(), [len(ids)]
+
+
+def _look_at_picture(feature: Any) -> tuple:
+  (boxes,) = feature['boxes'].bytes_list.value
+  (group,) = feature['group'].bytes_list.value
+  num_words, word_lengths = (
+      feature[f'captions/{name}'].int64_list.value
+      for name in ('keys/ragged_row_lengths_0',
+                   'word_lengths/ragged_flat_values'))
+  ends_C = np.append(0, np.cumsum(word_lengths))[np.cumsum(num_words)]
+  return (len(boxes) // records.BOX_BYTES, group_id(group.decode()),
+          len(num_words), list(np.diff(ends_C, prepend=0)))
 
 
 def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:
   """Yields where each record begins, and its length with the frame."""
-  size, offset = os.fstat(file.fileno()).st_size, 0
+  size, offset = paths.size(paths.of(path)), 0
   while offset < size:
     file.seek(offset)
     header = file.read(_HEADER_BYTES)
@@ -99,29 +140,32 @@ def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:
     offset += length
 
 
-def join(parts: Sequence[Index]) -> Index:
-  """Returns the records of all parts, one part after the other."""
+def join(parts: Sequence[Any]) -> Any:
+  """Returns the records of all parts of a kind, one part after the other."""
   languages = list(dict.fromkeys(
       code for part in parts for code in part.languages))
   first_file = np.cumsum([0] + [len(part.paths) for part in parts])
-  renamed = [np.array([languages.index(code) for code in part.languages],
-                      np.int32) for part in parts]
-  return _typed(Index(
-      [path for part in parts for path in part.paths],
-      np.concatenate([part.file_N + first for part, first
-                      in zip(parts, first_file[:-1], strict=True)]),
-      *(np.concatenate(columns) for columns
-        in zip(*(part[2:7] for part in parts), strict=True)),  # type: ignore
-      languages,
-      np.concatenate([names[part.language_C] for names, part
-                      in zip(renamed, parts, strict=True)])))
+  parts = [part._replace(
+      file_N=part.file_N + first, language_C=np.array(
+          [languages.index(code) for code in part.languages], np.int32)[
+              part.language_C])
+           for part, first in zip(parts, first_file[:-1], strict=True)]
+  return _typed(parts[0]._replace(
+      paths=[path for part in parts for path in part.paths],
+      languages=languages,
+      **{name: np.concatenate([getattr(part, name) for part in parts])
+         for name in _columns(parts[0])}))
 
 
-def _typed(index: Index) -> Index:
+def _columns(kind: Any) -> list[str]:
+  return [name for name in kind._fields if name not in ('paths', 'languages')]
+
+
+def _typed(index: Any) -> Any:
   return index._replace(**{
       name: getattr(index, name).astype(
           np.int64 if name in ('offset_N', 'bytes_N') else np.int32)
-      for name in Index._fields if name not in ('paths', 'languages')})
+      for name in _columns(index)})
 
 
 def save(index: Index, path: pathlib.Path) -> None:
@@ -133,17 +177,24 @@ def save(index: Index, path: pathlib.Path) -> None:
     np.savez(file, **columns)
 
 
-def load(path: pathlib.Path) -> Index:
-  """Returns a saved index; UserError where it does not fit its files."""
-  with np.load(path, allow_pickle=False) as columns:
-    index = Index(**{name: columns[name] for name in Index._fields})
+def load(path: pathlib.Path) -> Index | None:
+  """Returns a saved index, None for one of version 1, which had less.
+
+  Raises:
+    UserError: it does not fit its files.
+  """
+  with paths.load(path) as columns:
+    kind = Texts if 'num_texts_N' in columns else Pictures
+    if not set(kind._fields) <= set(columns):
+      return None
+    index = kind(**{name: columns[name] for name in kind._fields})
   index = index._replace(
       paths=[str(path.parent / name) for name in index.paths],
       languages=[str(code) for code in index.languages])
   expected = np.bincount(index.file_N, weights=index.bytes_N,
                          minlength=len(index.paths))
   for name, size in zip(index.paths, expected, strict=True):
-    found = os.stat(name).st_size if os.path.exists(name) else 0
+    found = paths.size(paths.of(name))
     if found != size:
       raise errors.UserError(
           f'{name} has {found} bytes; {path.name} says {int(size)}. Prepare '
@@ -151,11 +202,11 @@ def load(path: pathlib.Path) -> Index:
   return index
 
 
-def read(folder: pathlib.Path, split: str, paths: Iterable[str]) -> Index:
-  """Returns the index of a split: the saved one, else by a look at its files.
-  """
-  saved = folder / file_name(split)
-  return load(saved) if saved.exists() else join([scan(p) for p in paths])
+def read(saved: pathlib.Path, paths: Iterable[str | os.PathLike[str]],
+         ) -> Index:
+  """Returns the index of files: the saved one, else by a look at them."""
+  found = load(saved) if saved.exists() else None
+  return found or join([scan(path) for path in paths])
 
 
 def file_name(split: str) -> str:

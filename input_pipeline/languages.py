@@ -6,6 +6,8 @@ import functools
 from configs import languages as table
 from input_pipeline import errors
 
+# In a config, as the only code: every language that there is.
+ALL = 'all'
 _ROWS = {row.code: row for row in table.TABLE}
 
 
@@ -67,6 +69,11 @@ def resolve(theirs: str) -> str:
   `zh-Hans`, `ces`, `jp`, `iw`.
   """
   return _aliases().get(theirs.replace('-', '_').casefold(), '')
+
+
+def edition(theirs: str) -> str:
+  """Returns the public code of an edition of Wikipedia, '' = none is known."""
+  return table.EDITION_CODES.get(theirs) or resolve(theirs)
 
 
 def name(code: str) -> str:

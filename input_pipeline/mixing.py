@@ -1,8 +1,8 @@
 """Mixes streams by p ∝ n^α, as a pure function of the row's number.
 
-Each (dataset, language) is a stream of its own. The item of an image-text
-stream is a picture that has captions in the language, and each visit draws one
-of them.
+Each (dataset, language) is a stream of its own. The items of a text stream are
+its rows; that of an image-text stream is a picture that has captions in the
+language, and each visit draws one of them.
 
 Nothing is remembered between rows: which stream gives row 0, 1, 2 … of a task,
 and which of its items, follows from the seed and the row's number alone. So a
@@ -12,16 +12,18 @@ talking, and no shuffle buffer has to be filled or saved.
 A *deck* holds every stream in its share of slots. It is dealt again and again,
 each time in another order; a stream's items are dealt in epochs, each time in
 another order.
-Letters: B rows, S streams, D slots, C captions or texts.
+Letters: B rows, S streams, D slots, C captions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import languages as languages_lib
 from input_pipeline import records
 from input_pipeline import store
 
@@ -39,7 +41,7 @@ class Items(NamedTuple):
     sizes: items of each stream.
     starts_S: int64 [S], first item of each stream.
     languages_S: int32 [S], index of each stream's language.
-    order: the rows (captions or texts) of each item.
+    order: the captions of each item.
   """
   sizes: list[int]
   starts_S: Any
@@ -62,31 +64,56 @@ class Deck(NamedTuple):
   sizes_S: np.ndarray
 
 
-def make_items(datasets: Sequence[str], languages: Sequence[str],
-               all_languages: Sequence[str],
-               rows: Sequence[tuple[Any, np.ndarray]], *,
+def choose_languages(stream: str, asked: Sequence[str], known: Sequence[str],
+                     datasets: Sequence[str],
+                     there: Sequence[Collection[str]]) -> list[str]:
+  """Returns the languages that a stream reads.
+
+  Args:
+    stream: its name, for messages, as are those of `datasets`.
+    asked: codes; ('all',) = those of the datasets that are known.
+    known: languages of the model.
+    there: languages of each dataset.
+
+  Raises:
+    UserError: a dataset has none of the languages, or a language no dataset.
+  """
+  found = set().union(*there)
+  if tuple(asked) == (languages_lib.ALL,):
+    asked = [name for name in known if name in found]
+    if unknown := sorted(found - set(known)):
+      logging.warning(
+          'not in data.languages, and left out of %s: %s',
+          ', '.join(datasets), ', '.join(unknown))
+  for language in asked:
+    errors.check_choice(
+        f'language in data.{stream}.languages', language, known)
+  for dataset, has in zip(datasets, there, strict=True):
+    if not set(asked) & set(has):
+      raise errors.UserError(
+          f'dataset {dataset!r} has nothing in {", ".join(asked or known)}; it '
+          f'has {", ".join(sorted(has))}')
+  if missing := [name for name in asked if name not in found]:
+    raise errors.UserError(
+        f'no dataset of {", ".join(datasets)} has text in '
+        f'{", ".join(missing)}; they have {", ".join(sorted(found))}')
+  return list(asked)
+
+
+def make_items(languages: Sequence[str], all_languages: Sequence[str],
+               rows: Sequence[tuple[np.ndarray, np.ndarray]], *,
                shots: int = 0) -> Items:
   """Returns the items of the (dataset, language) streams.
 
   Args:
-    datasets: names, for messages.
     languages: languages to read.
     all_languages: where their indices come from.
     rows: for each dataset its rows' languages [C], and numbers [C] that are
       equal where rows are choices for one item.
     shots: items of each dataset in each language; 0 = all.
-
-  Raises:
-    UserError: a dataset has none of the languages, or a language no dataset.
   """
   sizes, language_ids, orders, counts, offset = [], [], [], [], 0
-  for dataset, (row_languages, group_C) in zip(datasets, rows, strict=True):
-    row_languages = np.asarray(row_languages)
-    has = sorted(np.unique(row_languages))
-    if not set(languages) & set(has):
-      raise errors.UserError(
-          f'dataset {dataset!r} has nothing in {", ".join(languages)}; it has '
-          f'{", ".join(has)}')
+  for row_languages, group_C in rows:
     for language in languages:
       (order,) = np.nonzero(row_languages == language)
       if shots:
@@ -98,12 +125,6 @@ def make_items(datasets: Sequence[str], languages: Sequence[str],
         sizes.append(len(count))
         language_ids.append(all_languages.index(language))
     offset += len(row_languages)
-  found = {all_languages[i] for i in language_ids}
-  if missing := [name for name in languages if name not in found]:
-    there = sorted(set().union(*(names for names, _ in rows)))
-    raise errors.UserError(
-        f'no dataset of {", ".join(datasets)} has text in '
-        f'{", ".join(missing)}; they have {", ".join(there)}')
   splits = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
   return Items(
       sizes=sizes, starts_S=np.cumsum(sizes) - np.array(sizes),
@@ -127,7 +148,7 @@ def _is_shot(group_C: np.ndarray, shots: int) -> np.ndarray:
 
 def draw(items: Items, deck: Deck, rows_B: tf.Tensor, seed: tf.Tensor,
          ) -> tuple[tf.Tensor, tf.Tensor]:
-  """Returns the caption or text of each row int64 [B], and its language."""
+  """Returns the caption of each row int64 [B], and its language."""
   stream_B, item_B = deal(deck, rows_B, seed)
   item_B += tf.gather(items.starts_S, stream_B)
   first_B = tf.gather(items.order.splits, item_B)

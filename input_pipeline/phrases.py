@@ -50,13 +50,15 @@ def unswitched(words: Words) -> tf.RaggedTensor:
                                          validate=False)
 
 
-def find_segments(words: Words, dictionary: dictionaries.Dictionary,
-                  rows_W: tf.Tensor, languages_W: tf.Tensor) -> Segments:
-  """Returns the longest phrase of the dictionary that starts at each word.
+def find_segments(words: Words, keys_K: tf.Tensor, rows_W: tf.Tensor,
+                  languages_W: tf.Tensor | None = None) -> Segments:
+  """Returns the longest phrase of a dictionary that starts at each word.
 
   Args:
+    keys_K: int64 [K], the dictionary's keys, ascending.
     rows_W: int64 [W], the word's caption.
-    languages_W: int64 [W], number of its target language, from 1.
+    languages_W: int64 [W], number of its target language, from 1, which is
+      mixed into the keys; None = it is not.
   """
   num_words = tf.size(words.keys_W, out_type=tf.int64)
   has_prefix_W = words.prefix_ids.row_lengths() > 0
@@ -75,17 +77,43 @@ def find_segments(words: Words, dictionary: dictionaries.Dictionary,
           ~tf.gather(has_prefix_W, last_W) &
           ~tf.gather(has_suffix_W, tf.maximum(last_W - 1, 0)))
       phrase_W = records.mix_keys(phrase_W, tf.gather(words.keys_W, last_W))
-    wanted_W = records.mix_keys(phrase_W, languages_W)
-    place_W = tf.searchsorted(dictionary.keys_K, wanted_W,
-                              out_type=tf.int64)
-    place_W = tf.minimum(
-        place_W, tf.size(dictionary.keys_K, out_type=tf.int64) - 1)
-    is_found_W = is_phrase_W & (
-        tf.gather(dictionary.keys_K, place_W) == wanted_W)
+    place_W, is_found_W = _look_up(
+        keys_K, phrase_W if languages_W is None
+        else records.mix_keys(phrase_W, languages_W))
+    is_found_W &= is_phrase_W
     entry_W = tf.where(is_found_W, place_W, entry_W)
     length_W = tf.where(
         is_found_W, tf.constant(length, tf.int64), length_W)
   return Segments(entry_W, length_W)
+
+
+def _look_up(keys_K: tf.Tensor, wanted_W: tf.Tensor,
+             ) -> tuple[tf.Tensor, tf.Tensor]:
+  """Returns the place of each key, and whether it is there."""
+  place_W = tf.minimum(
+      tf.searchsorted(keys_K, wanted_W, out_type=tf.int64),
+      tf.size(keys_K, out_type=tf.int64) - 1)
+  return place_W, tf.gather(keys_K, place_W) == wanted_W
+
+
+def draw_segments(words: Words, dictionary: dictionaries.Dictionary,
+                  rows_W: tf.Tensor, seed: tf.Tensor,
+                  ) -> tuple[Segments, tf.Tensor]:
+  """Returns the longest phrase that any language has, and each one's language.
+
+  That is int64 [W], drawn uniformly among those that have the phrase.
+  """
+  segments = find_segments(words, dictionary.phrases_P, rows_W)
+  phrase_W = tf.maximum(segments.entry_W, 0)
+  drawn_W = tf.random.stateless_uniform(tf.shape(phrase_W), seed) * tf.cast(
+      tf.gather(dictionary.having_counts_P, phrase_W), tf.float32)
+  languages_W = tf.gather(
+      dictionary.having, tf.cast(drawn_W, tf.int64)
+      + tf.gather(dictionary.having_starts_P, phrase_W))
+  entry_W, _ = _look_up(dictionary.keys_K, records.mix_keys(
+      tf.gather(dictionary.phrases_P, phrase_W), languages_W))
+  return segments._replace(entry_W=tf.where(
+      segments.entry_W < 0, segments.entry_W, entry_W)), languages_W
 
 
 def choose_starts(segments: Segments, row_splits: tf.Tensor) -> tf.Tensor:

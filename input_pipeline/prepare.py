@@ -7,18 +7,18 @@ That folder holds the finished shards and what they are made of; it stays when
 a run is killed, and goes when other options are asked for.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
 import fcntl
 import importlib
-import importlib.metadata
 import io
 import json
 import os
 import pathlib
 import pkgutil
 import shutil
+import tempfile
+import time
 from typing import Any
 
 from absl import flags
@@ -33,6 +33,8 @@ from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
+from input_pipeline import manifest as manifest_lib
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -42,7 +44,10 @@ MANIFEST, SKIPPED = 'manifest.json', 'skipped.jsonl'
 _OPTIONS = 'options.json'
 # Fields of `builder.Options` that are flags.
 _OPTION_FLAGS = ('raw_dir', 'languages', 'limit', 'strict', 'features',
-                 'features_format', 'storage')
+                 'features_format', 'detector', 'storage', 'fields')
+_TFDS = 'tfds'
+# Items of the two runs by which a third is estimated.
+_FEW, _MEASURED = 50, 500
 # Share of a user's own items that may be unusable.
 MAX_BAD = 0.01
 # Networks that the project's own regions come from.
@@ -62,9 +67,8 @@ def key_of(dataset: str, data_dir: str | os.PathLike[str],
   Args:
     **options: fields of `builder.Options`.
   """
-  module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
-  return _key(module.Builder, pathlib.Path(data_dir) / dataset,
-              builder_lib.Options(**options))[0]
+  builder_class, folder, chosen = _checked(dataset, data_dir, options)
+  return _key(builder_class, folder, chosen)[0]
 
 
 def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -94,6 +98,9 @@ def _key(builder_class, folder: pathlib.Path, options: builder_lib.Options,
     fetched = ()
     key['features'] = extracted.fingerprint_of(
         options.features_format, options.features)
+  for name in ('detector', 'fields', 'source'):  # Older keys have none.
+    if getattr(options, name):
+      key[name] = getattr(options, name)
   items = None
   if options.raw_dir:
     items = builder_class.list_items(options)
@@ -144,27 +151,17 @@ def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
       in the dataset or less than `max_bad` allows, or a folder that cannot be
       written.
   """
-  chosen = builder_lib.Options(**options)
-  errors.check_choice('--dataset', dataset, names())
-  errors.check_choice('--storage', chosen.storage, records.STORAGE)
-  languages_lib.check(chosen.languages)
-  module = importlib.import_module(f'input_pipeline.datasets.{dataset}')
-  if issubclass(module.Builder, builder_lib.ImageTextBuilder):
-    extracted.check_flags(
-        chosen.features, chosen.features_format, extractors.EXTRACTORS)
-  elif chosen.features_format or chosen.features != 'grid':
-    raise errors.UserError(f'--features: {dataset} has no pictures')
-  folder = pathlib.Path(data_dir) / dataset
+  builder_class, folder, chosen = _checked(dataset, data_dir, options)
   try:
-    key, items = _key(module.Builder, folder, chosen)
+    key, items = _key(builder_class, folder, chosen)
     if read_key(folder) == key:
       logging.info('%s is already prepared in %s', dataset, folder)
       return folder
     with _lock(folder) as has_waited:
       if has_waited:  # For hours, perhaps.
-        key, items = _key(module.Builder, folder, chosen)
+        key, items = _key(builder_class, folder, chosen)
       if read_key(folder) != key:
-        _write(folder, module.Builder, key, items, chosen, beam, max_bad)
+        _write(folder, builder_class, key, items, chosen, beam, max_bad)
   except OSError as error:
     raise errors.UserError(
         f'cannot prepare {dataset} in --data_dir={data_dir}: {error}. Shards '
@@ -173,12 +170,71 @@ def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
   return folder
 
 
+def _checked(dataset: str, data_dir: str | os.PathLike[str],
+             options: Mapping[str, Any],
+             ) -> tuple[Any, pathlib.Path, builder_lib.Options]:
+  """Returns a dataset's builder, its folder and its options.
+
+  `tfds:NAME` is the set NAME that TFDS has prepared.
+
+  Raises:
+    UserError: there is no such dataset, or options do not fit it.
+  """
+  module, _, source = dataset.partition(':')
+  errors.check_choice('--dataset', module, names())
+  if (module == _TFDS) != bool(source):
+    raise errors.UserError(
+        f'--dataset is {dataset!r}; allowed: {_TFDS}:NAME of a set that TFDS '
+        'has prepared, or a dataset without a colon')
+  chosen = builder_lib.Options(**options, source=source)
+  builder_class = importlib.import_module(
+      f'input_pipeline.datasets.{module}').Builder
+  errors.check_choice('--storage', chosen.storage, records.STORAGE)
+  languages_lib.check(chosen.languages)
+  if issubclass(builder_class, builder_lib.ImageTextBuilder):
+    extracted.check_flags(
+        chosen.features, chosen.features_format, extractors.EXTRACTORS)
+  elif chosen.features_format or chosen.features != 'grid':
+    raise errors.UserError(f'--features: {dataset} has no pictures')
+  if (bool(chosen.detector) > bool(chosen.features_format)
+      or bool(chosen.fields) > bool(source)):
+    raise errors.UserError('--detector is for --features_format, and --fields '
+                           'for --dataset=tfds:NAME')
+  return builder_class, paths.local(
+      data_dir, '--data_dir') / (source or module), chosen
+
+
+def estimate(dataset: str, **options: Any) -> tuple[int, float, float]:
+  """Returns a set's items, its bytes when it is prepared, and hours for that.
+
+  Hours of one process here, by the first 500 items, of which nothing stays.
+  What every run needs to begin is found by a run with fewer.
+
+  Args:
+    **options: fields of `builder.Options` but `limit`.
+  """
+  builder_class, _, chosen = _checked(dataset, '', options)
+  total = sum(1 for _ in builder_class.list_items(chosen))
+  runs = []
+  for limit in (_FEW, _MEASURED):
+    with tempfile.TemporaryDirectory() as place:
+      start = time.perf_counter()
+      folder = prepare(dataset, place, max_bad=1, **options | {'limit': limit})
+      runs.append((min(limit, total), time.perf_counter() - start, sum(
+          path.stat().st_size for path in folder.rglob('*')
+          if path.is_file() and not path.is_symlink())))
+  (few, few_seconds, few_bytes), (many, seconds, size) = runs
+  share = (total - many) / max(1, many - few)
+  return (total, size + share * (size - few_bytes),
+          (seconds + share * (seconds - few_seconds)) / 3600)
+
+
 def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
            items: Any, options: builder_lib.Options, beam: str,
            max_bad: float) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
-  partial = _begin(folder, key)
+  partial = _begin(folder, key, builder_class.name)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
   options.copies = partial if has_pictures else None
@@ -187,7 +243,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     builder.listed = items if isinstance(items, list) else None
     with _quiet():
       builder.download_and_prepare(download_config=download_config)
-    manifest = _manifest(builder, folder.name, key)
+    manifest = manifest_lib.describe(builder, folder.name, key)
     if not manifest['counts']:
       raise errors.UserError(
           f'{folder.name} has no usable item; skipped: '
@@ -197,7 +253,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     shutil.rmtree(partial, ignore_errors=True)
     raise
   # The shards stay: the same command with another --max_bad takes them.
-  _check_share(builder, manifest, max_bad)
+  manifest_lib.check_share(builder, manifest, max_bad)
   (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
   _tidy(partial, builder, has_pictures=has_pictures)
   _replace(folder, partial)
@@ -243,79 +299,27 @@ def _lock(folder: pathlib.Path):
     yield has_waited
 
 
-def _begin(folder: pathlib.Path, key: Mapping[str, Any]) -> pathlib.Path:
+def _begin(folder: pathlib.Path, key: Mapping[str, Any],
+           name: str) -> pathlib.Path:
   """Returns the folder beside `folder` to work in, with what is done already.
+
+  Args:
+    name: of TFDS's builder.
   """
   partial = folder.with_name(f'.{folder.name}.partial')
   saved = partial / _OPTIONS
   if not saved.exists() or json.loads(saved.read_text()) != key:
     shutil.rmtree(partial, ignore_errors=True)
+  # Drafts that a killed run has left, TFDS's and ours.
+  shutil.rmtree(partial / name, ignore_errors=True)
   for name in ('shards', *copies.FOLDERS):
     (partial / name).mkdir(parents=True, exist_ok=True)
-  # Drafts that a killed run has left, TFDS's and ours.
-  shutil.rmtree(partial / folder.name, ignore_errors=True)
   for path in partial.glob('shards/*.draft-*'):
     path.unlink()
   draft = saved.with_suffix('.draft')
   draft.write_text(json.dumps(key))
   draft.rename(saved)
   return partial
-
-
-def _manifest(builder: Any, dataset: str, options: Mapping[str, Any],
-              ) -> dict[str, Any]:
-  """Returns how the records of a builder were made, and of what."""
-  reports = builder.reports.values()
-  counts = {name: split.num_examples
-            for name, split in builder.info.splits.items()}
-  manifest = {
-      'dataset': dataset, 'options': options,
-      'tokenizer': {'source': builder.tokenizer.source,
-                    'sha256': builder.tokenizer.sha256,
-                    'vocab_size': builder.tokenizer.vocab_size},
-      'languages': sorted({language for report in reports
-                           for language in report.languages}),
-      'counts': counts,
-      # By --limit, or since they cannot be used.
-      'left_out': {split: total - counts.get(split, 0)
-                   for split, total in builder.totals.items()},
-      'skipped': dict(sorted(Counter(
-          reason for report in reports
-          for _, reason in report.skipped).items()))}
-  if isinstance(builder, builder_lib.ImageTextBuilder):
-    manifest['feature_extractor'] = builder.extractor.manifest
-    manifest['max_class_id'] = max(
-        [0, *(report.max_class_id for report in reports)])
-    manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
-    if isinstance(builder.extractor, extracted.ExtractedRegions):
-      manifest['features'] = builder.extractor.report()
-    manifest['normalisation'] = 'none: the model L2-normalises'
-    manifest['storage'] = builder.options.storage
-    manifest['bytes_per_image'] = round(
-        builder.info.dataset_size / max(1, sum(counts.values())))
-  manifest['versions'] = {
-      name: importlib.metadata.version(name)
-      for name in ('jax', 'numpy', 'pillow', 'tensorflow-datasets')}
-  return manifest
-
-
-def _check_share(builder: Any, found: Mapping[str, Any],
-                 max_bad: float) -> None:
-  """Raises UserError where too many of a user's own items are unusable."""
-  skipped = [row for report in builder.reports.values()
-             for row in report.skipped]
-  if builder.options.languages:
-    # Not bad but unwanted: it has captions in other languages only.
-    skipped = [row for row in skipped if row[1] != 'no caption']
-  total = len(skipped) + sum(found['counts'].values())
-  is_own = builder.options.raw_dir or builder.options.features_format
-  if is_own and len(skipped) > max_bad * total:
-    reasons = {reason: where for where, reason in reversed(skipped)}
-    raise errors.UserError(
-        f'{builder.name}: {len(skipped)} of {total} items cannot be used, more '
-        f'than --max_bad={max_bad:g} allows: {found["skipped"]}; the first of '
-        'each: ' + '; '.join(
-            f'{reason}: {where}' for reason, where in reasons.items()))
 
 
 def _tidy(partial: pathlib.Path, builder: Any, *, has_pictures: bool) -> None:
@@ -347,16 +351,21 @@ def main(argv: Sequence[str]) -> None:
   """Prepares the dataset of the flags and prints its counts."""
   console.check_flags(argv, ('dataset', 'data_dir'))
   args = flags.FLAGS
-  folder = prepare(
-      args.dataset, args.data_dir, max_bad=args.max_bad,
-      beam=args.beam_pipeline_options, **{
-          name: args[name].value for name in _OPTION_FLAGS})
+  options = {name: args[name].value for name in _OPTION_FLAGS}
+  if args.estimate:
+    total, size, hours = estimate(args.dataset, **options)
+    print(f'{args.dataset}: {total:,} items, {size / 1e9:,.3g} GB, '
+          f'{hours:,.3g} hours of one host')
+    return
+  folder = prepare(args.dataset, args.data_dir, max_bad=args.max_bad,
+                   beam=args.beam_pipeline_options, **options)
   manifest = json.loads((folder / MANIFEST).read_text())
   print(f'{folder}: {manifest["counts"]}, skipped {manifest["skipped"]}')
 
 
 def _define_flags() -> None:
-  flags.DEFINE_string('dataset', '', f'One of: {", ".join(names())}.')
+  flags.DEFINE_string('dataset', '', f'One of: {", ".join(names())}; tfds:NAME '
+                      'is a set that TFDS has prepared.')
   flags.DEFINE_string('data_dir', '', 'Folder of prepared datasets.')
   flags.DEFINE_string('raw_dir', '', "Folder of the user's own files: for "
                       '--dataset=captions, captions.jsonl and pictures.')
@@ -369,6 +378,12 @@ def _define_flags() -> None:
   flags.DEFINE_string(
       'features_format', '', 'What --features holds: '
       f'{", ".join(extracted.names())}.')
+  flags.DEFINE_string('detector', '', 'What extracted --features: files of one '
+                      'detector go together, whatever their format.')
+  flags.DEFINE_list('fields', [], 'Of tfds:NAME: image=NAME,id=NAME,en=NAME …; '
+                    'none = as types and names suggest.')
+  flags.DEFINE_bool('estimate', False, 'Only say how many items there are, '
+                    'what disk and what time they need, by the first 500.')
   flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '
                       f'{", ".join(records.STORAGE)}; int8 takes half.')
   flags.DEFINE_string('beam_pipeline_options', '', 'Prepare with Apache Beam: '

@@ -5,18 +5,23 @@ Letters: B records, R regions, F region feature, G=5 box, W words of all
 captions one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from input_pipeline import tokenizer
+
 # The parts of a word whose token ids are kept apart; see `captions.py`.
 PARTS = ('word', 'prefix', 'suffix')
 STORAGE = ('float16', 'int8')
 _INT8_MAX = 127
 BOX_BYTES = 16  # Four float32.
+# Of text, a record has at least so many ids, but for the last ones: a row is
+# one read, however short sentences are, and reads little that it needs not.
+_TEXT_IDS = 2048
 
 
 class Ragged(NamedTuple):
@@ -178,12 +183,30 @@ def _decode(column_B: tf.Tensor, dtype: tf.DType, *shape: int) -> tf.Tensor:
 
 
 def text_features() -> tfds.features.FeaturesDict:
-  """Returns the record of a sentence; `ids` are without `<s>` and `</s>`."""
+  """Returns the record of sentences in one language.
+
+  `ids` are theirs, one sentence after the other, each ended by `</s>`. A
+  record holds small numbers in few bytes: two or three an id.
+  """
   return tfds.features.FeaturesDict({
-      'text_id': tfds.features.Text(),
       'language': tfds.features.Text(),
-      'text': tfds.features.Text(),
       'ids': tfds.features.Sequence(np.int32)})
+
+
+def pack_texts(texts: Iterable[tuple[str, Sequence[int]]],
+               ) -> Iterator[dict[str, Any]]:
+  """Yields the records of sentences, given as (language, ids).
+
+  Those of a language stay in their order.
+  """
+  waiting: dict[str, list[int]] = {}
+  for language, ids in texts:
+    found = waiting.setdefault(language, [])
+    found += [*ids, tokenizer.EOS]
+    if len(found) >= _TEXT_IDS:
+      yield {'language': language, 'ids': waiting.pop(language)}
+  for language, found in waiting.items():
+    yield {'language': language, 'ids': found}
 
 
 # Odd 64-bit constants of splitmix64, as signed numbers.

@@ -40,7 +40,8 @@ class Report:
 
   Attributes:
     num_items: items, usable or not.
-    num_records: those that have a record.
+    num_records: a picture each, or many sentences.
+    num_texts: sentences in the records.
     num_bytes: of the records.
     languages: found in the records.
     skipped: (item, reason) of each thing left out.
@@ -48,10 +49,16 @@ class Report:
   """
   num_items: int = 0
   num_records: int = 0
+  num_texts: int = 0
   num_bytes: int = 0
   languages: list[str] = dataclasses.field(default_factory=list)
   skipped: list[list[str]] = dataclasses.field(default_factory=list)
   max_class_id: int = 0
+
+  @property
+  def num_used(self) -> int:
+    """Returns how many items the records hold."""
+    return self.num_texts or self.num_records
 
 
 # (items, report) → records; fills in the languages and what was left out.
@@ -109,7 +116,7 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
     draft.unlink(missing_ok=True)
     raise
   draft.rename(path)
-  if 'captions' in features:
+  if report.num_records:
     index_lib.save(index_lib.scan(path), path.with_suffix('.npz'))
   report.languages = sorted(set(report.languages))
   draft.write_text(json.dumps(dataclasses.asdict(report)))
@@ -151,22 +158,22 @@ def _move(found: Sequence[pathlib.Path],
   for i, path in enumerate(found):
     final = pathlib.Path(template.sharded_filepath(
         shard_index=i, num_shards=len(found)))
-    saved = path.with_suffix('.npz')
-    if saved.exists():
-      indices.append(index_lib.load(saved)._replace(paths=[str(final)]))
-    path.with_suffix('.tfrecord').rename(final)
-  if indices:
-    index_lib.save(
-        index_lib.join(indices),
-        pathlib.Path(template.data_dir) / index_lib.file_name(template.split))
+    draft = path.with_suffix('.tfrecord')
+    indices.append(index_lib.read(
+        path.with_suffix('.npz'), [draft])._replace(paths=[str(final)]))
+    draft.rename(final)
+  index_lib.save(
+      index_lib.join(indices),
+      pathlib.Path(template.data_dir) / index_lib.file_name(template.split))
 
 
 def _add(reports: Sequence[Report]) -> Report:
   """Returns one report of several shards."""
   return Report(
-      sum(report.num_items for report in reports),
-      sum(report.num_records for report in reports),
-      sum(report.num_bytes for report in reports),
-      sorted({name for report in reports for name in report.languages}),
-      [row for report in reports for row in report.skipped],
-      max((report.max_class_id for report in reports), default=0))
+      **{name: sum(getattr(report, name) for report in reports)
+         for name in ('num_items', 'num_records', 'num_texts', 'num_bytes')},
+      languages=sorted(
+          {name for report in reports for name in report.languages}),
+      skipped=[row for report in reports for row in report.skipped],
+      max_class_id=max(
+          (report.max_class_id for report in reports), default=0))

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import difflib
 import json
 import os
-import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import unicodedata
 
 import numpy as np
@@ -21,12 +20,13 @@ import tensorflow_datasets as tfds
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import index as index_lib
+from input_pipeline import paths
 from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import tokenizer
 from m3p_jax import batch as batch_lib
 
-_READ_RECORDS, _READ_TEXTS = 64, 4096
+_READ_RECORDS = 64
 
 Ragged = records.Ragged
 
@@ -87,12 +87,6 @@ class Captions(NamedTuple):
     return ids.tobytes(), unicodedata.normalize('NFKC', unknown)
 
 
-class Texts(NamedTuple):
-  """The texts of a split: languages and C rows of token ids."""
-  languages: list[str]
-  ids: Ragged
-
-
 def open_builder(data_dir: str | os.PathLike[str], dataset: str,
                  split: str = '') -> tfds.core.DatasetBuilder:
   """Returns TFDS's reader of a prepared dataset.
@@ -103,7 +97,7 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
   Raises:
     UserError: the dataset is not prepared, or has no such split.
   """
-  folder = pathlib.Path(data_dir)
+  folder = paths.of(data_dir)
   there = sorted(p.parent.name for p in folder.glob('*/manifest.json'))
   if dataset not in there:
     near = difflib.get_close_matches(dataset, there, n=1)
@@ -125,25 +119,40 @@ def open_builder(data_dir: str | os.PathLike[str], dataset: str,
 def left_out(data_dir: str | os.PathLike[str], dataset: str,
              split: str) -> int:
   """Returns how many items of a split preparation left out, as far as known."""
-  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  path = paths.of(data_dir) / dataset / 'manifest.json'
   manifest = json.loads(path.read_text())
   return manifest.get('left_out', {}).get(split, 0)
 
 
-def open_index(builder: tfds.core.DatasetBuilder, split: str,
-               ) -> tuple[index_lib.Index, int, str]:
-  """Returns the index of a split, and its features' size and storage.
+def open_index(builder: tfds.core.DatasetBuilder, split: str, *,
+               column: str = 'captions') -> Any:
+  """Returns the index of a split.
+
+  Args:
+    column: what its records must have: 'captions', or 'ids' of text.
 
   Raises:
-    UserError: there are no pictures, or the files are not as they were.
+    UserError: they do not have it, or the files are not as they were.
   """
-  if 'captions' not in builder.info.features:
-    raise errors.UserError(f'{builder.name} has no pictures')
-  index = index_lib.read(
-      pathlib.Path(builder.data_dir), split,
-      map(str, builder.info.splits[split].filepaths))
+  features = builder.info.features
+  if column not in features:
+    raise errors.UserError(
+        f'{builder.name} has no '
+        f'{"pictures" if column == "captions" else "sentences"}')
+  if 'text' in features:
+    raise errors.UserError(
+        f'{builder.data_dir} holds text as version 1 stored it. Run the '
+        f'command that prepared it again: python -m input_pipeline.prepare '
+        f'--dataset={builder.name}')
+  return index_lib.read(
+      paths.of(str(builder.data_dir)) / index_lib.file_name(split),
+      builder.info.splits[split].filepaths)
+
+
+def storage_of(builder: tfds.core.DatasetBuilder) -> tuple[int, str]:
+  """Returns the size of a dataset's region features, and their storage."""
   features = builder.info.features['features']
-  return index, features.shape[-1], np.dtype(features.np_dtype).name
+  return features.shape[-1], np.dtype(features.np_dtype).name
 
 
 def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
@@ -155,7 +164,8 @@ def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
   """
   builder = open_builder(data_dir, dataset, split)
   _check_memory(dataset, builder.info.splits[split].num_bytes)
-  index, feature_dim, storage = open_index(builder, split)
+  index = open_index(builder, split)
+  feature_dim, storage = storage_of(builder)
   spec = records.image_text_spec(storage) | dict.fromkeys(
       ['image_id', 'group'], tf.io.FixedLenFeature([], tf.string))
   spec['texts'] = tf.io.RaggedFeature(tf.string, value_key='captions/text')
@@ -181,25 +191,6 @@ def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
           suffix_ids=join_rows([part.suffix_ids for part in words]))
 
 
-def read_texts(data_dir: str | os.PathLike[str], dataset: str,
-               split: str) -> Texts:
-  """Returns the texts of one split; see `read_image_text`."""
-  builder = open_builder(data_dir, dataset, split)
-  if 'ids' not in builder.info.features:
-    raise errors.UserError(f'{dataset} has no sentences')
-  _check_memory(dataset, builder.info.splits[split].num_bytes)
-  spec = {'language': tf.io.FixedLenFeature([], tf.string),
-          'ids': tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
-  languages, rows = [], []
-  for batch in tf.data.TFRecordDataset(list(map(
-      str, builder.info.splits[split].filepaths))).batch(_READ_TEXTS):
-    columns = tf.io.parse_example(batch, spec)
-    languages += _strings(columns['language'])
-    rows.append(Ragged(columns['ids'].values.numpy().astype(np.int32),
-                       columns['ids'].row_splits.numpy()))
-  return Texts(languages, join_rows(rows))
-
-
 def _check_memory(dataset: str, num_bytes: int) -> None:
   """Raises UserError where a split cannot lie in this machine's memory."""
   has = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
@@ -223,26 +214,6 @@ def join_rows(parts: Sequence[Ragged]) -> Ragged:
       np.concatenate([part.values for part in parts]),
       np.concatenate([[0]] + [part.splits[1:] + offset for part, offset
                               in zip(parts, offsets[:-1], strict=True)]))
-
-
-def full_rows(texts: Texts, width: int) -> Texts:
-  """Returns each language's texts as one, `</s>` between, cut into rows.
-
-  All rows have `width` ids but each language's last: no padding, and every
-  token of a long text is read.
-  """
-  ends = texts.ids.splits[1:]
-  values = np.insert(texts.ids.values, ends, tokenizer.EOS)
-  lengths = np.diff(texts.ids.splits) + 1
-  names, language_C = np.unique(texts.languages, return_inverse=True)
-  language_of_id = np.repeat(language_C, lengths)
-  languages, parts = [], []
-  for number, name in enumerate(names):
-    flat = values[language_of_id == number]
-    splits = np.append(np.arange(0, len(flat), width), len(flat))
-    languages += [str(name)] * (len(splits) - 1)
-    parts.append(Ragged(flat, splits))
-  return Texts(languages, join_rows(parts))
 
 
 def join_pictures(datasets: Sequence[str],

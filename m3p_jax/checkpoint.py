@@ -5,14 +5,14 @@ A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
 needs to go on; absent where a checkpoint holds weights alone), `config.json`
 (the model's geometry), `manifest.json` (tokenizer, region features, languages)
 and, where there are any, `validation.json` (the loss) and `unlogged.json` (sums
-since the last line of metrics.jsonl).
+since the last line of metrics.jsonl). Exported weights (`packed.py`) are read
+wherever a checkpoint is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 from absl import logging
@@ -23,6 +23,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline import errors
+from input_pipeline import paths
+from m3p_jax import packed
+from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
@@ -37,7 +40,7 @@ _FULL = ('No space left', 'ENOSPC', 'RESOURCE_EXHAUSTED', 'File too large',
 class Checkpointer:
   """Saves to the `checkpoints/` of a run, and restores from it."""
 
-  def __init__(self, folder: pathlib.Path, *, keep: int = 3):
+  def __init__(self, folder: paths.Path, *, keep: int = 3):
     """Opens nothing yet; a save makes `folder`, and keeps the newest `keep`."""
     self.folder, self._keep = folder.absolute(), keep
     self._manager: ocp.CheckpointManager | None = None
@@ -103,8 +106,9 @@ class Checkpointer:
     path, items = _newest_good(
         find(self.folder), lambda path: _restore_all(path, args))
     for newer in steps(self.folder):
-      if newer > int(path.name):
+      if newer > int(path.name) and sharding.is_first():
         (self.folder / str(newer)).rename(self.folder / f'damaged_{newer}')
+    sharding.wait_for_all('damaged checkpoints aside')
     return state.replace(
         step=jnp.asarray(int(path.name), jnp.int32),
         opt_state=items['optimizer']).with_params(items['params'])
@@ -141,8 +145,8 @@ class _DataHandler(ocp.CheckpointHandler):
       # The step's folder is still a draft here: the files appear with it.
       for name, content in args.files.items():
         (directory.parent / name).write_text(json.dumps(content, indent=2))
-    if args.iterator is not None:
-      _iterator_checkpoint(args.iterator).write(_iterator_prefix(directory))
+      if args.iterator is not None:
+        _iterator_checkpoint(args.iterator).write(_iterator_prefix(directory))
 
   def restore(self, directory, args: '_Data'):
     _iterator_checkpoint(args.iterator).read(
@@ -163,13 +167,14 @@ def _iterator_checkpoint(iterator):
 
 
 def _iterator_prefix(directory) -> str:
-  return str(directory / f'process_{jax.process_index()}')
+  # Every host is at the same step, and another number of them may go on.
+  return str(directory / 'process_0')
 
 
 @dataclasses.dataclass
 class _KeepBest:
   """Keeps the best checkpoint, whatever its age; the interface is Orbax's."""
-  folder: pathlib.Path
+  folder: paths.Path
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     del context
@@ -177,7 +182,7 @@ class _KeepBest:
     return [info.step == step for info in checkpoints]
 
 
-def _best(folder: pathlib.Path) -> tuple[int | None, float | None]:
+def _best(folder: paths.Path) -> tuple[int | None, float | None]:
   """Returns (step, loss) of the lowest validation loss, the newest of equals.
 
   (None, None) where no checkpoint was validated.
@@ -191,7 +196,7 @@ def _best(folder: pathlib.Path) -> tuple[int | None, float | None]:
 
 
 @contextlib.contextmanager
-def _full_disk_is_named(folder: pathlib.Path) -> Iterator[None]:
+def _full_disk_is_named(folder: paths.Path) -> Iterator[None]:
   """Turns a full disk into an error that says so.
 
   Raises:
@@ -212,7 +217,7 @@ def _full_disk_is_named(folder: pathlib.Path) -> Iterator[None]:
     ) from error
 
 
-def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
+def save_weights(path: paths.Path, params: Any, config: ModelConfig,
                  manifest: Mapping[str, Any]) -> None:
   """Writes one checkpoint of weights alone; `path` must not exist."""
   with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -223,15 +228,18 @@ def save_weights(path: pathlib.Path, params: Any, config: ModelConfig,
     (path / name).write_text(json.dumps(content, indent=2))
 
 
-def steps(folder: pathlib.Path) -> list[int]:
+def steps(folder: paths.Path) -> list[int]:
   """Returns the steps of a folder's finished checkpoints, rising."""
   if not folder.is_dir():
     return []
+  # In a bucket nothing appears whole: Orbax says in a file what has.
   return sorted(int(path.name) for path in folder.iterdir()
-                if path.name.isdecimal())
+                if path.name.isdecimal() and (
+                    not paths.is_url(path)
+                    or ocp.utils.is_checkpoint_finalized(path)))
 
 
-def load(path: str | pathlib.Path, *,
+def load(path: str | paths.Path, *,
          shard: Callable[[Any], Any] | None = None
          ) -> tuple[Any, ModelConfig, dict[str, Any]]:
   """Returns (params, ModelConfig, manifest) of a checkpoint.
@@ -241,7 +249,7 @@ def load(path: str | pathlib.Path, *,
   Args:
     path: of any of the three.
     shard: from abstract boxed parameters to their shardings; None = all on
-      the first device.
+      the process's first device.
 
   Raises:
     UserError: no such folder, no checkpoint in it, or none that is good.
@@ -249,9 +257,9 @@ def load(path: str | pathlib.Path, *,
   return load_newest(path, shard=shard)[1:]
 
 
-def load_newest(path: str | pathlib.Path, *,
+def load_newest(path: str | paths.Path, *,
                 shard: Callable[[Any], Any] | None = None
-                ) -> tuple[pathlib.Path, Any, ModelConfig, dict[str, Any]]:
+                ) -> tuple[paths.Path, Any, ModelConfig, dict[str, Any]]:
   """Returns where the checkpoint lies, and what `load` reads of it."""
 
   def read(path):
@@ -259,10 +267,13 @@ def load_newest(path: str | pathlib.Path, *,
     boxed = m3p.abstract_params(config)
     abstract = nn.unbox(boxed)
     if shard is None:
-      device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
       shardings = jax.tree.map(lambda _: device, abstract)
     else:
       shardings = shard(boxed)
+    if packed.is_here(path):
+      return jax.device_put(
+          packed.read(path, config, manifest), shardings), config, manifest
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings)
@@ -274,29 +285,29 @@ def load_newest(path: str | pathlib.Path, *,
   return found, *content
 
 
-def find(path: str | pathlib.Path) -> list[pathlib.Path]:
+def find(path: str | paths.Path) -> list[paths.Path]:
   """Returns the checkpoints of what `load` takes, the newest first.
 
   Raises:
     UserError: there is no checkpoint.
   """
-  path = pathlib.Path(path).absolute()
-  if (path / 'params').is_dir():
+  path = paths.of(path).absolute()
+  if (path / 'params').is_dir() or packed.is_here(path):
     return [path]
   for folder in (path, path / 'checkpoints'):
     if found := steps(folder):
       return [folder / str(step) for step in reversed(found)]
   raise errors.UserError(
       f'{path}: no checkpoint here; expected a folder with params/, or with '
-      'such folders, named by their steps')
+      'such folders, named by their steps, or exported weights')
 
 
-def peek(path: str | pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+def peek(path: str | paths.Path) -> tuple[ModelConfig, dict[str, Any]]:
   """Returns (geometry, manifest) of what `load` takes; reads no weights."""
   return _newest_good(find(path), _read_files)[1]
 
 
-def _read_files(path: pathlib.Path) -> tuple[ModelConfig, dict[str, Any]]:
+def _read_files(path: paths.Path) -> tuple[ModelConfig, dict[str, Any]]:
   config = json.loads((path / 'config.json').read_text())
   manifest = json.loads((path / 'manifest.json').read_text())
   return model_config_lib.geometry(config), manifest

@@ -4,6 +4,7 @@ import ast
 import difflib
 import pathlib
 import re
+import sys
 from typing import Any
 
 from absl import flags
@@ -11,13 +12,16 @@ from ml_collections import config_flags
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import config as config_lib
 
 # Each mode, and the flags that it alone reads.
 MODES = {
-    'train': ('coordinator', 'num_processes', 'process_id'), 'evaluate': (),
-    'plan': (), 'search': ('query', 'k'), 'serve': ('port', 'host'),
-    'export': ('what', 'out')}
+    'train': (), 'evaluate': (), 'plan': (), 'search': ('query', 'k'),
+    'serve': ('port', 'host'), 'export': ('what', 'out')}
+# What one process does, whatever there is beside it.
+_ALONE = ('plan', 'serve')
+_HOST_FLAGS = ('coordinator', 'num_processes', 'process_id', 'wait_seconds')
 _HELP = re.compile(r'--?(\?|help\w*|only_check_args)$')
 
 
@@ -77,6 +81,30 @@ def parse_flags(argv: list[str]) -> list[str]:
         f'--config: there is no key {message}') from error
 
 
+def define_host_flags() -> None:
+  """Defines the flags of several processes that work as one."""
+  flags.DEFINE_string(
+      'coordinator', '', 'HOST:PORT of process 0, where several processes work '
+      'as one. A TPU pod, Slurm and Open MPI need none of these three flags.')
+  flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+  flags.DEFINE_integer(
+      'process_id', None, 'Which of them this one is, from 0.')
+  flags.DEFINE_integer(
+      'wait_seconds', 50, 'How long to wait for the others.', lower_bound=1)
+  for name in _HOST_FLAGS:
+    # So that --help shows them: they are the program's, not this module's.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
+def connect(require: str) -> None:
+  """Connects the processes as these flags say; see `sharding.connect`."""
+  from m3p_jax import sharding
+  errors.check_choice('config.require', require, ('', *sharding.PLATFORMS))
+  f = flags.FLAGS
+  sharding.connect(f.coordinator, f.num_processes, f.process_id,
+                   wait_seconds=f.wait_seconds, require=require)
+
+
 def _check_names(argv: list[str]) -> None:
   """Raises UserError for a flag that does not exist, before all else."""
   for argument in argv[1:]:
@@ -102,12 +130,12 @@ def _split(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
 def _find(config: str | None, workdir: str) -> str:
   """Returns the config as config_flags takes it: a file of Python."""
   if config is None:
-    config = str(pathlib.Path(workdir) / 'config.json')
-    if not pathlib.Path(config).exists():
+    config = str(paths.of(workdir) / 'config.json')
+    if not paths.of(config).exists():
       raise errors.UserError(
           f'--config=FILE is missing, and there is no {config}')
-  if config.endswith('.json') and pathlib.Path(config).is_file():
-    return f'{config_lib.__file__}:{pathlib.Path(config).absolute()}'
+  if config.endswith('.json') and paths.of(config).is_file():
+    return f'{config_lib.__file__}:{paths.of(config).absolute()}'
   file = pathlib.Path(config.split(':', 1)[0])
   if not file.is_file():
     there = sorted(str(path) for path in pathlib.Path('configs').glob('*.py')
@@ -130,6 +158,9 @@ def _check(argv: list[str]) -> None:
     for name in names:
       if f[name].present and f.mode != mode:
         raise errors.UserError(f'--{name} needs --mode={mode}')
+  for name in _HOST_FLAGS:
+    if f[name].present and f.mode in _ALONE:
+      raise errors.UserError(f'--{name}: --mode={f.mode} is one process')
   if f.mode == 'search' and not f.query:
     raise errors.UserError('--mode=search needs --query="..."')
   if f.mode == 'export' and not f.out:
@@ -148,17 +179,16 @@ def run(argv: list[str]) -> None:
     console.show_own_logs()
   given = config_flags.get_override_values(f['config'])
   # Imported here, so that --help and a wrong flag answer at once.
+  from m3p_jax import sharding
   from m3p_jax import summary
+  config, workdir = f.config, paths.of(f.workdir)
+  if f.mode not in _ALONE:
+    connect(config.require)
   summary.show(summary.command_rows(f.mode, f['config'], given))
-  config, workdir = f.config, pathlib.Path(f.workdir)
   if f.mode == 'train':
-    import jax
-
-    from m3p_jax import sharding
     from m3p_jax import train
-    sharding.connect(f.coordinator, f.num_processes, f.process_id)
     train.train_and_evaluate(config, workdir, given=given)
-    if jax.process_index() == 0:
+    if sharding.is_first():  # Others may see its last files later.
       print(summary.after_training(workdir, config))
   elif f.mode == 'evaluate':
     from m3p_jax.evaluation import retrieval
@@ -176,6 +206,8 @@ def run(argv: list[str]) -> None:
   else:
     from m3p_jax.search import commands
     if f.mode == 'export':
-      commands.export(workdir, f.out, config=config, given=given)
+      export = (commands.export_weights if f.what == 'weights'
+                else commands.export_index)
+      export(workdir, f.out, config=config, given=given)
     else:
       commands.search(workdir, f.query, f.k, config=config, given=given)

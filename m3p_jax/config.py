@@ -5,7 +5,6 @@ import difflib
 import importlib
 import inspect
 import json
-import pathlib
 import pkgutil
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ import ml_collections
 from configs import base
 from input_pipeline import errors
 from input_pipeline import languages
+from input_pipeline import paths
 from m3p_jax import objectives
 
 ConfigDict = ml_collections.ConfigDict
@@ -24,12 +24,17 @@ MOMENT_DTYPES = ('float32', 'bfloat16')
 RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
     'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
-    'setting', 'data.data_dir', 'model.dtype', 'model.remat', 'plan',
-    'best_metric', 'max_bad_steps', 'profile_steps')
+    'setting', 'data.data_dir', 'data.parallel_reads', 'model.dtype',
+    'model.remat', 'plan', 'best_metric', 'max_bad_steps', 'profile_steps',
+    'require')
 # Keys of version 1 that mean nothing now; workdirs may have them.
 _FORMER = ('model.platform',)
+# Workdirs of version 1 have one folder's name here.
+_NOW_LIST = 'data.image_text.code_switch.dictionary'
 # Keyword of a loss that the loop fills, no option of a config.
 _BASELINE = 'baseline'
+# Version 1's tasks do not have them.
+_NEW_TASK_KEYS = {'rows': 'own', 'weight_schedule': ''}
 _TASK_KEYS = tuple(base.task_config('', '', 1))
 
 
@@ -59,7 +64,7 @@ def get_config(path: str) -> ConfigDict:
     UserError: no JSON object, or a key or value that no config has.
   """
   try:
-    content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    content = json.loads(paths.of(path).read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:
     raise errors.UserError(f'{path}: no config in JSON: {error}') from error
   if not isinstance(content, dict):
@@ -76,6 +81,7 @@ def get_config(path: str) -> ConfigDict:
   for name in tasks:
     _check_types(tasks[name], base.task_config('', '', 1), path,
                  f'tasks.{name}.')
+    tasks[name] = _NEW_TASK_KEYS | tasks[name]
     if missing := [key for key in _TASK_KEYS if key not in tasks[name]]:
       raise errors.UserError(f'{path}: tasks.{name} has no {missing[0]}')
   config.update(ConfigDict(_with_tuples(content)))
@@ -84,7 +90,7 @@ def get_config(path: str) -> ConfigDict:
 
 def _check_types(content: Any, default: ConfigDict, path: str,
                  prefix: str = '') -> None:
-  if not isinstance(content, Mapping):
+  if not isinstance(content, dict):
     raise errors.UserError(f'{path}: {prefix[:-1]} is {content!r}; allowed: an '
                            f'object with {", ".join(default)}')
   for key, value in content.items():
@@ -94,6 +100,8 @@ def _check_types(content: Any, default: ConfigDict, path: str,
       elif not isinstance(value, Mapping):
         raise errors.UserError(
             f'{path}: {prefix}{key} is {value!r}; allowed: an object')
+    elif f'{prefix}{key}' == _NOW_LIST and isinstance(value, str):
+      content[key] = [value]
     elif not _is_like(value, default[key]):
       raise errors.UserError(
           f'{path}: {prefix}{key} is {value!r}; allowed: a value like '
@@ -129,11 +137,13 @@ def check(config: ConfigDict) -> None:
         f'stream of tasks.{name} ({task.objective})', task.stream,
         getattr(sys.modules[loss.__module__], 'STREAMS', STREAMS))
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
+    schedule_points(name, task)
     if not config.data[task.stream].datasets:
       raise errors.UserError(
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
               'keep_checkpoints', 'accumulation_steps', 'max_bad_steps',
+              'counted_rows', 'fitting_batches', 'data.parallel_reads',
               'plan.num_regions', 'plan.slices', 'plan.pictures',
               'plan.captions'):
     _check_least(key, config[key], 1)
@@ -199,19 +209,45 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
   return module.loss
 
 
+def schedule_points(name: str, task: ConfigDict) -> list[tuple[float, float]]:
+  """Returns the (step, factor) points of a task's weight, [] for none.
+
+  Raises:
+    UserError: `weight_schedule` is no list of them with rising steps.
+  """
+  text = task.weight_schedule
+  try:
+    points = []
+    for point in filter(None, text.split(',')):
+      step, factor = map(float, point.split(':'))
+      points.append((step, factor))
+    steps = [step for step, _ in points]
+    if steps != sorted(set(steps)):
+      raise ValueError
+  except ValueError:
+    raise errors.UserError(
+        f'tasks.{name}.weight_schedule is {text!r}; allowed: step:factor with '
+        "commas, the steps rising, as '0:0,1000:1'") from None
+  return points
+
+
 def takes_baseline(loss: Callable[..., Any]) -> bool:
   """Returns whether the loss measures a baseline from the frequencies."""
   return _BASELINE in inspect.signature(loss).parameters
 
 
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
-                    workdir: pathlib.Path) -> None:
+                    workdir: paths.Path) -> None:
   """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
   old = flatten(to_json(base.get_config())) | flatten(saved)
+  old = {f'tasks.{name}.{key}': value for name in saved.get('tasks', {})
+         for key, value in _NEW_TASK_KEYS.items()} | old
   for key in ('tasks', *_FORMER):
     old.pop(key, None)
   new = flatten(to_json(config))
+  if isinstance(old[_NOW_LIST], str):
+    old[_NOW_LIST] = [old[_NOW_LIST]]
   changed = [
       f'{key}: {old.get(key, "(absent)")!r} -> {new.get(key, "(absent)")!r}'
       for key in sorted(old | new) if old.get(key) != new.get(key)
@@ -227,7 +263,7 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
 def _check_languages(config: ConfigDict) -> None:
   languages.check(config.data.languages)
   for stream in STREAMS:
-    for language in config.data[stream].languages:
+    for language in set(config.data[stream].languages) - {languages.ALL}:
       errors.check_choice(f'language of data.{stream}.languages', language,
                           config.data.languages)
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 import importlib.util
 import json
 import math
-import os
 import pathlib
 import time
 from typing import Any
@@ -63,7 +62,7 @@ class Writer:
     Lines after `start_step`, of an interrupted run past its save, are dropped.
     """
     self.path = workdir / 'metrics.jsonl'
-    self._file = self._tensorboard = None
+    self._tensorboard = None
     if jax.process_index():
       return  # The first process writes for all: metrics are global.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -71,27 +70,24 @@ class Writer:
              if line['step'] <= start_step]
     draft = self.path.with_suffix('.tmp')
     draft.write_text(''.join(f'{line}\n' for line in lines))
-    os.replace(draft, self.path)
-    self._file = self.path.open('a')
+    draft.replace(self.path)
     if importlib.util.find_spec('tensorboard'):
       from tensorboard import summary  # Optional; TF no longer brings it.
       self._tensorboard = summary.Writer(str(workdir / 'tensorboard'))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes one line: `step` first, then the values by name."""
-    if self._file is None:
+    if jax.process_index():
       return
     values = {name: float(value) for name, value in values.items()}
-    self._file.write(json.dumps({'step': step} | values) + '\n')
-    self._file.flush()
+    with self.path.open('a') as file:
+      file.write(json.dumps({'step': step} | values) + '\n')
     if self._tensorboard:
       for name, value in values.items():
         self._tensorboard.add_scalar(name, value, step)
       self._tensorboard.flush()
 
   def close(self) -> None:
-    if self._file:
-      self._file.close()
     if self._tensorboard:
       self._tensorboard.close()
 

@@ -54,6 +54,14 @@ def check_rate_factors(params: Mapping[str, Any],
           f'are: {", ".join(sorted(paths))}')
 
 
+def points_schedule(points: Sequence[tuple[float, float]]) -> optax.Schedule:
+  """Returns the factor by step, linear between (step, factor) points."""
+  steps, factors = (jnp.array(values, jnp.float32)
+                    for values in zip(*points, strict=True))
+  return lambda count: jnp.interp(
+      jnp.asarray(count, jnp.float32), steps, factors)
+
+
 def make_schedule(*, learning_rate: float, schedule: str, warmup_steps: int,
                   num_train_steps: int) -> optax.Schedule:
   """Returns the learning rate as a function of the number of past updates.

@@ -5,23 +5,34 @@ of parameters over `fsdp` alone (each group along `data` holds a copy), and
 heads, the MLP and the vocabulary over `model`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
+import itertools
 import math
 import os
+import re
+import sys
+import threading
 from typing import Any
 
 from absl import logging
 from flax import linen as nn
 import jax
 from jax.experimental import mesh_utils
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import optax
+from orbax.checkpoint import multihost
 
 from input_pipeline import errors
 
 MESH_AXES = ('data', 'fsdp', 'model')
+# What a run can require → JAX's name of it.
+PLATFORMS = {'tpu': 'tpu', 'gpu': 'cuda'}
+_LONGEST_WAIT_SECONDS = 7 * 24 * 3600
+_MEETINGS = itertools.count()
 # Split over more chips, a width of 768 is gathered in parts far smaller than a
 # TPU's tile of 128 lanes: see docs/scaling.md.
 MAX_GROUP = 16
@@ -48,47 +59,124 @@ RULES: dict[str, tuple[str, ...] | None] = {
 }
 
 
-def connect(coordinator: str, num_processes: int | None,
-            process_id: int | None) -> None:
+def connect(coordinator: str = '', num_processes: int | None = None,
+            process_id: int | None = None, *, wait_seconds: float = 50,
+            require: str = '') -> None:
   """Connects the processes of a run; before anything else asks for devices.
 
-  Without a coordinator a TPU pod is recognised by what its machines know of
-  each other; any other machine stays alone.
+  Without a coordinator JAX looks for what started this process: TPU machines
+  of Google (GCE, GKE, several slices), Slurm, Open MPI. None = it is alone.
 
   Args:
     coordinator: 'host:port' of process 0, the same everywhere; '' = none.
     num_processes: of the run.
     process_id: from 0.
+    wait_seconds: for the others; then this process ends.
+    require: 'tpu' or 'gpu', which the run must find; '' = any device.
 
   Raises:
-    UserError: flags that do not belong together.
+    UserError: flags that do not belong together, or no such device.
   """
+  if require:
+    jax.config.update('jax_platforms', f'{PLATFORMS[require]},cpu')
   if not coordinator:
     if num_processes is not None or process_id is not None:
       raise errors.UserError(
           '--num_processes and --process_id need --coordinator=HOST:PORT')
-    workers = os.environ.get('TPU_WORKER_HOSTNAMES', '')
-    if ',' not in workers and 'MEGASCALE_COORDINATOR_ADDRESS' not in os.environ:
-      return
-    jax.distributed.initialize()
-  else:
-    if num_processes is None or process_id is None:
-      raise errors.UserError(f'--coordinator={coordinator} needs '
-                             '--num_processes and --process_id')
-    if not 0 <= process_id < num_processes:
-      raise errors.UserError(
-          f'--process_id is {process_id}; allowed: 0 to {num_processes - 1}')
+  elif num_processes is None or process_id is None:
+    raise errors.UserError(f'--coordinator={coordinator} needs '
+                           '--num_processes and --process_id')
+  elif not 0 <= process_id < num_processes:
+    raise errors.UserError(
+        f'--process_id is {process_id}; allowed: 0 to {num_processes - 1}')
+  with _patience(wait_seconds, (
+      'the other processes of this run did not come within '
+      f'{wait_seconds:g} s (--wait_seconds): start the same command on every '
+      'host, and see that the port of the first is open to the others')):
+    try:
+      # Past its own limit JAX would end the process with a trace of C++.
+      jax.distributed.initialize(
+          coordinator or None, num_processes, process_id,
+          initialization_timeout=int(wait_seconds) + 60)
+    except (ValueError, RuntimeError) as error:
+      # No cluster, or a notebook that has asked for devices: it is alone.
+      if coordinator or not re.search(
+          'coordinator_address|must be called before', str(error)):
+        raise errors.UserError(f'several processes: {error}') from error
+  if jax.distributed.is_initialized():
     # Read by processes on CPUs alone.
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-    # On CPUs a program from the cache of compiled ones can run its collectives
-    # in another order than one that is just compiled: the processes then take
-    # each other's messages, and Gloo ends them.
-    if jax.default_backend() == 'cpu':
-      jax.config.update('jax_enable_compilation_cache', False)
+  elif not require:
+    return
+  try:
+    platform = jax.default_backend()
+  except RuntimeError as error:
+    raise errors.UserError(
+        f'config.require is {require!r}, but JAX finds none ({error}); allowed '
+        "here: '', which takes what there is") from error
+  # On CPUs a program from the cache of compiled ones can run its collectives
+  # in another order than one that is just compiled: the processes then take
+  # each other's messages, and Gloo ends them.
+  if platform == 'cpu' and jax.process_count() > 1:
+    jax.config.update('jax_enable_compilation_cache', False)
   logging.info('process %d of %d, %d devices here of %d', jax.process_index(),
                jax.process_count(), jax.local_device_count(),
                jax.device_count())
+  if not is_first():
+    # One process prints for all.
+    sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def _patience(seconds: float, message: str) -> Iterator[None]:
+  """Ends the process with a message where the block takes too long."""
+
+  def stop():
+    print(f'error: {message}', file=sys.stderr, flush=True)
+    os._exit(2)  # What waits is C++, and hears of nothing else.
+
+  timer = threading.Timer(seconds, stop)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
+def is_first() -> bool:
+  """Returns whether this is the process that writes and prints for all."""
+  return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+  """Returns when every process has come here, however long one works."""
+  if jax.process_count() > 1:
+    multihost.sync_global_processes(
+        f'{what} {next(_MEETINGS)}', timeout=_LONGEST_WAIT_SECONDS,
+        processes=set(range(jax.process_count())))
+
+
+def of_all(value: float) -> list[float]:
+  """Returns the value that each process has: what they decide by."""
+  return gather_shares(np.array([value]), jax.process_count()).tolist()
+
+
+def my_share(count: int) -> np.ndarray:
+  """Returns the numbers below `count` that this process works on."""
+  return np.arange(jax.process_index(), count, jax.process_count())
+
+
+def gather_shares(part: np.ndarray, count: int) -> np.ndarray:
+  """Returns the rows of all processes; `part` are those of `my_share`."""
+  if jax.process_count() == 1:
+    return part
+  wait_for_all('shares')  # Gloo would lose patience with who comes early.
+  most = -(-count // jax.process_count())
+  padded = np.zeros((most, *part.shape[1:]), part.dtype)
+  padded[:len(part)] = part
+  return np.swapaxes(multihost_utils.process_allgather(padded), 0, 1).reshape(
+      -1, *part.shape[1:])[:count]
 
 
 def make_mesh(data: int = -1, fsdp: int = -1, model: int = 1,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import functools
 import json
-import pathlib
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -16,6 +15,7 @@ import optax
 
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import checkpoint
@@ -31,7 +31,7 @@ ConfigDict = ml_collections.ConfigDict
 Frequencies = frequencies_lib.Frequencies
 ModelConfig = model_config_lib.ModelConfig
 # A manifest of prepared data, and its path.
-Manifest = tuple[dict[str, Any], pathlib.Path]
+Manifest = tuple[dict[str, Any], paths.Path]
 # Parts of a manifest that a model's inputs must share with its weights'.
 _INPUT_KEYS = ('tokenizer', 'feature_extractor', 'normalisation', 'class_ids')
 
@@ -72,7 +72,7 @@ def _refused_by_name(function: Callable[..., Any], *args: Any) -> Any:
     raise errors.UserError(str(error)) from error
 
 
-def resolve(config: ConfigDict, workdir: pathlib.Path, *,
+def resolve(config: ConfigDict, workdir: paths.Path, *,
             given: Collection[str] = ()) -> Start:
   """Returns the start: the workdir's newest checkpoint, init_from, or fresh.
 
@@ -100,7 +100,7 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *,
   elif config.init_from == 'e5':
     source = 'multilingual-E5-small'
   elif config.init_from:
-    path = pathlib.Path(config.init_from)
+    path = paths.of(config.init_from)
     source = str(path)
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
@@ -160,8 +160,10 @@ def make_tasks(task_configs: ConfigDict, *,
     options = dict(task.options)
     if frequencies and config_lib.takes_baseline(loss):
       options['baseline'] = frequencies[task.stream]
+    points = config_lib.schedule_points(name, task)
     tasks.append(train_step.Task(
-        name, functools.partial(loss, **options), task.weight))
+        name, functools.partial(loss, **options), task.weight,
+        optimizer.points_schedule(points) if points else None))
   return tuple(tasks)
 
 
@@ -192,13 +194,13 @@ def use_compilation_cache() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
 
 
-def read_manifest(data_dir: str | pathlib.Path, dataset: str) -> Manifest:
+def read_manifest(data_dir: str | paths.Path, dataset: str) -> Manifest:
   """Returns the manifest of a prepared dataset, classes as they were read.
 
   Raises:
     UserError: it is not prepared.
   """
-  path = pathlib.Path(data_dir) / dataset / 'manifest.json'
+  path = paths.of(data_dir) / dataset / 'manifest.json'
   if not path.exists():
     raise errors.UserError(
         f'{path}: not there; prepare it with `python -m '
@@ -218,7 +220,7 @@ def _common(manifests: Sequence[Manifest]) -> dict[str, Any]:
     UserError: two were prepared differently.
   """
   manifest: dict[str, Any] = {}
-  first: dict[str, pathlib.Path] = {}
+  first: dict[str, paths.Path] = {}
   data: dict[str, str] = {}
   for content, path in manifests:
     data[path.parent.name] = fingerprint.of(content.get('options'))
@@ -235,7 +237,7 @@ def _common(manifests: Sequence[Manifest]) -> dict[str, Any]:
   return manifest | {'data': data}
 
 
-def check_same_data(manifest: Mapping[str, Any], folder: pathlib.Path) -> None:
+def check_same_data(manifest: Mapping[str, Any], folder: paths.Path) -> None:
   """Raises UserError where a run would go on with a dataset prepared again.
 
   From other files or with other options than when `folder`, the run's
@@ -251,7 +253,7 @@ def check_same_data(manifest: Mapping[str, Any], folder: pathlib.Path) -> None:
 
 
 def check_inputs(found: Mapping[str, Any], saved: Mapping[str, Any],
-                 where: Any, path: pathlib.Path) -> None:
+                 where: Any, path: paths.Path) -> None:
   """Raises UserError where data were made by other means than the weights'.
 
   What one of the manifests, `found` of the data (called `where`) and `saved`
@@ -306,7 +308,7 @@ def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,
 
 
 def _check_geometry(asked: ModelConfig, saved: ModelConfig,
-                    path: pathlib.Path, given: Collection[str]) -> None:
+                    path: paths.Path, given: Collection[str]) -> None:
   """Raises UserError where the command line contradicts a checkpoint."""
   for field in dataclasses.fields(ModelConfig):
     name = field.name
@@ -320,7 +322,7 @@ def _check_geometry(asked: ModelConfig, saved: ModelConfig,
 
 
 def _saved_languages(languages: tuple[str, ...], saved: Mapping[str, Any],
-                     path: pathlib.Path) -> tuple[str, ...]:
+                     path: paths.Path) -> tuple[str, ...]:
   """Returns the checkpoint's languages, which its language table is for."""
   known = tuple(saved.get('languages', languages))
   missing = [language for language in languages if language not in known]

@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import ml_collections
 
+from input_pipeline import paths
 import m3p_jax
 from m3p_jax import checkpoint
 from m3p_jax import metrics
+from m3p_jax import sharding
 from m3p_jax import startup
 
 ConfigDict = ml_collections.ConfigDict
@@ -21,6 +23,8 @@ _VALIDATION = 'validation/'
 
 def show(rows: Mapping[str, str | Sequence[str]]) -> None:
   """Prints 'label  text' lines on stderr."""
+  if not sharding.is_first():
+    return
   for label, texts in rows.items():
     for text in [texts] if isinstance(texts, str) else texts:
       print(f'{label:{_LABEL_WIDTH}}{text}', file=sys.stderr)
@@ -38,7 +42,7 @@ def command_rows(mode: str, config_flag: Any,
   name = config_flag.config_filename
   _, is_saved, saved = name.partition('m3p_jax/config.py:')
   if is_saved:
-    name = short(pathlib.Path(saved))
+    name = short(paths.of(saved))
   values = ', '.join(f'{key}={value}' for key, value in given.items())
   return {f'm3p_jax {m3p_jax.__version__}': f' {mode}',
           'config': f'{name} with {values}' if values else name}
@@ -53,7 +57,8 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
   tasks, streams = [], {}
   for name, task in config.tasks.items():
     tasks.append(f'{name}: {task.batch_size} rows of {task.stream}, weight '
-                 f'{task.weight:g}')
+                 f'{task.weight:g}' + (task.weight_schedule and
+                                       f' times {task.weight_schedule}'))
     streams[task.stream] = config.data[task.stream]
   data = [f'{name}: {"+".join(stream.datasets)} in '
           f'{_languages(stream.languages)}'
@@ -67,7 +72,7 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
                  f'{dict(mesh.shape)}, activations '
                  f'{startup.model_options(config).dtype}',
       'parameters': f'{sizes[0]:,} trained, {sizes[1]:,} frozen',
-      'data': [f'in {short(pathlib.Path(config.data.data_dir))}', *data],
+      'data': [f'in {short(paths.of(config.data.data_dir))}', *data],
       'tasks': tasks,
       'start': f'{start.source}; steps {int(state.step):,} to '
                f'{config.num_train_steps:,}',
@@ -113,7 +118,7 @@ def next_commands(mode: str, workdir: pathlib.Path,
   lines = []
   if mode == 'evaluate':
     lines.append(f'Report:    {workdir}/report.html')
-  elif not (pathlib.Path(data_dir) / c.dataset / 'manifest.json').exists():
+  elif not (paths.of(data_dir) / c.dataset / 'manifest.json').exists():
     lines.append(f'Prepare:   {_python()} -m input_pipeline.prepare '
                  f'--dataset={c.dataset} --data_dir={data_dir}')
   if mode == 'train':
@@ -161,5 +166,7 @@ def _python() -> str:
 
 def short(path: pathlib.Path) -> str:
   """Returns the path below the working directory, where it lies there."""
+  if paths.is_url(path):
+    return str(path)
   path, here = path.absolute(), pathlib.Path.cwd()
   return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import pathlib
 import signal
 import sys
 import threading
@@ -14,9 +13,11 @@ from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -27,21 +28,19 @@ from m3p_jax import sharding
 from m3p_jax import startup
 from m3p_jax import summary
 from m3p_jax import train_step
+from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
 from m3p_jax.objectives import frequencies
 from m3p_jax.planning import plan
 
 ConfigDict = ml_collections.ConfigDict
-# Batches that the match head is fitted to.
-_FITTING_BATCHES = 4
-# Rows of each stream whose tokens and classes are counted.
-_COUNTED_ROWS = 16_384
-_COUNTED_ROWS_PER_BATCH = 256
+# Rows that are counted at a time.
+_COUNTED_TOGETHER = 256
 # Steps before a trace: the first one compiles, and the pipeline's buffers fill.
 _UNTRACED_STEPS = 10
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
+def train_and_evaluate(config: ConfigDict, workdir: str | paths.Path, *,
                        given: Collection[str] = ()) -> dict[str, float]:
   """Trains up to `num_train_steps` and returns the last validation losses.
 
@@ -56,7 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
       that is not finite.
     SystemExit: with 0, after SIGTERM; the state is saved.
   """
-  workdir = pathlib.Path(workdir).absolute()
+  workdir = paths.of(workdir).absolute()
   config = config.copy_and_resolve_references()
   config_lib.check(config)
   output.check_writable(workdir, '--workdir')
@@ -82,7 +81,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
   startup.use_compilation_cache()
   run = _Run(config, workdir, start)
   workdir.mkdir(parents=True, exist_ok=True)
-  if jax.process_index() == 0:
+  if sharding.is_first():
     draft = path.with_suffix('.tmp')
     draft.write_text(json.dumps(config_lib.to_json(config), indent=2) + '\n')
     draft.replace(path)
@@ -93,7 +92,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path, *,
 class _Run:
   """Everything that the loop holds: data, compiled steps, state, files."""
 
-  def __init__(self, config: ConfigDict, workdir: pathlib.Path,
+  def __init__(self, config: ConfigDict, workdir: paths.Path,
                start: startup.Start):
     self.config, self.workdir, self.start = config, workdir, start
     self.mesh = sharding.make_mesh(**config.mesh)
@@ -136,7 +135,7 @@ class _Run:
     streams = pipeline.Streams(
         config.data, config.tasks, split='train', languages=languages)
     self.dataset = streams.dataset(config.tasks, seed=config.seed, **share)
-    _check_lengths(self.dataset, self.start.config.max_positions)
+    _check_lengths(self.dataset, self.start.config)
     # Opened when it is first asked for, and kept: equal every time.
     self.validation = functools.cache(lambda: list(map(
         _to_numpy, pipeline.Streams(
@@ -157,15 +156,16 @@ class _Run:
     if not any(config_lib.takes_baseline(config_lib.find_loss(name, task))
                for name, task in config.tasks.items()):
       return {}
+    batch_size = min(_COUNTED_TOGETHER, config.counted_rows)
     tasks = {
         task.stream: ConfigDict({'stream': task.stream,
-                                 'batch_size': _COUNTED_ROWS_PER_BATCH})
+                                 'batch_size': batch_size})
         for task in config.tasks.values()}
     # The same rows on every host: all begin with the same values.
     source = iter(streams.dataset(tasks, seed=config.seed, switches=False))
     return frequencies.count(
         (_to_numpy(next(source))
-         for _ in range(_COUNTED_ROWS // _COUNTED_ROWS_PER_BATCH)),
+         for _ in range(config.counted_rows // batch_size)),
         vocab_size=self.start.config.padded_vocab_size,
         num_classes=self.start.config.num_region_classes)
 
@@ -188,16 +188,17 @@ class _Run:
         if step == first + _UNTRACED_STEPS + config.profile_steps:
           trace.close()
         # Asked once a step: the signal may come at any moment.
-        losses = self._pause(state, step, stops=asked.is_set())
+        stops = (asked.is_set() if jax.process_count() == 1 else
+                 multihost_utils.reached_preemption_sync_point(step))
+        losses = self._pause(state, step, stops=stops)
     self.checkpointer.wait()
     return losses
 
   def _begin(self, state) -> None:
     """Shows the header; opens metrics.jsonl and the bar."""
     config, first = self.config, int(state.step)
-    if jax.process_index() == 0:
-      summary.show(summary.training_rows(
-          config, self.start, state, self.mesh, self.workdir))
+    summary.show(summary.training_rows(
+        config, self.start, state, self.mesh, self.workdir))
     self.writer = metrics_lib.Writer(self.workdir, start_step=first)
     self.progress = metrics_lib.Progress(
         self.writer, start_step=first, num_steps=config.num_train_steps,
@@ -241,8 +242,10 @@ class _Run:
     if validates:
       losses = self._validate(state)
       loss = self._deciding_loss(losses)
-      # The best is kept, whether or not its turn has come.
-      saves = saves or (loss is not None and self.checkpointer.is_best(loss))
+      # The best is kept, whether or not its turn has come: the first process
+      # says so, for others may see its last save sooner or later.
+      saves = saves or (loss is not None and bool(
+          sharding.of_all(self.checkpointer.is_best(loss))[0]))
     if saves:
       # Before the next batch is drawn: the iterator is saved as it is.
       self.checkpointer.save(
@@ -268,7 +271,7 @@ class _Run:
       if self.config.fit_first_values:
         source = iter(self.dataset)  # Its own: the run's is not moved.
         batches = [sharding.put_rows(self.mesh, _to_numpy(next(source)))
-                   for _ in range(_FITTING_BATCHES)]
+                   for _ in range(self.config.fitting_batches)]
         params = first_values.fit(
             self.model, params, batches, self.frequencies,
             jax.random.fold_in(self.init_key, 1))
@@ -307,7 +310,7 @@ class _Run:
     return sign * losses[f'validation/{name}']
 
 
-def _check_lengths(dataset, max_positions: int) -> None:
+def _check_lengths(dataset, config: model_config.ModelConfig) -> None:
   """Raises UserError for rows longer than the model has positions for.
 
   JAX would give the last position to every token beyond it.
@@ -316,11 +319,16 @@ def _check_lengths(dataset, max_positions: int) -> None:
     length = rows.token_ids_BL.shape[1]
     has_regions = isinstance(rows.regions, batch_lib.Regions)
     num_regions = rows.num_regions if has_regions else 0
-    if num_regions + length > max_positions:
+    try:
+      start = config.text_start(num_regions) if has_regions else 0
+    except ValueError as error:
+      raise errors.UserError(f'rows of tasks.{name}: {error}') from error
+    if start + length > config.max_positions:
       raise errors.UserError(
           f'rows of tasks.{name} have {num_regions} regions and {length} '
-          'tokens (max_length of its stream), but model.max_positions is '
-          f'{max_positions}; allowed: {max_positions} together')
+          f'tokens (max_length of its stream) from position {start} on, but '
+          f'model.max_positions is {config.max_positions}; allowed: '
+          f'{config.max_positions} together')
 
 
 def _to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
@@ -331,8 +339,10 @@ def _to_numpy(batches: Any) -> dict[str, batch_lib.Batch]:
 def _termination() -> Iterator[threading.Event]:
   """Gives an event that is set by SIGTERM; the loop asks for it."""
   asked = threading.Event()
-  # Python allows handlers in the main thread alone (notebooks, tests).
-  if threading.current_thread() is not threading.main_thread():
+  # Python allows handlers in the main thread alone (notebooks, tests); of
+  # several processes JAX has its own, and they agree on a step.
+  if (threading.current_thread() is not threading.main_thread()
+      or jax.process_count() > 1):
     yield asked
     return
   old = signal.signal(signal.SIGTERM, lambda *_: asked.set())

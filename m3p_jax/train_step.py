@@ -60,11 +60,17 @@ class Task:
     name: key of its batch, and first part of its metrics' names.
     loss: loss(model, batch, key) -> (Mean, dict[str, Mean]).
     weight: factor of its mean in the sum of the losses.
+    schedule: from the number of past updates to a factor of the weight.
   """
   name: str
   loss: Callable[[nn.Module, batch_lib.Batch, jax.Array],
                  tuple[Mean, Metrics]]
   weight: float = 1.0
+  schedule: optax.Schedule | None = None
+
+  def weight_at(self, step: Any) -> Any:
+    """Returns the weight after so many updates."""
+    return self.weight * (self.schedule(step) if self.schedule else 1.0)
 
 
 def create_state(params: Any, *, tx: optax.GradientTransformation,
@@ -101,7 +107,7 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
         state, batches[task.name], jax.random.fold_in(key, index), model=model,
         task=task, parts=accumulation_steps)
     gradients.append(gradient)
-    loss += task.weight * found['loss'].compute()
+    loss += task.weight_at(state.step) * found['loss'].compute()
     metrics |= {f'{task.name}/{name}': mean for name, mean in found.items()}
   gradient = jax.tree.map(lambda *parts: sum(parts), *gradients)
   one, norm = jnp.ones(()), optax.tree.norm(gradient)
@@ -153,7 +159,8 @@ def _task_gradient(state: TrainState, batch: batch_lib.Batch, key: jax.Array,
         lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
             gradient, state.params, *jax.tree.map(lambda x: x[0], xs)))
     (found, metrics), _ = jax.lax.scan(add, zeros, xs)
-  scale = Mean(jnp.float32(task.weight), metrics['loss'].weight).compute()
+  scale = Mean(jnp.float32(task.weight_at(state.step)),
+               metrics['loss'].weight).compute()
   return jax.tree.map(lambda x: x * scale, found), metrics
 
 

@@ -8,13 +8,13 @@ import pathlib
 from input_pipeline import builder
 
 
-def items(name: str, raw_dir, *wanted: str, strict: bool = False):
+def items(name: str, raw_dir, *wanted: str, **options):
   """Returns {image id: (split, captions)} of a dataset, in its order."""
   module = importlib.import_module(f'input_pipeline.datasets.{name}')
-  made = module.Builder.__new__(module.Builder)
-  made.options = builder.Options(
-      raw_dir=str(raw_dir), languages=wanted, strict=strict)
-  found = list(made.items())
+  found = list(module.Builder.list_items(builder.Options(
+      raw_dir=str(raw_dir), languages=wanted, **options)))
+  if limit := options.get('limit'):
+    found = found[:limit]
   assert len({item[0] for item in found}) == len(found)
   if issubclass(module.Builder, builder.TextBuilder):
     return found

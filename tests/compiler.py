@@ -11,6 +11,7 @@ tenth of the time of the tests that trace most.
 
 import gc
 import os
+import socket
 
 import jax
 
@@ -31,6 +32,13 @@ def configure() -> None:
       ('jax_traceback_in_locations_limit', 0)):
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+
+
+def free_address() -> str:
+  """Returns where the first of several processes can listen."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return f'127.0.0.1:{free.getsockname()[1]}'
 
 
 def environment(devices: int) -> dict[str, str]:

@@ -10,16 +10,20 @@ import pathlib
 import shutil
 import sys
 
+import numpy as np
 from PIL import Image
 
 from input_pipeline import dictionaries
+from input_pipeline import languages
 from input_pipeline import prepare
 from input_pipeline import sources
 from m3p_jax import config as config_lib
 from m3p_jax.convert import exporting
+from m3p_jax.convert import files
 from m3p_jax.convert import importing
 from m3p_jax.evaluation import retrieval
 from m3p_jax.model import config as model_config
+from m3p_jax.objectives import masking
 from tests import region_writers
 from tests import small_search
 from tests import torch_files
@@ -52,14 +56,17 @@ def make_checkout(home: pathlib.Path) -> None:
 
 
 def tiny(config):
-  """Returns a config that takes two steps of four rows."""
+  """Returns a config that takes two steps of four short rows."""
   config.model.update(dict(
-      width=16, num_heads=2, mlp_width=32, num_layers=1, dtype='float32'))
+      width=16, num_heads=2, mlp_width=32, num_layers=1, dtype='float32',
+      text_position=min(config.model.text_position, 36)))
+  config.data.text.max_length = config.data.image_text.max_length = 12
   config.num_train_steps = config.checkpoint_every_steps = 2
   config.eval_every_steps = config.eval_batches = 0
   config.optimizer.warmup_steps = 0
   switch = config.data.image_text.code_switch
-  switch.languages = switch.languages and ('de', 'fr')
+  if languages.ALL not in switch.languages:
+    switch.languages = switch.languages and ('de', 'fr')
   for task in config.tasks.values():
     task.batch_size = 4
   return config
@@ -93,6 +100,36 @@ def _write_features(raw_dir: pathlib.Path, folder: pathlib.Path) -> None:
   region_writers.m3p_h5(folder, images)
 
 
+def _write_corpora() -> None:
+  """Writes what docs/pretraining.md begins with: text, captions, regions."""
+  for edition in ('de', 'en', 'fr', 'als', 'zh_classical', 'sw', 'xx',
+                  'tokipona'):
+    path = pathlib.Path('wiki', edition, 'AA', 'wiki_00')
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(json.dumps({
+        'id': f'{number}', 'title': 'A', 'text': f'A\n\nThe {number} apples '
+        f'are red in {edition}. A dog sees {number} cats and a house.'}) + '\n'
+        for number in range(50)), encoding='utf-8')
+  for name, count in (('Train_GCC-training', 50),
+                      ('Validation_GCC-1.1.0-Validation', 8)):
+    path = pathlib.Path('cc', f'{name}.tsv')
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(''.join(
+        f'a red apple and {number} dogs\thttp://example.org/{number}.jpg\n'
+        for number in range(count)), encoding='utf-8')
+  images = [region_writers.image(f'{prefix}{number}', seed=number,
+                                 feature_dim=2_048)
+            for prefix, count in (('', 50), ('valid_', 8))
+            for number in range(count)]
+  region_writers.mmf_npy(pathlib.Path(), images).rename('x101')
+  pathlib.Path('panlex').mkdir()
+  header = 'id\tlangvar\ttxt\ttxt_degr\tmeaning\n'
+  for code, words in (('eng', ('dog', 'red')), ('spa', ('perro', 'rojo'))):
+    pathlib.Path('panlex', f'{code}.tsv').write_text(header + ''.join(
+        f'{number}\t{code}-000\t{word}\t{word}\t{number}\n'
+        for number, word in enumerate(words)), encoding='utf-8')
+
+
 def _write_weights() -> None:
   config = model_config.ModelConfig(
       width=16, num_heads=2, mlp_width=16, num_layers=1, num_languages=100,
@@ -106,7 +143,23 @@ def _write_weights() -> None:
   torch_files.write_flat(path.with_name('pytorch_model.bin'),
                          exporting.volta_tensors(exporting.load(draft))[0])
   shutil.rmtree(draft)
-  shutil.copytree(weight_files.XLMR.parent, 'xlm-roberta-base')
+  _write_xlmr(pathlib.Path('xlm-roberta-base'))
+
+
+def _write_xlmr(folder: pathlib.Path) -> None:
+  """Writes the golden XLM-R with a table for every word of the tokenizer."""
+  folder.mkdir()
+  tensors = files.read_safetensors(weight_files.XLMR)
+  for key in tensors:
+    if key.endswith('word_embeddings.weight'):
+      tensors[key] = np.random.default_rng(0).normal(0, .02, (
+          masking.VOCAB_SIZE, tensors[key].shape[1])).astype(np.float32)
+  files.write_safetensors(folder / 'model.safetensors', {
+      key: value for key, value in tensors.items()
+      if not key.startswith('lm_head')}, {'format': 'pt'})
+  config = json.loads(weight_files.XLMR.with_name('config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps(
+      config | {'vocab_size': masking.VOCAB_SIZE}))
 
 
 def _write_dictionaries() -> None:
@@ -134,6 +187,7 @@ def main(small_run: pathlib.Path) -> None:
   for name in ('cat.jpg', 'my_cat.jpg', 'dog.jpg'):
     shutil.copy('DIR/a_red_apple.jpg', name)
   _write_features(pathlib.Path('DIR'), pathlib.Path('FEATURES'))
+  _write_corpora()
   _write_weights()
   _write_dictionaries()
   run = pathlib.Path('runs/quickstart')

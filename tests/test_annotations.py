@@ -7,9 +7,14 @@ import pathlib
 import pickle
 
 import pytest
+import tensorflow_datasets as tfds
 
+from configs import languages as language_table
 from input_pipeline import builder
 from input_pipeline import errors
+from input_pipeline import languages
+from input_pipeline import prepare
+from input_pipeline.datasets import text as text_dataset
 from tests import caption_trees
 
 _items = caption_trees.items
@@ -161,6 +166,84 @@ def test_text(tmp_path):
   _write(tmp_path / 'xx.txt', 'what?')
   with pytest.raises(errors.UserError, match=r"xx\.txt: unknown language 'xx'"):
     _items('text', tmp_path)
+
+
+@pytest.mark.parametrize('text, wanted', [
+    ('It has 3.5 m, e.g. in the U.S. It is (no "joke.") So be it.',
+     ['It has 3.5 m, e.g. in the U.S.', 'It is (no "joke.")', 'So be it.']),
+    ('人人生而自由。猫！“真的？”是',
+     ['人人生而自由。', '猫！', '“真的？”', '是']),
+    ('यह है। वह है।', ['यह है।', 'वह है।']),
+    ('هل هذا؟ نعم.', ['هل هذا؟', 'نعم.']),
+    ('What?! Yes!, he said... and left.',
+     ['What?!', 'Yes!, he said... and left.']),
+    ('ไม่มีจุด อีกประโยค', ['ไม่มีจุด อีกประโยค']), (' . ', ['.']), ('', [])])
+def test_sentences_by_unicodes_rules(text, wanted):
+  assert text_dataset.sentences(text) == wanted
+
+
+def _articles(folder, config, texts):
+  """Writes what TFDS's builder of Wikipedia leaves, by TFDS itself."""
+  class Wikipedia(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS's features and names; the real one needs the dump and Beam."""
+    name, code_path = 'wikipedia', None
+    VERSION = tfds.core.Version('1.0.0')
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config, description='')]
+
+    def _info(self):
+      return tfds.core.DatasetInfo(builder=self, features=(
+          tfds.features.FeaturesDict({'title': tfds.features.Text(),
+                                      'text': tfds.features.Text()})))
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {'train': ((i, {'title': f't{i}', 'text': text})
+                        for i, text in enumerate(texts))}
+
+    def _generate_examples(self):
+      raise NotImplementedError
+
+  Wikipedia(data_dir=folder).download_and_prepare()
+
+
+def test_wikipedia_of_tfds_and_of_wikiextractor(tmp_path):
+  made = {'20230601.de': ['Ein Satz. Noch einer.\n\nAbsatz', 'Zwei.'],
+          '20230601.als': ['Ebbis.'], '20230601.zh-min-nan': ['Lâng.'],
+          '20230601.tokipona': ['toki.'], '20230601.simple': ['One. Two.']}
+  for config, texts in made.items():
+    _articles(tmp_path / 'tfds', config, texts)
+    for i, text in enumerate(texts):
+      _jsonl(tmp_path / 'extracted' / f'{config.partition(".")[2]}wiki-20240101'
+             / f'A{i}' / 'wiki_00', {'id': str(i), 'title': 't', 'text': text})
+  texts = {}
+  for kind in ('tfds', 'extracted'):
+    items = _items('wikipedia', tmp_path / kind)
+    texts[kind] = sorted((item.language, item.text) for item in items)
+    few = _items('wikipedia', tmp_path / kind, limit=4)
+    assert len({item.language for item in few}) == 4
+  assert texts['tfds'] == texts['extracted'] == sorted([
+      ('gsw', 'Ebbis.'), ('nan', 'Lâng.'), ('en', 'One.'), ('en', 'Two.'),
+      *(('de', text) for text in ('Ein Satz.', 'Noch einer.', 'Absatz', 'Zwei.')
+        )])
+  folder = prepare.prepare('wikipedia', str(tmp_path / 'data'),
+                           raw_dir=str(tmp_path / 'tfds'))
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  assert manifest['editions_left_out'] == ['tokipona']
+  assert manifest['languages'] == ['de', 'en', 'gsw', 'nan']
+  _write(tmp_path / 'de.txt', '<doc id="1" url="" title="t">', 'Text.')
+  with pytest.raises(errors.UserError, match='WikiExtractor writes with'):
+    _items('wikipedia', tmp_path)
+
+
+def test_every_edition_of_the_paper_has_a_language():
+  codes = {edition: languages.edition(edition)
+           for edition in language_table.EDITIONS}
+  assert len(codes) == len(language_table.EDITIONS) == 100
+  assert all(codes.values())
+  assert {edition: code for edition, code in codes.items()
+          if edition != code} == {
+      'als': 'gsw', 'no': 'nb', 'simple': 'en', 'tl': 'fil', 'zh': 'zh_CN',
+      'zh_classical': 'lzh', 'zh_min_nan': 'nan', 'zh_yue': 'yue'}
 
 
 @pytest.mark.parametrize('content', [

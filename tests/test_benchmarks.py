@@ -79,7 +79,7 @@ def test_the_table_of_a_device_says_what_it_does_not_tell(
 
 def test_pipelines_run(tmp_path, monkeypatch):
   for name, value in dict(
-      _BATCH_SIZE=4, _BATCHES=2, _TEXT_BATCHES=1, _MADE_AHEAD=1).items():
+      _BATCH_SIZE=4, _BATCHES=2, _MADE_AHEAD=1).items():
     monkeypatch.setattr(input_pipeline, name, value)
   input_pipeline.make_data(tmp_path, 8, 128)
   timings = {'loader': [contest.Timing(1.0, 1.0, {})]}
@@ -90,7 +90,7 @@ def test_pipelines_run(tmp_path, monkeypatch):
     timings[name] = [contest.Timing(1.0, 1.0, numbers)]
   assert [row.other for row in input_pipeline.rows(timings, 'loader')] == [
       'loader', 'loader', 'plain read of pictures', 'streamed',
-      'plain read of sentences']
+      'plain read of records of text']
 
 
 @pytest.fixture(scope='module')

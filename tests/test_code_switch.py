@@ -1,6 +1,7 @@
 """Properties of code-switching on made-up captions and dictionaries."""
 
 import re
+import shutil
 import types
 
 import numpy as np
@@ -12,7 +13,7 @@ from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import phrases
-from input_pipeline import records
+from input_pipeline.dictionaries import __main__ as coverage_command
 from tests import toy
 
 SENTENCES = (
@@ -139,6 +140,34 @@ def test_one_language_a_caption_or_one_a_word(per):
     assert len(texts) > 10
 
 
+def test_the_releases_rule_asks_the_languages_that_have_the_word():
+  folder = toy.data_dir() / 'dictionaries' / 'rule'
+  folder.mkdir(parents=True)
+  for language, entries in (
+      ('de', {'apple': ['D', 'E'], 'fire engine': ['DF']}),
+      ('fr', {'apple': ['F']}), ('it', {'house': ['I'], 'fire': ['X']})):
+    dictionaries.write({word: [toy.encode(text) for text in found]
+                        for word, found in entries.items()},
+                       folder / f'{language}.npz')
+  dictionary = dictionaries.load(folder, ('de', 'fr', 'it'))
+  found = {}
+  for rule in code_switch.RULES:
+    switched = code_switch.switch_words(
+        _words(('apple house dog', 'fire engine') * 3000), dictionary,
+        seed=tf.constant([0, 0]), is_source_B=tf.fill([6000], True),
+        settings=code_switch.Settings(
+            rate=1.0, language_per='word', rule=rule))
+    texts = [toy.decode(ids) for ids in switched.ids.to_list()]
+    found[rule] = {text: texts.count(text) / 3000 for text in set(texts)}
+  # Every word that any language has, in its languages equally often; the
+  # longest phrase goes first, whoever has it.
+  assert found['release'] == pytest.approx({
+      'F': 0.5, 'D': 0.25, 'E': 0.25, 'I': 1.0, 'dog': 1.0, 'DF': 1.0,
+      '': 1.0}, abs=0.03)
+  assert abs(found['ours']['I'] - 1 / 3) < 0.03
+  assert abs(found['ours']['D'] - 2**-0.5 / 3) < 0.03
+
+
 def test_translations_are_shown_in_their_languages_colour():
   words = _words(SENTENCES[:3])
   dictionary = _dictionary(('fr', 'de'))
@@ -158,22 +187,38 @@ def test_translations_are_shown_in_their_languages_colour():
   assert ' big dog  [' in lines[1]
 
 
-def test_coverage_counts_words_but_articles_and_collisions():
-  dictionary = _dictionary()
+def test_coverage_counts_words_but_articles():
   keys = [captions.word_key(word) for word in (
       'red', 'apple', 'dog', 'red', '', 'The', 'a')]
-  (_, line) = code_switch.coverage_table(dictionary, np.array(keys))
   counts = [len(toy.ENTRIES[word]) for word in ('red', 'apple')]
-  assert line.split() == [
-      'de', '75.0', '%', f'{np.mean(counts):.2f}', '0']
-  # The same word twice in the table: a collision.
-  place = np.searchsorted(
-      dictionary.keys_K, records.mix_keys(np.int64(keys[0]), np.int64(1)))
-  doubled = dictionary._replace(
-      keys_K=np.insert(dictionary.keys_K, place, dictionary.keys_K[place]),
-      counts_K=np.insert(dictionary.counts_K, place, 1))
-  (_, line) = code_switch.coverage_table(doubled, np.array(keys))
-  assert line.split()[-1] == '1'
+  assert code_switch.coverage(_dictionary(), np.array(keys)) == {
+      'de': (0.75, np.mean(counts))}
+
+
+def test_coverage_of_every_folder_and_of_all(tmp_path, monkeypatch, capsys):
+  shutil.copytree(toy.data_dir() / 'english', tmp_path / 'english')
+  for source, language, entries in (
+      ('muse', 'de', {'red': ['ROT']}), ('muse', 'it', {'dog': ['cane']}),
+      ('panlex', 'de', {'dog': ['HUND'], 'red': ['ROT', 'R']})):
+    folder = tmp_path / 'dictionaries' / source
+    folder.mkdir(parents=True, exist_ok=True)
+    dictionaries.write({word: [toy.encode(text) for text in found]
+                        for word, found in entries.items()},
+                       folder / f'{language}.npz')
+  monkeypatch.setattr(coverage_command.flags, 'FLAGS', types.SimpleNamespace(
+      data_dir=str(tmp_path), coverage='english', languages=[]))
+  coverage_command.main(['dictionaries'])
+  head, german, italian = capsys.readouterr().out.splitlines()
+  assert head.split() == ['language', 'muse', 'panlex', 'together',
+                          'translations']
+  captions = code_switch.read_english(str(tmp_path), 'english')[0]
+  words = [re.sub(r'\W', '', word) for text in captions.texts
+           for word in text.split()]
+  red, dog = (100 * words.count(word) / len(words) for word in ('red', 'dog'))
+  assert german.split() == [
+      'de', f'{red:.1f}', '%', *[f'{red + dog:.1f}', '%'] * 2, '1.00']
+  assert italian.split() == [
+      'it', f'{dog:.1f}', '%', '-', f'{dog:.1f}', '%', '1.00']
 
 
 def test_no_python_op_in_the_graph():

@@ -28,6 +28,9 @@ def make_config():
     ('tasks.xmlm.objective', 'contrastive',
      r"stream of tasks\.xmlm \(contrastive\) 'text'"),
     ('tasks.xmlm.options', {'mask_rat': 1}, "did you mean 'mask_rate'"),
+    ('tasks.xmlm.weight_schedule', '0:0,9',
+     r"weight_schedule is '0:0,9'; allowed: step:factor"),
+    ('tasks.xmlm.weight_schedule', '9:1,0:0', 'the steps rising'),
     ('tasks.xmlm.batch_size', 0, 'batch_size is 0; allowed: 1 or more'),
     ('data.languages', ('xx',), "language 'xx'"),
     ('data.text.languages', ('de',), "language of data.text.languages 'de'"),
@@ -125,6 +128,8 @@ def test_workdirs_of_version_1_are_read_and_resumed(tmp_path):
   config = make_config()
   saved = config_lib.to_json(config)
   saved['model'] |= {'platform': 'auto', 'remat': 'lean'}
+  for task in saved['tasks'].values():
+    del task['rows']
   path = tmp_path / 'config.json'
   path.write_text(json.dumps(saved))
   found = config_lib.get_config(str(path))

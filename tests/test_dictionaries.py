@@ -192,6 +192,25 @@ def test_shuffling_permutes_translations_within_a_language(folder):
     assert sum(x == y for x, y in zip(before, after, strict=True)) < 8
 
 
+def test_folders_are_merged_the_first_first(folder, tmp_path):
+  for language, more in (('de', {'red 2': ['rosso', 'x'], 'new': ['neu']}),
+                         ('uk', {'red': ['r']})):
+    dictionaries.write({phrase: [toy.encode(text) for text in found]
+                        for phrase, found in more.items()},
+                       tmp_path / f'{language}.npz')
+  both = dictionaries.load((folder, tmp_path), ('de', 'fr', 'uk'))
+  assert np.all(np.diff(both.keys_K) > 0)
+  assert _translations(both, 'red 2', 'de') == ['dered20', 'dered21', 'dered22']
+  for phrase, language, found in (('new', 'de', 'neu'), ('red', 'uk', 'r')):
+    assert _translations(both, phrase, language) == [found]
+  turned = dictionaries.load((tmp_path, folder), ('de',))
+  assert _translations(turned, 'red 2', 'de') == ['rosso', 'x']
+  alone = dictionaries.load(folder, ('fr',))
+  for phrase in ('red 0', 'red 4'):
+    assert _translations(both, phrase, 'fr') == _translations(
+        alone, phrase, 'fr')
+
+
 def test_a_missing_language_names_the_nearest(folder, tmp_path):
   with pytest.raises(errors.UserError, match="'de'"):
     dictionaries.load(folder, ('dee',))

@@ -1,7 +1,10 @@
 """From packages to search, as a user goes, on a little real data."""
 
 import json
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +82,17 @@ def test_same_seed_gives_the_same_losses_with_a_restart_between(
   _train(data_dir, tmp_path, num_steps=4)
   _train(data_dir, tmp_path)
   assert _losses(tmp_path)[0] == _losses(whole[0])[0]
+
+
+def test_records_give_the_losses_of_memory(data_dir, whole, tmp_path):
+  subprocess.run(
+      [sys.executable, 'main.py', '--config=configs/smoke.py',
+       f'--workdir={tmp_path}', f'--config.data.data_dir={data_dir}',
+       '--config.data.image_text.memory_bytes=0',
+       f'--config.num_train_steps={_STEPS}', '--config.log_every_steps=1',
+       f'--config.checkpoint_every_steps={_STEPS}'],
+      check=True, cwd=pathlib.Path(train.__file__).parents[1])
+  assert _losses(tmp_path) == _losses(whole[0])
 
 
 def test_evaluate_and_search(whole):

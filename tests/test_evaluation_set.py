@@ -10,6 +10,7 @@ from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import records
 from input_pipeline import store
+from m3p_jax.model import config as model_config
 from m3p_jax.search import collection
 from tests import toy
 
@@ -39,7 +40,7 @@ def test_captions_are_distinct_and_their_groups_are_right():
 
 def test_captions_that_the_tokenizer_reads_alike_are_one_answer(
     tokenizer, tmp_path):
-  toy._write(tmp_path / 'vi', records.image_text_features(toy.FEATURE_DIM), {
+  toy.write(tmp_path / 'vi', records.image_text_features(toy.FEATURE_DIM), {
       'test': [{
           'image_id': f'{i}.png', 'group': f'{i}', 'height': 9, 'width': 9,
           'boxes': np.zeros((1, 4), np.float32), 'class_ids': [0],
@@ -79,6 +80,9 @@ def test_limit_keeps_the_first_pictures_and_their_captions():
 
 
 def test_nothing_is_cut_unless_asked_and_then_it_is_counted():
+  def model(positions, **changes):
+    return model_config.ModelConfig(max_positions=positions, **changes)
+
   def load(languages, max_length, **kwargs):
     return evaluation_set.load(
         toy.data_dir(), 'pairs', 'test', languages, max_length, **kwargs)
@@ -98,12 +102,18 @@ def test_nothing_is_cut_unless_asked_and_then_it_is_counted():
       load(('de',), 0).captions['de'].token_ids_NL,
       whole.captions['de'].token_ids_NL)
   # Four regions go before the caption.
-  for cut in (load(('all',), 12), load(('all',), 0, max_positions=16)):
+  for cut in (load(('all',), 12),
+              load(('all',), 0, text_room=model(16).text_room)):
     for name, one in cut.captions.items():
       assert one.token_ids_NL.shape[1] == 12
       assert one.num_cut == sum(len(text) > 10 for text in ids[name]) > 0
-  with pytest.raises(errors.UserError, match='4 regions, and the model 6'):
-    load(('de',), 0, max_positions=6)
+  # Text that begins at a place of its own leaves less room.
+  late = load(('de',), 0, text_room=model(16, text_position=8).text_room)
+  assert late.captions['de'].token_ids_NL.shape[1] == 8
+  with pytest.raises(errors.UserError, match='has 2 positions for text'):
+    load(('de',), 0, text_room=model(6).text_room)
+  with pytest.raises(errors.UserError, match=r'4 regions; allowed: 3, where'):
+    load(('de',), 0, text_room=model(16, text_position=3).text_room)
 
 
 @pytest.mark.parametrize('arguments, word', [

@@ -16,6 +16,7 @@ from input_pipeline import prepare
 from input_pipeline import shards
 from input_pipeline import store
 from input_pipeline.datasets import sbu
+from m3p_jax import startup
 from tests import region_writers as writers
 
 IMAGES = [writers.image(name, seed=n, feature_dim=4)
@@ -155,6 +156,29 @@ def test_streamed_items_and_other_processes_find_their_regions(tmp_path):
   (shard,) = shards.cut(planner.items(), planner.shard_items)
   worker.make_planned(planner.save_plan(shard))
   assert not shards.find_report(options.shards, shard).skipped
+
+
+def test_files_of_one_detector_go_together(tmp_path):
+  found = {}
+  for detector in ('', 'vg-x101'):
+    for name in ('butd_tsv', 'lxmert_tsv', 'm3p_h5'):
+      (tmp_path / name).mkdir(exist_ok=True)
+      path = getattr(writers, name)(tmp_path / name, [
+          writers.image('1', seed=1, feature_dim=4)])
+      place = tmp_path / f'{name} {detector}'
+      place.mkdir()
+      folder = _prepare(place, [('1', 'train', {'en': ['a']})], name, path,
+                        detector=detector)
+      found[name, detector] = startup.read_manifest(folder.parent, 'captions')
+  def join(detector, *names):
+    startup._common([found[name, detector] for name in names])
+  join('vg-x101', 'butd_tsv', 'lxmert_tsv')
+  with pytest.raises(errors.UserError, match='prepare them alike'):
+    join('', 'butd_tsv', 'lxmert_tsv')
+  with pytest.raises(errors.UserError, match='prepare them alike'):
+    join('vg-x101', 'lxmert_tsv', 'm3p_h5')  # Its classes are not shifted.
+  startup.check_inputs(*(found[name, 'vg-x101'][0] for name in (
+      'butd_tsv', 'lxmert_tsv')), 'data', tmp_path)
 
 
 def test_wrong_flags_are_named(tmp_path):

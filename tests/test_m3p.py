@@ -71,6 +71,25 @@ def test_text_positions_start_after_the_regions():
       _encode, batch, params=moved).text_BLD).max() > 1e-3
 
 
+def test_a_pair_scores_the_same_however_rows_are_padded():
+  batch = models.batch()
+  module, params = models.tiny()
+  wide = batch._replace(regions=jax.tree.map(
+      lambda x: x if x.ndim == 1 else jnp.pad(
+          x, [(0, 0), (0, 3)] + [(0, 0)] * (x.ndim - 2)), batch.regions))
+
+  def score(batch, text_position):
+    placed = m3p.M3P(dataclasses.replace(
+        module.config, text_position=text_position), module.options)
+    return nn.apply(lambda m: m.match_rows(batch), placed)({'params': params})
+
+  np.testing.assert_allclose(score(wide, 20), score(batch, 20), atol=1e-6)
+  # Right behind the padding, as version 1 has it, they differ.
+  assert np.abs(score(wide, 0) - score(batch, 0)).max() > 1e-5
+  with pytest.raises(ValueError, match='8 regions; allowed: 7'):
+    score(wide, 7)
+
+
 def test_language_is_not_in_the_joint_path_but_in_the_text_path():
   batch = models.batch()
   other = batch._replace(language_B=batch.language_B + 1)

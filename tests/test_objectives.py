@@ -100,6 +100,13 @@ def test_regions_that_hold_a_zeroed_one_are_zeroed_with_it():
   assert is_zero_BR[hidden, 0].all()
 
 
+  # The release's rule: nothing but what was chosen.
+  alone = masking.mask_regions(batch, KEY, rate=0.2, max_overlap=1.0)
+  is_zero_BR = np.asarray((alone.batch.regions.features_BRF == 0).all(-1))
+  assert is_zero_BR.any()
+  assert (is_zero_BR.sum(1) <= alone.weights_BP.sum(1)).all()
+
+
 def test_background_is_never_masked():
   batch = models.batch(rows=32)
   class_ids_BR = batch.regions.class_ids_BR.at[:, :4].set(0)

@@ -59,6 +59,12 @@ def test_split_and_merge_are_inverse_and_first_match_wins():
   assert jax.tree.structure(whole) == jax.tree.structure(params())
 
 
+def test_a_factor_goes_from_point_to_point():
+  factor = optimizer.points_schedule([(0, 0), (1_000, 1), (2_000, .5)])
+  assert [float(factor(step)) for step in (0, 250, 1_000, 1_500, 9_999)] == [
+      0, .25, 1, .75, .5]
+
+
 def test_pattern_without_a_parameter_is_an_error():
   with pytest.raises(errors.UserError, match=r'tokenz.*tokens/embedding'):
     optimizer.check_rate_factors(params(), ((r'^tokenz/', 0.0),))

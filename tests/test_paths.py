@@ -12,7 +12,6 @@ import sys
 import numpy as np
 import pytest
 
-from configs import base
 from input_pipeline import errors
 from m3p_jax import config as config_lib
 from m3p_jax import metrics
@@ -24,40 +23,7 @@ from tests import toy
 
 # Held by the run's speed alone.
 _TIMES = ('examples_per_second', 'step_seconds', 'read_seconds')
-_PLAIN = dict(data__image_text__code_switch__rate=0.5, eval_batches=1)
-
-
-def _config(*tasks, **changes):
-  """Returns a config of two steps.
-
-  Args:
-    *tasks: (objective, options), of four rows.
-    **changes: dotted keys, `__` for a dot.
-  """
-  config = base.get_config()
-  config.model.update(dict(
-      width=8, num_heads=2, mlp_width=16, num_layers=2, max_positions=40,
-      region_feature_dim=toy.FEATURE_DIM, num_region_classes=6,
-      num_languages=3, embedding_dim=8, dtype='float32'))
-  data = config.data
-  data.data_dir, data.languages = str(toy.data_dir()), toy.LANGUAGES
-  data.text.datasets, data.text.languages = ('sentences',), ('en', 'de')
-  data.text.max_length = data.image_text.max_length = 16
-  data.image_text.datasets = ('pairs', 'english')
-  data.image_text.languages = toy.LANGUAGES
-  data.image_text.code_switch.languages = ('de', 'fr')
-  for objective, options in tasks or [('masked_lm', {})]:
-    stream = options.pop('stream', 'image_text')
-    config.tasks[f'{objective}_{stream}'] = base.task_config(
-        objective, stream, 4, **options)
-  config.optimizer.warmup_steps = 1
-  config.num_train_steps = config.checkpoint_every_steps = 2
-  config.log_every_steps = 1
-  config.eval_batches = 0
-  config.mesh.data = 1
-  for key, value in changes.items():
-    config.update_from_flattened_dict({key.replace('__', '.'): value})
-  return config
+_PLAIN = dict(eval_batches=1)
 
 
 def _losses(config, workdir):
@@ -84,19 +50,21 @@ def _assert_close(found, wanted):
 def plain(tmp_path_factory):
   """Returns the workdir and the lines of a run that reads from memory."""
   workdir = tmp_path_factory.mktemp('plain')
-  return workdir, _losses(_config(**_PLAIN), workdir)
+  return workdir, _losses(toy.config(**_PLAIN), workdir)
 
 
-def test_a_simulated_mesh_that_reads_records_gives_the_same_losses(
-    plain, tmp_path):
-  config = _config(**_PLAIN, data__image_text__memory_bytes=0,
-                   mesh__data=2, mesh__model=2)
+def test_two_hosts_that_read_records_give_the_same_losses(plain, tmp_path):
+  config = toy.config(**_PLAIN, data__image_text__memory_bytes=0,
+                       mesh__data=2, mesh__model=2)
   (tmp_path / 'config.json').write_text(
       json.dumps(config_lib.to_json(config)))
-  subprocess.run(
-      [sys.executable, 'main.py', f'--workdir={tmp_path}'], check=True,
+  address = compiler.free_address()
+  processes = [subprocess.Popen(
+      [sys.executable, 'main.py', f'--workdir={tmp_path}', '--num_processes=2',
+       f'--coordinator={address}', f'--process_id={number}'],
       cwd=pathlib.Path(config_lib.__file__).parents[1],
-      env=compiler.environment(4))
+      env=compiler.environment(2)) for number in range(2)]
+  assert {process.wait() for process in processes} == {0}
   _assert_close(_lines(tmp_path), plain[1])
 
 
@@ -122,12 +90,12 @@ def test_a_simulated_mesh_that_reads_records_gives_the_same_losses(
          data__image_text__code_switch__shuffle_seed=1),
 ], ids=['model', 'optimizer and rows'])
 def test_a_run_takes_the_path(tmp_path, changes):
-  assert len(_losses(_config(**changes), tmp_path)) == 2
+  assert len(_losses(toy.config(**changes), tmp_path)) == 2
 
 
 def test_every_objective_is_fitted_validated_and_traced(tmp_path):
   # The run ends before the trace would: what there is of it is kept.
-  config = _config(
+  config = toy.config(
       ('masked_lm', {'stream': 'text'}), ('masked_lm', {}),
       ('masked_region', {}), ('matching', {'negatives': 'hard'}),
       ('contrastive', {}), ('region_alignment', {}),
@@ -145,17 +113,17 @@ def test_every_objective_is_fitted_validated_and_traced(tmp_path):
 def test_rows_longer_than_the_positions_are_refused(tmp_path):
   with pytest.raises(errors.UserError, match=(
       r'have \d+ regions and 16 tokens .*; allowed: 16 together')):
-    train.train_and_evaluate(_config(model__max_positions=16), tmp_path)
+    train.train_and_evaluate(toy.config(model__max_positions=16), tmp_path)
 
 
 def test_a_trace_that_would_never_begin_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match='trace begins after 10 steps'):
-    train.train_and_evaluate(_config(profile_steps=5), tmp_path)
+    train.train_and_evaluate(toy.config(profile_steps=5), tmp_path)
 
 
 @pytest.mark.parametrize('mode', scoring.MODES)
 def test_a_set_in_int8_is_searched_in_every_mode(plain, mode):
-  config = _config(
+  config = toy.config(
       evaluation__mode=mode, evaluation__dataset='packed',
       evaluation__data_dir=str(toy.data_dir()), evaluation__languages=('en',),
       evaluation__split='train', evaluation__top_k=3,

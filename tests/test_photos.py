@@ -82,6 +82,6 @@ def test_weights_that_are_no_run_are_refused_before_all_work(
     folder, tmp_path):
   recipe = photos.Photos(tmp_path / 'run', tmp_path / 'data', folder,
                          weights=tmp_path / 'nothing')
-  with pytest.raises(errors.UserError, match='nothing: no workdir of a run'):
+  with pytest.raises(errors.UserError, match='nothing: no checkpoint here'):
     recipe.run()
   assert not (tmp_path / 'run').exists()

@@ -184,7 +184,9 @@ def test_validation_is_finite_unswitched_and_always_the_same():
     ({'image_text.datasets': ()}, ('image_text.datasets',)),
     ({'image_text.code_switch.languages': ('it',)}, ("'it'", 'de, fr')),
     ({'image_text.code_switch.languages': ()}, ('code_switch.languages',)),
-    ({'image_text.code_switch.mode': 'two'}, ("'two'", 'every, one'))])
+    ({'image_text.code_switch.mode': 'two'}, ("'two'", 'every, one')),
+    ({'languages': ('it',), 'image_text.languages': ('all',)},
+     ("'pairs' has nothing in it;", 'de, en, fr'))])
 def test_a_users_mistake_names_what_is_right(changes, words):
   with pytest.raises(errors.UserError) as error:
     pipeline.build(_config(**changes), FEW, seed=1)
@@ -195,6 +197,37 @@ def test_a_users_mistake_names_what_is_right(changes, words):
 def test_batches_that_hosts_cannot_share_are_refused():
   with pytest.raises(errors.UserError, match=r'multiple of .* 3'):
     _take(1, num_shards=3)
+
+
+def test_all_languages_are_those_that_there_are(caplog):
+  alls = {f'{name}.languages': ('all',)
+          for name in ('text', 'image_text', 'image_text.code_switch')}
+  _assert_equal(_take(2, TASKS, alls), _take(2, TASKS))
+  assert 'left out' not in caplog.text
+  pipeline.build(_config(languages=('en', 'fr'), **alls), TASKS, seed=1)
+  assert 'left out of sentences: de' in caplog.text
+
+
+def test_tasks_share_rows_if_they_say_so(monkeypatch):
+  tasks = TASKS.copy_and_resolve_references()
+  for task, size in ((tasks.mc_mlm, 8), (tasks.mc_vlm, 4)):
+    task.update(dict(rows='shared', batch_size=size))
+  hosts = [_take(2, tasks, RECORDS, switches=False, shard_index=i,
+                 num_shards=2)[1] for i in range(2)]
+  whole = _take(2, tasks, RECORDS, switches=False)[1]
+  _assert_equal(whole['mc_vlm'], jax.tree.map(
+      lambda x: x[::2], whole['mc_mlm']))
+  _assert_equal(
+      jax.tree.map(lambda *x: np.concatenate(x), *hosts), whole)
+  # A picture is read once for both.
+  makers, read = _streams(tuple(RECORDS.items()))._makers, []
+  monkeypatch.setitem(makers, 'image_text', lambda rows_B, *args, make=makers[
+      'image_text']: read.append(rows_B.shape[0]) or make(rows_B, *args))
+  _take(1, tasks, RECORDS)
+  assert read == [8]
+  tasks.mc_vlm.batch_size = 6
+  with pytest.raises(errors.UserError, match='divides the 8 rows'):
+    _take(1, tasks)
 
 
 @pytest.mark.parametrize('changes', [{}, PACKED], ids=['float16', 'int8'])
@@ -212,8 +245,10 @@ def _pictures_by_language(shots):
   return found
 
 
-def test_captions_that_training_cuts_are_counted(caplog):
-  pairs = {'image_text.datasets': ('pairs',), 'image_text.languages': ('de',)}
+@pytest.mark.parametrize('records', [{}, RECORDS])
+def test_captions_that_training_cuts_are_counted(caplog, records):
+  pairs = records | {
+      'image_text.datasets': ('pairs',), 'image_text.languages': ('de',)}
   pipeline.build(_config(**pairs, **{'image_text.max_length': 100}), FEW,
                  seed=1)
   assert 'not trained on' not in caplog.text

@@ -62,7 +62,8 @@ def test_constraints_lie_in_the_requirements(name):
 
 def test_every_third_party_import_is_required():
   modules = {'absl': 'absl-py', 'apache_beam': 'apache-beam',
-             'faiss': 'faiss-cpu', 'ml_collections': 'ml-collections',
+             'faiss': 'faiss-cpu', 'google': 'google-cloud-storage',
+             'ml_collections': 'ml-collections',
              'ml_dtypes': 'ml-dtypes', 'orbax': 'orbax-checkpoint',
              'PIL': 'pillow', 'resvg_py': 'resvg-py',
              'tensorflow_datasets': 'tensorflow-datasets'}

@@ -6,9 +6,11 @@ import types
 
 import pytest
 
+from configs import ablations
 from configs import quickstart as quickstart_config
 from input_pipeline import errors
 from input_pipeline import sources
+from m3p_jax import config as config_lib
 from m3p_jax.recipes import ablation
 from m3p_jax.recipes import quickstart
 from m3p_jax.recipes import stages
@@ -22,44 +24,62 @@ def test_ablation_table_pairs_the_seeds():
   cells = {'off': {'0': cell(30, 10, 10), '1': cell(20, 20, 10)},
            'on': {'0': cell(30, 12, 11), '1': cell(20, 23, 10)},
            'shuffled': {'0': cell(29, 10, 10), '1': cell(19, 20, 10)}}
-  table = ablation.table(cells, ['de'])
+  table = ablation.table(cells, ['de'], beside={'on': 'shuffled'})
   assert table.splitlines()[0] == (
-      '| code-switching | en | 2 others | 1 with a dictionary | 1 without |')
+      '| | en | 2 others | 1 with a dictionary | 1 without |')
   # By hand: de differs by 2 and 3, so s / √2 = 0.5, times t(.975, 1) = 12.706.
   assert '| on − off | +0.00 ± 0.00 | +1.50 ± 0.00 | +2.50 ± 6.35 |' in table
   assert '| off | 25.0 | 12.5 | 15.0 | 10.0 |' in table
 
 
-def test_arms_differ_in_their_dictionary_alone():
-  assert ablation.STAGES[-1] == 'ablation_en'
-  for stage in ablation.STAGES:
-    off, on, shuffled = (
-        stages.settings_of(ablation.Run(arm, 3).config(stage).to_dict())
-        for arm in ablation.ARMS)
-    switch = 'data.image_text.code_switch.'
-    assert off | {f'{switch}rate': on[f'{switch}rate']} == on
-    assert shuffled | {f'{switch}shuffle_seed': -1} == on
-    assert off[f'{switch}rate'] == 0 < on[f'{switch}rate']
-    assert shuffled[f'{switch}shuffle_seed'] >= 0
+@pytest.mark.parametrize('base', ablations.BASES)
+@pytest.mark.parametrize('name', ablations.ANALYSES)
+def test_variants_differ_in_what_they_name_alone(name, base, tmp_path):
+  one = ablation.Ablation(_options(tmp_path), name=name, base=base)
+  first, *others = one.analysis.variants
+  for seed in (0, 3):
+    expected = one.configs(first, seed)
+    for config in expected.values():
+      config_lib.check(config)
+    for variant in others:
+      for stage, config in one.configs(variant, seed).items():
+        changed, before = (config_lib.flatten(one_config.to_dict())
+                           for one_config in (config, expected[stage]))
+        differing = {key for key in changed.keys() | before.keys()
+                     if changed.get(key) != before.get(key)} - {'init_from'}
+        named = {*one.analysis.variants[first], *one.analysis.variants[variant]}
+        assert all(any(key == one_name or key.startswith(f'{one_name}.')
+                       for one_name in named) for key in differing)
+        assert config.seed == seed
+
+
+def test_the_objectives_are_left_out_one_by_one(tmp_path):
+  one = ablation.Ablation(_options(tmp_path), name='objectives')
+  whole = set(one.configs('all', 0)['pretrain'].tasks)
+  for variant, task in (('without xMLM', 'xmlm'), ('without MC-VLM', 'mc_vlm')):
+    configs = one.configs(variant, 0)
+    assert set(configs['pretrain'].tasks) == whole - {task}
+    assert list(configs) == ['names', 'pretrain', 'en']
+  cold = one.configs('without the warm start', 0)
+  assert list(cold) == ['pretrain', 'en']
+  assert cold['pretrain'].init_from == 'e5'
 
 
 def test_ablation_refuses_a_seed(tmp_path):
   with pytest.raises(errors.UserError, match=r'--config\.seed'):
-    ablation.run(tmp_path, tmp_path, num_seeds=2, overrides={'seed': 1})
+    ablation.Ablation(_options(tmp_path, seed=1))
 
 
-def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
+def _options(tmp_path, **overrides):
+  return stages.Options(tmp_path / 'run', tmp_path / 'data', 0, overrides)
+
+
+def test_ablation_runs_each_cell_once(tmp_path, monkeypatch, capsys):
   fakes = _Fakes(monkeypatch)
-  monkeypatch.setattr(
-      ablation, 'STAGES', ('ablation_pretrain', 'ablation_en'))
-  monkeypatch.setattr(
-      ablation.quickstart, 'get_config',
-      lambda name, get=quickstart_config.get_config: get(
-          name.removeprefix('ablation_')))
   monkeypatch.setattr(
       ablation.weights_lib, 'load', lambda path: types.SimpleNamespace(
           params=None, language_ids=None,
-          config=types.SimpleNamespace(max_positions=64)))
+          config=types.SimpleNamespace(text_room=None)))
   monkeypatch.setattr(ablation.weights_lib, 'check_data', lambda *args: None)
   monkeypatch.setattr(
       ablation.evaluation_set, 'load', lambda *args, **kwargs: None)
@@ -71,31 +91,36 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch):
       ablation.scoring, 'run', lambda *args, **kwargs: types.SimpleNamespace(
           languages={name: {'mean_recall': 25.0} for name in names},
           queries={name: queries for name in names}))
-  arguments = dict(num_seeds=2, overrides={'optimizer.clip_norm': 2.0})
-  fakes.fails_at = 'ablation_en'
+
+  def run(clip_norm=2.0):
+    one = ablation.Ablation(_options(
+        tmp_path, **{'optimizer.clip_norm': clip_norm}))
+    return one, one.run(2)
+
+  fakes.fails_at = 'en'
   with pytest.raises(KeyboardInterrupt):
-    ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
-  content = ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
-  # The first pre-training is asked for again, and goes on from its end.
-  trained = [what for what in fakes.log if what[0].startswith('ablation')]
+    run()
+  one, content = run()
+  # The first warm start is asked for again, and goes on from its end.
+  trained = [what for what in fakes.log if what[0] in ('names', 'en')]
   assert len(trained) == 1 + 2 * 2 * 3
-  assert trained[-1][:2] == ('ablation_en', 'ablation_pretrain')
-  assert {arm: set(cells) for arm, cells in content['cells'].items()} == {
-      arm: {'0', '1'} for arm in ablation.ARMS}
+  assert trained[-1][:2] == ('en', 'names')
+  assert {variant: set(cells) for variant, cells in content['cells'].items()
+          } == {variant: {'0', '1'} for variant in ('off', 'on', 'shuffled')}
   assert not list(tmp_path.rglob('checkpoints'))
+  assert '6 runs, each: names 200 steps' in capsys.readouterr().err
   done = len(fakes.log)
-  again = ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
-  assert again == content
+  assert run()[1] == content
   assert len(fakes.log) == done
-  text = ablation.text(content, tmp_path / 'run')
+  text = one.text(content)
   # One of four pictures is found: 25 %, and 0 to 75 in 95 % of the draws.
   assert '| off | 25.0 (0.0–75.0) |' in text
   assert '| on − off | +0.00 ± 0.00, p 1 |' in text
+  assert '| on − shuffled | +0.00' in text
   assert '2 seeds' in text
   assert 'steps (rows a step: contrastive ' in text
-  arguments['overrides'] = {'optimizer.clip_norm': 3.0}
   with pytest.raises(errors.UserError, match='other settings'):
-    ablation.run(tmp_path / 'run', tmp_path / 'data', **arguments)
+    run(3.0)
 
 
 def test_top_k_stays_in_the_budget():
@@ -133,7 +158,7 @@ class _Fakes:
     monkeypatch.setattr(stages.gc, 'collect', lambda: None)  # Seconds in all.
     monkeypatch.setattr(quickstart, 'needed_sources', lambda: ['package'])
     monkeypatch.setattr(quickstart.sources, 'fetch', lambda name: None)
-    monkeypatch.setattr(quickstart.prepare, 'prepare', self.prepare)
+    monkeypatch.setattr(stages.prepare, 'prepare', self.prepare)
     monkeypatch.setattr(quickstart.dictionaries, 'build', self.build)
     monkeypatch.setattr(stages.train, 'train_and_evaluate', self.train)
     monkeypatch.setattr(quickstart.retrieval, 'evaluate', self.evaluate)

@@ -87,7 +87,8 @@ def write_the_rest(workdir):
            'rank': 1, 'found': found}]}})
   results.write(workdir / 'timings.json', {'pretrain': {'seconds': 90.}})
   (workdir / 'ablation.md').write_text(
-      'Five seeds.\n\n| arm | en |\n|---|---:|\n| off | 30.0 |\n')
+      '# Does it help?\n\nFive seeds.\n\n'
+      '| arm | en |\n|---|---:|\n| off | 30.0 |\n')
 
 
 def test_the_least_report_is_well_formed(workdir):
@@ -104,7 +105,8 @@ def test_the_full_report_shows_every_file(workdir):
   page = check(content)
   text = ' '.join(page.text)
   for expected in (
-      'all, re-ranked', '43.2', 'xmlm', 'top 5', '33.2', 'Five seeds',
+      'all, re-ranked', '43.2', 'xmlm', 'top 5', '33.2', 'Does it help?',
+      'Five seeds',
       'חתול <script>', 'rank 1', 'A <b>cat</b>.', 'a/c', '1.5', '50.0 %'):
     assert expected in text, expected
   assert content.count('<polyline') == 2 * 2 + 3

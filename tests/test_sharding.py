@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -156,9 +155,7 @@ def test_meshes_and_hosts_give_the_losses_of_one_device():
   assert eight['held'] <= 1.1 / 8 * eight['whole']
 
   # And two hosts of two devices each.
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{free.getsockname()[1]}'
+  address = compiler.free_address()
   pair = [losses_on(2, f'--coordinator={address}', index)
           for index in range(2)]
   (first,), (second,) = map(results, pair)

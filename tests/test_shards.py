@@ -130,9 +130,13 @@ def test_no_room_on_the_disk_is_an_error_of_the_user(
 def test_records_are_found_by_number(raw, tmp_path, small_shards, storage):
   _prepare(raw, tmp_path, storage=storage)
   pictures, captions = store.read_image_text(tmp_path, 'captions', 'train')
-  (index,), fetch = streamed.open_records(tmp_path, ['captions'], 'train')
+  made = store.open_builder(tmp_path, 'captions', 'train')
+  index = store.open_index(made, 'train')
+  fetch = streamed.picture_rows(
+      ['captions'], [index], [store.storage_of(made)], parallel=3)
   assert len(index.paths) == 4
-  assert index.languages == ['en', 'de']
+  np.testing.assert_array_equal(
+      index.num_ids_C, np.diff(captions.ids.splits[captions.word_splits]))
   rows_B = np.array([40, 3, 0, 3, 22])
   found, place_B, batch = tf.function(fetch)(tf.constant(rows_B))
   for name, array in zip(

@@ -148,7 +148,7 @@ def test_the_commands_print_and_write(small_run, tmp_path, capsys):
   lines = capsys.readouterr().out.strip().split('\n')
   assert lines[0] == "20 pictures, nearest to '速い車' (dual):"
   assert 'a fast car' in lines[2] and lines[2].split()[0] == '1'
-  commands.export(small_run, tmp_path / 'out')
+  commands.export_index(small_run, tmp_path / 'out')
   assert '20 pictures, 32 numbers each, captions in 3 languages' in (
       capsys.readouterr().out)
 

@@ -84,19 +84,3 @@ def test_datasets_with_fewer_regions_are_padded():
   assert joined.mask_NR[-1].tolist() == [True, True, False, False]
   assert joined.class_ids_NR[-1].tolist() == [1, 2, 0, 0]
   assert not joined.features_NRF[-1, 2:].any()
-
-
-def _rows(texts, language):
-  return [texts.ids.values[slice(*texts.ids.splits[row:row + 2])]
-          for row, name in enumerate(texts.languages) if name == language]
-
-
-def test_full_rows_hold_every_token_in_order():
-  texts = store.read_texts(toy.data_dir(), 'sentences', 'train')
-  found = store.full_rows(texts, 10)
-  for language in ('en', 'de'):
-    rows = _rows(found, language)
-    np.testing.assert_array_equal(np.concatenate(rows), np.concatenate(
-        [[*ids, 2] for ids in _rows(texts, language)]))
-    assert {len(row) for row in rows[:-1]} == {10}
-    assert 0 < len(rows[-1]) <= 10

@@ -175,6 +175,26 @@ def test_four_parts_of_eight_are_one_of_thirty_two():
   jax.tree.map(close, parts.params, whole.params)
 
 
+def test_a_scheduled_weight_is_the_weight_times_the_factor():
+  params = jax.jit(lambda key: nn.unbox(m3p.init_params(models.SHORT, key)))(
+      jax.random.key(0))
+  tx = optimizer.make_optimizer(
+      lambda count: 1e-3, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0,
+      clip_norm=0.0)
+  rows = models.short_words(models.batch())
+  state = train_step.create_state(params, tx=tx).replace(
+      step=jnp.int32(500))
+  points = optimizer.points_schedule([(0, 0), (1_000, 1)])
+  (plain, plain_metrics), (scheduled, metrics_now) = (
+      jax.jit(functools.partial(
+          train_step.train_step, model=m3p.M3P(models.SHORT), tx=tx,
+          tasks=(train_step.Task('text', mean_nats, *weight),)))(
+              state, {'text': rows._replace(regions=None)}, jax.random.key(3))
+      for weight in ((1.0,), (2.0, points)))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6),
+               (scheduled.params, metrics_now), (plain.params, plain_metrics))
+
+
 def test_parts_draw_masks_of_their_own():
   rows = jax.tree.map(lambda x: jnp.concatenate([x[:2], x[:2]]),
                       models.batch()._replace(regions=None))

@@ -9,6 +9,7 @@ import pytest
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import records
+from input_pipeline.dictionaries import panlex
 from input_pipeline.dictionaries import ranking
 from input_pipeline.dictionaries import readers
 
@@ -52,12 +53,17 @@ def _write_panlex_lite(path):
         CREATE TABLE ex (ex integer, lv integer, tt text);
         CREATE TABLE dnx (mn integer, ex integer, uq integer, ap integer,
                           ui integer);
-        INSERT INTO lv VALUES (1, 'eng-000'), (2, 'deu-000'), (3, 'cmn-000');
+        INSERT INTO lv VALUES (1, 'eng-000'), (2, 'deu-000'), (3, 'cmn-000'),
+                              (6, 'cmn-001'), (7, 'hbs-001'), (8, 'tgl-000'),
+                              (9, 'srp-001');
         INSERT INTO ex VALUES (1, 1, 'dog'), (2, 2, 'Hund'), (3, 2, 'Köter'),
-                              (4, 3, '狗'), (5, 2, 'Katze');
+                              (4, 3, '狗'), (5, 2, 'Katze'), (6, 6, '犬'),
+                              (7, 7, 'ker'), (8, 8, 'aso'), (9, 9, 'pas');
         INSERT INTO dnx VALUES (1, 1, 2, 0, 0), (1, 3, 2, 0, 0),
                                (2, 1, 7, 0, 0), (2, 2, 7, 0, 0),
-                               (2, 4, 7, 0, 0), (3, 5, 9, 0, 0);""")
+                               (2, 4, 7, 0, 0), (3, 5, 9, 0, 0),
+                               (2, 6, 7, 0, 0), (2, 7, 7, 0, 0),
+                               (2, 8, 7, 0, 0), (2, 9, 9, 0, 0);""")
   database.close()
 
 
@@ -65,11 +71,14 @@ def test_panlex_lite(tmp_path):
   path = tmp_path / 'panlex_lite.db'
   _write_panlex_lite(path)
   files = readers.files('panlex', str(path))
-  assert set(files) == {'de', 'zh_CN'}
+  assert set(files) == {'de', 'zh_CN', 'zh_TW', 'sr_Latn', 'fil', 'sh'}
   pairs = readers.collect('panlex', 'de', files['de'])
   assert {text: found.forward for text, found in pairs['dog'].items()} == {
       'Hund': 0, 'Köter': 1}
-  assert _pairs('panlex', path, 'zh_CN') == {'dog': {'狗'}}
+  for language, wanted in (('zh_CN', {'狗'}), ('zh_TW', {'犬'}),
+                           ('fil', {'aso'}), ('sr_Latn', {'pas', 'ker'})):
+    assert _pairs('panlex', path, language) == {'dog': wanted}
+  assert panlex.codes('pt_BR') == ('por-001',)
   data = path.read_bytes()
   for damaged in (data[:5000], data[:100] + bytes(4000) + data[4100:], b'x'):
     path.write_bytes(damaged)
@@ -85,6 +94,15 @@ def test_panlex_tables(tmp_path):
       header + '3\tdeu-000\tHund\thund\t7\n4\tdeu-000\tMaus\tmaus\t9\n')
   assert _pairs('panlex', tmp_path, 'de') == {'dog': {'Hund'}}
   (tmp_path / '._deu.tsv').write_bytes(b'\0\5\xff')  # As macOS leaves them.
+  # As published: numbers of varieties, their codes last, several in a table.
+  header = 'id\tlangvar\ttxt\ttxt_degr\tmeaning\tlangvar_uid\n'
+  (tmp_path / 'eng.tsv').write_text(header + '1\t187\tdog\t\t7\teng-000\n')
+  (tmp_path / 'abh.tsv').write_text(header)
+  (tmp_path / 'cmn.tsv').write_text(header + '5\t1627\t狗\t\t7\tcmn-000\n'
+                                    '6\t1836\t犬\t\t7\tcmn-001\n')
+  assert set(readers.files('panlex', str(tmp_path))) == {
+      'de', 'zh_CN', 'zh_TW'}
+  assert _pairs('panlex', tmp_path, 'zh_TW') == {'dog': {'犬'}}
   (tmp_path / 'deu.tsv').write_text('vocab\t639-3\nHund\tdeu\n')
   with pytest.raises(errors.UserError, match=r'deu\.tsv: columns .vocab'):
     _pairs('panlex', tmp_path, 'de')

@@ -5,6 +5,7 @@ so that a row's ids can be read back.
 """
 
 import functools
+import json
 import pathlib
 import random
 import tempfile
@@ -12,6 +13,7 @@ import tempfile
 import numpy as np
 import tensorflow_datasets as tfds
 
+from configs import base
 from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import records
@@ -83,19 +85,19 @@ def data_dir() -> pathlib.Path:
   """
   folder = pathlib.Path(_temporary().name)
   draw = random.Random(0)
-  _write(folder / 'pairs', records.image_text_features(FEATURE_DIM),
+  write(folder / 'pairs', records.image_text_features(FEATURE_DIM),
          {split: [_picture(draw, i, LANGUAGES if i % 3 else ('en',))
                   for i in range(n)]
           for split, n in (('train', 60), ('validation', 8), ('test', 9))})
   english = {split: [_picture(draw, i, ('en',), num_regions=2)
                      for i in range(n)]
              for split, n in (('train', 20), ('validation', 4), ('test', 4))}
-  _write(folder / 'english', records.image_text_features(FEATURE_DIM), english)
-  _write(folder / 'packed', records.image_text_features(FEATURE_DIM, 'int8'),
+  write(folder / 'english', records.image_text_features(FEATURE_DIM), english)
+  write(folder / 'packed', records.image_text_features(FEATURE_DIM, 'int8'),
          {split: [row | records.pack_features(row['features'], 'int8')
                   for row in rows] for split, rows in english.items()})
-  _write(folder / 'sentences', records.text_features(),
-         {split: [_sentence(draw, i) for i in range(n)]
+  write(folder / 'sentences', records.text_features(),
+         {split: list(records.pack_texts(_sentence(draw, i) for i in range(n)))
           for split, n in (('train', 50), ('validation', 6), ('test', 6))})
   target = folder / dictionaries.FOLDER
   target.mkdir(parents=True)
@@ -104,6 +106,39 @@ def data_dir() -> pathlib.Path:
                         for phrase, found in ENTRIES.items()},
                        target / f'{language}.npz')
   return folder
+
+
+def config(*tasks, **changes):
+  """Returns a config of two steps of a tiny model on these data.
+
+  Args:
+    *tasks: (objective, options), of four rows.
+    **changes: dotted keys, `__` for a dot.
+  """
+  made = base.get_config()
+  made.model.update(dict(
+      width=8, num_heads=2, mlp_width=16, num_layers=2, max_positions=40,
+      region_feature_dim=FEATURE_DIM, num_region_classes=6,
+      num_languages=3, embedding_dim=8, dtype='float32'))
+  data = made.data
+  data.data_dir, data.languages = str(data_dir()), LANGUAGES
+  data.text.datasets, data.text.languages = ('sentences',), ('en', 'de')
+  data.text.max_length = data.image_text.max_length = 16
+  data.image_text.datasets = ('pairs', 'english')
+  data.image_text.languages = LANGUAGES
+  data.image_text.code_switch.languages = ('de', 'fr')
+  for objective, options in tasks or [('masked_lm', {})]:
+    stream = options.pop('stream', 'image_text')
+    made.tasks[f'{objective}_{stream}'] = base.task_config(
+        objective, stream, 4, **options)
+  made.optimizer.warmup_steps = 1
+  made.num_train_steps = made.checkpoint_every_steps = 2
+  made.log_every_steps = 1
+  made.eval_batches = 0
+  made.mesh.data = 1
+  for key, value in changes.items():
+    made.update_from_flattened_dict({key.replace('__', '.'): value})
+  return made
 
 
 @functools.cache
@@ -128,13 +163,11 @@ def _picture(draw, number, languages, num_regions=4) -> dict:
       'captions': caption_record(texts)}
 
 
-def _sentence(draw, number) -> dict:
-  text = _text(draw)
-  return {'text_id': str(number), 'language': LANGUAGES[number % 2],
-          'text': text, 'ids': encode(text.replace(' ', ''))}
+def _sentence(draw, number) -> tuple[str, list[int]]:
+  return LANGUAGES[number % 2], encode(_text(draw).replace(' ', ''))
 
 
-def _write(folder, features, splits) -> None:
+def write(folder, features, splits) -> None:
   """Writes TFDS records and a manifest."""
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -156,4 +189,5 @@ def _write(folder, features, splits) -> None:
 
   folder.mkdir(parents=True)
   Builder(data_dir=folder).download_and_prepare()
-  (folder / 'manifest.json').write_text('{}')
+  (folder / 'manifest.json').write_text(json.dumps(
+      {'counts': {split: len(rows) for split, rows in splits.items()}}))

@@ -4,7 +4,9 @@ Pictures are optional where regions come from a file; they are looked for in
 `images/` below `--raw_dir`, and in the folder itself.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+import collections
+from collections.abc import Collection, Iterable, Iterator, Sequence
+import itertools
 import pathlib
 import re
 from typing import Any
@@ -15,7 +17,6 @@ from absl import logging
 from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import languages
-from input_pipeline import text_files
 
 # What published splits are called here.
 SPLITS = {'train': 'train', 'restval': 'train', 'val': 'validation',
@@ -71,21 +72,6 @@ class Builder(builder.ImageTextBuilder):
         found[code] = path
     return found
 
-  def split_files(self, folder: pathlib.Path, pattern: re.Pattern[str],
-                  ) -> list[tuple[str, str, pathlib.Path]]:
-    """Returns (split, language, file) of what is wanted, a split at a time.
-
-    Args:
-      pattern: of names of JSON lines, with the groups `split` and `language`;
-        no language = English.
-    """
-    found = [(match, path) for path in text_files.files(folder, '*.jsonl')
-             if (match := pattern.fullmatch(path.name))]
-    return [(split, language, path) for split in builder.SPLITS
-            for language, path in self.by_language(
-                (match['language'] or 'en', path) for match, path in found
-                if SPLITS.get(match['split']) == split).items()]
-
   def item(self, name: str, split: str, captions: Iterable[tuple[str, str]], *,
            image_id: str = '') -> Item:
     """Returns the item of an image.
@@ -126,6 +112,22 @@ def split_by_hash(group: str, *, validation: int = 5, test: int = 5) -> str:
   if place < test:
     return 'test'
   return 'validation' if place < test + validation else 'train'
+
+
+def spread(parts: Sequence[Iterator[Any]], limit: int) -> Iterator[Any]:
+  """Yields what the parts yield, one after the other; under a limit in turn.
+
+  So a few of many items are of every language and split.
+  """
+  if not limit:
+    yield from itertools.chain.from_iterable(parts)
+    return
+  waiting = collections.deque(parts)
+  while waiting:
+    for item in itertools.islice(waiting[0], 1):
+      yield item
+      waiting.append(waiting[0])
+    waiting.popleft()
 
 
 def warn_of_missing(names: Iterable[Any], there: Collection[Any], what: str,

@@ -1,10 +1,17 @@
-"""Conceptual Captions as microsoft/M3P has it, or as it was published.
+"""Conceptual Captions as microsoft/M3P has it, as it was published, or fetched.
 
 `--raw_dir` holds (in `uvl_captions/` or itself) `google.csv` and, if there is
 one, `google.valid.csv`: apart by tabs, with a column `caption`; or
 `Train_GCC-training.tsv` and `Validation_GCC-1.1.0-Validation.tsv`: caption,
-tab, URL. A row's number, from 0, is the number in its image's id (`valid_`
-stands before it in the second table).
+tab, URL, with a header or without. A row's number, from 0, is the number in its
+image's id (`valid_` stands before it in the second table).
+
+Where there is no table, `--raw_dir` is the `--output_folder` of img2dataset,
+which may have fetched any captioned pictures: its tars, TFRecords or folders
+are read as they lie, those below `validation/` or `test/` (or `val/`, `dev/`)
+as that split. Here a picture's id is its key: the number of its row where
+shards have 10,000 of them. Links that gave no picture are counted in the
+manifest.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +19,7 @@ import pathlib
 
 from input_pipeline import errors
 from input_pipeline import text_files
+from input_pipeline.datasets import _archives
 from input_pipeline.datasets import _readers
 
 _FOLDERS = ('', 'uvl_captions/', 'dataset/')
@@ -26,15 +34,37 @@ class Builder(_readers.Builder):
       'validation': ('google.valid.csv', 'Validation_GCC-1.1.0-Validation.tsv')}
 
   def items(self) -> Iterator[_readers.Item]:
-    for split, names in self.tables.items():
-      find = text_files.find if split == 'train' else text_files.find_or_none
-      path = find(self.folder, *(
-          folder + name for name in names for folder in _FOLDERS))
-      prefix = '' if split == 'train' else 'valid_'
-      if path is not None and self.language('en', path):
-        for row, caption in enumerate(_captions(path)):
-          yield self.item(f'{prefix}{row}.jpg', split, [('en', caption)],
-                          image_id=f'{prefix}{row}')
+    tables = {split: text_files.find_or_none(self.folder, *(
+        folder + name for name in names for folder in _FOLDERS))
+              for split, names in self.tables.items()}
+    shards = _archives.shards(self.folder) if not tables['train'] else []
+    if not shards and not tables['train']:
+      text_files.find(self.folder, *self.tables['train'])  # Names it.
+    self.note('dead_links', _archives.failures(self.folder) if shards else {})
+    parts = [self._rows(path, split) for split, path in tables.items()
+             if path and self.language('en', path)]
+    by_split: dict[str, list[pathlib.Path]] = {}
+    for shard in shards:
+      by_split.setdefault(_readers.SPLITS.get(
+          shard.relative_to(self.folder).parts[0], 'train'), []).append(shard)
+    parts += [self._pictures(*found) for found in by_split.items()]
+    return _readers.spread(parts, self.options.limit)
+
+  def _rows(self, path: pathlib.Path, split: str) -> Iterator[_readers.Item]:
+    prefix = '' if split == 'train' else 'valid_'
+    for row, caption in enumerate(_captions(path)):
+      yield self.item(f'{prefix}{row}.jpg', split, [('en', caption)],
+                      image_id=f'{prefix}{row}')
+
+  def _pictures(self, split: str,
+                shards: list[pathlib.Path]) -> Iterator[_readers.Item]:
+    language = (*self.options.languages, 'en')[0]
+    for shard in shards:
+      for key, path, span, caption in _archives.samples(shard):
+        name = key if split == 'train' else f'{split}_{key}'
+        yield _readers.Item(
+            name, path, split, name,
+            [(language, caption)] if caption.strip() else [], span)
 
 
 def _captions(path: pathlib.Path) -> Iterator[str]:

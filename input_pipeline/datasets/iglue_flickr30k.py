@@ -7,35 +7,49 @@ some of them hold only the first caption of an image.
 """
 
 from collections.abc import Iterator
-import pathlib
 import re
 
+from input_pipeline import builder
 from input_pipeline import errors
 from input_pipeline import text_files
 from input_pipeline.datasets import _readers
 
-_FILE = re.compile(
-    r'(?P<split>[a-z]+)(?:_ann|-(?P<language>\w+)_gmt)\.jsonl(\.gz)?')
-
 
 class Builder(_readers.Builder):
-  """29,000 / 1,014 / 1,000 images."""
+  """29,000 / 1,014 / 1,000 images.
+
+  Attributes:
+    places: where the files may lie in the repository.
+    pattern: of their names; no language = English.
+    keys: of an image's name and captions; the first of one row alone, if
+      `is_once`.
+  """
+  places = ('datasets/flickr30k', 'flickr30k')
+  pattern = re.compile(
+      r'(?P<split>[a-z]+)(?:_ann|-(?P<language>\w+)_gmt)\.jsonl(\.gz)?')
+  keys = ('img_path', 'sentences')
+  is_once = True
 
   def items(self) -> list[_readers.Item]:
-    folder = text_files.below(self.folder, 'datasets/flickr30k', 'flickr30k')
-    found = self.gather(self._captions(folder))
+    found = self.gather(self._captions())
     if not found:
       raise errors.UserError(
-          f'{folder} has no {{train,valid,test}}_ann.jsonl')
+          f'{self.folder} has no file called as {self.pattern.pattern}')
     return found
 
-  def _captions(self, folder: pathlib.Path,
-                ) -> Iterator[_readers.Captions]:
+  def _captions(self) -> Iterator[_readers.Captions]:
+    folder, (name, texts) = text_files.below(
+        self.folder, *self.places), self.keys
     # The list that was published first: its order is that of the images.
-    for split, language, path in sorted(
-        self.split_files(folder, _FILE),
-        key=lambda found: found[2].name.endswith('_gmt.jsonl')):
-      for where, row in text_files.rows(
-          path, ('sentences', 'img_path'), once='img_path'):
-        yield (str(row['img_path']), split, language,
-               text_files.texts(row['sentences'], where))
+    found = [(match, path) for path in sorted(
+        text_files.files(folder, '*.jsonl'),
+        key=lambda path: path.name.endswith('_gmt.jsonl'))
+             if (match := self.pattern.fullmatch(path.name))]
+    for split in builder.SPLITS:
+      for language, path in self.by_language(
+          (match['language'] or 'en', path) for match, path in found
+          if _readers.SPLITS.get(match['split']) == split).items():
+        for where, row in text_files.rows(
+            path, self.keys, once=name if self.is_once else ''):
+          yield (str(row[name]), split, language,
+                 text_files.texts(row[texts] or '', where))

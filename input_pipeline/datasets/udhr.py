@@ -3,7 +3,8 @@
 Split by article, so that no sentence's translation is in another split.
 """
 
-from html import parser
+from collections.abc import Iterator
+import html
 import re
 
 from input_pipeline import builder
@@ -13,40 +14,22 @@ from input_pipeline import sources
 # Articles 27 and 28 validate, 29 and 30 test.
 _VALIDATION, _TEST = (27, 28), (29, 30)
 _MAX_CHARACTERS = 140
+# An article begins, or a paragraph, which goes on to the next tag of a block.
+_PARAGRAPH = re.compile(
+    r'<article\b(?:[^>]*data-number="(?P<article>\d+)")?[^>]*>|<(?:p|li)\b[^>]*>'
+    r'(?P<text>[^<]*(?:<(?!/?(?:p|li|article)\b)[^<]*)*)')
 _SENTENCE = re.compile(r'.+?(?:[.;:!?。；።।]\s*|$)')
 
 
-class _Paragraphs(parser.HTMLParser):
-  """Collects (article number, text) of the paragraphs of a declaration."""
-
-  def __init__(self):
-    super().__init__()
-    self.paragraphs: list[tuple[int, str]] = []
-    self._article = 0
-    self._open: str | None = None
-    self._text: list[str] = []
-
-  def handle_starttag(self, tag, attrs):
-    if tag == 'article':
-      number = dict(attrs).get('data-number') or ''
-      self._article = int(number) if number.isdigit() else 0
-    elif tag in ('p', 'li'):
-      self._finish()
-      self._open = tag
-
-  def handle_endtag(self, tag):
-    if tag == self._open:
-      self._finish()
-
-  def handle_data(self, data):
-    if self._open:
-      self._text.append(data)
-
-  def _finish(self):
-    text = ' '.join(''.join(self._text).split())
-    if text and self._open:
-      self.paragraphs.append((self._article, text))
-    self._open, self._text = None, []
+def _paragraphs(page: str) -> Iterator[tuple[int, str]]:
+  """Yields (article, 0 = the preamble; text) of a declaration's paragraphs."""
+  article = 0
+  for match in _PARAGRAPH.finditer(page):
+    if match['text'] is None:
+      article = int(match['article'] or 0)
+    elif text := ' '.join(html.unescape(
+        re.sub(r'<[^>]*>', '', match['text'])).split()):
+      yield article, text
 
 
 def sentences(text: str) -> list[str]:
@@ -69,10 +52,8 @@ class Builder(builder.TextBuilder):
     items = []
     for theirs, code in codes.items():
       path = next(iter(sorted(folder.rglob(f'declaration/{theirs}.html'))))
-      reader = _Paragraphs()
-      reader.feed(path.read_text(encoding='utf-8'))
-      reader.close()
-      for i, (article, text) in enumerate(reader.paragraphs):
+      for i, (article, text) in enumerate(
+          _paragraphs(path.read_text(encoding='utf-8'))):
         for j, sentence in enumerate(sentences(text)):
           items.append(builder.TextItem(
               text_id=f'{code}/{i}/{j}', language=code, text=sentence,

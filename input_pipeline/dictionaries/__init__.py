@@ -3,8 +3,10 @@
   python -m input_pipeline.dictionaries --data_dir=DIR [--languages=de,fr]
 
 writes DIR/dictionaries/SOURCE/<language>.npz, by default from FreeDict's
-packages; --source=muse, panlex or tsv reads --path (see `readers`). A key
-of 64 bits stands for English of up to three words, token ids for the rest.
+packages; --source=muse, panlex or tsv reads --path (see `readers`). With
+--coverage=DATASET it says what share of that set's English words each of them
+has. A key of 64 bits stands for English of up to three words, token ids for the
+rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,6 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import os
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from input_pipeline import captions
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
@@ -46,6 +49,9 @@ class Dictionary(NamedTuple):
     id_counts_T: int32 [T], its number of token ids.
     ids: int32, the token ids of all translations.
     languages: the target languages.
+    phrases_P: int64 [P], ascending: the keys that any language has.
+    having_starts_P, having_counts_P: int64 [P], where a phrase's languages
+      stand in `having`, which holds their numbers, from 1.
   """
   keys_K: np.ndarray
   starts_K: np.ndarray
@@ -54,6 +60,14 @@ class Dictionary(NamedTuple):
   id_counts_T: np.ndarray
   ids: np.ndarray
   languages: tuple[str, ...]
+  phrases_P: np.ndarray
+  having_starts_P: np.ndarray
+  having_counts_P: np.ndarray
+  having: np.ndarray
+
+
+# What the files have.
+_COLUMNS = Dictionary._fields[:6]
 
 
 def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
@@ -71,7 +85,7 @@ def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
 
 
 def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
-          source: str = 'freedict', path: str = '') -> pathlib.Path:
+          source: str = 'freedict', path: str = '') -> paths.Path:
   """Returns the folder in which every language's dictionary now stands.
 
   Dictionaries that the same tokenizer already built of the same files are
@@ -84,7 +98,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   Raises:
     UserError: an unknown language, or one without a dictionary.
   """
-  folder = pathlib.Path(data_dir) / pathlib.Path(FOLDER).with_name(source)
+  folder = (paths.local(data_dir, '--data_dir') / FOLDER).with_name(source)
   jobs = []
   for language, parts in readers.inputs(source, path, languages).items():
     target = folder / f'{language}.npz'
@@ -112,7 +126,7 @@ def build(languages: Sequence[str], data_dir: str | os.PathLike[str], *,
   return folder
 
 
-def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
+def _build_one(source: str, language: str, parts: list, target: paths.Path,
                stamp: str) -> None:
   ranked = ranking.rank(
       readers.collect(source, language, parts), tokenizer_lib.load())
@@ -122,61 +136,105 @@ def _build_one(source: str, language: str, parts: list, target: pathlib.Path,
   write(ranked, target, stamp=stamp)
 
 
-def load(folder: str | os.PathLike[str], languages: Sequence[str], *,
-         shuffle_seed: int = -1) -> Dictionary:
+def folders(data_dir: str | os.PathLike[str]) -> list[paths.Path]:
+  """Returns the folders of dictionaries that were built; UserError at none."""
+  parent = (paths.of(data_dir) / FOLDER).parent
+  found = sorted({path.parent for path in parent.glob('*/*.npz')})
+  if not found:
+    raise errors.UserError(
+        f'{parent}: no dictionaries; make them with `python -m '
+        f'input_pipeline.dictionaries --data_dir={data_dir}`')
+  return found
+
+
+def available(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
+  """Returns the languages that have a dictionary in any of the folders."""
+  return sorted({path.stem for folder in folders
+                 for path in paths.of(folder).glob('*.npz')})
+
+
+def load(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+         languages: Sequence[str], *, shuffle_seed: int = -1) -> Dictionary:
   """Returns the dictionaries of `languages` as one table.
 
   Args:
-    folder: where `build` wrote them.
+    folders: where `build` wrote them. A phrase that several of them have has
+      the first one's translations.
+    languages: target languages; ('all',) = those that the folders have.
     shuffle_seed: negative, or the seed by which the phrases of a language
       exchange their translations: a control that keeps how often words are
       replaced, and by what, but not what they mean.
 
   Raises:
-    UserError: a language without a dictionary in the folder.
+    UserError: a language without a dictionary in the folders.
   """
-  folder = pathlib.Path(folder)
-  there = sorted(path.stem for path in folder.glob('*.npz'))
-  tables, num_translations, num_ids = [], 0, 0
+  if isinstance(folders, str | os.PathLike):
+    folders = [folders]
+  there, tables = available(folders), []
+  if tuple(languages) == (languages_lib.ALL,):
+    languages = there
+  where = ', '.join(map(str, folders))
   for index, language in enumerate(languages):
-    errors.check_choice(f'dictionary language (in {folder})', language, there)
-    with np.load(folder / f'{language}.npz') as file:
-      table = {name: file[name] for name in Dictionary._fields[:-1]}
-    table['keys_K'] = records.mix_keys(table['keys_K'], np.int64(index + 1))
+    errors.check_choice(f'dictionary language (in {where})', language, there)
+    table = _join([_read(path) for path in (
+        paths.of(folder) / f'{language}.npz' for folder in folders)
+                   if path.exists()])
+    table['keys_K'], order_K = np.unique(table['keys_K'], return_index=True)
     if shuffle_seed >= 0:
       order_K = np.random.default_rng((shuffle_seed, index)).permutation(
-          len(table['keys_K']))
-      table['starts_K'] = table['starts_K'][order_K]
-      table['counts_K'] = table['counts_K'][order_K]
-    table['starts_K'] = table['starts_K'] + np.int32(num_translations)
-    table['id_starts_T'] = table['id_starts_T'] + np.int32(num_ids)
-    num_translations += len(table['id_starts_T'])
-    num_ids += len(table['ids'])
+          order_K)
+    for name in ('starts_K', 'counts_K'):
+      table[name] = table[name][order_K]
     tables.append(table)
-  joined = {name: np.concatenate([table[name] for table in tables])
-            for name in Dictionary._fields[:-1]}
+  joined = _join(tables)
+  number_K = np.repeat(np.arange(1, len(tables) + 1),
+                       [len(table['keys_K']) for table in tables])
+  phrases_P, counts_P = np.unique(joined['keys_K'], return_counts=True)
+  having = number_K[np.argsort(joined['keys_K'], kind='stable')]
+  joined['keys_K'] = records.mix_keys(joined['keys_K'], number_K)
   order_K = np.argsort(joined['keys_K'])
   for name in ('keys_K', 'starts_K', 'counts_K'):
     joined[name] = joined[name][order_K]
-  return Dictionary(**joined, languages=tuple(languages))
+  return Dictionary(
+      **joined, languages=tuple(languages), phrases_P=phrases_P,
+      having_starts_P=np.cumsum(counts_P) - counts_P, having_counts_P=counts_P,
+      having=having)
+
+
+def _read(path: paths.Path) -> dict[str, np.ndarray]:
+  with paths.load(path) as file:
+    return {name: file[name] for name in _COLUMNS}
+
+
+def _join(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Returns the rows of all tables, one table after the other."""
+  joined = {name: np.concatenate([table[name] for table in tables])
+            for name in _COLUMNS}
+  for name, rows, values in (('starts_K', 'keys_K', 'id_starts_T'),
+                             ('id_starts_T', 'id_starts_T', 'ids')):
+    sizes = [len(table[values]) for table in tables]
+    joined[name] = joined[name] + np.repeat(
+        np.cumsum([0, *sizes[:-1]]), [len(table[rows]) for table in tables]
+    ).astype(np.int32)
+  return joined
 
 
 def fingerprint_of(folder: str | os.PathLike[str],
                    languages: Sequence[str]) -> str:
   """Returns what tells the dictionaries of a folder from others there."""
-  return fingerprint.of([_stamp(pathlib.Path(folder, f'{language}.npz'))
+  return fingerprint.of([_stamp(paths.of(folder) / f'{language}.npz')
                          for language in languages])
 
 
-def _stamp(path: pathlib.Path) -> str:
+def _stamp(path: paths.Path) -> str:
   if not path.exists():
     return ''
-  with np.load(path) as file:
+  with paths.load(path) as file:
     return str(file['stamp'])
 
 
 def write(ranked: Mapping[str, Sequence[Sequence[int]]],
-          path: pathlib.Path, *, stamp: str = '') -> None:
+          path: paths.Path, *, stamp: str = '') -> None:
   """Writes one language's dictionary, whole or not at all.
 
   Args:

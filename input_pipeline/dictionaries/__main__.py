@@ -14,6 +14,13 @@ def main(argv: Sequence[str]) -> None:
   """Builds what the flags ask for, and prints a line a language."""
   console.check_flags(argv, ())
   args = flags.FLAGS
+  if args.coverage:
+    # TensorFlow, which building needs not.
+    from input_pipeline import code_switch
+    *_, keys_W = code_switch.read_english(args.data_dir, args.coverage)
+    print('\n'.join(code_switch.coverage_lines(
+        dictionaries.folders(args.data_dir), args.languages, keys_W)))
+    return
   languages = args.languages or readers.available(args.source, args.path)
   folder = dictionaries.build(
       languages, args.data_dir, source=args.source, path=args.path)
@@ -27,5 +34,7 @@ if __name__ == '__main__':
   flags.DEFINE_string('data_dir', 'data', 'Gets dictionaries/SOURCE/.')
   flags.DEFINE_string('source', readers.FREEDICT, ', '.join(readers.SOURCES))
   flags.DEFINE_string('path', '', 'Files of muse, panlex or tsv.')
+  flags.DEFINE_string('coverage', '', 'Builds nothing: says what share of the '
+                      'words of this prepared set each language has.')
   flags.DEFINE_list('languages', [], 'Targets, as de,fr; default: all useful.')
   console.run_main(main)

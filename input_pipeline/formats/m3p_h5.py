@@ -30,6 +30,7 @@ _MAX_DISSENT = 0.01
 class Reader(containers.H5Reader):
   """A file of N images."""
   classes = 'as in the file, where 0 is never masked'
+  shifts_classes = False
 
   def __init__(self, path: pathlib.Path):
     super().__init__(path)

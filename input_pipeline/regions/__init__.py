@@ -83,10 +83,12 @@ class Reader(_File):
       can crash on damage.
     boxes: in words, what the format says of boxes.
     classes: the same of class ids.
+    shifts_classes: whether 0 is the background after that, as everywhere here.
     found: what was decided from the data, in words.
   """
   glob = ''
   is_isolated = False
+  shifts_classes = True
   boxes = 'xyxy in pixels'
   classes = ('none in the format: every region has class 0, which is never '
              'masked')

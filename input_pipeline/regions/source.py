@@ -156,12 +156,20 @@ class RegionSource:
         problem = f'{self.where(place)}: {error}'
     raise errors.UserError(f'{self.paths[0]}: nothing usable; {problem}')
 
-  def extractor_manifest(self) -> dict[str, Any]:
-    """Returns what all files that one model reads must have in common."""
+  def extractor_manifest(self, detector: str = '') -> dict[str, Any]:
+    """Returns what all files that one model reads must have in common.
+
+    Of a named detector that is its name, whatever the format; classes that
+    the format counts as no other does stay apart.
+    """
     reader = _module(self._name).Reader
-    return {'name': 'extracted', 'format': self._name,
-            'feature_dim': self._feature_dim or self._find_feature_dim(),
-            'boxes': reader.boxes, 'class_ids': reader.classes}
+    found = {'name': 'extracted',
+             'feature_dim': self._feature_dim or self._find_feature_dim()}
+    if detector:
+      return found | {'detector': detector} | (
+          {} if reader.shifts_classes else {'class_ids': reader.classes})
+    return found | {'format': self._name, 'boxes': reader.boxes,
+                    'class_ids': reader.classes}
 
   def manifest(self) -> dict[str, Any]:
     """Returns where the regions came from and what was found there."""

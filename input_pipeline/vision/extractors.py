@@ -95,9 +95,8 @@ class GridExtractor(_Extractor):
   side = efficientnet.PICTURE_SIZE
 
   def __init__(self, batch_size: int = 32):
-    path = _find('efficientnet-lite0', '*.pth')
-    super().__init__(efficientnet.fold_weights(pickles.load_torch(path)),
-                     _extract_grid, batch_size)
+    path = network_path()
+    super().__init__(load_network(), _extract_grid, batch_size)
     self.manifest = {
         'name': 'grid',
         'network': 'efficientnet-lite0',
@@ -174,9 +173,9 @@ class DetectorExtractor(_Extractor):
   def __init__(self, batch_size: int = 8):
     """Args: at 512×512 pixels a `batch_size` of 8 takes 1.5 GB."""
     path = _find('centernet', 'centernet.json')
-    backbone = _find('efficientnet-lite0', '*.pth')
+    backbone = network_path()
     graph = tfjs_graph.load(path)
-    params = efficientnet.fold_weights(pickles.load_torch(backbone))
+    params = load_network()
     super().__init__((graph.weights, params),
                      functools.partial(_detect, graph), batch_size)
     self.manifest = {
@@ -275,6 +274,16 @@ def make_extractor(name: str) -> _Extractor:
   """Returns the extractor of a name in `EXTRACTORS`, fetched if need be."""
   errors.check_choice('--features', name, EXTRACTORS)
   return DetectorExtractor() if name == 'detector' else GridExtractor()
+
+
+def network_path() -> pathlib.Path:
+  """Returns the file of EfficientNet-Lite0, fetched if need be."""
+  return _find('efficientnet-lite0', '*.pth')
+
+
+def load_network() -> efficientnet.Params:
+  """Returns the parameters of EfficientNet-Lite0."""
+  return efficientnet.fold_weights(pickles.load_torch(network_path()))
 
 
 def _find(source: str, pattern: str) -> pathlib.Path:

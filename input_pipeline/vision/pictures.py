@@ -331,6 +331,18 @@ def read_file(path: pathlib.Path) -> Picture:
   return read(_rasterise(path) if path.suffix.lower() == '.svg' else path)
 
 
+def read_part(path: pathlib.Path, offset: int, size: int) -> Picture:
+  """Returns the picture that lies in a file from one byte on, as `read` does.
+  """
+  try:
+    with open(path, 'rb') as file:
+      file.seek(offset)
+      return read(file.read(size))
+  except OSError as error:
+    raise PictureError(
+        (error.strerror or 'unreadable').lower(), str(path)) from error
+
+
 def _rasterise(path: pathlib.Path) -> bytes:
   markup = _LINK.sub('', _read_bytes(
       path, max_bytes=_SVG_MAX_BYTES).decode('utf-8', 'replace'))

@@ -74,7 +74,7 @@ def read(path: pathlib.Path) -> File:
 def read_safetensors(path: pathlib.Path) -> Tensors:
   """Returns a file's tensors; UserError where it is damaged."""
   try:
-    return safetensors_numpy.load_file(path)
+    return safetensors_numpy.load(path.read_bytes())
   # Of what is wrong with a file, the package raises several kinds.
   except (safetensors.SafetensorError, ArithmeticError, AttributeError,
           LookupError, OSError, TypeError, ValueError) as error:

@@ -6,7 +6,6 @@ has no decoder, language table or pre-training heads).
 
 from collections.abc import Mapping, Sequence
 import json
-import pathlib
 import re
 from typing import Any, NamedTuple
 
@@ -14,7 +13,10 @@ from absl import logging
 import jax
 import numpy as np
 
+from configs import languages as language_table
 from input_pipeline import errors
+from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import tokenizer
 from m3p_jax import checkpoint as checkpoint_lib
 from m3p_jax.convert import e5
@@ -29,19 +31,6 @@ KINDS = ('m3p', 'volta', 'xlmr', 'e5', 'safetensors')
 # Beside a checkpoint: what no part of the model reads, and the report.
 ASIDE, REPORT = 'unused.safetensors', 'import.json'
 
-# The release's `--lgs`: a language's row in its table is its place here.
-_M3P_LANGUAGES = (
-    'af', 'als', 'am', 'an', 'ang', 'ar', 'arz', 'ast', 'az', 'bar', 'be',
-    'bg', 'bn', 'br', 'bs', 'ca', 'ceb', 'ckb', 'cs', 'cy', 'da', 'de',
-    'el', 'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fr', 'fy', 'ga', 'gan',
-    'gl', 'gu', 'he', 'hi', 'hr', 'hu', 'hy', 'ia', 'id', 'is', 'it', 'ja',
-    'jv', 'ka', 'kk', 'kn', 'ko', 'ku', 'la', 'lb', 'lt', 'lv', 'mk', 'ml',
-    'mn', 'mr', 'ms', 'my', 'nds', 'ne', 'nl', 'nn', 'no', 'oc', 'pl', 'pt',
-    'ro', 'ru', 'scn', 'sco', 'sh', 'si', 'simple', 'sk', 'sl', 'sq', 'sr',
-    'sv', 'sw', 'ta', 'te', 'th', 'tl', 'tr', 'tt', 'uk', 'ur', 'uz', 'vi',
-    'war', 'wuu', 'yi', 'zh', 'zh_classical', 'zh_min_nan', 'zh_yue',)
-# Codes of theirs that are called otherwise in configs/languages.
-_OUR_CODES = {'no': 'nb', 'tl': 'fil', 'zh': 'zh_CN'}
 # VOLTA's task heads, its own poolers, M3P's dead map of class distributions,
 # and second names of shared weights.
 _VOLTA_UNUSED = re.compile(
@@ -85,7 +74,7 @@ class Imported(NamedTuple):
   sha256: Mapping[str, str] = {}
 
 
-def read(kind: str, path: str | pathlib.Path, *,
+def read(kind: str, path: str | paths.Path, *,
          asked: ModelConfig | None = None,
          complete: bool = False, seed: int = 0) -> Imported:
   """Returns the parameters of a weight file.
@@ -102,7 +91,7 @@ def read(kind: str, path: str | pathlib.Path, *,
       asked one, it computes what this model does not, or a tensor is missing,
       surplus, of another shape or not finite.
   """
-  path = pathlib.Path(path)
+  path = paths.local(path, '--path')
   key = jax.random.key(seed)
   if kind == 'e5':
     if not asked:
@@ -129,7 +118,7 @@ def read(kind: str, path: str | pathlib.Path, *,
           for name, tensor in imported.unused.items())])
 
 
-def write(imported: Imported, path: pathlib.Path, *,
+def write(imported: Imported, path: paths.Path, *,
           asked_languages: Sequence[str] | None) -> None:
   """Writes a checkpoint folder, which must not exist.
 
@@ -163,16 +152,18 @@ def languages(imported: Imported, asked: Sequence[str] | None) -> list[str]:
   elif asked:
     names, source = list(asked), 'data.languages of --config'
   else:
-    names, source = list(_M3P_LANGUAGES), 'the release'
+    names, source = list(language_table.EDITIONS), 'the release'
   if len(names) != count:
     raise errors.UserError(
         f'the file has a language table of {count} rows, but {source} names '
         f'{len(names)} languages; allowed: a --config whose data.languages '
         f'names {count}, in their order')
-  return [_OUR_CODES.get(name, name) for name in names]
+  # English has a row of its own.
+  return [name if name == 'simple' else languages_lib.edition(name) or name
+          for name in names]
 
 
-def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_m3p(file: files.File, path: paths.Path, key: jax.Array,
               asked: ModelConfig | None, *, complete: bool) -> Imported:
   config = geometry.of_m3p(file, path, asked, complete=complete)
   tensors = file.tensors
@@ -193,7 +184,7 @@ def _read_m3p(file: files.File, path: pathlib.Path, key: jax.Array,
   return Imported(params, config, lines, unused, file.params, file.prefix)
 
 
-def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_volta(file: files.File, path: paths.Path, key: jax.Array,
                 asked: ModelConfig | None) -> Imported:
   config = geometry.of_volta(file, path, asked)
   tensors = dict(file.tensors)
@@ -211,7 +202,7 @@ def _read_volta(file: files.File, path: pathlib.Path, key: jax.Array,
   return Imported(params, config, lines, unused)
 
 
-def _read_xlmr(file: files.File, path: pathlib.Path, key: jax.Array,
+def _read_xlmr(file: files.File, path: paths.Path, key: jax.Array,
                asked: ModelConfig | None) -> Imported:
   tensors = {_xlmr_name(key): tensor for key, tensor in file.tensors.items()}
   if len(tensors) < len(file.tensors):
@@ -254,7 +245,7 @@ def _xlmr_name(key: str) -> str:
   return name
 
 
-def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
+def _read_ours(file: files.File, path: paths.Path) -> Imported:
   """Returns what `export --to=safetensors` wrote."""
   try:
     config = model_config.geometry(file.geometry)
@@ -272,7 +263,7 @@ def _read_ours(file: files.File, path: pathlib.Path) -> Imported:
   return Imported(layout.nested(params), config, lines)
 
 
-def _check_shapes(tensors: files.Tensors, path: pathlib.Path,
+def _check_shapes(tensors: files.Tensors, path: paths.Path,
                   names: Sequence[names_lib.Name],
                   shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Raises UserError for the first missing, surplus or misshapen tensor.
@@ -310,7 +301,7 @@ def _assemble(names: Sequence[names_lib.Name], tensors: files.Tensors,
 
 
 def _check_numbers(tensors: files.Tensors, unused: files.Tensors,
-                   path: pathlib.Path) -> None:
+                   path: paths.Path) -> None:
   """Raises UserError for a number that is not finite; warns in `unused`."""
   ignored = set(map(id, unused.values()))
   for key, tensor in tensors.items():

@@ -8,13 +8,13 @@ must have answered the same queries. See `statistics.paired` for the test.
 """
 
 from collections.abc import Mapping, Sequence
-import pathlib
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import statistics
 
@@ -43,7 +43,7 @@ def load(name: str) -> Run:
     UserError: no such file or setting, or its ranks are not there.
   """
   file, _, setting = name.partition(':')
-  path = pathlib.Path(file)
+  path = paths.of(file)
   content = results.read(path)
   if not content.get('settings'):
     raise errors.UserError(f'{path}: no results; evaluate first (python '

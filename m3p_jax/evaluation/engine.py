@@ -40,7 +40,10 @@ class Texts(NamedTuple):
 
 
 class Engine:
-  """One model's parameters on all local devices, rows split over them."""
+  """One model's parameters on all local devices, rows split over them.
+
+  Of several processes all embed the same rows, each its share.
+  """
 
   def __init__(self, params: Any, config: model_config_lib.ModelConfig, *,
                batch_size: int = 256, dtype: str = 'auto'):
@@ -69,46 +72,52 @@ class Engine:
     """Returns unit vectors [I, E], float32; a title shows a progress bar."""
     function = functools.partial(self._functions.embed_images, self.params)
     count = len(regions.mask_BR)
+    mine = sharding.my_share(count)
     vectors_IE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with console.bar(title, count, unit='pictures') as bar:
-      self._run(function, regions, np.arange(count), vectors_IE, bar)
-    return vectors_IE
+    with _bar(title, len(mine), 'pictures') as bar:
+      self._run(function, regions, mine, vectors_IE, bar)
+    return sharding.gather_shares(vectors_IE[mine], count)
 
   def embed_texts(self, texts: Texts, *, title: str = '') -> np.ndarray:
     """Returns unit vectors [C, E], float32; a title shows a progress bar."""
     function = functools.partial(self._functions.embed_texts, self.params)
     count = len(texts.token_ids_CL)
+    mine = sharding.my_share(count)
     vectors_CE = np.zeros((count, self.config.embedding_dim), np.float32)
-    with console.bar(title, count, unit='captions') as bar:
-      for length, index in self._by_length(texts, np.arange(count)):
+    with _bar(title, len(mine), 'captions') as bar:
+      for length, index in self._by_length(texts, mine):
         rows = Texts(texts.token_ids_CL[:, :length],
                      texts.text_mask_CL[:, :length], texts.language_C)
-        self._run(function, rows, index, vectors_CE, bar)
-    return vectors_CE
+        self._run(function, rows, mine[index], vectors_CE, bar)
+    return sharding.gather_shares(vectors_CE[mine], count)
 
   def match(self, regions: batch_lib.Regions, texts: Texts,
-            image_P: np.ndarray, text_P: np.ndarray, *,
-            title: str = '') -> np.ndarray:
+            image_P: np.ndarray, text_P: np.ndarray, *, title: str = '',
+            is_shared: bool = False) -> np.ndarray:
     """Returns the joint encoder's match logits [P] of pairs, float32.
 
     Pair p is picture `image_P[p]` of `regions` and caption `text_P[p]`.
+    Processes that all ask for the same pairs can share them out.
     """
     # Pictures are sent once, not once a pair; padding that none of them needs
     # stays here.
     used = np.flatnonzero(np.asarray(regions.mask_BR)[image_P].any(0))
     width = -(-(used.max(initial=0) + 1) // REGIONS_MULTIPLE) * REGIONS_MULTIPLE
-    start = regions.mask_BR.shape[1]
+    start = self.config.text_start(regions.mask_BR.shape[1])
     regions = jax.device_put(batch_lib.Regions(
         regions.image_id_B, *(x[:, :width] for x in regions[1:])), self._whole)
     function = functools.partial(
         self._functions.match, self.params, regions, start)
-    logits_P = np.zeros(len(image_P), np.float32)
-    with console.bar(title, len(image_P), unit='pairs') as bar:
-      for length, index in self._by_length(texts, text_P):
+    count = len(image_P)
+    mine = sharding.my_share(count) if is_shared else np.arange(count)
+    logits_P = np.zeros(count, np.float32)
+    with _bar(title, len(mine), 'pairs') as bar:
+      for length, index in self._by_length(texts, text_P[mine]):
         rows = _Pairs(image_P, text_P, texts.token_ids_CL[:, :length],
                       texts.text_mask_CL[:, :length])
-        self._run(function, rows, index, logits_P, bar)
-    return logits_P
+        self._run(function, rows, mine[index], logits_P, bar)
+    return sharding.gather_shares(
+        logits_P[mine], count) if is_shared else logits_P
 
   def attention(self, regions: batch_lib.Regions,
                 texts: Texts) -> np.ndarray:
@@ -156,6 +165,10 @@ class Engine:
       running = (result, chosen)
     if running:
       _fetch(*running, out, bar)
+
+
+def _bar(title: str, total: int, unit: str) -> tqdm.tqdm:
+  return console.bar(title if sharding.is_first() else '', total, unit=unit)
 
 
 class _Pairs(NamedTuple):

@@ -10,18 +10,18 @@ Letters: I pictures, C captions, P pairs, R regions.
 """
 
 from collections.abc import Mapping, Sequence
+import io
 import json
-import os
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 from input_pipeline import console
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import batch as batch_lib
+from m3p_jax import sharding
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
 
@@ -40,7 +40,7 @@ class Question(NamedTuple):
 
 def scores(engine: engine_lib.Engine, regions: batch_lib.Regions,
            questions: Mapping[str, Question], *,
-           folder: pathlib.Path | None = None,
+           folder: paths.Path | None = None,
            origin: Mapping[str, Any] | None = None,
            title: str = '') -> dict[str, np.ndarray]:
   """Returns {language: float32 [C, I] match logits}, NaN where not asked.
@@ -86,8 +86,7 @@ def scores(engine: engine_lib.Engine, regions: batch_lib.Regions,
       if matrices:
         matrices[name].write(number, piece_CI)
       bar.update(piece_CI.size)
-  if num_hosts > 1:
-    multihost_utils.sync_global_devices(f'scores in {folder}')
+  sharding.wait_for_all('scores')
   for name, matrix in matrices.items():
     matrix.read_into(found[name])
   return found
@@ -139,7 +138,7 @@ def _score(engine: engine_lib.Engine, regions: batch_lib.Regions, name: str,
 class _Matrix:
   """Float32 [C, I] scores of one language, in pieces on disk."""
 
-  def __init__(self, folder: pathlib.Path, num_captions: int,
+  def __init__(self, folder: paths.Path, num_captions: int,
                blocks: Sequence[np.ndarray], origin: Mapping[str, Any]):
     """Opens the folder, or begins it; UserError where it holds others."""
     self.folder = folder
@@ -161,10 +160,10 @@ class _Matrix:
 
   def write(self, number: int, scores_CI: np.ndarray) -> None:
     """Writes one piece whole."""
-    with results.draft(self.path(number)) as draft, draft.open('wb') as file:
-      np.save(file, scores_CI.astype(np.float32), allow_pickle=False)
-      file.flush()
-      os.fsync(file.fileno())
+    content = io.BytesIO()
+    np.save(content, scores_CI.astype(np.float32), allow_pickle=False)
+    with results.draft(self.path(number)) as draft:
+      draft.write_bytes(content.getvalue())
 
   def read_into(self, scores_CI: np.ndarray) -> None:
     """Writes every piece into its columns; UserError for one that is broken."""
@@ -172,7 +171,7 @@ class _Matrix:
       path = self.path(number)
       shape = self._num_captions, len(block)
       try:
-        piece_CI = np.load(path, allow_pickle=False)
+        piece_CI = paths.load(path)
         if piece_CI.shape != shape:
           raise ValueError(f'its shape is {piece_CI.shape}, not {shape}')
       except (OSError, ValueError) as error:
@@ -181,7 +180,7 @@ class _Matrix:
             'command scores it again') from error
       scores_CI[:, block] = piece_CI
 
-  def path(self, number: int) -> pathlib.Path:
+  def path(self, number: int) -> paths.Path:
     return self.folder / f'piece_{number:04}.npy'
 
 

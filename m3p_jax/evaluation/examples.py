@@ -6,7 +6,6 @@ text length, R regions.
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-import pathlib
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 
 from input_pipeline import copies
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import results
 
@@ -27,7 +27,7 @@ _PAIRS, _WORDS = 6, 5
 
 def collect(retrieval_set: evaluation_set.RetrievalSet,
             text_to_image: Mapping[str, np.ndarray], *,
-            data_dir: str | pathlib.Path, dataset: str,
+            data_dir: str | paths.Path, dataset: str,
             seed: int = 0) -> dict[str, Any]:
   """Returns queries drawn at random, and the worst mistakes.
 
@@ -107,7 +107,7 @@ class _Found:
             'is_right': number in right}
 
 
-def update(workdir: pathlib.Path, setting: str,
+def update(workdir: paths.Path, setting: str,
            content: Mapping[str, Any]) -> None:
   """Writes one setting's examples into WORKDIR/examples.json."""
   path = workdir / 'examples.json'
@@ -119,7 +119,7 @@ def update(workdir: pathlib.Path, setting: str,
 
 def attention(engine: engine_lib.Engine,
               retrieval_set: evaluation_set.RetrievalSet,
-              languages: Sequence[str], *, data_dir: str | pathlib.Path,
+              languages: Sequence[str], *, data_dir: str | paths.Path,
               dataset: str, seed: int = 0) -> dict[str, Any]:
   """Returns where the words of a few captions look, for attention.json.
 
@@ -175,11 +175,11 @@ def _words(captions: evaluation_set.CaptionSet, index: int,
           for i in shown if lengths[i] and ends[i] <= len(weights_LR)]
 
 
-def _thumbnail(data_dir: str | pathlib.Path, dataset: str,
+def _thumbnail(data_dir: str | paths.Path, dataset: str,
                image_id: str) -> str | None:
   """Returns the small picture as a `data:` address; None where there is none.
   """
-  path = copies.small(pathlib.Path(data_dir) / dataset, image_id)
+  path = copies.small(paths.of(data_dir) / dataset, image_id)
   try:
     content = path.read_bytes() if path else b''
   except OSError:  # It shall not cost the evaluation.

@@ -16,6 +16,7 @@ import jinja2
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import languages as language_names
+from input_pipeline import paths
 from m3p_jax import metrics
 from m3p_jax.evaluation import charts
 from m3p_jax.evaluation import protocols
@@ -39,7 +40,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: there are no results yet, or one of the files is broken.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.of(workdir)
   path = workdir / 'report.html'
   results.write_text(path, build(workdir))
   return path
@@ -53,7 +54,6 @@ def build(workdir: pathlib.Path) -> str:
               for setting in content['settings']]
   ranks = {row: results.load_ranks(*key) for row, key in zip(
       rows_of(files), settings, strict=True)}
-  ablation = workdir / 'ablation.md'
   return _ENVIRONMENT.get_template('report.html.j2').render(
       dataset=files[0]['dataset'].replace('_', ' ').title(),
       num_languages=len({
@@ -70,8 +70,8 @@ def build(workdir: pathlib.Path) -> str:
       reranking=charts.reranking(results.read(workdir / 'rerank_choice.json')),
       losses=charts.losses(_runs(workdir)),
       metrics=[_metrics(list(one.values())) for one in sets],
-      ablation=_ablation(ablation.read_text(encoding='utf-8')
-                         if ablation.exists() else ''),
+      ablations=[_ablation(path.read_text(encoding='utf-8'))
+                 for path in sorted(workdir.glob('ablation*.md'))],
       facts=_facts(files[0], results.read(workdir / 'timings.json')))
 
 
@@ -255,7 +255,7 @@ def _number(values: Content, key: str, digits: int, *, sign: str = '') -> str:
 
 
 def _ablation(markdown: str) -> dict[str, Any]:
-  """Returns the ablation's table, and the paragraphs around it."""
+  """Returns an analysis: its title, table, and paragraphs around that."""
   rows, paragraphs = [], []
   for line in markdown.splitlines():
     if line.startswith('|'):
@@ -264,8 +264,9 @@ def _ablation(markdown: str) -> dict[str, Any]:
         rows.append(row)
     elif line.strip():
       paragraphs.append(line.strip(' #'))
-  return {'paragraphs': paragraphs,
-          'table': charts.Table(rows[0], rows[1:])} if rows else {}
+  title = paragraphs.pop(0) if markdown.startswith('#') else 'Ablation'
+  return {'title': title, 'paragraphs': paragraphs,
+          'table': charts.Table(rows[0], rows[1:])}
 
 
 def _facts(content: Content, timings: Content) -> dict[str, Any]:

@@ -10,15 +10,17 @@ query, for intervals and tests between runs: ranks/RESULT.SETTING.npz holds
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import io
 import json
 import os
-import pathlib
 from typing import Any
 import zipfile
 
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import paths
+from m3p_jax import sharding
 from m3p_jax.evaluation import protocols
 from m3p_jax.evaluation import ranking
 from m3p_jax.evaluation import statistics
@@ -28,7 +30,7 @@ HEADER = ('protocol', 'dataset', 'split')
 _DIGITS = 4
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
+def read(path: paths.Path) -> dict[str, Any]:
   """Returns the content of a JSON file; {} where there is none.
 
   Raises:
@@ -48,25 +50,27 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   return content
 
 
-def write(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+def write(path: paths.Path, content: Mapping[str, Any]) -> None:
   """Writes a JSON file whole or not at all."""
   write_text(path, json.dumps(
       rounded(content), indent=1, ensure_ascii=False) + '\n')
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  with draft(path) as file:
-    file.write_text(text, encoding='utf-8')
+def write_text(path: paths.Path, text: str) -> None:
+  """Writes a file whole or not at all; of several processes the first does.
+  """
+  if sharding.is_first():
+    with draft(path) as file:
+      file.write_text(text, encoding='utf-8')
 
 
 @contextlib.contextmanager
-def draft(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def draft(path: paths.Path) -> Iterator[paths.Path]:
   """Gives a file to write, which becomes `path` when the block ends well."""
   path.parent.mkdir(parents=True, exist_ok=True)
   file = path.with_name(f'.{path.name}.{os.getpid()}')
   yield file
-  os.replace(file, path)
+  file.replace(path)
 
 
 def rounded(value: Any) -> Any:
@@ -78,14 +82,15 @@ def rounded(value: Any) -> Any:
   return round(value, _DIGITS) if isinstance(value, float) else value
 
 
-def path_for(workdir: pathlib.Path, header: Mapping[str, str],
-             mode: str) -> pathlib.Path:
+def path_for(workdir: paths.Path, header: Mapping[str, str],
+             mode: str) -> paths.Path:
   """Returns the file that an evaluation goes to.
 
   `retrieval.json` holds one protocol, dataset and split in the workdir's own
   mode: that of the file, else of the workdir's config.json, else this one.
   Other modes go to `retrieval_MODE.json`, other sets to
-  `retrieval_DATASET_SPLIT….json`: nothing is lost or mixed.
+  `retrieval_DATASET_SPLIT….json`, with the protocol behind it where that is
+  another one's: nothing is lost or mixed.
   """
   present = read(workdir / 'retrieval.json')
   config = read(workdir / 'config.json').get('evaluation', {})
@@ -94,7 +99,10 @@ def path_for(workdir: pathlib.Path, header: Mapping[str, str],
     parts += [header['dataset'], header['split']]
   if mode != present.get('mode', config.get('mode', mode)):
     parts.append(mode)
-  return workdir / f'{"_".join(parts)}.json'
+  path = workdir / f'{"_".join(parts)}.json'
+  if read(path).get('protocol', header['protocol']) == header['protocol']:
+    return path
+  return path.with_stem(f'{path.stem}_{header["protocol"]}')
 
 
 def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,
@@ -121,20 +129,20 @@ def merge(content: Mapping[str, Any], header: Mapping[str, str], mode: str,
   return dict(header) | {'mode': mode, 'settings': settings}
 
 
-def update(workdir: pathlib.Path, header: Mapping[str, str], mode: str,
-           setting: str, entry: Mapping[str, Any]) -> pathlib.Path:
+def update(workdir: paths.Path, header: Mapping[str, str], mode: str,
+           setting: str, entry: Mapping[str, Any]) -> paths.Path:
   """Writes one setting's entry into the file it belongs to; returns it."""
   path = path_for(workdir, header, mode)
   write(path, merge(read(path), header, mode, setting, entry))
   return path
 
 
-def ranks_path(result: pathlib.Path, setting: str) -> pathlib.Path:
+def ranks_path(result: paths.Path, setting: str) -> paths.Path:
   """Returns the file of ranks of a setting of a result's file."""
   return result.parent / 'ranks' / f'{result.stem}.{setting}.npz'
 
 
-def update_ranks(result: pathlib.Path, setting: str,
+def update_ranks(result: paths.Path, setting: str,
                  languages: Mapping[str, statistics.Language]) -> None:
   """Writes the languages' ranks beside those of others, whole or not at all."""
   content = dict(load_ranks(result, setting)) | dict(languages)
@@ -143,11 +151,13 @@ def update_ranks(result: pathlib.Path, setting: str,
       for name, one in content.items()
       for direction, queries in one.items()
       for field, value in (('rank', queries.rank_Q), ('unit', queries.unit_Q))}
-  with draft(ranks_path(result, setting)) as path, path.open('wb') as file:
-    np.savez_compressed(file, **arrays)
+  content_bytes = io.BytesIO()
+  np.savez_compressed(content_bytes, **arrays)
+  with draft(ranks_path(result, setting)) as path:
+    path.write_bytes(content_bytes.getvalue())
 
 
-def load_ranks(result: pathlib.Path,
+def load_ranks(result: paths.Path,
                setting: str) -> dict[str, dict[str, statistics.Queries]]:
   """Returns {language: queries}; {} where none are kept.
 
@@ -158,7 +168,7 @@ def load_ranks(result: pathlib.Path,
   if not path.exists():
     return {}
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    with paths.load(path) as arrays:
       names = {name.split('/')[0] for name in arrays}
       return {
           name: {direction: statistics.Queries(

@@ -1,7 +1,6 @@
 """Retrieval of a checkpoint on a prepared split, and the files it writes."""
 
 from collections.abc import Collection, Mapping
-import pathlib
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import ml_collections
 
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax import output
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import examples
@@ -21,7 +21,7 @@ from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
+def evaluate(config: ml_collections.ConfigDict, workdir: str | paths.Path,
              *, given: Collection[str] | None = None) -> dict[str, Any]:
   """Evaluates a checkpoint, prints a table and returns the setting's entry.
 
@@ -35,7 +35,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
     UserError: anything in the config that cannot be meant, or a workdir that
       cannot be written to.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.of(workdir)
   c = config.evaluation
   _check(c)
   output.check_writable(workdir, '--workdir')
@@ -46,7 +46,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path,
   weights_lib.check_data(weights, data_dir, c.dataset)
   retrieval_set = evaluation_set.load(
       data_dir, c.dataset, c.split, c.languages, c.max_length,
-      max_positions=weights.config.max_positions)
+      text_room=weights.config.text_room)
   languages = list(retrieval_set.captions)
   setting = c.setting or config.setting
   folder, origin = None, None
@@ -138,7 +138,7 @@ def _left_out(config: ml_collections.ConfigDict, num_images: int,
               languages: Mapping[str, Any]) -> list[str]:
   """Returns what of the dataset was not asked, in words."""
   c = config.evaluation
-  manifest = results.read(pathlib.Path(
+  manifest = results.read(paths.of(
       c.data_dir or config.data.data_dir) / c.dataset / 'manifest.json')
   notes = []
   if limit := manifest.get('options', {}).get('limit'):

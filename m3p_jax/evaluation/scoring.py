@@ -108,7 +108,8 @@ class Scorer:
     text_P, image_P = np.nonzero(wanted_CI)
     if len(text_P):
       logits_CI[text_P, image_P] = self._engine.match(
-          self._regions, self._texts, image_P, text_P, title='pairs')
+          self._regions, self._texts, image_P, text_P, title='pairs',
+          is_shared=True)
     self._refuse_nan(logits_CI, wanted_CI)
     return {name: logits_CI[rows] for name, rows in self._slices.items()}
 

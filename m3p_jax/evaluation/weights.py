@@ -1,7 +1,6 @@
 """The weights that evaluation and search use, and what they were made for."""
 
 from collections.abc import Collection, Mapping
-import pathlib
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -9,6 +8,7 @@ import ml_collections
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from m3p_jax import checkpoint
 from m3p_jax import startup
 from m3p_jax.model import config as model_config_lib
@@ -20,7 +20,7 @@ class Weights(NamedTuple):
   config: model_config_lib.ModelConfig
   # Tokenizer, feature extractor, normalisation, languages.
   manifest: dict[str, Any]
-  path: pathlib.Path
+  path: paths.Path
   step: int | None  # None where the folder's name is no number.
   dtype: str = 'auto'  # Of activations, as `config.model.dtype`.
 
@@ -31,8 +31,8 @@ class Weights(NamedTuple):
             in enumerate(self.manifest.get('languages', ()))}
 
 
-def source(config: ml_collections.ConfigDict, workdir: pathlib.Path, *,
-           given: Collection[str] | None = None) -> str | pathlib.Path:
+def source(config: ml_collections.ConfigDict, workdir: paths.Path, *,
+           given: Collection[str] | None = None) -> str | paths.Path:
   """Returns where weights come from: init_from if given, else the workdir.
 
   A file's `init_from` is what training started from, so from the command line
@@ -47,7 +47,7 @@ def source(config: ml_collections.ConfigDict, workdir: pathlib.Path, *,
   return init_from or workdir
 
 
-def load(source: str | pathlib.Path, *,
+def load(source: str | paths.Path, *,
          model: Mapping[str, Any] | None = None,
          given: Collection[str] = ()) -> Weights:
   """Returns the newest good checkpoint of a workdir, folder or path.
@@ -70,7 +70,7 @@ def load(source: str | pathlib.Path, *,
 
 
 def _check_given(config: model_config_lib.ModelConfig,
-                 model: Mapping[str, Any], path: pathlib.Path,
+                 model: Mapping[str, Any], path: paths.Path,
                  given: Collection[str]) -> None:
   for key in given:
     section, _, name = key.partition('.')
@@ -82,7 +82,7 @@ def _check_given(config: model_config_lib.ModelConfig,
           f'in {path}: leave it out')
 
 
-def fingerprint_of(path: pathlib.Path) -> str:
+def fingerprint_of(path: paths.Path) -> str:
   """Returns what tells a checkpoint's weights from others at the same path.
 
   A copy of the checkpoint has the same: Orbax uses no file name twice.
@@ -91,14 +91,14 @@ def fingerprint_of(path: pathlib.Path) -> str:
       path, skip=('optimizer', 'data'), has_times=False)
 
 
-def fingerprint_of_data(data_dir: str | pathlib.Path, dataset: str, *,
+def fingerprint_of_data(data_dir: str | paths.Path, dataset: str, *,
                         has_times: bool = True) -> str:
   """Returns the digest of a prepared dataset; see `fingerprint.of_path`."""
-  return fingerprint.of_path(pathlib.Path(data_dir) / dataset,
+  return fingerprint.of_path(paths.of(data_dir) / dataset,
                              skip=copies.FOLDERS, has_times=has_times)
 
 
-def check_data(weights: Weights, data_dir: str | pathlib.Path,
+def check_data(weights: Weights, data_dir: str | paths.Path,
                dataset: str) -> None:
   """Checks that a prepared dataset is what the weights were made to read.
 

@@ -30,6 +30,8 @@ class ModelConfig:
     mlp_width: M, inner width of the feed-forward part.
     num_layers: Transformer layers.
     max_positions: learned positions; regions + text must not exceed it.
+    text_position: of the first token behind regions, however many a picture
+      has; 0 = right behind those that its rows are padded to (version 1).
     region_feature_dim: F, numbers in one region's feature.
     num_region_classes: C, detector classes with background (0).
     num_languages: rows of the language table; 1 = there is none.
@@ -50,6 +52,7 @@ class ModelConfig:
   mlp_width: int = 3072
   num_layers: int = 12
   max_positions: int = 514
+  text_position: int = 0
   region_feature_dim: int = 2048
   num_region_classes: int = 1601
   num_languages: int = 100
@@ -71,6 +74,27 @@ class ModelConfig:
   @property
   def head_size(self) -> int:
     return self.width // self.num_heads
+
+  def text_start(self, num_regions: int) -> int:
+    """Returns the position of the first token behind so many regions.
+
+    Raises:
+      ValueError: they reach beyond it.
+    """
+    if self.text_position and num_regions > self.text_position:
+      raise ValueError(
+          f'pictures have {num_regions} regions; allowed: '
+          f'{self.text_position}, where text begins (model.text_position)')
+    return self.text_position or num_regions
+
+  def text_room(self, num_regions: int) -> int:
+    """Returns how many positions text has; beside no regions, all of them.
+
+    Raises:
+      ValueError: see `text_start`.
+    """
+    start = self.text_start(num_regions) if num_regions else 0
+    return self.max_positions - start
 
   @property
   def padded_vocab_size(self) -> int:

@@ -135,8 +135,9 @@ class M3P(nn.Module):
       batch: rows; `regions` None encodes the text alone.
       read: int [B, P], positions in the row, regions first: the last layer
         computes these alone. None = all.
-      text_position: of the first token where there are regions; None = after
-        them. A picture whose padding is cut off needs to say where it ended.
+      text_position: of the first token where there are regions; None = what
+        the geometry says. A picture whose padding is cut off needs to say where
+        it ended.
       deterministic: no dropout; None = dropout if there is a key for it.
     """
     deterministic = self._resolve(deterministic)
@@ -146,7 +147,7 @@ class M3P(nn.Module):
           batch.token_ids_BL, batch.language_B), batch.text_mask_BL
     else:
       if text_position is None:
-        text_position = batch.num_regions
+        text_position = self.config.text_start(batch.num_regions)
       position_T = jnp.concatenate(
           [jnp.arange(batch.num_regions), text_position + position_T])
       hidden_BTD = jnp.concatenate(

@@ -17,6 +17,7 @@ STREAMS = ('image_text',)
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
          mask_rate: float = 0.15, feature_weight: float = 1.0,
+         max_overlap: float = 0.5,
          baseline: frequencies.Frequencies | None = None):
   """Returns class cross-entropy plus feature regression of hidden regions.
 
@@ -26,10 +27,12 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     key: of the masking.
     mask_rate: share of regions predicted.
     feature_weight: of the mean square error of the un-normalised feature.
+    max_overlap: see `masking.mask_regions`.
     baseline: adds 'class_unigram_loss' and 'mean_feature_loss', those of
       knowing the frequencies and the mean feature alone.
   """
-  masked = masking.mask_regions(batch, key, rate=mask_rate)
+  masked = masking.mask_regions(
+      batch, key, rate=mask_rate, max_overlap=max_overlap)
   regions, positions_BP = batch.regions, masked.positions_BP
   class_BP = jnp.take_along_axis(regions.class_ids_BR, positions_BP, axis=1)
   target_BPF = masking.gather(regions.features_BRF, positions_BP).astype(

@@ -15,10 +15,6 @@ FIRST_WORD_ID = 4
 MASK_ID = 250_001
 VOCAB_SIZE = 250_002
 
-# A masked region can be read off any other region whose box holds most of it
-# (the whole picture holds every grid cell): those are hidden with it.
-MAX_OVERLAP = 0.5
-
 
 class Masked(NamedTuple):
   """A corrupted batch and what to predict.
@@ -80,8 +76,9 @@ def mask_tokens(batch: batch_lib.Batch, key: jax.Array, *,
       batch._replace(token_ids_BL=token_ids_BL), positions_BP, weights_BP)
 
 
-def _holds(boxes_BRG: jax.Array, chosen_BR: jax.Array) -> jax.Array:
-  """Returns [B, R]: the region covers over half of another, chosen one."""
+def _holds(boxes_BRG: jax.Array, chosen_BR: jax.Array,
+           max_overlap: float) -> jax.Array:
+  """Returns [B, R]: the region covers more than that share of a chosen one."""
   left, top, right, bottom = jnp.moveaxis(boxes_BRG[..., :4], -1, 0)
 
   def overlap(low_BR, high_BR):
@@ -91,18 +88,19 @@ def _holds(boxes_BRG: jax.Array, chosen_BR: jax.Array) -> jax.Array:
 
   shared_BRR = overlap(left, right) * overlap(top, bottom)
   area_B1R = ((right - left) * (bottom - top))[:, None]
-  covers_BRR = (shared_BRR > MAX_OVERLAP * area_B1R) & chosen_BR[:, None]
+  covers_BRR = (shared_BRR > max_overlap * area_B1R) & chosen_BR[:, None]
   return covers_BRR.any(2)
 
 
 def mask_regions(batch: batch_lib.Batch, key: jax.Array, *,
-                 rate: float = 0.15) -> Masked:
+                 rate: float = 0.15, max_overlap: float = 0.5) -> Masked:
   """Returns the batch with regions hidden: 90 % zeroed, 10 % kept.
 
   A zeroed region's feature is zero; its box stays. Regions that cover more
-  than half of a zeroed one are zeroed with it, unpredicted, or the target
-  could be read from them. Regions of class 0 are never chosen. `rate` is the
-  share of the regions that is predicted (paper: 15 %).
+  than `max_overlap` of a zeroed one are zeroed with it, unpredicted, for the
+  target can be read from them: the whole picture holds every cell of a grid.
+  At 1 none are, as in the release. Regions of class 0 are never chosen. `rate`
+  is the share of the regions that is predicted (paper: 15 %).
   """
   position_key, kind_key = jax.random.split(key)
   regions = batch.regions
@@ -114,7 +112,9 @@ def mask_regions(batch: batch_lib.Batch, key: jax.Array, *,
   rows_B1 = jnp.arange(positions_BP.shape[0])[:, None]
   zeroed_BR = jnp.zeros(allowed_BR.shape, bool).at[
       rows_B1, positions_BP].max(zeroed_BP)
-  hidden_BR = _holds(regions.boxes_BRG, zeroed_BR) | zeroed_BR
+  hidden_BR = zeroed_BR
+  if max_overlap < 1:
+    hidden_BR |= _holds(regions.boxes_BRG, zeroed_BR, max_overlap)
   features_BRF = jnp.where(hidden_BR[..., None], 0, regions.features_BRF)
   return Masked(
       batch._replace(regions=regions._replace(features_BRF=features_BRF)),

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import config as config_lib
 from m3p_jax import output
 from m3p_jax import sharding
@@ -82,7 +83,7 @@ def plan(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   config_lib.check(config)
   errors.check_choice('plan.job', config.plan.job, JOBS)
   found = _search(config) if config.plan.search else _plan(config)
-  workdir = pathlib.Path(workdir)
+  workdir = paths.of(workdir)
   output.check_writable(workdir, '--workdir')
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / 'plan.json'

@@ -1,12 +1,15 @@
-"""Does code-switching help? `make ablation`: three arms, several seeds.
+"""What does it change? Named variants of a run, several seeds: one table.
 
-Each run (arm, seed) is whole, on a shortened schedule: warm start,
-pre-training, fine-tuning in English. The arms of a seed differ in their
-dictionary alone: none, FreeDict, or FreeDict with the translations of each
-language shuffled among its words. A second call goes on where this one was.
+python -m m3p_jax.recipes.ablation --name=NAME [--base=multi30k_small]
+
+`make ablation` asks whether code-switching helps: off, on, and with the
+translations of each language shuffled among its words. configs/ablations.py
+has the other analyses. Each run (variant, seed) is whole, on a short schedule;
+the variants of a seed differ in what is named alone. A second call goes on
+where this one was.
 
 --config.KEY=VALUE replaces a value in every stage; configs/base.py has the
-keys, configs/quickstart.py the values.
+keys.
 
 Letters: S seeds.
 """
@@ -14,20 +17,21 @@ Letters: S seeds.
 from collections.abc import Collection, Mapping, Sequence
 import functools
 import math
-import pathlib
-import shutil
+import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 import ml_collections
 import numpy as np
 from scipy import stats
 
-from configs import quickstart
+from configs import ablations
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import paths
 from m3p_jax import config as config_lib
+from m3p_jax import sharding
 from m3p_jax import train
 from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import report
@@ -35,186 +39,198 @@ from m3p_jax.evaluation import results
 from m3p_jax.evaluation import scoring
 from m3p_jax.evaluation import statistics
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.recipes import multi30k
 from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
 
-# The stages of a run, in their order.
-STAGES = tuple(name for name in quickstart.STAGES
-               if name.startswith('ablation_'))
-ARMS = ('off', 'on', 'shuffled')
-_COMPARISONS = (('on', 'off'), ('shuffled', 'off'), ('on', 'shuffled'))
+_FIRST = 'code_switching'
 
 
-class Run(NamedTuple):
-  """One arm with one seed."""
-  arm: str
-  seed: int
+class Ablation:
+  """One analysis of one base, in a folder.
 
-  def folder(self, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns where it trains."""
-    return workdir / 'ablation' / self.arm / f'{self.seed}'
+  Attributes:
+    analysis: what is varied.
+  """
 
-  def result(self, workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the file of its result."""
-    return self.folder(workdir).with_suffix('.json')
+  def __init__(self, options: stages.Options, *, name: str = _FIRST,
+               base: str = 'quickstart', raw_dir: str = ''):
+    """Nothing is read yet.
 
-  def config(self, stage: str) -> ml_collections.ConfigDict:
-    """Returns the config of a stage."""
-    config = quickstart.get_config(stage)
-    config.seed = self.seed
-    switch = config.data.image_text.code_switch
-    if self.arm == 'off':
-      switch.rate = 0.0
-    elif self.arm == 'shuffled':
-      switch.shuffle_seed = self.seed
-    # One checkpoint, at the stage's end, is enough to go on from.
-    config.checkpoint_every_steps = config.num_train_steps
-    config.keep_checkpoints = 1
-    config.eval_batches = 0
-    return config
+    Raises:
+      UserError: an unknown name, or the seed is set.
+    """
+    errors.check_choice('--name', name, list(ablations.ANALYSES))
+    errors.check_choice('--base', base, list(ablations.BASES))
+    if 'seed' in options.overrides:
+      raise errors.UserError('--config.seed: the ablation runs seeds 0 … '
+                             '--seeds − 1; leave it out')
+    self.analysis = ablations.ANALYSES[name]
+    self._options, self._base, self._raw_dir = options, base, raw_dir
+    # The first analysis is the report's.
+    self.stem = 'ablation' if name == _FIRST else f'ablation_{name}'
+    self._folder = options.workdir / self.stem
 
-  def configs(self, workdir: pathlib.Path, data_dir: pathlib.Path,
-              overrides: Mapping[str, Any]) -> list[ml_collections.ConfigDict]:
-    """Returns the configs of its stages, ready to run."""
-    configs, before = [], None
-    for stage in STAGES:
-      config = self.config(stage)
-      config.update_from_flattened_dict(dict(overrides))
-      config.data.data_dir = str(data_dir)
-      if before:
-        config.init_from = str(before / 'checkpoints')
-      before = self.folder(workdir) / stage
-      configs.append(config)
+  def result(self, variant: str, seed: int) -> paths.Path:
+    """Returns the file of a run's result."""
+    return self._folder / variant.replace(' ', '_') / f'{seed}.json'
+
+  def configs(self, variant: str, seed: int,
+              ) -> dict[str, ml_collections.ConfigDict]:
+    """Returns the configs of a run's stages, ready to run."""
+    configs: dict[str, ml_collections.ConfigDict] = {}
+    before = None
+    for stage in self.analysis.stages_of(variant):
+      config = ablations.get_config(
+          self._base, stage, self.analysis.variants[variant], seed)
+      config.update_from_flattened_dict(dict(self._options.overrides))
+      config.data.data_dir = str(self._options.data_dir)
+      config.init_from = str(before / 'checkpoints') if before else 'e5'
+      before = self.result(variant, seed).with_suffix('') / stage
+      configs[stage] = config
     return configs
 
+  def run(self, num_seeds: int) -> dict[str, Any]:
+    """Returns the content of `ablation.json`, every run done."""
+    runs = [(variant, seed) for seed in range(num_seeds)
+            for variant in self.analysis.variants]
+    data = (list(quickstart_recipe.DATA_STAGES) if self._base == 'quickstart'
+            else list(multi30k.DATA_STAGES))
+    recipe = stages.Stages(self._folder, len(data) + len(runs))
+    self._prepare(recipe)
+    content: dict[str, Any] = {'cells': {}}
+    content['schedule'] = _schedule(self.configs(*runs[0]))
+    print(f'{len(runs)} runs, each: {content["schedule"]}', file=sys.stderr)
+    for number, (variant, seed) in enumerate(runs):
+      configs = self.configs(variant, seed)
+      path = self.result(variant, seed)
+      recipe.run(
+          f'ablation_{variant}_{seed}',
+          functools.partial(_train_and_evaluate, configs, path),
+          title=f'seed {seed}, {variant}',
+          settings=[stages.settings_of(config_lib.to_json(config))
+                    for config in configs.values()],
+          after=data, output=path, resumes=True)
+      found = results.read(path)
+      content['cells'].setdefault(variant, {})[str(seed)] = found
+      results.write(self._options.workdir / f'{self.stem}.json', content)
+      if not number:
+        print(f'{len(runs) - 1} runs like this one take '
+              f'{(len(runs) - 1) * found["seconds"] / 60:.0f} minutes',
+              file=sys.stderr)
+    return content
 
-def run(workdir: pathlib.Path, data_dir: pathlib.Path, *, num_seeds: int,
-        overrides: Mapping[str, Any], limit: int = 0) -> dict[str, Any]:
-  """Returns the content of `ablation.json`, every run done.
+  def _prepare(self, recipe: stages.Stages) -> None:
+    if self._base == 'quickstart':
+      quickstart_recipe.run_data(
+          recipe, self._options.data_dir, limit=self._options.limit)
+    else:
+      multi30k.run_data(recipe, self._options, self._raw_dir)
 
-  Raises:
-    UserError: the seed is set, or earlier runs have other settings.
-  """
-  if 'seed' in overrides:
-    raise errors.UserError(
-        '--config.seed: the ablation runs seeds 0 … --seeds − 1; leave it out')
-  runs = [Run(arm, seed) for seed in range(num_seeds) for arm in ARMS]
-  recipe = stages.Stages(workdir / 'ablation',
-                         len(quickstart_recipe.DATA_STAGES) + len(runs))
-  quickstart_recipe.run_data(recipe, data_dir, limit=limit)
-  content: dict[str, Any] = {'cells': {}}
-  for one in runs:
-    configs = one.configs(workdir, data_dir, overrides)
-    content['schedule'] = _schedule(configs)
-    recipe.run(
-        f'ablation_{one.arm}_{one.seed}',
-        functools.partial(_train_and_evaluate, one, workdir, configs),
-        title=f'seed {one.seed}, code-switching {one.arm}',
-        settings=[stages.settings_of(config_lib.to_json(config))
-                  for config in configs],
-        after=quickstart_recipe.DATA_STAGES, output=one.result(workdir),
-        resumes=True)
-    content['cells'].setdefault(one.arm, {})[str(one.seed)] = results.read(
-        one.result(workdir))
-    results.write(workdir / 'ablation.json', content)
-  return content
+  def text(self, content: Mapping[str, Any]) -> str:
+    """Returns the table with what it shows, the schedule and the machine."""
+    configs = self.configs(next(iter(self.analysis.variants)), 0)
+    last = list(configs.values())[-1]
+    cells = content['cells']
+    first = next(iter(next(iter(cells.values())).values()))
+    where, ranks = first['run'], self._ranks(content, last.setting)
+    return '\n'.join([
+        f'# {self.analysis.title}', '',
+        f'Mean recall on {last.evaluation.dataset} ({last.evaluation.split}), '
+        f'setting {last.setting}, dual encoder, '
+        f'{len(next(iter(cells.values())))} seeds. Differences are paired by '
+        'seed; ± is the half-width of Student\'s 95 % interval over seeds.' + (
+            ' In brackets: 95 % bootstrap interval over pictures; p: '
+            'permutation test over pictures, seeds together.'
+            if ranks else ''), '',
+        table(cells, last.data.image_text.code_switch.languages,
+              beside=self.analysis.beside, ranks=ranks), '',
+        f'Shortened schedule of a run: {content["schedule"]}; '
+        f'{first["seconds"] / 60:.0f} minutes. {where["machine"]}, commit '
+        f'{where["commit"]}, {where["date"]}.'])
+
+  def _ranks(self, content: Mapping[str, Any], setting: str):
+    """Returns {variant: {seed: ranks}}; None where a run is without them."""
+    found = {variant: {seed: results.load_ranks(
+        self.result(variant, int(seed)), setting) for seed in runs}
+             for variant, runs in content['cells'].items()}
+    is_whole = all(one for runs in found.values() for one in runs.values())
+    return found if is_whole else None
 
 
-def _train_and_evaluate(one: Run, workdir: pathlib.Path,
-                        configs: Sequence[ml_collections.ConfigDict]) -> None:
+def _train_and_evaluate(configs: Mapping[str, ml_collections.ConfigDict],
+                        result: paths.Path) -> None:
   """Trains, evaluates and writes one run; goes on from what is there."""
   start = time.monotonic()
-  folder, result = one.folder(workdir), one.result(workdir)
-  for stage, config in zip(STAGES, configs, strict=True):
+  folder = result.with_suffix('')
+  for stage, config in configs.items():
     train.train_and_evaluate(config, folder / stage)
-  weights = weights_lib.load(folder / STAGES[-1])
-  c = configs[-1].evaluation
-  weights_lib.check_data(weights, configs[-1].data.data_dir, c.dataset)
+  stage, config = list(configs.items())[-1]
+  weights = weights_lib.load(folder / stage)
+  c = config.evaluation
+  weights_lib.check_data(weights, config.data.data_dir, c.dataset)
   retrieval_set = evaluation_set.load(
-      configs[-1].data.data_dir, c.dataset, c.split, c.languages, c.max_length,
-      max_positions=weights.config.max_positions)
+      config.data.data_dir, c.dataset, c.split, c.languages, c.max_length,
+      text_room=weights.config.text_room)
   outcome = scoring.run(
       scoring.make_scorer(weights, retrieval_set, c.languages, c), mode='dual')
-  results.update_ranks(result, configs[-1].setting, outcome.queries)
+  if not sharding.is_first():
+    return
+  results.update_ranks(result, config.setting, outcome.queries)
   results.write(result, {
       'seconds': time.monotonic() - start, 'run': provenance.collect(),
       'mean_recall': {name: language['mean_recall']
                       for name, language in outcome.languages.items()}})
   # A run's checkpoints are half a gigabyte each, and are done with.
-  shutil.rmtree(folder)
+  paths.remove_tree(folder)
 
 
-def _schedule(configs: Sequence[ml_collections.ConfigDict]) -> str:
+def _schedule(configs: Mapping[str, ml_collections.ConfigDict]) -> str:
   """Returns a run's shortened schedule in words."""
   parts = []
-  for stage, config in zip(STAGES, configs, strict=True):
+  for stage, config in configs.items():
     tasks = ', '.join(f'{name} {task.batch_size}'
                       for name, task in config.tasks.items())
-    parts.append(f'{stage.removeprefix("ablation_")} '
-                 f'{config.num_train_steps} steps (rows a step: {tasks})')
+    parts.append(f'{stage} {config.num_train_steps} steps (rows a step: '
+                 f'{tasks})')
   return '; '.join(parts)
-
-
-def _ranks(content: Mapping[str, Any], workdir: pathlib.Path):
-  """Returns {arm: {seed: ranks}}; None where a run is without them."""
-  setting = Run(ARMS[0], 0).config(STAGES[-1]).setting
-  found = {arm: {seed: results.load_ranks(
-      Run(arm, int(seed)).result(workdir), setting) for seed in runs}
-           for arm, runs in content['cells'].items()}
-  is_whole = all(one for runs in found.values() for one in runs.values())
-  return found if is_whole else None
-
-
-def text(content: Mapping[str, Any], workdir: pathlib.Path) -> str:
-  """Returns the table with what it shows, the schedule and the machine."""
-  ranks = _ranks(content, workdir)
-  runs = content['cells']
-  first = next(iter(runs[ARMS[0]].values()))
-  where = first['run']
-  return '\n'.join([
-      'Code-switching off, on, and with a shuffled dictionary: mean recall on '
-      'the Tux Paint test split, setting en, dual encoder, '
-      f'{len(runs[ARMS[0]])} seeds. Differences are paired by '
-      'seed; ± is the half-width of Student\'s 95 % interval over seeds.' + (
-          ' In brackets: 95 % bootstrap interval over pictures; p: permutation '
-          'test over pictures, seeds together.' if ranks else ''), '',
-      table(runs, quickstart.DICTIONARIES, ranks=ranks), '',
-      f'Shortened schedule of a run: {content["schedule"]}; '
-      f'{first["seconds"] / 60:.0f} minutes. {where["machine"]}, commit '
-      f'{where["commit"]}, {where["date"]}.'])
 
 
 def table(runs: Mapping[str, Mapping[str, Any]],
           dictionaries: Collection[str], *,
+          beside: Mapping[str, str] | None = None,
           ranks: Mapping[str, Mapping[str, Mapping[str, statistics.Language]]]
           | None = None) -> str:
-  """Returns the table: arms, then paired differences with intervals.
+  """Returns the table: variants, then paired differences with intervals.
 
   Args:
-    runs: by arm and seed (a string), each with `mean_recall` by language;
-      two seeds or more, the same of every arm.
+    runs: by variant and seed (a string), each with `mean_recall` by language;
+      two seeds or more, the same of every variant.
     dictionaries: languages that captions were switched into.
-    ranks: {arm: {seed: {language: queries}}}, of the same runs; adds each
-      arm's bootstrap interval over pictures, and the p of the paired test over
-      pictures, all seeds together. None = without.
+    beside: see `ablations.Analysis`.
+    ranks: {variant: {seed: {language: queries}}}, of the same runs; adds each
+      variant's bootstrap interval over pictures, and the p of the paired test
+      over pictures, all seeds together. None = without.
   """
-  seeds = sorted(runs[ARMS[0]])
-  shown = _groups(list(runs[ARMS[0]][seeds[0]]['mean_recall']), dictionaries)
+  variants = list(runs)
+  seeds = sorted(runs[variants[0]])
+  shown = _groups(
+      list(runs[variants[0]][seeds[0]]['mean_recall']), dictionaries)
   values = {
-      (arm, title): np.array([
-          np.mean([runs[arm][seed]['mean_recall'][name] for name in names])
+      (variant, title): np.array([
+          np.mean([runs[variant][seed]['mean_recall'][name] for name in names])
           for seed in seeds])
-      for arm in ARMS for title, names in shown.items()}
+      for variant in variants for title, names in shown.items()}
 
-  def queries(arm, title):
-    return [ranks[arm][seed][name]
+  def queries(variant, title):
+    return [ranks[variant][seed][name]
             for seed in seeds for name in shown[title]]
 
-  def value(arm, title):
-    mean = f'{np.mean(values[arm, title]):.1f}'
+  def value(variant, title):
+    mean = f'{np.mean(values[variant, title]):.1f}'
     if not ranks:
       return mean
-    found = statistics.interval(queries(arm, title))
+    found = statistics.interval(queries(variant, title))
     return f'{mean} ({found.low:.1f}–{found.high:.1f})'
 
   def difference(one, other, title):
@@ -225,12 +241,12 @@ def table(runs: Mapping[str, Mapping[str, Any]],
     _, p = statistics.paired(queries(one, title), queries(other, title))
     return f'{mean}, p {p:.2g}'
 
-  lines = ['| code-switching | ' + ' | '.join(shown) + ' |',
-           '|---|' + '---:|' * len(shown)]
-  for arm in ARMS:
-    lines.append(f'| {arm} | ' + ' | '.join(
-        value(arm, title) for title in shown) + ' |')
-  for one, other in _COMPARISONS:
+  lines = ['| | ' + ' | '.join(shown) + ' |', '|---|' + '---:|' * len(shown)]
+  for variant in variants:
+    lines.append(f'| {variant} | ' + ' | '.join(
+        value(variant, title) for title in shown) + ' |')
+  pairs = [(name, variants[0]) for name in variants[1:]]
+  for one, other in [*pairs, *(beside or {}).items()]:
     lines.append(f'| {one} − {other} | ' + ' | '.join(
         difference(one, other, title) for title in shown) + ' |')
   return '\n'.join(lines)
@@ -258,11 +274,11 @@ def _groups(languages: Sequence[str],
 
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints its table."""
-  content = run(
-      options.workdir, options.data_dir, num_seeds=flags.FLAGS.seeds,
-      limit=options.limit, overrides=options.overrides)
-  shown = text(content, options.workdir)
-  results.write_text(options.workdir / 'ablation.md', shown + '\n')
+  values = flags.FLAGS
+  ablation = Ablation(options, name=values.name, base=values.base,
+                      raw_dir=values.raw_dir)
+  shown = ablation.text(ablation.run(values.seeds))
+  results.write_text(options.workdir / f'{ablation.stem}.md', shown + '\n')
   if (options.workdir / 'retrieval.json').exists():
     report.write(options.workdir)
   print(shown)
@@ -272,4 +288,9 @@ if __name__ == '__main__':
   flags.DEFINE_integer(
       'seeds', 5, 'Number of seeds, 0 … seeds-1; finished ones are kept.',
       lower_bound=2)
+  flags.DEFINE_enum('name', _FIRST, list(ablations.ANALYSES), 'The analysis.')
+  flags.DEFINE_enum('base', 'quickstart', list(ablations.BASES),
+                    'Whose data and stages.')
+  flags.DEFINE_string('raw_dir', '', 'For --base=multi30k_small, as in '
+                      'recipes.multi30k.')
   stages.run_recipe(main)

@@ -15,7 +15,6 @@ values. --reference takes the recipe of the release.
 from collections.abc import Mapping, Sequence
 import functools
 import importlib
-import pathlib
 import pkgutil
 from typing import Any
 
@@ -25,7 +24,8 @@ import ml_collections
 import configs
 from configs import finetuning
 from input_pipeline import errors
-from input_pipeline import evaluation_set
+from input_pipeline import languages as languages_lib
+from input_pipeline import paths
 from input_pipeline import prepare
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -48,8 +48,8 @@ def names() -> list[str]:
 class Finetune:
   """The runs of one config, in the order of the settings."""
 
-  def __init__(self, name: str, workdir: pathlib.Path,
-               data_dir: pathlib.Path, *, init_from: str,
+  def __init__(self, name: str, workdir: paths.Path,
+               data_dir: paths.Path, *, init_from: str,
                overrides: Mapping[str, Any], is_reference: bool = False):
     """Names the runs of configs/finetune_NAME.py; nothing is read.
 
@@ -97,7 +97,7 @@ class Finetune:
         # One setting of several runs: each language was in one of them.
         config.data.image_text.languages = tuple(self._module.LANGUAGES)
         asked = tuple(config.evaluation.languages)
-        if language not in asked and asked != (evaluation_set.ALL,):
+        if language not in asked and asked != (languages_lib.ALL,):
           continue
         config.evaluation.languages = (language,)
       if setting != 'no_finetune':
@@ -119,15 +119,17 @@ class Finetune:
           f'{", ".join(config.data.image_text.languages)}')
     for evaluated in self.evaluations(setting, language):
       c = evaluated.evaluation
-      is_main = c.dataset == config.evaluation.dataset
+      is_main = ((c.dataset, c.protocol) == (
+          config.evaluation.dataset, config.evaluation.protocol))
       recipe.run(
-          f'evaluate_{name}' + ('' if is_main else f'_{c.dataset}'),
+          f'evaluate_{name}' + (
+              '' if is_main else f'_{c.dataset}_{c.protocol}'),
           functools.partial(retrieval.evaluate, evaluated, self.workdir),
           title=f'{name}: evaluate on {c.dataset}',
           output=self._results(evaluated),
           settings=[self._init_from, c.to_dict()],
           inputs=[before, prepare.read_key(
-              pathlib.Path(c.data_dir or self._data_dir) / c.dataset)],
+              paths.of(c.data_dir or self._data_dir) / c.dataset)],
           after=[] if setting == 'no_finetune' else [name])
 
   def _data(self, config: ml_collections.ConfigDict) -> list[Any]:
@@ -136,7 +138,7 @@ class Finetune:
             for task in config.tasks.values()
             for dataset in config.data[task.stream].datasets]
 
-  def _results(self, config: ml_collections.ConfigDict) -> pathlib.Path:
+  def _results(self, config: ml_collections.ConfigDict) -> paths.Path:
     """Returns the file that an evaluation goes to."""
     c = config.evaluation
     return results.path_for(
@@ -163,11 +165,11 @@ class Finetune:
 
 def _checkpoints(path: str) -> str:
   """Returns the `checkpoints/` of a workdir; anything else as it is."""
-  inside = pathlib.Path(path) / 'checkpoints'
+  inside = paths.of(path) / 'checkpoints'
   return str(inside) if inside.is_dir() else path
 
 
-def table(path: pathlib.Path, groups: Mapping[str, Sequence[str]],
+def table(path: paths.Path, groups: Mapping[str, Sequence[str]],
           settings: Sequence[str], *,
           floors: Mapping[str, Mapping[str, float]] | None = None) -> str:
   """Returns settings × groups of languages, with 95 % intervals, in Markdown.

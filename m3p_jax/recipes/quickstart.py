@@ -10,9 +10,7 @@ keys, configs/quickstart.py the values.
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 import os
-import pathlib
 import shutil
 import sys
 import time
@@ -25,8 +23,10 @@ import ml_collections
 from configs import quickstart
 from input_pipeline import dictionaries
 from input_pipeline import evaluation_set
-from input_pipeline import prepare
+from input_pipeline import paths
 from input_pipeline import sources
+from m3p_jax import checkpoint
+from m3p_jax import sharding
 from m3p_jax import summary as summary_lib
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
@@ -71,7 +71,7 @@ class Quickstart:
     limit: most pictures of a dataset; 0 = all.
   """
 
-  def __init__(self, workdir: pathlib.Path, data_dir: pathlib.Path, *,
+  def __init__(self, workdir: paths.Path, data_dir: paths.Path, *,
                overrides: Mapping[str, Any], limit: int = 0):
     self.workdir, self.data_dir = workdir, data_dir
     self.overrides, self.limit = dict(overrides), limit
@@ -94,7 +94,8 @@ class Quickstart:
               output=self.workdir / 'retrieval.json')
     for setting in sorted(reranked, key=lambda name: name != FINAL):
       self._rerank(setting)
-    self._stages.run('finish', self._finish, title='report', always=True)
+    self._stages.run('finish', self._finish, title='report', always=True,
+                     by_first=True)
 
   def config(self, stage: str) -> ml_collections.ConfigDict:
     """Returns the config of a training stage, ready to run."""
@@ -154,15 +155,17 @@ class Quickstart:
     report.write(self.workdir)
 
 
-def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
+def run_data(recipe: stages.Stages, data_dir: paths.Path, *,
              limit: int = 0) -> None:
   """Runs the data stages: download, prepare, dictionaries."""
   recipe.run('download', lambda: download(needed_sources()),
              title='download data and weights into the cache')
   for dataset in SOURCES:
     # Text takes no time, and thinned out it would lack whole languages.
-    prepare_dataset(recipe, dataset, data_dir,
-                    limit=0 if dataset == 'udhr' else limit)
+    stages.run_prepare(
+        recipe, dataset, data_dir, after=('download',),
+        limit=0 if dataset == 'udhr' else limit,
+        languages=quickstart.LANGUAGES)
   folder, languages = data_dir / dictionaries.FOLDER, quickstart.DICTIONARIES
   recipe.run(
       'dictionaries', lambda: dictionaries.build(languages, data_dir),
@@ -170,7 +173,7 @@ def run_data(recipe: stages.Stages, data_dir: pathlib.Path, *,
       settings={'languages': list(languages)},
       inputs=sources.versions(name for language in languages
                               for name in dictionaries.package_names(language)),
-      after=('download',), output=folder,
+      after=('download',), output=folder, by_first=True,
       made=lambda: dictionaries.fingerprint_of(folder, languages))
 
 
@@ -189,29 +192,13 @@ def download(names: Sequence[str]) -> None:
     sources.fetch(name)
 
 
-def prepare_dataset(recipe: stages.Stages, dataset: str,
-                    data_dir: pathlib.Path, *, limit: int = 0) -> None:
-  """Runs the stage that prepares a dataset, after 'download'."""
-  languages = quickstart.LANGUAGES
-  recipe.run(
-      f'prepare_{dataset}',
-      functools.partial(prepare.prepare, dataset, str(data_dir), limit=limit,
-                        languages=languages),
-      title=f'prepare {dataset}',
-      settings={'limit': limit, 'languages': list(languages)},
-      inputs=prepare.key_of(
-          dataset, data_dir, limit=limit, languages=languages),
-      after=('download',), output=data_dir / dataset,
-      made=lambda: prepare.read_key(data_dir / dataset))
+def link_newest(source: paths.Path, target: paths.Path) -> None:
+  """Puts the newest checkpoint of what `checkpoint.find` takes into `target`.
 
-
-def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
-  """Puts the newest checkpoint of `source` into `target`, alone.
-
-  Hard links where the file system has them: no byte is stored twice.
+  Alone, and as hard links where the file system has them: no byte is stored
+  twice.
   """
-  newest = max((path for path in source.iterdir() if path.name.isdecimal()),
-               key=lambda path: int(path.name))
+  newest = checkpoint.find(source)[0]
   draft = target.with_name(f'.{target.name}.draft')
   if draft.exists():
     shutil.rmtree(draft)
@@ -222,14 +209,15 @@ def link_newest(source: pathlib.Path, target: pathlib.Path) -> None:
     except OSError:  # Another file system, or one without hard links.
       shutil.copy2(old, new)
 
-  shutil.copytree(newest, draft / newest.name, copy_function=link)
+  step = newest.name if newest.name.isdecimal() else '0'
+  shutil.copytree(newest, draft / step, copy_function=link)
   if target.exists():
     shutil.rmtree(target)
   draft.rename(target)
 
 
 def choose_rerank(config: ml_collections.ConfigDict,
-                  path: pathlib.Path) -> None:
+                  path: paths.Path) -> None:
   """Writes how much of a setting to re-rank: top k and joint weight.
 
   Chosen on the validation split, within a budget of time; captions of the
@@ -243,7 +231,7 @@ def choose_rerank(config: ml_collections.ConfigDict,
   def load(split, languages):
     return evaluation_set.load(
         data_dir, c.dataset, split, languages, c.max_length,
-        max_positions=weights.config.max_positions)
+        text_room=weights.config.text_room)
 
   languages = [name for name in quickstart.SUPERVISED if name in c.languages]
   validation = load('validation', languages)
@@ -282,10 +270,11 @@ def _seconds_per_pair(scorer: scoring.Scorer) -> float:
   start = time.monotonic()
   scorer.match(wanted)
   num_pairs = sum(int(one.sum()) for one in wanted.values())
-  return (time.monotonic() - start) / num_pairs
+  # The slowest process decides for all.
+  return max(sharding.of_all((time.monotonic() - start) / num_pairs))
 
 
-def summary(workdir: pathlib.Path) -> str:
+def summary(workdir: paths.Path) -> str:
   """Returns the final tables, where the numbers are from, and what is next."""
   content = results.read(workdir / 'retrieval.json')
   columns = dict(content['settings'])
@@ -318,7 +307,8 @@ def summary(workdir: pathlib.Path) -> str:
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints its tables."""
   Quickstart(
-      options.workdir, options.data_dir, limit=options.limit,
+      paths.local(options.workdir, '--workdir'), options.data_dir,
+      limit=options.limit,
       overrides=options.overrides).run(rerank_all=flags.FLAGS.rerank_all)
   print(summary(options.workdir))
 

@@ -6,7 +6,6 @@ import functools
 import gc
 import hashlib
 import json
-import pathlib
 import resource
 import sys
 import time
@@ -22,9 +21,13 @@ from configs import base
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
+from input_pipeline import prepare
 from m3p_jax import checkpoint
+from m3p_jax import command_line
 from m3p_jax import config as config_lib
 from m3p_jax import output as output_lib
+from m3p_jax import sharding
 from m3p_jax import startup
 from m3p_jax import train
 from m3p_jax.evaluation import results
@@ -34,7 +37,7 @@ from m3p_jax.evaluation import weights
 _NOT_IN_RESULTS = (
     'checkpoint_every_steps', 'data.data_dir', 'eval_batches',
     'eval_every_steps', 'evaluation', 'init_from', 'keep_checkpoints',
-    'log_every_steps', 'mesh')
+    'log_every_steps', 'mesh', 'require')
 
 
 class Options(NamedTuple):
@@ -46,8 +49,8 @@ class Options(NamedTuple):
     limit: most pictures of a dataset; 0 = all.
     overrides: config values of every stage, by dotted key.
   """
-  workdir: pathlib.Path
-  data_dir: pathlib.Path
+  workdir: paths.Path
+  data_dir: paths.Path
   limit: int
   overrides: dict[str, Any]
 
@@ -61,10 +64,11 @@ def run_recipe(recipe: Callable[[Options], None], *,
     console.show_own_logs()
     startup.use_compilation_cache()
     values = flags.FLAGS
+    command_line.connect(values['config'].value.require)
     try:
       recipe(Options(
-          pathlib.Path(values.workdir).absolute(),
-          pathlib.Path(values.data_dir).absolute(), values.limit,
+          paths.of(values.workdir).absolute(),
+          paths.of(values.data_dir).absolute(), values.limit,
           config_flags.get_override_values(values['config'])))
     except KeyboardInterrupt:
       print('\nstopped; the same command goes on from here', file=sys.stderr)
@@ -82,6 +86,7 @@ def _parse(argv: list[str], *, workdir: str) -> list[str]:
       'data_dir', 'data', 'Folder of prepared datasets and dictionaries.')
   flags.DEFINE_integer(
       'limit', 0, 'Most pictures of a dataset; 0 = all.', lower_bound=0)
+  command_line.define_host_flags()
   for name in ('workdir', 'data_dir', 'limit'):
     # So that --help shows them: it is the recipe's, not this module's.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
@@ -109,7 +114,7 @@ class Stages:
   stale counts as done.
   """
 
-  def __init__(self, workdir: pathlib.Path, total: int):
+  def __init__(self, workdir: paths.Path, total: int):
     """Makes `workdir`; `total` stages will be announced."""
     self._total, self._number = total, 0
     output_lib.check_writable(workdir, '--workdir')
@@ -119,9 +124,10 @@ class Stages:
 
   def run(self, name: str, work: Callable[[], Any], *, title: str,
           settings: Any = None, inputs: Any = None, after: Sequence[str] = (),
-          output: pathlib.Path | None = None,
+          output: paths.Path | None = None,
           made: Callable[[], Any] = lambda: None,
-          resumes: bool = False, always: bool = False) -> None:
+          resumes: bool = False, always: bool = False,
+          by_first: bool = False) -> None:
     """Does one stage, unless it is done.
 
     Args:
@@ -136,6 +142,7 @@ class Stages:
       resumes: what lies in `output` took long: it is gone on from, and never
         replaced where the settings are others.
       always: do it again even if it is done.
+      by_first: of several processes the first works, and the others wait.
 
     Raises:
       UserError: `resumes`, and `output` was made with other settings, or from
@@ -163,10 +170,12 @@ class Stages:
       self._announce(f'{title}: done before ({_minutes(record["seconds"])})')
       return
     self._announce(title)
+    sharding.wait_for_all(name)  # All have looked what is done.
     if not is_same or record['finished']:
       record = {'fingerprint': key, 'inputs': inputs, 'seconds': 0.0}
     self.records[name] = record | {'finished': False}
-    self._work(name, work, made)
+    self._work(name, work if sharding.is_first() or not by_first
+               else lambda: None, made)
 
   def _work(self, name: str, work: Callable[[], Any],
             made: Callable[[], Any]) -> None:
@@ -175,6 +184,7 @@ class Stages:
     results.write(self._path, self.records)
     try:
       work()
+      sharding.wait_for_all(name)
       record |= {'finished': True, 'made': made()}
     finally:
       record['seconds'] = round(before + time.monotonic() - begin, 1)
@@ -183,6 +193,8 @@ class Stages:
     # The next stage compiles its own steps: the old ones only hold memory.
     jax.clear_caches()
     gc.collect()
+    if not sharding.is_first():
+      return
     print(f'    took {_minutes(record["seconds"])}, memory so far at most '
           f'{record["peak_memory_mb"]:,} MB', file=sys.stderr, flush=True)
 
@@ -192,12 +204,25 @@ class Stages:
         json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
   def _announce(self, text: str) -> None:
-    print(f'[{self._number:2}/{self._total}] {text}', file=sys.stderr,
-          flush=True)
+    if sharding.is_first():
+      print(f'[{self._number:2}/{self._total}] {text}', file=sys.stderr,
+            flush=True)
+
+
+def run_prepare(recipe: Stages, dataset: str, data_dir: paths.Path, *,
+                after: Sequence[str] = (), **options: Any) -> None:
+  """Prepares a dataset as one stage; `options` as of `prepare.prepare`."""
+  recipe.run(
+      f'prepare_{dataset}',
+      lambda: prepare.prepare(dataset, str(data_dir), **options),
+      title=f'prepare {dataset}', settings=options, after=after,
+      inputs=prepare.key_of(dataset, data_dir, **options),
+      output=data_dir / dataset, by_first=True,
+      made=lambda: prepare.read_key(data_dir / dataset))
 
 
 def run_training(recipe: Stages, name: str, config: ml_collections.ConfigDict,
-                 workdir: pathlib.Path, *, title: str, after: Sequence[str],
+                 workdir: paths.Path, *, title: str, after: Sequence[str],
                  inputs: Any = None) -> None:
   """Trains up to the last step, as one stage; goes on from what is there.
 
@@ -218,7 +243,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
                      for name in _NOT_IN_RESULTS)}
 
 
-def newest_weights(path: str | pathlib.Path) -> str | None:
+def newest_weights(path: str | paths.Path) -> str | None:
   """Returns the fingerprint of a run's newest weights, None without any."""
   try:
     newest = checkpoint.find(path)[0]
@@ -233,7 +258,7 @@ def _peak_memory_mb() -> int:
   return round(peak * (1 if sys.platform == 'darwin' else 2 ** 10) / 1e6)
 
 
-def _differences(workdir: pathlib.Path, settings: Mapping[str, Any]) -> str:
+def _differences(workdir: paths.Path, settings: Mapping[str, Any]) -> str:
   """Returns how a training run's config differs from what is asked now."""
   path = workdir / 'config.json'
   if not path.is_file():

@@ -34,11 +34,11 @@ Scores of every picture with every text, and where the joint encoder looks:
 
 from collections.abc import Collection
 import json
-import pathlib
 
 import ml_collections
 
 from configs import base
+from input_pipeline import paths
 from m3p_jax import config as config_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
@@ -51,10 +51,10 @@ Result = searcher_lib.Result
 Description = searcher_lib.Description
 
 
-def load(path: str | pathlib.Path, *,
+def load(path: str | paths.Path, *,
          config: ml_collections.ConfigDict | None = None,
-         data_dir: str | pathlib.Path = '', dataset: str = '',
-         split: str = collection_lib.ALL, checkpoint: str | pathlib.Path = '',
+         data_dir: str | paths.Path = '', dataset: str = '',
+         split: str = collection_lib.ALL, checkpoint: str | paths.Path = '',
          given: Collection[str] | None = None) -> Searcher:
   """Returns a searcher of a run's weights and its evaluation dataset.
 
@@ -72,7 +72,7 @@ def load(path: str | pathlib.Path, *,
   Raises:
     UserError: no checkpoint here.
   """
-  path = pathlib.Path(path)
+  path = paths.of(path)
   if exported.is_here(path):
     source = exported.Source.open(path, data_dir=str(data_dir))
     return Searcher(source.weights(checkpoint), source,
@@ -80,7 +80,7 @@ def load(path: str | pathlib.Path, *,
   saved = path / 'config.json'
   is_run = config is not None or (
       saved.exists() and (path / 'checkpoints').is_dir())
-  weights_path: str | pathlib.Path = path
+  weights_path: str | paths.Path = path
   if config is not None:
     weights_path = weights_lib.source(config, path, given=given)
   elif is_run:
@@ -100,7 +100,7 @@ def load(path: str | pathlib.Path, *,
       settings=_settings(path, config, given or ()))
 
 
-def _settings(path: pathlib.Path, config: ml_collections.ConfigDict,
+def _settings(path: paths.Path, config: ml_collections.ConfigDict,
               given: Collection[str]) -> rankings.Settings:
   """Returns how to re-rank: the weight chosen on validation, where one was."""
   weight = config.evaluation.joint_weight

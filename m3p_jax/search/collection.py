@@ -6,9 +6,9 @@ Letters: I pictures, C captions, E shared space of the dual encoder.
 from collections.abc import Callable, Iterable
 import dataclasses
 import functools
+import io
 import json
 import os
-import pathlib
 from typing import Any
 import zipfile
 
@@ -18,9 +18,12 @@ import numpy as np
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax import output
+from m3p_jax import sharding
+from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.search import inputs
@@ -55,7 +58,7 @@ class Collection:
   captions: dict[str, dict[str, list[int]]]
 
 
-def splits(data_dir: pathlib.Path, dataset: str, split: str) -> list[str]:
+def splits(data_dir: paths.Path, dataset: str, split: str) -> list[str]:
   """Returns the splits asked for: one, or all that have records.
 
   Raises:
@@ -75,7 +78,7 @@ def splits(data_dir: pathlib.Path, dataset: str, split: str) -> list[str]:
   return present if split == ALL else [split]
 
 
-def load(data_dir: pathlib.Path, dataset: str, split: str) -> Collection:
+def load(data_dir: paths.Path, dataset: str, split: str) -> Collection:
   """Returns the pictures of one split, or of all; see `splits`."""
   # TensorFlow is slow to import, and a search in a stored index needs none.
   from input_pipeline import store
@@ -107,7 +110,7 @@ class Source:
   dataset: str  # '' = there is none.
   split: str  # One split, or 'all'.
   # Keeps the vectors of its pictures; None = they are not kept.
-  cache_dir: pathlib.Path | None
+  cache_dir: paths.Path | None
 
   @functools.cached_property
   def _data_key(self) -> str:
@@ -189,33 +192,35 @@ class Source:
     # The small copies are stored by their paths; vectors by these weights in
     # this number format.
     key = fingerprint.of([
-        os.path.abspath(self.data_dir), self._data_key, self.split,
+        str(paths.of(self.data_dir).absolute()), self._data_key, self.split,
         weights_lib.fingerprint_of(weights.path),
         dataclasses.asdict(weights.config),
         model_config.number_format(weights.dtype), m3p_jax.__version__])
     found = _read_arrays(path, key)
-    if found.keys() != names:
+    if any(sharding.of_all(found.keys() != names)):
       try:
         output.check_writable(path.parent, 'the index')
       except errors.UserError as error:
         # Told before vectors are made: they will be made again next time.
         logging.warning('%s; every start computes the vectors anew', error)
       found = make()
-      _write_arrays(path, key, found)
+      if sharding.is_first():
+        _write_arrays(path, key, found)
+      sharding.wait_for_all('the index')
     return found
 
-  def _checked(self, weights: weights_lib.Weights) -> pathlib.Path:
+  def _checked(self, weights: weights_lib.Weights) -> paths.Path:
     """Returns the folder of prepared datasets."""
     if not (self.dataset and self.data_dir):
       raise errors.UserError(
           'there is no collection to search: give `data_dir` and `dataset`')
     weights_lib.check_data(weights, self.data_dir, self.dataset)
-    return pathlib.Path(self.data_dir)
+    return paths.of(self.data_dir)
 
 
 # Two are enough for a searcher that changes its collection.
 @functools.lru_cache(maxsize=2)
-def _load_once(data_dir: pathlib.Path, dataset: str, split: str,
+def _load_once(data_dir: paths.Path, dataset: str, split: str,
                key: str) -> Collection:
   if weights_lib.fingerprint_of_data(data_dir, dataset) != key:
     raise errors.UserError(
@@ -224,7 +229,7 @@ def _load_once(data_dir: pathlib.Path, dataset: str, split: str,
   return load(data_dir, dataset, split)
 
 
-def _make_index(folder: pathlib.Path, collection: Collection,
+def _make_index(folder: paths.Path, collection: Collection,
                 embed: Embed) -> Index:
   captions = [''] * len(collection.image_ids)
   for text, pictures in reversed(collection.captions.get('en', {}).items()):
@@ -239,12 +244,12 @@ def _make_index(folder: pathlib.Path, collection: Collection,
       embed(collection.regions))
 
 
-def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
+def _read_arrays(path: paths.Path, key: str) -> dict[str, np.ndarray]:
   """Returns the arrays of a file, none where it has not this key."""
   if not path.exists():
     return {}
   try:
-    with np.load(path) as stored:
+    with paths.load(path) as stored:
       if str(stored['key']) != key:
         return {}
       return {name: stored[name] for name in stored.files if name != 'key'}
@@ -253,14 +258,14 @@ def _read_arrays(path: pathlib.Path, key: str) -> dict[str, np.ndarray]:
     return {}
 
 
-def _write_arrays(path: pathlib.Path, key: str,
+def _write_arrays(path: paths.Path, key: str,
                   arrays: dict[str, np.ndarray]) -> None:
   """Stores arrays under a key, whole or not at all."""
-  draft = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
+  content = io.BytesIO()
+  np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(draft, allow_pickle=False, key=np.array(key), **arrays)
-    os.replace(draft, path)
+    with results.draft(path) as draft:
+      draft.write_bytes(content.getvalue())
   except OSError as error:
     # A workdir that cannot be written to can still be searched.
     logging.warning('%s: not stored: %s', path, error)

@@ -1,18 +1,22 @@
-"""The commands `--mode=search` and `--mode=export --what=index`."""
+"""The commands `--mode=search` and `--mode=export`."""
 
 from collections.abc import Collection
 import os
-import pathlib
 import textwrap
 
 import ml_collections
 
+from input_pipeline import paths
+from m3p_jax import packed
 from m3p_jax import search as search_lib
+from m3p_jax import sharding
+from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import exported
 
 
-def from_flags(workdir: str | pathlib.Path, *,
+def from_flags(workdir: str | paths.Path, *,
                config: ml_collections.ConfigDict | None = None,
                given: Collection[str] | None = None) -> search_lib.Searcher:
   """Returns the searcher of a command line: `load`, all splits unless given.
@@ -26,7 +30,7 @@ def from_flags(workdir: str | pathlib.Path, *,
   return search_lib.load(workdir, config=config, split=split, given=given)
 
 
-def search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
+def search(workdir: str | paths.Path, query: str, k: int = 10, *,
            config: ml_collections.ConfigDict | None = None,
            given: Collection[str] | None = None) -> None:
   """Prints the k pictures nearest to the query, best first.
@@ -52,7 +56,7 @@ def search(workdir: str | pathlib.Path, query: str, k: int = 10, *,
           f'{path or result.image_id}')
 
 
-def export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
+def export_index(workdir: str | paths.Path, out: str | paths.Path, *,
            config: ml_collections.ConfigDict | None = None,
            given: Collection[str] | None = None) -> None:
   """Writes the index of a run's collection, see `exported.export`."""
@@ -62,3 +66,18 @@ def export(workdir: str | pathlib.Path, out: str | pathlib.Path, *,
   print(f'{manifest["num_pictures"]:,} pictures, '
         f'{manifest["embedding_dim"]} numbers each, captions in '
         f'{len(manifest["languages"])} languages: written to {out}')
+
+
+def export_weights(workdir: str | paths.Path, out: str | paths.Path, *,
+                   config: ml_collections.ConfigDict,
+                   given: Collection[str] | None = None) -> None:
+  """Writes a run's weights in few bytes, see `packed.write`."""
+  exported.check_new(out)
+  weights = weights_lib.load(weights_lib.source(
+      config, paths.of(workdir), given=given))
+  if not sharding.is_first():
+    return
+  size = packed.write(out, weights.params, weights.config, weights.manifest,
+                      run=provenance.collect() | {'step': weights.step})
+  print(f'{size / 1e6:.1f} MB of weights, step {weights.step}: written to '
+        f'{out}; it goes wherever a checkpoint does, as --config.init_from')

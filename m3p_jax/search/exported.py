@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import output
+from m3p_jax import sharding
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import rankings
@@ -36,6 +38,8 @@ def export(searcher: searcher_lib.Searcher,
   """
   check_new(out)
   manifest, lines = _manifest(searcher), _pictures(searcher)
+  if not sharding.is_first():
+    return manifest
   with output.draft(out, overwrite=False) as draft:
     draft.mkdir()
     np.save(draft / VECTORS, searcher.index.vectors_IE)
@@ -49,7 +53,7 @@ def export(searcher: searcher_lib.Searcher,
 
 def check_new(out: str | pathlib.Path) -> None:
   """Raises UserError where something is, or where nothing can be written."""
-  if pathlib.Path(out).exists():
+  if paths.of(out).exists():
     raise errors.UserError(f'--out={out} exists; allowed: a new folder')
   output.check_writable(out, '--out')
 
@@ -59,7 +63,7 @@ def _manifest(searcher: searcher_lib.Searcher) -> dict[str, Any]:
   num_pictures, dim = searcher.index.vectors_IE.shape
   return {
       'format': _FORMAT, 'dataset': source.dataset, 'split': source.split,
-      'data_dir': str(pathlib.Path(source.data_dir).absolute()),
+      'data_dir': str(paths.of(source.data_dir).absolute()),
       'num_pictures': num_pictures, 'embedding_dim': dim, 'dtype': 'float32',
       'metric': 'cosine', 'languages': searcher.languages,
       'data': weights_lib.fingerprint_of_data(
@@ -120,7 +124,7 @@ class Source(collection_lib.Source):
     are not there, or others are.
     """
     manifest = _read_manifest(self.folder)
-    path = pathlib.Path(checkpoint or manifest['checkpoint'])
+    path = paths.of(checkpoint or manifest['checkpoint'])
     if not path.is_dir():
       raise errors.UserError(
           f'{self.folder / MANIFEST} names the checkpoint {path}, which is '
@@ -165,7 +169,7 @@ class Source(collection_lib.Source):
             embed: collection_lib.Embed) -> collection_lib.Index:
     """Returns the exported pictures and vectors."""
     del weights, embed
-    vectors_IE = np.load(self.folder / VECTORS, allow_pickle=False)
+    vectors_IE = paths.load(self.folder / VECTORS)
     lines = self._lines()
     if len(lines) != len(vectors_IE):
       raise errors.UserError(

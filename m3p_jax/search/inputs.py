@@ -65,7 +65,7 @@ class Reader:
     Raises:
       UserError: an empty text, or a language that the model does not know.
     """
-    room = self._weights.config.max_positions - num_regions
+    room = self._weights.config.text_room(num_regions)
     rows, num_cut = [], 0
     for text in texts:
       ids = self._tokenizer.encode(text)

@@ -12,6 +12,7 @@ from fastapi import exception_handlers
 from fastapi import responses
 from fastapi.middleware import trustedhost
 
+from input_pipeline import paths
 from m3p_jax.serve import finder as finder_lib
 from m3p_jax.serve import pictures as pictures_lib
 
@@ -83,7 +84,7 @@ def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   @app.get('/picture/{number}')
   def picture(number: int = known) -> responses.Response:
     try:
-      content = pathlib.Path(index.thumbnails[number]).read_bytes()
+      content = paths.of(index.thumbnails[number]).read_bytes()
     except OSError as error:
       raise fastapi.HTTPException(404) from error
     return responses.Response(content, media_type=_TYPE, headers=_KEPT)

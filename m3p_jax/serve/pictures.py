@@ -9,13 +9,13 @@ written to disk or served again.
 from collections.abc import Callable
 import functools
 import io
-import pathlib
 import threading
 from typing import Any
 
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import paths
 from input_pipeline.vision import pictures
 from m3p_jax import batch as batch_lib
 from m3p_jax.search import collection as collection_lib
@@ -70,7 +70,7 @@ class LargePictures:
 
   def _decode(self, number: int, path: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
-    file, small = pathlib.Path(path), self._index.thumbnails[number]
+    file, small = paths.of(path), self._index.thumbnails[number]
     with self._decoders:
       try:
         image = pictures.read_file(file).image

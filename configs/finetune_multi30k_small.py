@@ -1,0 +1,53 @@
+"""M3P, small, on Multi30K: the stages of `python -m m3p_jax.recipes.multi30k`.
+
+The quickstart's geometry and rates on photographs. `names` learns from the
+names of ImageNet's classes alone, `pretrain` from English captions, switched
+into the other languages by dictionaries, and the four settings of
+`configs/finetuning.py` start from there.
+"""
+
+import ml_collections
+
+from configs import finetuning
+from configs import quickstart
+
+LANGUAGES = ('en', 'de', 'fr', 'cs')
+# Stage → the stage of the quickstart whose rates and tasks it has.
+STAGES = {'names': 'warm_start', 'pretrain': 'pretrain'}
+# Other test sets that each setting is evaluated on as well.
+ALSO = ({'dataset': 'multi30k', 'protocol': 'multi30k-task2x5',
+         'languages': ('en', 'de')},
+        {'dataset': 'multi30k', 'protocol': 'm3p-pad5'})
+
+
+def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
+  """Returns the config of one of `STAGES`, or of one setting.
+
+  Raises:
+    ValueError: an unknown stage, setting or language.
+  """
+  config = quickstart.get_config(STAGES.get(setting, 'all'))
+  config.data.languages = LANGUAGES
+  config.data.text.languages = LANGUAGES
+  data = config.data.image_text
+  data.max_length = 24
+  data.code_switch.languages = LANGUAGES[1:]
+  if setting == 'names':
+    data.datasets, data.code_switch.rate = ('class_names',), 0.0
+  elif setting == 'pretrain':
+    data.datasets = ('multi30k', 'class_names')
+    config.num_train_steps = 400
+  else:
+    chosen = finetuning.get_config(setting, LANGUAGES, batch_size=96)
+    data.datasets = ('multi30k',)
+    data.languages = chosen.data.image_text.languages
+    config.tasks = chosen.tasks
+    if 'contrastive' in chosen.tasks:
+      # Alone: the joint encoder's candidates would double a step's time.
+      del config.tasks['retrieval']
+    config.setting = chosen.setting
+    config.num_train_steps = 1_000 if chosen.setting == 'all' else 400
+  config.evaluation.update(dict(
+      protocol='multi30k-task1', dataset='multi30k_task1',
+      languages=LANGUAGES, max_length=32))
+  return config
