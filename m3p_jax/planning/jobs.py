@@ -189,7 +189,8 @@ class _Passes:
               or self._config.data.image_text.max_length)
     return tuple(jax.ShapeDtypeStruct(shape, dtype, sharding=self._split)
                  for shape, dtype in (
-                     ((self.rows,), jnp.int32), ((self.rows, length), jnp.int32),
+                     ((self.rows,), jnp.int32),
+                     ((self.rows, length), jnp.int32),
                      ((self.rows, length), jnp.bool_),
                      ((self.rows,), jnp.int32)))
 

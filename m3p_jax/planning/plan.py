@@ -320,8 +320,8 @@ def _speed_lines(found: Plan) -> list[str]:
       'instruction at its own peak',
       f'rows a second       {found.rows_per_second:,.0f} at best',
       f'utilisation         {found.utilisation_bound:.3f} at best',
-      f'whole job           {found.steps:,.0f} steps, {found.hours:,.2f} hours, '
-      f'{found.chip_hours:,.1f} chip-hours at best']
+      f'whole job           {found.steps:,.0f} steps, '
+      f'{found.hours:,.2f} hours, {found.chip_hours:,.1f} chip-hours at best']
   return lines + feed.lines(found.host_input or {}, found.hosts)
 
 
