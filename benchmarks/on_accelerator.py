@@ -1,11 +1,11 @@
 """What this machine's TPU or GPU does, beside what its plan allows: one table.
 
-python -m benchmarks.on_accelerator [--size=accelerator] [--out=DIR] [--minutes=8]
+python -m benchmarks.on_accelerator [--size=base] [--out=DIR] [--minutes=8]
 
 Golden vectors in float32 and bfloat16, a training step with all objectives,
 exact scoring and indexing, on all local devices and without a network. '–' is
-what the device does not tell, or what no plan can say of it. Parts for which no
-minute is left are named and left out. Made for docs/scaling.md.
+what the device does not tell. Parts for which no minute is left are named and
+left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -98,34 +98,27 @@ def training(problem: problems.Problem) -> list[report.Row]:
                  'GB', held, needed)]
 
 
-def scoring(problem: problems.Problem) -> list[report.Row]:
-  """Returns the row of every pair's match logit."""
-  engine, regions, texts = _searched(problem)
+def searching(problem: problems.Problem) -> list[report.Row]:
+  """Returns the rows of every pair's match logit, and of the vectors."""
+  count = max(problem.score_rows, problem.score_pictures)
+  batch = jax.tree.map(np.asarray, ours.as_batch(
+      problems.make_rows(problem, count, seed=1)))
+  regions = jax.tree.map(lambda x: x[:problem.score_pictures], batch.regions)
+  texts = engine_lib.Texts(*(x[:problem.score_rows] for x in batch[:3]))
   question = exact.Question(texts, np.arange(problem.score_pictures))
-  config = ours.make_config(problem)
-  planned, _ = _planned(config, jobs.score(config, jax.local_devices()))
-  return [_rate('exact scoring', planned, lambda: exact.scores(
-      engine, regions, {'': question}),
-                problem.score_rows * problem.score_pictures, 'pairs/s')]
+  engine, config = ours.make_engine(problem), ours.make_config(problem)
 
+  def rate(name, job, run, count, unit):
+    planned, _ = _planned(config, job(config, jax.local_devices()))
+    return _rate(name, planned, run, count, unit)
 
-def indexing(problem: problems.Problem) -> list[report.Row]:
-  """Returns the row of the vectors of pictures and captions."""
-  engine, regions, texts = _searched(problem)
-  config = ours.make_config(problem)
-  planned, _ = _planned(config, jobs.index(config, jax.local_devices()))
-  return [_rate('indexing', planned, lambda: (
-      engine.embed_images(regions), engine.embed_texts(texts)),
-                problem.score_rows + problem.score_pictures, 'items/s')]
-
-
-def _searched(problem):
-  rows = problems.make_rows(
-      problem, max(problem.score_rows, problem.score_pictures), seed=1)
-  batch = jax.tree.map(np.asarray, ours.as_batch(rows))
-  captions = engine_lib.Texts(*(x[:problem.score_rows] for x in batch[:3]))
-  return ours.make_engine(problem), jax.tree.map(
-      lambda x: x[:problem.score_pictures], batch.regions), captions
+  return [
+      rate('exact scoring', jobs.score,
+           lambda: exact.scores(engine, regions, {'': question}),
+           problem.score_rows * problem.score_pictures, 'pairs/s'),
+      rate('indexing', jobs.index, lambda: (
+          engine.embed_images(regions), engine.embed_texts(texts)),
+           problem.score_rows + problem.score_pictures, 'items/s')]
 
 
 def _planned(config: Any, job: jobs.Job) -> tuple[plan.Plan, list[Any]]:
@@ -149,14 +142,15 @@ def _rate(name: str, planned: plan.Plan, run: Callable[[], Any], count: float,
       seconds[1:], [bound] * _RUNS), count=count, unit=unit)
 
 
-PARTS = golden, training, scoring, indexing
+PARTS = golden, training, searching
 
 
 def measure(size: str, minutes: float) -> list[report.Row]:
   """Returns the rows of all parts that could be begun in time."""
   problem, count = problems.PROBLEMS[size], jax.device_count()
   problem = problem._replace(
-      task_rows=problem.task_rows * count, score_rows=problem.score_rows * count)
+      task_rows=problem.task_rows * count,
+      score_rows=problem.score_rows * count)
   rows, start = [], time.monotonic()
   for part in PARTS:
     spent = (time.monotonic() - start) / 60

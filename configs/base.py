@@ -247,9 +247,9 @@ def get_config() -> ConfigDict:
   # 'train', 'score' (every pair of plan.pictures and plan.captions by the joint
   # encoder) or 'index' (their vectors by the dual encoder).
   config.plan.job = 'train'
-  # What 'score' and 'index' read: COCO's test pictures, and their captions in
-  # three languages.
+  # Pictures that 'score' and 'index' read; COCO's test pictures.
   config.plan.pictures = 5_000
+  # Captions that they read; those pictures' in three languages.
   config.plan.captions = 75_000
   # Find the largest batch that fits, instead of planning the one given.
   config.plan.search = False

@@ -44,6 +44,22 @@ class Language:
         freedict=self.freedict)
 
 
+# The release's `--lgs`: the 100 editions of Wikipedia that it was trained on; a
+# language's row in M3P's table is its place here.
+EDITIONS = (
+    'af', 'als', 'am', 'an', 'ang', 'ar', 'arz', 'ast', 'az', 'bar', 'be',
+    'bg', 'bn', 'br', 'bs', 'ca', 'ceb', 'ckb', 'cs', 'cy', 'da', 'de', 'el',
+    'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fr', 'fy', 'ga', 'gan', 'gl',
+    'gu', 'he', 'hi', 'hr', 'hu', 'hy', 'ia', 'id', 'is', 'it', 'ja', 'jv',
+    'ka', 'kk', 'kn', 'ko', 'ku', 'la', 'lb', 'lt', 'lv', 'mk', 'ml', 'mn',
+    'mr', 'ms', 'my', 'nds', 'ne', 'nl', 'nn', 'no', 'oc', 'pl', 'pt', 'ro',
+    'ru', 'scn', 'sco', 'sh', 'si', 'simple', 'sk', 'sl', 'sq', 'sr', 'sv',
+    'sw', 'ta', 'te', 'th', 'tl', 'tr', 'tt', 'uk', 'ur', 'uz', 'vi', 'war',
+    'wuu', 'yi', 'zh', 'zh_classical', 'zh_min_nan', 'zh_yue')
+# Where an edition's code means another language than in ISO 639-3: `als` is
+# Tosk Albanian there. Simple English has no code: it is English.
+EDITION_CODES = {'als': 'gsw', 'simple': 'en'}
+
 TABLE = (
     Language('af', 'Afrikaans', 'Afrikaans', ('afr',), freedict='afr'),
     Language('am', 'Amharic', 'አማርኛ', ('amh',)),
@@ -188,19 +204,3 @@ TABLE = (
              udhr='cmn_hant'),
     Language('zu', 'Zulu', 'isiZulu', ('zul',)),
 )
-
-# The release's `--lgs`: the 100 editions of Wikipedia that it was trained on; a
-# language's row in M3P's table is its place here.
-EDITIONS = (
-    'af', 'als', 'am', 'an', 'ang', 'ar', 'arz', 'ast', 'az', 'bar', 'be',
-    'bg', 'bn', 'br', 'bs', 'ca', 'ceb', 'ckb', 'cs', 'cy', 'da', 'de', 'el',
-    'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fr', 'fy', 'ga', 'gan', 'gl',
-    'gu', 'he', 'hi', 'hr', 'hu', 'hy', 'ia', 'id', 'is', 'it', 'ja', 'jv',
-    'ka', 'kk', 'kn', 'ko', 'ku', 'la', 'lb', 'lt', 'lv', 'mk', 'ml', 'mn',
-    'mr', 'ms', 'my', 'nds', 'ne', 'nl', 'nn', 'no', 'oc', 'pl', 'pt', 'ro',
-    'ru', 'scn', 'sco', 'sh', 'si', 'simple', 'sk', 'sl', 'sq', 'sr', 'sv',
-    'sw', 'ta', 'te', 'th', 'tl', 'tr', 'tt', 'uk', 'ur', 'uz', 'vi', 'war',
-    'wuu', 'yi', 'zh', 'zh_classical', 'zh_min_nan', 'zh_yue')
-# Where an edition's code means another language than in ISO 639-3: `als` is
-# Tosk Albanian there. Simple English has no code: it is English.
-EDITION_CODES = {'als': 'gsw', 'simple': 'en'}

@@ -10,13 +10,12 @@ from collections import Counter
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-import dataclasses
 import functools
 import itertools
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 import numpy as np
@@ -30,81 +29,18 @@ from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import file_names
+from input_pipeline import items as items_lib
 from input_pipeline import records
 from input_pipeline import shards
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import extractors
 from input_pipeline.vision import pictures
 
-SPLITS = ('train', 'validation', 'test')
+SPLITS = items_lib.SPLITS
+ImageItem = items_lib.ImageItem
+TextItem = items_lib.TextItem
+Options = items_lib.Options
 _PICTURES, _SENTENCES = 32, 4096
-
-
-class ImageItem(NamedTuple):
-  """A picture before it is read.
-
-  Attributes:
-    image_id: unique in the dataset.
-    path: the picture file.
-    split: one of `SPLITS`.
-    group: pictures of a group share their right answers.
-    captions: (language, text) of each caption.
-    span: where in the file it lies: its first byte, and how many; None = it
-      is the file.
-  """
-  image_id: str
-  path: pathlib.Path
-  split: str
-  group: str
-  captions: list[tuple[str, str]]
-  span: tuple[int, int] | None = None
-
-  @property
-  def where(self) -> str:
-    """What messages call it."""
-    return f'{self.path}, {self.image_id}' if self.span else str(self.path)
-
-
-class TextItem(NamedTuple):
-  """A sentence before it is tokenised."""
-  text_id: str
-  split: str
-  language: str
-  text: str
-
-
-@dataclasses.dataclass
-class Options:
-  """How a dataset is prepared.
-
-  Attributes:
-    raw_dir: folder of the user's own files; '' for fetched datasets.
-    source: which of the sets in `raw_dir`, where the dataset reads any.
-    fields: 'ours=theirs' of what a set calls its pictures and captions; see
-      `datasets/tfds.py`.
-    languages: public codes wanted; none = the dataset's default.
-    limit: items at most, spread over the dataset; 0 = all.
-    strict: an unusable item is an error, not a counted skip.
-    features: how pictures become regions, one of `EXTRACTORS`; or a file
-      of regions.
-    features_format: how to read that, see `extracted.py`.
-    detector: a name for what extracted them; '' = their format.
-    storage: how features are stored, see `records.STORAGE`.
-    copies: folder that keeps what is shown of the pictures, see `copies.py`.
-    shards: folder of finished shards, kept until all are there.
-  """
-  raw_dir: str = ''
-  source: str = ''
-  fields: Sequence[str] = ()
-  languages: Sequence[str] = ()
-  limit: int = 0
-  strict: bool = False
-  features: str = 'grid'
-  features_format: str = ''
-  detector: str = ''
-  storage: str = 'float16'
-  copies: pathlib.Path | None = None
-  shards: pathlib.Path | None = None
 
 
 class _Builder(tfds.core.dataset_builder.FileReaderBuilder,

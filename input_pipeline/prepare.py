@@ -7,12 +7,10 @@ That folder holds the finished shards and what they are made of; it stays when
 a run is killed, and goes when other options are asked for.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
 import fcntl
 import importlib
-import importlib.metadata
 import io
 import json
 import os
@@ -35,6 +33,7 @@ from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import fingerprint
 from input_pipeline import languages as languages_lib
+from input_pipeline import manifest as manifest_lib
 from input_pipeline import paths
 from input_pipeline import records
 from input_pipeline import sources
@@ -197,13 +196,12 @@ def _checked(dataset: str, data_dir: str | os.PathLike[str],
         chosen.features, chosen.features_format, extractors.EXTRACTORS)
   elif chosen.features_format or chosen.features != 'grid':
     raise errors.UserError(f'--features: {dataset} has no pictures')
-  for flag, needed in (('detector', 'features_format'), ('fields', 'source')):
-    if getattr(chosen, flag) and not getattr(chosen, needed):
-      raise errors.UserError(f'--{flag} is {getattr(chosen, flag)!r}; allowed: '
-                             'with --features_format (detector) or '
-                             '--dataset=tfds:NAME (fields) alone')
-  folder = paths.local(data_dir, '--data_dir') / (source or module)
-  return builder_class, folder, chosen
+  if (bool(chosen.detector) > bool(chosen.features_format)
+      or bool(chosen.fields) > bool(source)):
+    raise errors.UserError('--detector is for --features_format, and --fields '
+                           'for --dataset=tfds:NAME')
+  return builder_class, paths.local(
+      data_dir, '--data_dir') / (source or module), chosen
 
 
 def estimate(dataset: str, **options: Any) -> tuple[int, float, float]:
@@ -226,7 +224,6 @@ def estimate(dataset: str, **options: Any) -> tuple[int, float, float]:
           path.stat().st_size for path in folder.rglob('*')
           if path.is_file() and not path.is_symlink())))
   (few, few_seconds, few_bytes), (many, seconds, size) = runs
-  # All of a smaller set was measured.
   share = (total - many) / max(1, many - few)
   return (total, size + share * (size - few_bytes),
           (seconds + share * (seconds - few_seconds)) / 3600)
@@ -246,7 +243,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     builder.listed = items if isinstance(items, list) else None
     with _quiet():
       builder.download_and_prepare(download_config=download_config)
-    manifest = _manifest(builder, folder.name, key)
+    manifest = manifest_lib.describe(builder, folder.name, key)
     if not manifest['counts']:
       raise errors.UserError(
           f'{folder.name} has no usable item; skipped: '
@@ -256,7 +253,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
     shutil.rmtree(partial, ignore_errors=True)
     raise
   # The shards stay: the same command with another --max_bad takes them.
-  _check_share(builder, manifest, max_bad)
+  manifest_lib.check_share(builder, manifest, max_bad)
   (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
   _tidy(partial, builder, has_pictures=has_pictures)
   _replace(folder, partial)
@@ -325,63 +322,6 @@ def _begin(folder: pathlib.Path, key: Mapping[str, Any],
   return partial
 
 
-def _manifest(builder: Any, dataset: str, options: Mapping[str, Any],
-              ) -> dict[str, Any]:
-  """Returns how the records of a builder were made, and of what."""
-  reports = builder.reports.values()
-  counts = {name: builder.reports[name].num_used
-            for name in builder.info.splits}
-  manifest = {
-      'dataset': dataset, 'options': options,
-      'tokenizer': {'source': builder.tokenizer.source,
-                    'sha256': builder.tokenizer.sha256,
-                    'vocab_size': builder.tokenizer.vocab_size},
-      'languages': sorted({language for report in reports
-                           for language in report.languages}),
-      'counts': counts,
-      # By --limit, or since they cannot be used.
-      'left_out': {split: total - counts.get(split, 0)
-                   for split, total in builder.totals.items()},
-      'skipped': dict(sorted(Counter(
-          reason for report in reports
-          for _, reason in report.skipped).items())),
-      **builder.notes}
-  if isinstance(builder, builder_lib.ImageTextBuilder):
-    manifest['feature_extractor'] = builder.extractor.manifest
-    manifest['max_class_id'] = max(
-        [0, *(report.max_class_id for report in reports)])
-    manifest['box_convention'] = 'x1, y1, x2, y2 in pixels of the picture'
-    if isinstance(builder.extractor, extracted.ExtractedRegions):
-      manifest['features'] = builder.extractor.report()
-    manifest['normalisation'] = 'none: the model L2-normalises'
-    manifest['storage'] = builder.options.storage
-    manifest['bytes_per_image'] = round(
-        builder.info.dataset_size / max(1, sum(counts.values())))
-  manifest['versions'] = {
-      name: importlib.metadata.version(name)
-      for name in ('jax', 'numpy', 'pillow', 'tensorflow-datasets')}
-  return manifest
-
-
-def _check_share(builder: Any, found: Mapping[str, Any],
-                 max_bad: float) -> None:
-  """Raises UserError where too many of a user's own items are unusable."""
-  skipped = [row for report in builder.reports.values()
-             for row in report.skipped]
-  if builder.options.languages:
-    # Not bad but unwanted: it has captions in other languages only.
-    skipped = [row for row in skipped if row[1] != 'no caption']
-  total = len(skipped) + sum(found['counts'].values())
-  is_own = builder.options.raw_dir or builder.options.features_format
-  if is_own and len(skipped) > max_bad * total:
-    reasons = {reason: where for where, reason in reversed(skipped)}
-    raise errors.UserError(
-        f'{builder.name}: {len(skipped)} of {total} items cannot be used, more '
-        f'than --max_bad={max_bad:g} allows: {found["skipped"]}; the first of '
-        'each: ' + '; '.join(
-            f'{reason}: {where}' for reason, where in reasons.items()))
-
-
 def _tidy(partial: pathlib.Path, builder: Any, *, has_pictures: bool) -> None:
   """Lists what was left out, and deletes what only making it needed."""
   # Names that are not UTF-8 stay escaped.
@@ -438,14 +378,12 @@ def _define_flags() -> None:
   flags.DEFINE_string(
       'features_format', '', 'What --features holds: '
       f'{", ".join(extracted.names())}.')
-  flags.DEFINE_string(
-      'detector', '', 'What extracted the regions of --features_format: files '
-      'of one detector go together, whatever their format.')
-  flags.DEFINE_list(
-      'fields', [], 'Of --dataset=tfds:NAME: image=NAME,id=NAME,en=NAME, …; '
-      'none = what types and names suggest.')
-  flags.DEFINE_bool('estimate', False, 'Only say how many items there are, and '
-                    'what disk and time they need, by the first 500.')
+  flags.DEFINE_string('detector', '', 'What extracted --features: files of one '
+                      'detector go together, whatever their format.')
+  flags.DEFINE_list('fields', [], 'Of tfds:NAME: image=NAME,id=NAME,en=NAME …; '
+                    'none = as types and names suggest.')
+  flags.DEFINE_bool('estimate', False, 'Only say how many items there are, '
+                    'what disk and what time they need, by the first 500.')
   flags.DEFINE_string('storage', 'float16', 'How features are stored, one of: '
                       f'{", ".join(records.STORAGE)}; int8 takes half.')
   flags.DEFINE_string('beam_pipeline_options', '', 'Prepare with Apache Beam: '

@@ -142,9 +142,10 @@ def check(config: ConfigDict) -> None:
       raise errors.UserError(
           f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
-              'keep_checkpoints', 'accumulation_steps', 'plan.num_regions',
-              'max_bad_steps', 'counted_rows', 'fitting_batches',
-              'data.parallel_reads'):
+              'keep_checkpoints', 'accumulation_steps', 'max_bad_steps',
+              'counted_rows', 'fitting_batches', 'data.parallel_reads',
+              'plan.num_regions', 'plan.slices', 'plan.pictures',
+              'plan.captions'):
     _check_least(key, config[key], 1)
   for key in ('eval_every_steps', 'eval_batches', 'profile_steps'):
     _check_least(key, config[key], 0)

@@ -15,9 +15,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.object_detection import coco_captions
 
+from input_pipeline import builder
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
+from input_pipeline.datasets import conceptual_captions
 from input_pipeline.vision import extractors
 from tests import toy
 
@@ -113,6 +115,12 @@ def test_what_img2dataset_fetched(tmp_path, kind):
   manifest = json.loads((folder / 'manifest.json').read_text())
   assert manifest['dead_links'] == {'HTTP Error 404: Not Found': 3}
   assert manifest['counts'] == {'train': 3, 'validation': 1}
+  # Another process gets items as JSON.
+  for item in conceptual_captions.Builder.list_items(
+      builder.Options(raw_dir=str(raw))):
+    again = builder.ImageTextBuilder.restore_item(
+        None, json.loads(json.dumps(item, default=str)))
+    assert (again.path, again.span) == (item.path, item.span)
   few = prepare.prepare('conceptual_captions', str(tmp_path / 'few'), limit=2,
                         raw_dir=str(raw))
   assert set(_read(few)) == {'train', 'validation'}
@@ -192,7 +200,7 @@ def test_what_tfds_has_not_is_named(prepared, tmp_path):
        "--fields=image= 'picture'"),
       ('tfds:coco_captions', {'fields': ['image=image']}, 'must name the im'),
       ('tfds:coco_captions', {'fields': ['xx=captions/text']}, "'xx'"),
-      ('conceptual_captions', {'fields': ['image=image']}, '--fields is')):
+      ('conceptual_captions', {'fields': ['image=image']}, 'and --fields for')):
     with pytest.raises(errors.UserError, match=message):
       prepare.prepare(dataset, str(tmp_path), raw_dir=str(prepared), **options)
 

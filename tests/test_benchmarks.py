@@ -13,7 +13,6 @@ from benchmarks import ours
 from benchmarks import problems
 from benchmarks import report
 from m3p_jax.model import config as model_config
-from m3p_jax.model import m3p
 from tests import models
 
 TINY = problems.PROBLEMS['tiny']
@@ -71,7 +70,8 @@ def test_the_table_of_a_device_says_what_it_does_not_tell(
   table = (tmp_path / 'table.md').read_text()
   # No peak of a CPU is known, and it does not tell its memory.
   assert re.search(r'share of the peak \| – +\| its plan at best \| –', table)
-  assert re.search(r'memory of a device \| – GB \| its plan \| [\d.]+ GB', table)
+  assert re.search(r'memory of a device \| – GB \| its plan \| [\d.]+ GB',
+                   table)
   assert 'nan' not in table
   # No minute is left: nothing is begun.
   assert not on_accelerator.measure('tiny', minutes=-1)

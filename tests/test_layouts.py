@@ -210,6 +210,10 @@ def test_karpathy_of_other_shapes(tmp_path, caplog):
   assert [name for name, (split, _) in trees.items('coco', tmp_path).items()
           if split == 'test'] == ['9.jpg', '8.jpg']
   assert 'test has its 2 images instead of 3' in caplog.text
+  (tmp_path / 'coco.en.pkl').write_bytes(pickle.dumps(
+      {name: ['x'] for name, *_ in rows}))
+  assert [name for name, (split, _) in trees.items('m3p_coco', tmp_path).items()
+          if split == 'test'] == ['9.jpg', '8.jpg']
   trees.write(tmp_path / 'test1k_ids.txt', '8', '3')
   with pytest.raises(errors.UserError, match="'3' is no image of the test"):
     trees.items('coco', tmp_path)

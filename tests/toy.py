@@ -5,6 +5,7 @@ so that a row's ids can be read back.
 """
 
 import functools
+import json
 import pathlib
 import random
 import tempfile
@@ -188,4 +189,5 @@ def write(folder, features, splits) -> None:
 
   folder.mkdir(parents=True)
   Builder(data_dir=folder).download_and_prepare()
-  (folder / 'manifest.json').write_text('{}')
+  (folder / 'manifest.json').write_text(json.dumps(
+      {'counts': {split: len(rows) for split, rows in splits.items()}}))

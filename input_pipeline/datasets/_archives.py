@@ -12,7 +12,6 @@ import pathlib
 import tarfile
 from typing import Any
 
-from google.protobuf import message
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -40,7 +39,7 @@ def examples(path: pathlib.Path) -> Iterator[tuple[Feature, int, bytes]]:
       yield (tf.train.Example.FromString(content).features.feature,
              offset + _HEADER_BYTES, content)
       offset += _FRAME_BYTES + len(content)
-  except (tf.errors.OpError, message.DecodeError) as error:
+  except Exception as error:  # TensorFlow's, and several of protobuf's.
     raise errors.UserError(
         f'{path}: cut off, or no TFRecord of tf.train.Example, at byte '
         f'{offset}') from error

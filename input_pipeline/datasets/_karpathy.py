@@ -46,8 +46,7 @@ def items(builder: _readers.Builder, name: str, *,
   listed, more = images(path), more or {}
   _readers.warn_of_missing(
       more, {image.get('cocoid') for image in listed}, f'not in {path}')
-  if name == 'coco':
-    listed = _choose_test(builder.folder, listed)
+  listed = choose_test(builder.folder, listed)
   found: list[_readers.Item] = []
   for image in listed:
     where = f'{path}, {image["filename"]}'
@@ -64,11 +63,11 @@ def items(builder: _readers.Builder, name: str, *,
   return found
 
 
-def _choose_test(folder: pathlib.Path, listed: list[dict[str, Any]],
-                 ) -> list[dict[str, Any]]:
-  """Returns the images; of the test split those of a list, if there is one."""
+def choose_test(folder: pathlib.Path, listed: list[dict[str, Any]],
+                ) -> list[dict[str, Any]]:
+  """Returns the images; of COCO's test those of a list, if there is one."""
   path = text_files.find_or_none(folder, TEST_LIST)
-  if not path:
+  if not path or not any('cocoid' in image for image in listed):
     return listed
   wanted = set(text_files.image_names(path))
   known = {str(image.get('cocoid')) for image in listed

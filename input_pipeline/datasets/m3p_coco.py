@@ -25,7 +25,8 @@ class Builder(_readers.Builder):
     listed = text_files.find_or_none(folder, self.splits) or text_files.find(
         self.folder, self.splits)
     split_of = {image['filename']: image['split']
-                for image in _karpathy.images(listed)}
+                for image in _karpathy.choose_test(
+                    self.folder, _karpathy.images(listed))}
     paths = [path for path in text_files.files(folder, f'{self.prefix}.*.pkl')
              if path.suffix == '.pkl']
     if not paths:

@@ -19,72 +19,58 @@ _MEASURED = {'image_text': 'input pipeline, streamed',
 
 
 def needed(config: ConfigDict, step_seconds: float,
-           hosts: int) -> dict[str, Any]:
+           hosts: int) -> dict[str, dict[str, Any]]:
   """Returns {stream: what a host reads a second, and what a disk gave}.
 
   Raises:
     UserError: plan.benchmarks names no table of `benchmarks.run`.
   """
-  measured = _measured(config.plan.benchmarks)
-  found: dict[str, Any] = {}
-  for task in config.tasks.values():
-    stream = found.setdefault(task.stream, {'rows_per_second': 0.0})
-    stream['rows_per_second'] += task.batch_size / step_seconds / hosts
-  for name, stream in found.items():
+  path, measured = config.plan.benchmarks, {}
+  if path and epath.Path(path).exists():
+    try:
+      measured = {row['name']: row['ours'] for row in json.loads(
+          epath.Path(path).read_text())['rows']}
+    except (ValueError, KeyError, TypeError) as error:
+      raise errors.UserError(f'plan.benchmarks={path} is no table.json of '
+                             f'benchmarks.run: {error}') from error
+  found = {}
+  for name in sorted({task.stream for task in config.tasks.values()}):
+    rows = sum(task.batch_size for task in config.tasks.values()
+               if task.stream == name) / step_seconds / hosts
     size = record_bytes(config, name)
-    stream |= {'bytes_per_record': size,
-               'bytes_per_second': size * stream['rows_per_second'],
-               'measured_rows_per_second': measured.get(_MEASURED[name])}
+    found[name] = {
+        'rows_per_second': rows, 'bytes_per_record': size,
+        'bytes_per_second': size * rows,
+        'measured_rows_per_second': measured.get(_MEASURED[name])}
   return found
 
 
 def record_bytes(config: ConfigDict, stream: str) -> float:
-  """Returns the bytes of a row's record: as prepared, else by its shape.
-
-  A row of text that fills its length is as many ids as it has.
-  """
+  """Returns the bytes of a row's record: as prepared, else by its shape."""
   data = config.data[stream]
   ids = data.max_length * _BYTES_AN_ID
   if stream == 'text':
+    # Filled to its length, a row is as many ids and no one record.
     return ids
-  count = size = 0
-  for dataset in data.datasets:
-    for path in (epath.Path(config.data.data_dir) / dataset).glob(
-        '*/dataset_info.json'):
-      for split in json.loads(path.read_text()).get('splits', []):
-        if split['name'] == 'train':
-          size += int(split['numBytes'])
-          count += sum(map(int, split['shardLengths']))
+  splits = [split for dataset in data.datasets for path in (
+      epath.Path(config.data.data_dir) / dataset).glob('*/dataset_info.json')
+            for split in json.loads(path.read_text())['splits']]
+  count = sum(int(n) for split in splits for n in split['shardLengths'])
   if count:
-    return size / count
-  # Features in float16, four float32 of a box and its class.
+    return sum(int(split['numBytes']) for split in splits) / count
+  # Features in float16, a box in four float32, and its class.
   return ids + config.plan.num_regions * (
       2 * config.model.region_feature_dim + 4 * 4 + 4)
 
 
-def lines(found: Mapping[str, Any] | None, hosts: int) -> list[str]:
+def lines(found: Mapping[str, Mapping[str, Any]], hosts: int) -> list[str]:
   """Returns the same as lines to read."""
   told = []
-  for name, stream in (found or {}).items():
+  for name, stream in found.items():
     measured = stream['measured_rows_per_second']
     told.append(
-        f'reads of {name:<11}{stream["rows_per_second"]:,.0f} rows/s and '
+        f'reads of {name:<11}{stream["rows_per_second"]:,.0f} rows/s, '
         f'{stream["bytes_per_second"] / 1e6:,.1f} MB/s on each of {hosts} '
-        f'host{"s" if hosts > 1 else ""}; ' + (
-            f'{measured:,.0f} rows/s were measured' if measured else
-            'no benchmark of this machine is here'))
+        f'host(s); ' + (f'measured: {measured:,.0f} rows/s' if measured
+                        else 'nothing was measured'))
   return told
-
-
-def _measured(path: str) -> dict[str, float]:
-  """Returns {row of the table: rows a second}; {} where there is none."""
-  file = epath.Path(path)
-  if not path or not file.exists():
-    return {}
-  try:
-    return {row['name']: row['ours'] for row in json.loads(
-        file.read_text())['rows'] if row['unit'] == 'rows/s'}
-  except (ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(
-        f'plan.benchmarks={path} is no table.json of benchmarks.run: '
-        f'{error}') from error

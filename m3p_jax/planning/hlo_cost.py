@@ -148,7 +148,7 @@ def traced_flops(jaxpr: Any, *, devices: int = 1) -> float:
 
 
 def runs(instruction: Instruction, program: Program) -> tuple[int, list[str]]:
-  """Returns (how often, computations of which one is run); of others (1, [])."""
+  """Returns (how often, computations of which one runs); of others (1, [])."""
   text, opcode = instruction.text, instruction.opcode
   if opcode == 'while':
     return turns(instruction, program), [called(text, 'body')]

@@ -8,9 +8,9 @@ laid as well as its slice allows: times are bounds, as everything in a plan.
 """
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 import numpy as np
@@ -22,26 +22,9 @@ from m3p_jax.planning import hlo_cost
 _PARTS = {'all-reduce': 2}
 
 
-class Links(NamedTuple):
-  """One run of a program on one device; None = the chip is not known.
-
-  Attributes:
-    bytes: {collective: bytes that a chip receives over ICI}, and 'dcn'.
-    ici_seconds: in which a chip's links within its slice are busy.
-    dcn_seconds: in which the network between slices is.
-    exposed_seconds: of both, in which the chip waits for them.
-    ordered_seconds: of the whole run, each instruction at its own peak.
-  """
-  bytes: dict[str, float]
-  ici_seconds: float | None = None
-  dcn_seconds: float | None = None
-  exposed_seconds: float | None = None
-  ordered_seconds: float | None = None
-
-
 def count(text: str, devices: Sequence[Any],
-          chip: chips.Chip | None) -> Links:
-  """Returns what a compiled program sends.
+          chip: chips.Chip | None) -> dict[str, Any]:
+  """Returns bytes and seconds of a device by the keys of `plan.Plan`.
 
   Args:
     text: `compiled.as_text()`.
@@ -50,12 +33,14 @@ def count(text: str, devices: Sequence[Any],
   """
   program, entry = hlo_cost.parse(text)
   found = _Clock(program, Network(devices, chip), chip).run(entry)
-  sent = {kind: found[kind] for kind in (*hlo_cost.COLLECTIVES, 'dcn')
-          if found[kind]}
-  if chip is None:
-    return Links(sent)
-  return Links(sent, found['ici_seconds'], found['dcn_seconds'],
-               found['waiting'], found['busy'] + found['waiting'])
+  seconds = {
+      'ici_seconds': found['ici_seconds'], 'dcn_seconds': found['dcn_seconds'],
+      'exposed_seconds': found['waiting'],
+      'ordered_step_seconds': _seconds(found)}
+  return {'collective_bytes': {
+      kind: found[kind] for kind in (*hlo_cost.COLLECTIVES, 'dcn')
+      if found[kind]}} | {
+          key: value if chip else None for key, value in seconds.items()}
 
 
 class Network:
@@ -76,10 +61,8 @@ class Network:
            ) -> dict[str, float]:
     """Returns bytes by their name, and seconds, of one collective.
 
-    Args:
-      kind: of `hlo_cost.COLLECTIVES`.
-      whole: bytes of the array that all of the group have together.
-      group: numbers of the devices, a group's of several alike.
+    `whole` is the array that a group of devices, given by their numbers, has
+    together.
     """
     parts, chosen = _PARTS.get(kind, 1), list(group)
     slices = len(set(self._slice_D[chosen]))
@@ -111,7 +94,8 @@ class Network:
     Two of each axis that the group goes round, one where it goes along.
     """
     lanes, hops = 0, 0.0
-    for values, length in zip(self._coords_DX[group].T, self._shape_X):
+    for values, length in zip(
+        self._coords_DX[group].T, self._shape_X, strict=True):
       extent = len(set(values))
       if extent > 1:
         is_round = extent == length and self._wraps(length)

@@ -81,6 +81,7 @@ def plan(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
   """
   config = config.copy_and_resolve_references()
   config_lib.check(config)
+  errors.check_choice('plan.job', config.plan.job, JOBS)
   found = _search(config) if config.plan.search else _plan(config)
   workdir = paths.of(workdir)
   output.check_writable(workdir, '--workdir')
@@ -188,7 +189,6 @@ def _costs(program: jobs.Program, compiled, mesh: Mesh,
   """Returns what one run of a program takes, by the keys of `Plan`."""
   text = compiled.as_text()
   cost = hlo_cost.count(text)
-  sent = links.count(text, list(mesh.devices.flat), chip)
   # A GPU's compiler calls a library for products and says no more of them.
   flops = program.traced_flops() if '__cublas' in text else cost.flops
   return dict(
@@ -196,9 +196,7 @@ def _costs(program: jobs.Program, compiled, mesh: Mesh,
       model_flops_per_chip=program.model_flops(),
       bytes_accessed_per_chip=cost.hbm_bytes,
       bytes_accessed_with_core_memory_per_chip=cost.bytes,
-      collective_bytes=sent.bytes, ici_seconds=sent.ici_seconds,
-      dcn_seconds=sent.dcn_seconds, exposed_seconds=sent.exposed_seconds,
-      ordered_step_seconds=sent.ordered_seconds,
+      **links.count(text, list(mesh.devices.flat), chip),
       roofline_step_seconds=chip and max(
           flops / chip.peak_flops, cost.hbm_bytes / chip.bandwidth))
 
@@ -324,7 +322,7 @@ def _speed_lines(found: Plan) -> list[str]:
       f'utilisation         {found.utilisation_bound:.3f} at best',
       f'whole job           {found.steps:,.0f} steps, {found.hours:,.2f} hours, '
       f'{found.chip_hours:,.1f} chip-hours at best']
-  return lines + feed.lines(found.host_input, found.hosts)
+  return lines + feed.lines(found.host_input or {}, found.hosts)
 
 
 def _advice(found: Plan) -> str:
