@@ -65,7 +65,8 @@ ANALYSES = {
         {'off': _OFF, 'on': {},
          'half of the captions': {f'{_SWITCH}sentence_rate': 0.5},
          'a language a word': {f'{_SWITCH}language_per': 'word'},
-         'one word a caption': {f'{_SWITCH}mode': 'one'}}),
+         'one word a caption': {f'{_SWITCH}mode': 'one'},
+         "the release's": {f'{_SWITCH}rule': 'release'}}),
     'rates': Analysis(
         'How many words are switched?',
         {'off': _OFF, **{f'rate {rate}': {f'{_SWITCH}rate': rate}

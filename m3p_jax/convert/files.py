@@ -86,9 +86,10 @@ def write_safetensors(path: pathlib.Path, tensors: Mapping[str, np.ndarray],
                       metadata: Mapping[str, str] | None = None) -> None:
   """Writes a file; `metadata` goes into its header."""
   # The package writes the memory that an array begins at, whatever its order.
-  safetensors_numpy.save_file(
+  # Its own way to write files leaves them readable to their owner alone.
+  path.write_bytes(safetensors_numpy.save(
       {key: np.asarray(tensor, order='C') for key, tensor in tensors.items()},
-      path, dict(metadata or {}))
+      dict(metadata or {})))
 
 
 def write_torch(path: pathlib.Path, tensors: Mapping[str, np.ndarray],

@@ -175,7 +175,7 @@ def _title(name: str) -> str:
   return ' '.join(stem.replace('_', ' ').replace('-', ' ').split()) or stem
 
 
-def _weights(flag: str) -> pathlib.Path | None:
+def find_weights(flag: str) -> pathlib.Path | None:
   """Returns where the weights are that --weights names, None = to be made."""
   if flag:
     return None if flag == _TRAINING else pathlib.Path(flag).absolute()
@@ -191,7 +191,7 @@ def main(options: stages.Options) -> None:
   searcher = Photos(
       paths.local(options.workdir, '--workdir'), options.data_dir,
       pathlib.Path(values.pictures).expanduser().absolute(),
-      weights=_weights(values.weights), limit=options.limit,
+      weights=find_weights(values.weights), limit=options.limit,
       overrides=options.overrides).run()
   print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
         f'{values.query!r}:\n')
