@@ -1,4 +1,4 @@
-"""How the weights in `weights/photos` were trained: `--config=configs/photos.py:STAGE`.
+"""How `weights/photos` was trained: `--config=configs/photos.py:STAGE`.
 
 MODEL_CARD.md has the commands. `names`: pictures against the names of the
 classes that the image network sees in them; `all`: the same with captions of
