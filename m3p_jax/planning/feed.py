@@ -4,10 +4,10 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
-from etils import epath
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import paths
 
 ConfigDict = ml_collections.ConfigDict
 # XLM-R's ids stand for about 4.5 bytes of text each; records of text take up to
@@ -15,7 +15,7 @@ ConfigDict = ml_collections.ConfigDict
 _BYTES_AN_ID = 6
 # Rows of `benchmarks.input_pipeline` by the stream that they measure.
 _MEASURED = {'image_text': 'input pipeline, streamed',
-             'text': 'input pipeline, sentences'}
+             'text': 'input pipeline, text'}
 
 
 def needed(config: ConfigDict, step_seconds: float,
@@ -26,17 +26,21 @@ def needed(config: ConfigDict, step_seconds: float,
     UserError: plan.benchmarks names no table of `benchmarks.run`.
   """
   path, measured = config.plan.benchmarks, {}
-  if path and epath.Path(path).exists():
+  if path and paths.of(path).exists():
     try:
       measured = {row['name']: row['ours'] for row in json.loads(
-          epath.Path(path).read_text())['rows']}
+          paths.of(path).read_text())['rows']}
     except (ValueError, KeyError, TypeError) as error:
       raise errors.UserError(f'plan.benchmarks={path} is no table.json of '
                              f'benchmarks.run: {error}') from error
   found = {}
   for name in sorted({task.stream for task in config.tasks.values()}):
-    rows = sum(task.batch_size for task in config.tasks.values()
-               if task.stream == name) / step_seconds / hosts
+    tasks = [task for task in config.tasks.values() if task.stream == name]
+    # Shared rows are read once.
+    read = sum(task.batch_size for task in tasks if task.rows != 'shared')
+    read += max((task.batch_size for task in tasks if task.rows == 'shared'),
+                default=0)
+    rows = read / step_seconds / hosts
     size = record_bytes(config, name)
     found[name] = {
         'rows_per_second': rows, 'bytes_per_record': size,
@@ -53,7 +57,7 @@ def record_bytes(config: ConfigDict, stream: str) -> float:
     # Filled to its length, a row is as many ids and no one record.
     return ids
   splits = [split for dataset in data.datasets for path in (
-      epath.Path(config.data.data_dir) / dataset).glob('*/dataset_info.json')
+      paths.of(config.data.data_dir) / dataset).glob('*/dataset_info.json')
             for split in json.loads(path.read_text())['splits']]
   count = sum(int(n) for split in splits for n in split['shardLengths'])
   if count:

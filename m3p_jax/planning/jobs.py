@@ -138,7 +138,8 @@ def score(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
                      // exact.MOST_PIECES) // captions)
   image_B, token_ids_BL, mask_BL, _ = passes.texts()
   program = passes.program('match', passes.regions(piece, whole=True),
-                           config.plan.num_regions,
+                           startup.model_config(config).text_start(
+                               config.plan.num_regions),
                            (image_B, token_ids_BL, mask_BL))
   return passes.job([program], pictures * captions)
 
