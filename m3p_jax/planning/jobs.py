@@ -151,8 +151,8 @@ def index(config: ConfigDict, devices: Sequence[jax.Device]) -> Job:
   each = config.plan.captions / config.plan.pictures
   return passes.job(
       [passes.program('embed_images', passes.regions(passes.rows)),
-       passes.program('embed_texts', engine.Texts(
-           token_ids_BL, mask_BL, language_B), per_step=each)],
+       passes.program('embed_texts', (token_ids_BL, mask_BL, language_B),
+                      per_step=each)],
       config.plan.pictures, rows_per_step=1 + each)
 
 
@@ -184,7 +184,7 @@ class _Passes:
     return _regions(self._config, self._geometry, count,
                     self._whole if whole else self._split)
 
-  def texts(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+  def texts(self) -> tuple[Any, ...]:
     """Returns a number, ids, mask and language of each row."""
     length = (self._config.evaluation.max_length
               or self._config.data.image_text.max_length)

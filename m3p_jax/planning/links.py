@@ -126,9 +126,10 @@ class _Clock:
     return self._known[name]
 
   def _run(self, computation: hlo_cost.Computation) -> collections.Counter:
-    total: collections.Counter = collections.Counter()
+    total: Any = collections.Counter()
     # When each network is free again, and when what is under way arrives.
-    free, arrival, now = collections.Counter(), {}, 0.0
+    free: dict[str, float] = collections.defaultdict(float)
+    arrival, now = {}, 0.0
     for instruction in computation.values():
       times, names = hlo_cost.runs(instruction, self._program)
       if names:
