@@ -1,36 +1,43 @@
 """How `weights/photos` was trained: `--config=configs/photos.py:STAGE`.
 
 MODEL_CARD.md has the commands. `names`: pictures against the names of the
-classes that the image network sees in them; `all`: the same with captions of
-photographs in six languages, emoji and clip-art beside them. The encoder stays
-E5's in both: what is learned is where pictures lie among its texts.
+classes that the image network sees in them; `aligned`: against captions of
+photographs in six languages as well, emoji and clip-art beside them; in both
+the encoder stays E5's, and what is learned is where pictures lie among its
+texts. `all`: the whole dual encoder on the same rows.
 """
 
 import ml_collections
 
+from configs import base
 from configs import quickstart
 
 LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
-_STEPS = {'names': 200, 'all': 400}
+# Stage → steps, and the stage that it starts from.
+_STAGES = {'names': (200, ''), 'aligned': (400, 'names'),
+           'all': (120, 'aligned')}
 
 
 def get_config(stage: str = 'all') -> ml_collections.ConfigDict:
   """Returns the config of a stage; ValueError for another one."""
-  if stage not in _STEPS:
-    raise ValueError(f'stage is {stage!r}; allowed: {", ".join(_STEPS)}')
-  config = quickstart.get_config('warm_start')
-  config.num_train_steps = _STEPS[stage]
-  config.setting = 'all' if stage == 'all' else 'no_finetune'
+  if stage not in _STAGES:
+    raise ValueError(f'stage is {stage!r}; allowed: {", ".join(_STAGES)}')
+  config = quickstart.get_config('all' if stage == 'all' else 'warm_start')
+  config.num_train_steps, before = _STAGES[stage]
+  if before:
+    config.init_from = f'runs/photos/{before}'
+  config.setting = 'no_finetune' if stage == 'names' else 'all'
   config.data.languages = config.data.text.languages = LANGUAGES
   data = config.data.image_text
-  data.code_switch.rate = 0.0
-  data.code_switch.languages = ()
+  data.code_switch.rate, data.code_switch.languages = 0.0, ()
   if stage == 'names':
     data.datasets, data.max_length = ('class_names',), 14
   else:
-    config.init_from = 'runs/photos/names'
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
+  if stage == 'all':
+    config.tasks = dict(contrastive=base.task_config(
+        'contrastive', 'image_text', 96))
   config.evaluation.update(dict(
       dataset='multi30k_task1', protocol='multi30k-task1', split='validation',
       languages=LANGUAGES[:4], max_length=32))
