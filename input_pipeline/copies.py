@@ -30,7 +30,11 @@ def small(folder: str | os.PathLike[str],
   hashed = paths.of(folder) / 'thumbnails' / f'{_hash(image_id)}.webp'
   # Data of version 1 have the name itself, where it was short enough.
   named = hashed.with_name(f'{_flat(image_id)}.webp')
-  return next((path for path in (hashed, named) if path.is_file()), None)
+  for path in (hashed, named):
+    with contextlib.suppress(OSError):  # Longer than a file's name may be.
+      if path.is_file():
+        return path
+  return None
 
 
 def original(folder: str | os.PathLike[str],
