@@ -79,9 +79,11 @@ def run(data: int, fsdp: int, model: int) -> None:
                      for name, mean in metrics.items()})
   kernel = state.params['encoder']['mlp']['inner']['kernel']
   held, whole = state_bytes(mesh, tx)
+  # Of several processes the first alone prints: here each says what it saw.
   print(json.dumps({
       'losses': losses, 'shard': kernel.addressable_shards[0].data.shape,
-      'shape': kernel.shape, 'held': held, 'whole': whole}))
+      'shape': kernel.shape, 'held': held, 'whole': whole}),
+        file=sys.__stdout__)
 
 
 def largest_array() -> tuple[int, int]:
