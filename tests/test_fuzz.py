@@ -154,9 +154,8 @@ def test_captions(tmp_path, name):
   module = importlib.import_module(f'input_pipeline.datasets.{name}')
 
   def read(folder):
-    made = module.Builder.__new__(module.Builder)
-    made.options = builder.Options(raw_dir=str(folder))
-    return list(made.items())
+    return list(module.Builder.list_items(
+        builder.Options(raw_dir=str(folder))))
 
   _check(files, tmp_path / 'a', 0, [], read)
   assert read(tmp_path / 'a')
