@@ -59,6 +59,21 @@ RULES: dict[str, tuple[str, ...] | None] = {
 }
 
 
+def _check_processes(coordinator: str, num_processes: int | None,
+                     process_id: int | None) -> None:
+  """Raises UserError for flags that do not belong together."""
+  if not coordinator:
+    if num_processes is not None or process_id is not None:
+      raise errors.UserError(
+          '--num_processes and --process_id need --coordinator=HOST:PORT')
+  elif num_processes is None or process_id is None:
+    raise errors.UserError(f'--coordinator={coordinator} needs '
+                           '--num_processes and --process_id')
+  elif not 0 <= process_id < num_processes:
+    raise errors.UserError(
+        f'--process_id is {process_id}; allowed: 0 to {num_processes - 1}')
+
+
 def connect(coordinator: str = '', num_processes: int | None = None,
             process_id: int | None = None, *, wait_seconds: float = 50,
             require: str = '') -> None:
@@ -79,16 +94,7 @@ def connect(coordinator: str = '', num_processes: int | None = None,
   """
   if require:
     jax.config.update('jax_platforms', f'{PLATFORMS[require]},cpu')
-  if not coordinator:
-    if num_processes is not None or process_id is not None:
-      raise errors.UserError(
-          '--num_processes and --process_id need --coordinator=HOST:PORT')
-  elif num_processes is None or process_id is None:
-    raise errors.UserError(f'--coordinator={coordinator} needs '
-                           '--num_processes and --process_id')
-  elif not 0 <= process_id < num_processes:
-    raise errors.UserError(
-        f'--process_id is {process_id}; allowed: 0 to {num_processes - 1}')
+  _check_processes(coordinator, num_processes, process_id)
   with _patience(wait_seconds, (
       'the other processes of this run did not come within '
       f'{wait_seconds:g} s (--wait_seconds): start the same command on every '
