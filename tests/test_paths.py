@@ -64,7 +64,7 @@ def test_two_hosts_that_read_records_give_the_same_losses(plain, tmp_path):
        f'--coordinator={address}', f'--process_id={number}'],
       cwd=pathlib.Path(config_lib.__file__).parents[1],
       env=compiler.environment(2)) for number in range(2)]
-  assert {process.wait() for process in processes} == {0}
+  assert {process.wait(timeout=900) for process in processes} == {0}
   _assert_close(_lines(tmp_path), plain[1])
 
 

@@ -49,7 +49,7 @@ def start_two(workdir, *arguments) -> list[subprocess.Popen]:
 
 def ends(*processes: subprocess.Popen) -> list[str]:
   """Returns what the processes said; all end well."""
-  said = [process.communicate()[0] for process in processes]
+  said = [process.communicate(timeout=900)[0] for process in processes]
   for process, one in zip(processes, said, strict=True):
     assert process.returncode == 0, one
   return said

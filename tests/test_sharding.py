@@ -125,7 +125,7 @@ def losses_on(devices: int, *arguments) -> subprocess.Popen:
 
 
 def results(process: subprocess.Popen) -> list[dict]:
-  out, err = process.communicate()
+  out, err = process.communicate(timeout=900)
   assert process.returncode == 0, err
   return [json.loads(line) for line in out.splitlines() if line[:1] == '{']
 
