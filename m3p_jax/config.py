@@ -5,6 +5,7 @@ import difflib
 import importlib
 import inspect
 import json
+import math
 import pkgutil
 import sys
 from typing import Any
@@ -222,7 +223,8 @@ def schedule_points(name: str, task: ConfigDict) -> list[tuple[float, float]]:
       step, factor = map(float, point.split(':'))
       points.append((step, factor))
     steps = [step for step, _ in points]
-    if steps != sorted(set(steps)):
+    if steps != sorted(set(steps)) or not all(
+        math.isfinite(number) for point in points for number in point):
       raise ValueError
   except ValueError:
     raise errors.UserError(

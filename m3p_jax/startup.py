@@ -299,6 +299,12 @@ def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,
     raise errors.UserError(
         f'model.region_feature_dim is {config.region_feature_dim:,} ({source}),'
         f' but the regions of {where} have {width:,} numbers; allowed: as many')
+  regions = (content.get('feature_extractor') or {}).get('num_regions', 0)
+  if 0 < config.text_position < regions:
+    raise errors.UserError(
+        f'model.text_position is {config.text_position} ({source}), but the '
+        f'pictures of {where} have up to {regions} regions; allowed: as many, '
+        'or more')
   last = content.get('max_class_id', 0)
   if classes and last >= config.num_region_classes:
     raise errors.UserError(

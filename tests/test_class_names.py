@@ -77,5 +77,8 @@ def test_many_captions_tell_the_distribution(prepared):
 def test_other_networks_features_have_no_names(prepared, tmp_path):
   with pytest.raises(errors.UserError, match="'lxmert' have no class names"):
     class_names.ClassNames({'name': 'lxmert'})
+  with pytest.raises(errors.UserError, match="--features is 'detector'"):
+    prepare.prepare('class_names', str(tmp_path), features='detector',
+                    raw_dir=str(prepared / 'captions'))
   with pytest.raises(errors.UserError, match='folder of a prepared dataset'):
     prepare.prepare('class_names', str(tmp_path), raw_dir=str(tmp_path))

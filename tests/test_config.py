@@ -31,6 +31,7 @@ def make_config():
     ('tasks.xmlm.weight_schedule', '0:0,9',
      r"weight_schedule is '0:0,9'; allowed: step:factor"),
     ('tasks.xmlm.weight_schedule', '9:1,0:0', 'the steps rising'),
+    ('tasks.xmlm.weight_schedule', '0:nan', "is '0:nan'"),
     ('tasks.xmlm.batch_size', 0, 'batch_size is 0; allowed: 1 or more'),
     ('data.languages', ('xx',), "language 'xx'"),
     ('data.text.languages', ('de',), "language of data.text.languages 'de'"),

@@ -155,6 +155,16 @@ def _xlmr_variant(folder, name):
   return path
 
 
+def test_text_begins_where_the_release_has_it(tmp_path):
+  assert importing.read('m3p', weight_files.M3P).config.text_position == 100
+  # Fewer positions than the release's regions: a model of another kind.
+  path = weight_files.write(
+      tmp_path / 'other.pth', weight_files.random_m3p(weight_files.OTHER),
+      geometry=False)
+  weight_files.write_geometry(tmp_path, weight_files.OTHER.num_heads)
+  assert importing.read('m3p', path).config.text_position == 0
+
+
 @pytest.mark.parametrize(('name', 'tolerance'), [
     ('no prefix, heads of a fine-tuning, a buffer', 0),
     ('sentence_transformers', 0), ('gamma_beta', 0),

@@ -13,10 +13,13 @@ import pytest
 
 from configs import base
 from input_pipeline import errors
+from input_pipeline import store
 from m3p_jax.planning import chips
+from m3p_jax.planning import feed
 from m3p_jax.planning import jobs
 from m3p_jax.planning import plan
 from tests import models
+from tests import toy
 
 SIZE = dataclasses.replace(models.SHORT, num_layers=2)
 MB = 2 ** 20
@@ -46,6 +49,26 @@ def make_config(**changes):
   config.plan.num_regions = 5
   config.plan.update(changes)
   return config
+
+
+def test_reads_are_counted_by_the_records_that_are_there():
+  config = make_config()
+  config.tasks.mc_mlm = base.task_config(
+      'masked_lm', 'image_text', 8, rows='shared')
+  config.tasks.mc_vlm.rows = 'shared'
+  config.data.data_dir = str(toy.data_dir())
+  by_shape = feed.record_bytes(config, 'image_text')  # No emoji there.
+  config.data.image_text.datasets = ('pairs', 'english')
+  infos = [store.open_builder(toy.data_dir(), name).info
+           for name in ('pairs', 'english')]
+  size = (sum(info.dataset_size for info in infos) / sum(
+      split.num_examples for info in infos for split in info.splits.values()))
+  assert feed.record_bytes(config, 'image_text') == size != by_shape
+  found = feed.needed(config, step_seconds=.5, hosts=2)
+  # Shared rows are read once: eight of the larger batch.
+  assert found['image_text']['rows_per_second'] == 8
+  assert found['image_text']['bytes_per_second'] == 8 * size
+  assert found['text']['rows_per_second'] == 4
 
 
 def test_the_file_has_what_the_table_says(chip, tmp_path, capsys):

@@ -65,6 +65,12 @@ def test_the_objectives_are_left_out_one_by_one(tmp_path):
   assert cold['pretrain'].init_from == 'e5'
 
 
+def test_every_language_that_a_variant_needs_gets_a_dictionary(tmp_path):
+  one = ablation.Ablation(_options(tmp_path), name='languages',
+                          base='multi30k_small')
+  assert one.targets() == sorted(quickstart_config.DICTIONARIES)
+
+
 def test_ablation_refuses_a_seed(tmp_path):
   with pytest.raises(errors.UserError, match=r'--config\.seed'):
     ablation.Ablation(_options(tmp_path, seed=1))

@@ -221,11 +221,14 @@ def test_other_tokenizer_than_the_weights_is_refused(whole, tmp_path):
      r'vocab_size is 250,002 \(fresh\).*has 250,003 ids'),
     ({'feature_extractor': {'feature_dim': 2048}},
      'region_feature_dim is 12 .* have 2,048 numbers'),
+    ({'feature_extractor': {'num_regions': 101}},
+     'text_position is 100 .* have up to 101 regions; allowed: as many'),
     ({'max_class_id': 7}, 'num_region_classes is 7 .* up to 7; .* up to 6'),
     ({'features': {'found': {'class_ids': 'as in the file'}}},
      'class_ids of .* is as in the file')])
 def test_data_that_do_not_fit_are_refused(tmp_path, found, message):
   config = make_config(tmp_path)
+  config.model.text_position = 100
   config.tasks = dict(mrm=base.task_config('masked_region', 'image_text', 4))
   config.data.image_text.datasets = ('a', 'b')
   config.data.image_text.languages = ('en',)

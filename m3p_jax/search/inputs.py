@@ -65,7 +65,10 @@ class Reader:
     Raises:
       UserError: an empty text, or a language that the model does not know.
     """
-    room = self._weights.config.text_room(num_regions)
+    try:
+      room = self._weights.config.text_room(num_regions)
+    except ValueError as error:
+      raise errors.UserError(str(error)) from error
     rows, num_cut = [], 0
     for text in texts:
       ids = self._tokenizer.encode(text)
