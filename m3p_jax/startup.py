@@ -94,6 +94,7 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
   manifest = _common(manifests)
   steps = checkpoint.steps(workdir / 'checkpoints')
   path, source = None, 'fresh'
+  saved: Mapping[str, Any] = {'objectives': []}
   if steps:
     path = workdir / 'checkpoints'
     source = f'step {steps[-1]} of {path}'
@@ -113,6 +114,11 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
     check_fit(asked, content, where, source,
               classes=any(task.objective == 'masked_region'
                           for task in config.tasks.values()))
+  # Of weights that do not say what they have learned it stays unknown.
+  before = saved.get('objectives')
+  if before is not None:
+    manifest['objectives'] = sorted({*before, *(
+        task.objective for task in config.tasks.values())})
   return Start(asked, languages,
                manifest | {'languages': list(languages)}, source)
 

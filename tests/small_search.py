@@ -84,7 +84,9 @@ def make_config(data_dir: pathlib.Path):
   config.data.image_text.languages = LANGUAGES
   config.data.image_text.max_length = 12
   config.tasks = dict(
-      contrastive=base.task_config('contrastive', 'image_text', 20))
+      contrastive=base.task_config('contrastive', 'image_text', 20),
+      # The head that re-ranks: the vectors have to stay those of the captions.
+      mc_vlm=base.task_config('matching', 'image_text', 4, weight=0.01))
   config.optimizer.learning_rate = 5e-3
   config.optimizer.warmup_steps = 5
   config.num_train_steps = config.checkpoint_every_steps = _STEPS

@@ -19,6 +19,7 @@ from m3p_jax.convert import layout
 from m3p_jax.model import config as model_config
 from m3p_jax.recipes import photos
 from m3p_jax.search import commands
+from m3p_jax.serve import finder
 
 
 @pytest.fixture(scope='module')
@@ -99,5 +100,32 @@ def test_pictures_are_searched_with_them(folder, tmp_path):
       tmp_path / 'run', tmp_path / 'data', tmp_path / 'pictures',
       weights=folder).run()
   assert len(searcher.search('ein roter Apfel')) == 2
+  # It has learned to match, as the run that it is of.
+  searcher.search('ein roter Apfel', mode='rerank')
   # The run is whole by itself.
   assert len(search.load(tmp_path / 'run').search('ein roter Apfel')) == 2
+
+
+def test_a_match_head_that_was_never_trained_is_not_asked(
+    folder, small_run, tmp_path):
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  manifest = json.loads((copy / 'manifest.json').read_text())
+  assert manifest['objectives'] == ['contrastive', 'matching']
+  (copy / 'manifest.json').write_text(json.dumps(
+      manifest | {'objectives': ['contrastive']}))
+  config = config_lib.get_config(str(small_run / 'config.json'))
+  config.init_from = str(copy)
+  searcher = search.load(small_run, config=config)
+  page = finder.Finder(searcher)
+  picture = searcher.index.image_ids[0]
+  for ask in (lambda: searcher.search('a cat', mode='rerank'),
+              lambda: searcher.search('a cat', mode='joint'),
+              lambda: searcher.score([picture], ['a cat'], mode='joint'),
+              lambda: searcher.explain(picture, 'a cat')):
+    with pytest.raises(errors.UserError, match="allowed: mode 'dual'"):
+      ask()
+  assert searcher.search('a cat')
+  assert page.modes == {'dual': 'Dual'}
+  *_, last = page.show(0, 'a cat', ('en',))
+  assert 'Where each word looks' not in last['detail']
+  page.warm_up()

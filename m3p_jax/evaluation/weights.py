@@ -13,6 +13,9 @@ from m3p_jax import checkpoint
 from m3p_jax import startup
 from m3p_jax.model import config as model_config_lib
 
+# Objectives that train the match head.
+_MATCHING = {'matching', 'retrieval'}
+
 
 class Weights(NamedTuple):
   """One checkpoint in memory."""
@@ -29,6 +32,12 @@ class Weights(NamedTuple):
     """{language: its row in the model's language table}."""
     return {name: index for index, name
             in enumerate(self.manifest.get('languages', ()))}
+
+  @property
+  def can_match(self) -> bool:
+    """Returns whether the match head was trained, as far as is known."""
+    objectives = self.manifest.get('objectives')
+    return objectives is None or bool(_MATCHING & set(objectives))
 
 
 def source(config: ml_collections.ConfigDict, workdir: paths.Path, *,

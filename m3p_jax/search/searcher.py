@@ -102,6 +102,8 @@ class Searcher:
     """Yields rankings of all pictures, the dual encoder's first; see `search`.
     """
     errors.check_choice('mode', mode, rankings.MODES)
+    if mode != 'dual':
+      self._check_match(f'mode {mode!r}')
     cosine_I = np.einsum(
         'IE,QE->QI', self.index.vectors_IE,
         self.embed_texts([query], language=language))[0]
@@ -164,6 +166,7 @@ class Searcher:
     if mode == 'dual':
       return np.einsum(
           'IE,CE->IC', self.embed_images(images), self.embed_texts(texts))
+    self._check_match(f'mode {mode!r}')
     _check_several('images', images)
     _check_several('texts', texts)
     if not len(images) or not len(texts):
@@ -202,8 +205,10 @@ class Searcher:
     What the model has no positions for is cut off.
 
     Raises:
-      UserError: unusable picture or empty text.
+      UserError: unusable picture or empty text, or weights without a trained
+        match head.
     """
+    self._check_match('explain')
     regions = self._regions([image])
     tokens = self._tokens_beside([text], regions)
     attention_LR = self._engine.attention(regions, tokens)[0]
@@ -258,6 +263,14 @@ class Searcher:
     return self._engine.match(
         regions, self._tokens_beside([query], regions), np.arange(count),
         np.zeros(count, np.int32))
+
+  def _check_match(self, asked: str) -> None:
+    """Raises UserError where the match head was never trained."""
+    if not self.weights.can_match:
+      raise errors.UserError(
+          f'{asked}: {self.weights.path} was trained on '
+          f'{", ".join(self.weights.manifest["objectives"])}, so that its '
+          "match head says nothing; allowed: mode 'dual'")
 
   def _tokens_beside(self, texts: Sequence[str],
                      regions: batch_lib.Regions) -> engine_lib.Texts:

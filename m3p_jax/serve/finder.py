@@ -29,6 +29,9 @@ class Finder:
   def __init__(self, searcher: searcher_lib.Searcher):
     self.searcher = searcher
     self.languages = searcher.languages
+    # A match head that was never trained has nothing to say.
+    self.modes = MODES if searcher.weights.can_match else {
+        'dual': MODES['dual']}
     texts = {language: list(searcher.source.captions(
         language, searcher.weights)) for language in self.languages}
     self._guesser = languages_lib.Guesser(texts)
@@ -41,7 +44,7 @@ class Finder:
     name = 'pictures' if dataset == 'captions' else dataset.replace('_', ' ')
     usual = [code for code in self.languages if code in ('en', 'de')]
     return views.page(
-        self.examples, title=name[:1].upper() + name[1:], modes=MODES,
+        self.examples, title=name[:1].upper() + name[1:], modes=self.modes,
         count=len(self.searcher.index.image_ids), languages=self.languages,
         chosen=usual or self.languages[:2], max_query=MAX_QUERY,
         max_bytes=pictures.MAX_BYTES, model=weights.path.name
@@ -81,7 +84,7 @@ class Finder:
         index.captions[number] or image_id, image_id,
         self._regions(image_id), query)
     yield {'detail': views.detail(detail, busy='Looking at the picture…')}
-    if query:
+    if query and self.searcher.weights.can_match:
       detail = detail._replace(
           explanation=self.searcher.explain(detail.regions, query))
     yield from self._described(detail, languages)
@@ -122,11 +125,12 @@ class Finder:
     """Compiles what the first visitors will ask for."""
     query = self.examples[0][1] if self.examples else 'a'
     self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
-    for mode in ('dual', 'rerank'):
+    for mode in self.modes.keys() & {'dual', 'rerank'}:
       self.searcher.search(query, 1, mode=mode)
     first = self._regions(self.searcher.index.image_ids[0])
     self.searcher.embed_images([first])
-    self.searcher.explain(first, query)
+    if self.searcher.weights.can_match:
+      self.searcher.explain(first, query)
 
 
 def _examples(texts: dict[str, list[str]]) -> list[tuple[str, str]]:
