@@ -111,7 +111,7 @@ def test_run_leaves_what_the_design_says(whole):
   _, manifest = checkpoint.peek(whole)
   assert list(manifest.pop('data')) == ['udhr']
   assert manifest == {'tokenizer': {'source': 'x', 'sha256': 'ab'},
-                      'languages': ['en']}
+                      'languages': ['en'], 'objectives': ['masked_lm']}
   written = metrics.read(whole / 'metrics.jsonl')
   assert [line['step'] for line in written] == [0, 2, 4, 6, 6]
   assert list(written[0]) == ['step', 'validation/xmlm/accuracy',

@@ -179,7 +179,9 @@ def score_function(source: Source):
 
 def _write_stablehlo(source: Source, path: pathlib.Path) -> None:
   from jax import export  # Slow to import.
-  rows, length, regions = export.symbolic_shape('b, l, r')
+  positions = source.config.text_position  # 0 = behind any number of regions.
+  rows, length, regions = export.symbolic_shape(
+      'b, l, r', constraints=[f'r <= {positions}'] if positions else ())
   shapes = ((rows, length), (rows, length),
             (rows, regions, source.config.region_feature_dim),
             (rows, regions, 5), (rows, regions))
