@@ -8,6 +8,7 @@ says and hears is what it says to Google.
 from collections.abc import Iterator
 import contextlib
 import functools
+import http
 from http import server
 import logging
 import pathlib
@@ -56,10 +57,34 @@ class _Request(emulator.Request):
     return super().data or b''
 
 
+def _by_generation(handle):
+  """Returns the handler with Google's conditions on an object's generation.
+
+  Checkpoints are written on the condition that no one else has written since.
+  """
+
+  def handle_if(request, response, storage, *args, **kwargs):
+    name = request.params.get('object_id') or request.query.get('name', [''])[0]
+    stored = storage.objects.get(BUCKET, {}).get(name, {})
+    generation = stored.get('generation', '0')  # 0 = there is none.
+    if request.query.get('ifGenerationMatch', [generation]) != [generation]:
+      response.status = http.HTTPStatus.PRECONDITION_FAILED
+    elif request.query.get('ifGenerationNotMatch') == [generation]:
+      response.status = http.HTTPStatus.NOT_MODIFIED
+    else:
+      if stored:
+        response['x-goog-generation'] = generation
+      handle(request, response, storage, *args, **kwargs)
+
+  return handle_if
+
+
 emulator.Request = _Request
 # Names that end with a slash stand for folders.
-emulator.HANDLERS = tuple((pattern.replace('.*[^/]+', '.+'), handlers)
-                          for pattern, handlers in emulator.HANDLERS)
+emulator.HANDLERS = tuple(
+    (pattern.replace('.*[^/]+', '.+'),
+     {method: _by_generation(handle) for method, handle in handlers.items()})
+    for pattern, handlers in emulator.HANDLERS)
 
 
 def _locked(name: str):
@@ -89,12 +114,12 @@ def run(folder: pathlib.Path) -> Iterator[dict[str, str]]:
   emulator.buckets.create_bucket(BUCKET, storage)
   handler = type('Handler', (_Handler,), {'tls': tls})
   with server.ThreadingHTTPServer(
-      ('127.0.0.1', 0), functools.partial(handler, storage)) as http:
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    url = f'http://127.0.0.1:{http.server_port}'
+      ('127.0.0.1', 0), functools.partial(handler, storage)) as proxy:
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    url = f'http://127.0.0.1:{proxy.server_port}'
     yield {'https_proxy': url, 'http_proxy': url, 'no_proxy': '127.0.0.1',
            'CURL_CA_BUNDLE': str(certificates),
            'TENSORSTORE_CA_BUNDLE': str(certificates),
            'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none', 'NO_GCE_CHECK': 'true',
            'STORAGE_EMULATOR_HOST': url}
-    http.shutdown()
+    proxy.shutdown()
