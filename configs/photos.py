@@ -1,10 +1,12 @@
 """How `weights/photos` was trained: `--config=configs/photos.py:STAGE`.
 
 MODEL_CARD.md has the commands. `names`: pictures against the names of the
-classes that the image network sees in them; `aligned`: against captions of
-photographs in six languages as well, emoji and clip-art beside them; in both
-the encoder stays E5's, and what is learned is where pictures lie among its
-texts. `all`: the whole dual encoder on the same rows.
+classes that the image network sees in them, half of the words switched into the
+other languages; `aligned`: against captions of photographs in six languages as
+well, emoji and clip-art beside them; in both the encoder stays E5's, and what
+is learned is where pictures lie among its texts. `all`: the whole dual encoder
+on the same rows. `switched`: longer, on photographs alone, half of the English
+captions with words of other languages.
 """
 
 import ml_collections
@@ -14,15 +16,16 @@ from configs import quickstart
 
 LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
 # Stage → steps, and the stage that it starts from.
-_STAGES = {'names': (200, ''), 'aligned': (400, 'names'),
-           'all': (120, 'aligned')}
+_STAGES = {'names': (300, ''), 'aligned': (400, 'names'),
+           'all': (120, 'aligned'), 'switched': (250, 'all')}
 
 
-def get_config(stage: str = 'all') -> ml_collections.ConfigDict:
+def get_config(stage: str = 'switched') -> ml_collections.ConfigDict:
   """Returns the config of a stage; ValueError for another one."""
   if stage not in _STAGES:
     raise ValueError(f'stage is {stage!r}; allowed: {", ".join(_STAGES)}')
-  config = quickstart.get_config('all' if stage == 'all' else 'warm_start')
+  is_whole = stage in ('all', 'switched')
+  config = quickstart.get_config('all' if is_whole else 'warm_start')
   config.num_train_steps, before = _STAGES[stage]
   if before:
     config.init_from = f'runs/photos/{before}'
@@ -32,10 +35,16 @@ def get_config(stage: str = 'all') -> ml_collections.ConfigDict:
   data.code_switch.rate, data.code_switch.languages = 0.0, ()
   if stage == 'names':
     data.datasets, data.max_length = ('class_names',), 14
+    config.eval_batches = 0  # Names are of training pictures alone.
+    data.code_switch.update(dict(rate=0.5, languages=LANGUAGES[1:]))
   else:
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
-  if stage == 'all':
+  if stage == 'switched':
+    data.datasets = ('captions',)
+    data.code_switch.update(dict(
+        sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
+  if is_whole:
     config.tasks = dict(contrastive=base.task_config(
         'contrastive', 'image_text', 96))
   config.evaluation.update(dict(
