@@ -101,19 +101,24 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     tx: the optimizer of `state.params`.
     accumulation_steps: parts that the rows are worked on in, one after the
       other.
-    specs: how each parameter is split; None = whole.
+    specs: how trainable and frozen parameters are split; None = whole.
   """
   key = jax.random.fold_in(key, state.step)
   if specs is None:
-    specs = jax.tree.map(lambda x: P(*[None] * x.ndim), state.params)
-  (big, small), (specs, _) = map(shares.split, (state.params, specs))
-  zeros = small, shares.zeros(big, specs)
-  big = shares.gather(big, specs, model.options.dtype)
+    specs = jax.tree.map(
+        lambda x: P(*[None] * x.ndim), (state.params, state.frozen))
+  (big, small), (frozen, fixed) = map(
+      shares.split, (state.params, state.frozen))
+  (specs, _), (frozen_specs, _) = map(shares.split, specs)
+  zeros, dtype = (small, shares.zeros(big, specs)), model.options.dtype
+  fixed = optimizer.merge(
+      fixed, shares.gather(frozen, frozen_specs, dtype))
+  big = shares.gather(big, specs, dtype)
   gradient, metrics = jax.tree.map(jnp.zeros_like, zeros), {}
   loss = jnp.zeros(())
   for index, task in enumerate(tasks):
     part, found = _task_gradient(
-        zeros, optimizer.merge(big, state.frozen), batches[task.name],
+        zeros, optimizer.merge(big, fixed), batches[task.name],
         jax.random.fold_in(key, index), model=model, task=task,
         parts=accumulation_steps)
     scale = Mean(jnp.float32(task.weight_at(state.step)),
@@ -124,7 +129,7 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     loss += task.weight_at(state.step) * found['loss'].compute()
     metrics |= {f'{task.name}/{name}': mean for name, mean in found.items()}
   gradient = optimizer.merge(gradient[0], shares.total(
-      gradient[1], specs, model.options.dtype))
+      gradient[1], specs, dtype))
   one, norm = jnp.ones(()), optax.tree.norm(gradient)
   metrics |= {'train/loss': Mean(loss, one),
               'train/gradient_norm': Mean(norm, one)}
@@ -211,6 +216,6 @@ def jit(state: TrainState, mesh: Mesh, **step):
   whole = sharding.replicated(mesh)
   return jax.jit(
       functools.partial(train_step, **step, specs=jax.tree.map(
-          lambda leaf: leaf.spec, shardings.params)),
+          lambda leaf: leaf.spec, (shardings.params, shardings.frozen))),
       in_shardings=(shardings, sharding.of_rows(mesh), whole),
       out_shardings=(shardings, whole), donate_argnums=0)
