@@ -64,10 +64,15 @@ def total(shares: Any, specs: Any, dtype: Any) -> Any:
     specs: how each parameter is split.
     dtype: in which chips add them up: that of the products they come from.
   """
-  return jax.tree.map(
-      lambda x, spec: _place(jax.lax.reduce(
-          x.astype(dtype), jnp.zeros((), dtype), jax.lax.add, (0,)),
-                             *spec).astype(x.dtype), shares, specs)
+
+  def add(x, spec):
+    if len(x) == 1:
+      return x[0]
+    return _place(jax.lax.reduce(
+        x.astype(dtype), jnp.zeros((), dtype), jax.lax.add, (0,)),
+                  *spec).astype(x.dtype)
+
+  return jax.tree.map(add, shares, specs)
 
 
 def copies(value: jax.Array, share: jax.Array | None,

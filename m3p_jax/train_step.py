@@ -123,7 +123,7 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
         parts=accumulation_steps)
     scale = Mean(jnp.float32(task.weight_at(state.step)),
                  found['loss'].weight).compute()
-    gradient = jax.tree.map(lambda x, y: x + scale * y, gradient, part)
+    gradient = optax.tree.add_scale(gradient, scale, part)
     # One task after the other: else all keep what their backward passes need.
     gradient, big = jax.lax.optimization_barrier((gradient, big))
     loss += task.weight_at(state.step) * found['loss'].compute()

@@ -155,7 +155,7 @@ def test_meshes_and_hosts_give_the_losses_of_one_device():
   assert one['held'] == one['whole']
   assert eight['held'] <= 1.1 / 8 * eight['whole']
 
-  # Layers exchange vectors' gradients: those of matrices are summed once a step.
+  # In a loop of layers only vectors' gradients are sent, no matrix's.
   assert one['sent_in_loops'] == 0
   assert 0 < eight['sent_in_loops'] < embed * mlp
 

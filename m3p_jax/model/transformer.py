@@ -180,7 +180,8 @@ class Mlp(nn.Module):
                        ('embed', 'mlp'), name='inner')(x_BTD)
     return Linear(
         'BTM,MD->BTD', (c.mlp_width, c.width),
-        ('mlp_in', 'activation_embed'), name='outer')(jax.nn.gelu(inner_BTM, approximate=False))
+        ('mlp_in', 'activation_embed'), name='outer')(
+            jax.nn.gelu(inner_BTM, approximate=False))
 
 
 class Layer(nn.Module):
