@@ -3,7 +3,7 @@
 python -m benchmarks.plan_table --workdir=plans [--search]
                                 [--topologies=v5e:1x1,2*v5e:16x16]
 
-The work of a chip stays the same, 256 rows a step: what changes is how much of
+The work of a chip stays the same, 512 rows a step: what changes is how much of
 the state it holds and how much it hears from others. Each plan compiles for
 five to ten minutes of CPU time; those that are in the workdir are not made
 again. Needs requirements-plan.txt.
@@ -28,7 +28,7 @@ from m3p_jax.planning import plan
 
 TOPOLOGIES = ('v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:8x8',
               'v5e:16x16', 'v5p:4x4x4', 'v4:4x4x4', 'v6e:16x16', '2*v5e:16x16')
-ROWS_A_CHIP = 256
+ROWS_A_CHIP = 512
 _COLUMNS = ('slice', 'chips', 'rows a step', 'state a chip', 'memory a chip',
             'HBM traffic', 'links busy', 'waited for', 'step at best',
             'rows/s at best', 'utilisation')

@@ -43,6 +43,9 @@ RULES: dict[str, tuple[str, ...] | None] = {
     'batch': ('data', 'fsdp'),
     'embed': ('fsdp',),
     'vocab': ('model',),
+    # Split by rows, for a part of the columns is less than a TPU's tile.
+    'words': ('model', 'fsdp'),
+    'mlp_in': ('model', 'fsdp'),
     'heads': ('model',),
     'mlp': ('model',),
     'activation_embed': None,

@@ -11,12 +11,14 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 import optax
 
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import optimizer
 from m3p_jax import sharding
+from m3p_jax import shares
 
 Mean = metrics_lib.Mean
 Metrics = dict[str, Mean]
@@ -83,8 +85,8 @@ def create_state(params: Any, *, tx: optax.GradientTransformation,
 
 def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
                key: jax.Array, *, model: nn.Module, tasks: Sequence[Task],
-               tx: optax.GradientTransformation, accumulation_steps: int = 1
-               ) -> tuple[TrainState, Metrics]:
+               tx: optax.GradientTransformation, accumulation_steps: int = 1,
+               specs: Any = None) -> tuple[TrainState, Metrics]:
   """Returns the state after one update, and 'task/metric' -> Mean.
 
   Where the loss or the gradient is not finite, only the step is another.
@@ -99,17 +101,35 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
     tx: the optimizer of `state.params`.
     accumulation_steps: parts that the rows are worked on in, one after the
       other.
+    specs: how trainable and frozen parameters are split; None = whole.
   """
   key = jax.random.fold_in(key, state.step)
-  gradients, metrics, loss = [], {}, jnp.zeros(())
+  if specs is None:
+    specs = jax.tree.map(
+        lambda x: P(*[None] * x.ndim), (state.params, state.frozen))
+  (big, small), (frozen, fixed) = map(
+      shares.split, (state.params, state.frozen))
+  (specs, _), (frozen_specs, _) = map(shares.split, specs)
+  zeros, dtype = (small, shares.zeros(big, specs)), model.options.dtype
+  fixed = optimizer.merge(
+      fixed, shares.gather(frozen, frozen_specs, dtype))
+  big = shares.gather(big, specs, dtype)
+  gradient, metrics = jax.tree.map(jnp.zeros_like, zeros), {}
+  loss = jnp.zeros(())
   for index, task in enumerate(tasks):
-    gradient, found = _task_gradient(
-        state, batches[task.name], jax.random.fold_in(key, index), model=model,
-        task=task, parts=accumulation_steps)
-    gradients.append(gradient)
+    part, found = _task_gradient(
+        zeros, optimizer.merge(big, fixed), batches[task.name],
+        jax.random.fold_in(key, index), model=model, task=task,
+        parts=accumulation_steps)
+    scale = Mean(jnp.float32(task.weight_at(state.step)),
+                 found['loss'].weight).compute()
+    gradient = optax.tree.add_scale(gradient, scale, part)
+    # One task after the other: else all keep what their backward passes need.
+    gradient, big = jax.lax.optimization_barrier((gradient, big))
     loss += task.weight_at(state.step) * found['loss'].compute()
     metrics |= {f'{task.name}/{name}': mean for name, mean in found.items()}
-  gradient = jax.tree.map(lambda *parts: sum(parts), *gradients)
+  gradient = optimizer.merge(gradient[0], shares.total(
+      gradient[1], specs, dtype))
   one, norm = jnp.ones(()), optax.tree.norm(gradient)
   metrics |= {'train/loss': Mean(loss, one),
               'train/gradient_norm': Mean(norm, one)}
@@ -127,50 +147,48 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
       step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
-def _task_gradient(state: TrainState, batch: batch_lib.Batch, key: jax.Array,
-                   *, model: nn.Module, task: Task, parts: int):
-  """Returns (gradient of weight · mean, metrics) of one task.
+def _task_gradient(learned: tuple[Any, Any], fixed: Any,
+                   batch: batch_lib.Batch, key: jax.Array, *,
+                   model: nn.Module, task: Task, parts: int):
+  """Returns (gradient of the loss's total, metrics) of one task.
 
+  By `learned`: small parameters, and shares of big ones, which are in `fixed`.
   Totals and weights of the parts are added up, and divided once: a mean of
   means would count a part with few masked words as much as one with many.
   Each part draws its own masks, wrong pairs and dropout, and sees its own rows
   alone: they are the negatives of its contrastive loss.
   """
 
-  def total(params, batch, key):
+  def total(learned, batch, key):
+    small, zeros = learned
     metrics = _task_metrics(
-        optimizer.merge(params, state.frozen), batch, key, model=model,
-        task=task, with_dropout=True)
+        {'params': optimizer.merge(small, fixed), shares.SHARES: zeros}, batch,
+        key, model=model, task=task, with_dropout=True)
     return metrics['loss'].total, metrics
 
   gradient = jax.grad(total, has_aux=True)
   if parts == 1:
-    found, metrics = gradient(state.params, batch, key)
-  else:
-    # Part i has the rows i, i + parts, ...: every device gives to every part.
-    split = jax.tree.map(lambda x: jnp.moveaxis(
-        x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+    return gradient(learned, batch, key)
+  # Part i has the rows i, i + parts, ...: every device gives to every part.
+  split = jax.tree.map(lambda x: jnp.moveaxis(
+      x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
 
-    def add(sums, part):
-      return jax.tree.map(jnp.add, sums, gradient(state.params, *part)), None
+  def add(sums, part):
+    return jax.tree.map(jnp.add, sums, gradient(learned, *part)), None
 
-    xs = split, jax.random.split(key, parts)
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
-            gradient, state.params, *jax.tree.map(lambda x: x[0], xs)))
-    (found, metrics), _ = jax.lax.scan(add, zeros, xs)
-  scale = Mean(jnp.float32(task.weight_at(state.step)),
-               metrics['loss'].weight).compute()
-  return jax.tree.map(lambda x: x * scale, found), metrics
+  xs = split, jax.random.split(key, parts)
+  zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
+          gradient, learned, *jax.tree.map(lambda x: x[0], xs)))
+  return jax.lax.scan(add, zeros, xs)[0]
 
 
-def _task_metrics(params, batch, key, *, model, task, with_dropout):
+def _task_metrics(variables, batch, key, *, model, task, with_dropout):
   """Returns {metric: Mean} of a task, its loss among them."""
   loss_key, dropout_key = jax.random.split(key)
   mean, metrics = nn.apply(
       lambda module: task.loss(module, batch, loss_key), model)(
-          {'params': params},
-          rngs={'dropout': dropout_key} if with_dropout else {})
+          variables, rngs={'dropout': dropout_key} if with_dropout else {})
   return {'loss': mean} | metrics
 
 
@@ -181,14 +199,9 @@ def eval_step(params: Any, batches: Mapping[str, batch_lib.Batch],
   return {
       f'{task.name}/{name}': mean for index, task in enumerate(tasks)
       for name, mean in _task_metrics(
-          params, batches[task.name], jax.random.fold_in(key, index),
-          model=model, task=task, with_dropout=False).items()}
-
-
-# FSDP gathers a product's weights before it. Of itself the compiler would
-# overlap gathering and product in a loop over the devices, which writes the
-# float32 result once a turn: 60 GB of 160 in a step at base size.
-_TPU_OPTIONS = {'xla_jf_spmd_threshold_for_windowed_einsum_mib': '1000000'}
+          {'params': params}, batches[task.name],
+          jax.random.fold_in(key, index), model=model, task=task,
+          with_dropout=False).items()}
 
 
 def jit(state: TrainState, mesh: Mesh, **step):
@@ -201,9 +214,8 @@ def jit(state: TrainState, mesh: Mesh, **step):
   """
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
   whole = sharding.replicated(mesh)
-  platform = mesh.devices.flat[0].platform
   return jax.jit(
-      functools.partial(train_step, **step),
+      functools.partial(train_step, **step, specs=jax.tree.map(
+          lambda leaf: leaf.spec, (shardings.params, shardings.frozen))),
       in_shardings=(shardings, sharding.of_rows(mesh), whole),
-      out_shardings=(shardings, whole), donate_argnums=0,
-      compiler_options=_TPU_OPTIONS if platform == 'tpu' else None)
+      out_shardings=(shardings, whole), donate_argnums=0)

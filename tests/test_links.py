@@ -108,6 +108,10 @@ def test_bytes_are_told_where_the_chip_is_not_known():
     ('replica_groups=[2,4]<=[8]', [0, 1, 2, 3]),
     ('replica_groups=[4,2]<=[2,4]T(1,0)', [0, 4]),
     ("replica_groups=mesh['a'=4,'b'=2] {'a'}", [0, 2, 4, 6]),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}",
+     [0, 1, 2, 3]),
+    ("replica_groups=mesh['a'=1,'b'=2,'c'=4], device_ids=([2,4]) {'c'}",
+     [0, 1, 2, 3]),
     ('source_target_pairs={{1,4},{3,5}}', [1, 4])])
 def test_groups_are_read_however_they_are_written(written, group):
   assert links._group(f'(%x), channel_id=1, {written}, dimensions=') == group

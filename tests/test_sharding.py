@@ -89,7 +89,8 @@ def test_every_parameter_of_the_base_size_has_a_rule():
   shardings = sharding.of_params(mesh, boxed)
   assert (jax.tree.structure(shardings)
           == jax.tree.structure(nn.unbox(boxed)))
-  assert shardings['tokens']['embedding'].spec == P('model', 'fsdp')
+  assert shardings['tokens']['embedding'].spec == P(
+      ('model', 'fsdp'), None)
   # And on a mesh of 8: nothing is left whole but small vectors.
   for leaf in jax.tree.leaves(
       boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)):
@@ -153,6 +154,10 @@ def test_meshes_and_hosts_give_the_losses_of_one_device():
   # FSDP: each device holds its share of parameters and moments.
   assert one['held'] == one['whole']
   assert eight['held'] <= 1.1 / 8 * eight['whole']
+
+  # In a loop of layers only vectors' gradients are sent, no matrix's.
+  assert one['sent_in_loops'] == 0
+  assert 0 < eight['sent_in_loops'] < embed * mlp
 
   # And two hosts of two devices each.
   address = compiler.free_address()

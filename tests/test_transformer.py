@@ -222,7 +222,8 @@ def test_token_nats(rows):
     return nats, logits.argmax(-1)
 
   def blocked(hidden, table, bias):
-    return vocabulary.nats(hidden, table, bias, target, vocab_size=vocab_size)
+    return vocabulary.nats(
+        hidden, table[None], bias, target, vocab_size=vocab_size)
 
   def measured(function):
     def total(*args):

@@ -52,7 +52,7 @@ class M3P(nn.Module):
 
   def setup(self):
     c, o = self.config, self.options
-    self.tokens = transformer.Table(c.padded_vocab_size, c.width, 'vocab')
+    self.tokens = transformer.Table(c.padded_vocab_size, c.width, 'words')
     self.positions = transformer.Table(c.max_positions, c.width, 'positions')
     if c.num_languages > 1:
       self.languages = transformer.Table(
@@ -256,8 +256,8 @@ class M3P(nn.Module):
                  ) -> tuple[jax.Array, jax.Array]:
     """Returns the targets' nats [B, P], float32, and likeliest tokens."""
     return vocabulary.nats(
-        hidden_BPD, self.tokens.embedding, self.token_bias, target_BP,
-        vocab_size=self.config.vocab_size)
+        hidden_BPD, self.tokens.copies(hidden_BPD.dtype), self.token_bias,
+        target_BP, vocab_size=self.config.vocab_size)
 
   def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, C] of the regions' classes."""

@@ -15,10 +15,13 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from m3p_jax import sharding
+from m3p_jax import shares
 from m3p_jax.model import config as model_config
 
 # Collection of the attention weights; no parameters, so `init` leaves it out.
 ATTENTION = 'intermediates'
+# The axis of a collection's arrays along which layers are stacked.
+_STACKED = {'params': 0, shares.SHARES: 1}
 
 # What a layer keeps for its backward pass; what is not named here is computed
 # again from it.
@@ -61,8 +64,14 @@ class Linear(nn.Module):
     bias = self.param('bias', nn.with_logical_partitioning(
         nn.initializers.zeros if self.kernel_init else fresh,
         tuple(self.axes[i] for i in kept)), bias_shape, jnp.float32)
-    y = jnp.einsum(self.equation, x, kernel.astype(x.dtype),
-                   preferred_element_type=jnp.float32)
+    kernel_N = shares.copies(
+        kernel.astype(x.dtype), self.get_variable(shares.SHARES, 'kernel'),
+        len(x))
+    y = jnp.einsum(
+        f'N{self.equation.replace(",", ",N").replace("->", "->N")}',
+        x.reshape(len(kernel_N), -1, *x.shape[1:]), kernel_N,
+        preferred_element_type=jnp.float32)
+    y = y.reshape(-1, *y.shape[2:])
     names = dict(zip(letters, self.axes, strict=True)) | {out[0]: 'batch'}
     y = sharding.constrain((y + bias).astype(x.dtype), *(
         None if names.get(letter) == 'embed' else names.get(letter)
@@ -79,11 +88,17 @@ class Table(nn.Module):
   def setup(self):
     self.embedding = self.param(
         'embedding', nn.with_logical_partitioning(
-            nn.initializers.normal(self.width ** -0.5), (self.axis, 'embed')),
+            nn.initializers.normal(self.width ** -0.5),
+            (self.axis, 'activation_embed')),
         (self.rows, self.width), jnp.float32)
+    self.share = self.get_variable(shares.SHARES, 'embedding')
 
   def __call__(self, index: jax.Array) -> jax.Array:
-    return jnp.take(self.embedding, index, axis=0, mode='clip')
+    return shares.look_up(self.embedding, self.share, index)
+
+  def copies(self, dtype: Any) -> jax.Array:
+    """Returns [N, rows, width], the table for each part of the rows."""
+    return shares.copies(self.embedding.astype(dtype), self.share)
 
 
 def layer_norm(epsilon: float, dtype: Any, **module: Any) -> nn.LayerNorm:
@@ -164,8 +179,9 @@ class Mlp(nn.Module):
     inner_BTM = Linear('BTD,DM->BTM', (c.width, c.mlp_width),
                        ('embed', 'mlp'), name='inner')(x_BTD)
     return Linear(
-        'BTM,MD->BTD', (c.mlp_width, c.width), ('mlp', 'embed'),
-        name='outer')(jax.nn.gelu(inner_BTM, approximate=False))
+        'BTM,MD->BTD', (c.mlp_width, c.width),
+        ('mlp_in', 'activation_embed'), name='outer')(
+            jax.nn.gelu(inner_BTM, approximate=False))
 
 
 class Layer(nn.Module):
@@ -234,7 +250,7 @@ class Encoder(nn.Module):
       layer = nn.remat(Layer, prevent_cse=False,
                        policy=_POLICIES[self.options.remat])
     x_BTD, _ = nn.scan(
-        layer, variable_axes={'params': 0, ATTENTION: 0},
+        layer, variable_axes={**_STACKED, ATTENTION: 0},
         split_rngs={'params': True, 'dropout': True}, in_axes=nn.broadcast,
         length=c.num_layers - 1, metadata_params={nn.PARTITION_NAME: 'layers'},
     )(c, self.options, deterministic, name='layers')(x_BTD, mask_BT, memory)
@@ -245,9 +261,15 @@ class Encoder(nn.Module):
 def _split_last(variables: Any) -> Any:
   """Returns what `Encoder` reads: the last layer apart from the others."""
   stack = variables.get('params')
-  return variables if not stack else {**variables, 'params': {
-      'layers': jax.tree.map(lambda x: x[:-1], stack),
-      'last': jax.tree.map(lambda x: x[-1], nn.unbox(stack))}}
+  if not stack:
+    return variables
+
+  return {name: {
+      'layers': jax.tree.map(lambda x, axis=axis: jax.lax.slice_in_dim(
+          x, 0, -1, axis=axis), variables[name]),
+      'last': jax.tree.map(lambda x, axis=axis: jax.lax.index_in_dim(
+          x, -1, axis, keepdims=False), nn.unbox(variables[name]))}
+          for name, axis in _STACKED.items() if name in variables}
 
 
 def _join_last(variables: Any) -> Any:
@@ -273,5 +295,5 @@ def stacked_encoder(config: model_config.ModelConfig,
   Checkpoints hold them so, as they have since version 1.
   """
   return nn.map_variables(
-      Encoder, 'params', _split_last, _join_last, init=is_initializing)(
+      Encoder, tuple(_STACKED), _split_last, _join_last, init=is_initializing)(
           config, options)

@@ -22,8 +22,6 @@ BLOCK_ROWS = 2_176
 # What padding scores: finite, so that a block of padding alone gives numbers.
 _LOWEST = -1e30
 _ROWS, (_MODEL,) = sharding.RULES['batch'], sharding.RULES['vocab']
-(_GROUP,) = sharding.RULES['embed']
-_COPIES = tuple(axis for axis in _ROWS if axis != _GROUP)
 
 
 def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
@@ -37,14 +35,14 @@ def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
       jnp.where(is_word_V, logits_BPV, -jnp.inf), 'batch', None, 'vocab')
 
 
-def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
+def nats(hidden_BPD: jax.Array, table_NVD: jax.Array, bias_V: jax.Array,
          target_BP: jax.Array, *,
          vocab_size: int) -> tuple[jax.Array, jax.Array]:
   """Returns ([B, P] float32 nats of the targets, [B, P] likeliest token).
 
   Args:
     hidden_BPD: activations; under a mesh, B divides by `data` x `fsdp`.
-    table_VD: float32 word table.
+    table_NVD: `shares.copies` of the word table, in the activations' dtype.
     bias_V: float32.
     target_BP: int32 tokens.
     vocab_size: rows of the table from here on are padding.
@@ -54,28 +52,25 @@ def nats(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array,
       _nats_of_part, vocab_size=vocab_size, is_split=is_split)
   if is_split:
     part = jax.shard_map(
-        part, in_specs=(P(_ROWS), P(_MODEL, _GROUP), P(_MODEL), P(_ROWS)),
+        part, in_specs=(P(_ROWS), P(_ROWS, _MODEL), P(_MODEL), P(_ROWS)),
         out_specs=(P(_ROWS), P(_ROWS)))
   nats_N, likeliest_N = part(
-      hidden_BPD.reshape(-1, hidden_BPD.shape[-1]),
-      table_VD.astype(hidden_BPD.dtype), bias_V, target_BP.ravel())
+      hidden_BPD.reshape(-1, hidden_BPD.shape[-1]), table_NVD, bias_V,
+      target_BP.ravel())
   return (nats_N.reshape(target_BP.shape),
           likeliest_N.reshape(target_BP.shape))
 
 
-def _nats_of_part(hidden_ND, table_VD, bias_V, target_N, *, vocab_size,
+def _nats_of_part(hidden_ND, table_1VD, bias_V, target_N, *, vocab_size,
                   is_split):
   """Returns (nats, likeliest token) [N] on a device with a part of the table.
 
   Args: as `nats`, and
     is_split: whether this is one device's part, of a mesh.
   """
+  table_VD = table_1VD[0]
   if is_split:
-    # Here, not in the loop: its gradient too is then summed once, not block by
-    # block over all devices, and scattered over the group that shares it.
-    table_VD = jax.lax.all_gather(
-        jax.lax.pcast(table_VD, _COPIES, to='varying'), _GROUP, axis=1,
-        tiled=True)
+    # Here, not in the loop: its gradient is then summed once.
     bias_V = jax.lax.pcast(bias_V, _ROWS, to='varying')
   num_rows = len(bias_V)
   first = jax.lax.axis_index(_MODEL) * num_rows if is_split else 0

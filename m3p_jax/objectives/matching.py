@@ -32,20 +32,16 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   size = batch.token_ids_BL.shape[0]
   scores_BB = (negatives_lib.dual_scores(model, batch)
                if negatives == 'hard' else jnp.zeros((size, size)))
-  draw_key, side_key = jax.random.split(key)
   wrong_B1, valid_B1 = negatives_lib.draw(
-      draw_key, scores_BB, batch.regions.image_id_B, count=1)
-  # Half of the wrong pairs swap the picture, half the caption.
-  rows_B = jnp.arange(size)
-  swap_image_B = jax.random.bernoulli(side_key, shape=(size,))
-  pairs = negatives_lib.pair(
-      batch,
-      jnp.concatenate([rows_B, jnp.where(swap_image_B, wrong_B1[:, 0],
-                                         rows_B)]),
-      jnp.concatenate([rows_B, jnp.where(swap_image_B, rows_B,
-                                         wrong_B1[:, 0])]))
-  label = jnp.concatenate([jnp.ones(size), jnp.zeros(size)])
-  weight = jnp.concatenate([jnp.ones(size), valid_B1[:, 0]])
+      key, scores_BB, batch.regions.image_id_B, count=1)
+  # A picture with its own caption, and with another's. With another's picture
+  # too, every chip would gather all pictures of the step.
+  both_B2 = jnp.stack([jnp.arange(size), wrong_B1[:, 0]], axis=1)
+  pairs = jax.tree.map(lambda x: x[both_B2.ravel()], batch._replace(
+      regions=None))._replace(regions=jax.tree.map(
+          lambda x: jnp.repeat(x, 2, axis=0), batch.regions))
+  label = jnp.tile(jnp.array([1.0, 0.0]), size)
+  weight = jnp.stack([jnp.ones(size), valid_B1[:, 0]], axis=1).ravel()
   logits = model.match_rows(pairs)
   nats = negatives_lib.sigmoid_cross_entropy(logits, label)
   is_right = (logits > 0) == (label > 0.5)

@@ -220,29 +220,35 @@ def _group(text: str) -> list[int]:
   """Returns the numbers of the first group's devices.
 
   Written in full, as a counted block or as axes of a mesh: '{{0,1},{2,3}}',
-  '[2,2]<=[2,2]T(1,0)', "mesh['a'=2,'b'=2] {'b'}".
+  '[2,2]<=[2,2]T(1,0)', "mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}".
   """
   found = re.search(
       r"(?:replica_groups|source_target_pairs)=(?:\{\{([\d,]*)\}|"
       r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?|"
-      r"mesh\[([^\]]*)\] \{([^}]*)\})", text)
+      r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\]"
+      r"(?:T\(([\d,]+)\))?\))? \{([^}]*)\})", text)
   if not found:
     logging.warning('a collective of the compiled step names its devices in an '
                     'unknown way and is left out: %s', text[:200])
     return [0]
-  listed, block, shape, order, axes, names = found.groups()
+  listed, block, shape, order, axes, mesh_shape, mesh_order, names = (
+      found.groups())
   if listed is not None:
     return _numbers(listed)
   if block is not None:
-    ids = np.arange(np.prod(_numbers(shape))).reshape(_numbers(shape))
-    if order:
-      ids = ids.transpose(_numbers(order))
-    return list(ids.reshape(_numbers(block))[0])
+    return list(_ids(shape, order).reshape(_numbers(block))[0])
   sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
-  ids = np.arange(np.prod(list(sizes.values()))).reshape(*sizes.values())
+  ids = _ids(mesh_shape or ','.join(map(str, sizes.values())),
+             mesh_order).reshape(*sizes.values())
   chosen = set(re.findall(r"'(\w+)'", names))
   return list(ids[tuple(slice(None) if name in chosen else 0
                         for name in sizes)].ravel())
+
+
+def _ids(shape: str, order: str | None) -> np.ndarray:
+  """Returns devices' numbers in a shape, its axes in another order."""
+  ids = np.arange(np.prod(_numbers(shape))).reshape(_numbers(shape))
+  return ids.transpose(_numbers(order)) if order else ids
 
 
 def _numbers(text: str) -> list[int]:
