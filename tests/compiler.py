@@ -18,7 +18,8 @@ import jax
 from input_pipeline import sources
 
 _FAST = ('--xla_backend_optimization_level=0 '
-         '--xla_cpu_use_fusion_emitters=false')
+         '--xla_cpu_use_fusion_emitters=false '
+         '--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE')
 
 
 def configure() -> None:

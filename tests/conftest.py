@@ -11,6 +11,7 @@ from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.downloads import packages
 from tests import compiler
+from tests import python_server
 from tests import small_search
 from tests import toy_packages
 
@@ -50,6 +51,13 @@ def small_run(tmp_path_factory, worker_id, testrun_uid) -> pathlib.Path:
       small_search.make_run(folder)
       (folder / 'done').touch()
   return folder / 'run'
+
+
+@pytest.fixture(scope='session')
+def python(tmp_path_factory):
+  """Returns a program that takes Python's place, its libraries imported."""
+  with python_server.run(tmp_path_factory.mktemp('python')) as program:
+    yield program
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,8 @@ def make_checkout(home: pathlib.Path) -> None:
 def tiny(config):
   """Returns a config that takes two steps of four short rows."""
   config.model.update(dict(
-      width=16, num_heads=2, mlp_width=32, num_layers=1, dtype='float32',
+      width=16, num_heads=2, mlp_width=32, num_layers=1, dropout=0.0,
+      attention_dropout=0.0, dtype='float32',
       text_position=min(config.model.text_position, 36)))
   config.data.text.max_length = config.data.image_text.max_length = 12
   config.num_train_steps = config.checkpoint_every_steps = 2

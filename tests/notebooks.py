@@ -23,14 +23,12 @@ def read(name: str) -> nbformat.NotebookNode:
   return nbformat.read(FOLDER / f'{name}.ipynb', as_version=4)
 
 
-def execute(name: str, folder: pathlib.Path, *,
-            small: bool) -> nbformat.NotebookNode:
+def execute(name: str, folder: pathlib.Path) -> nbformat.NotebookNode:
   """Returns the notebook with the outputs of a run on the CPU.
 
   Args:
     name: of the notebook.
     folder: working directory of the run; `data/` and `runs/` come here.
-    small: toy sizes where the notebook would take minutes.
 
   Raises:
     nbclient.exceptions.CellExecutionError: a cell failed.
@@ -40,8 +38,7 @@ def execute(name: str, folder: pathlib.Path, *,
       notebook, timeout=_SECONDS, record_timing=False,
       resources={'metadata': {'path': str(folder)}})
   environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu', 'M3P_JAX_SMALL': '1' if small else '',
-      'PYTHONPATH': str(ROOT)}
+      'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
   environment.pop('COLAB_RELEASE_TAG', None)
   client.execute(env=environment, cwd=str(folder))
   return notebook
@@ -80,7 +77,7 @@ def main() -> None:
   folder = ROOT / 'build' / 'executed'
   folder.mkdir(parents=True, exist_ok=True)
   for name in sys.argv[1:] or NAMES:
-    notebook = execute(name, folder, small=False)
+    notebook = execute(name, folder)
     tidy(notebook, folder)
     nbformat.write(notebook, FOLDER / f'{name}.ipynb')
 

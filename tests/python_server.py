@@ -1,11 +1,14 @@
 """A Python that has its libraries already: every command is a fork of it.
 
-`python -m tests.python_server SOCKET` listens; `write_client` writes a program
-that takes the place of `python` on PATH. What a command types and prints is its
-own, and so is its process; only the seconds of importing TensorFlow and JAX
-are spent once.
+`python -m tests.python_server SOCKET` listens; `run` starts it, and writes a
+program that takes the place of `python`. What a command types and prints is
+its own, and so are its environment, its process and the signals that it gets;
+only the seconds of importing TensorFlow and JAX are spent once.
 """
 
+import atexit
+from collections.abc import Iterator
+import contextlib
 import json
 import os
 import pathlib
@@ -13,24 +16,45 @@ import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
+import time
 import traceback
 import warnings
 
 _CLIENT = '''#!{python} -IS
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as server:
-  server.connect({path!r})
-  socket.send_fds(server, [json.dumps([sys.argv[1:], os.getcwd()]).encode()],
-                  [0, 1, 2])
-  sys.exit(int(server.recv(16) or b'70'))
+import json, os, signal, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({path!r})
+socket.send_fds(server, [json.dumps(
+    [sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()], [0, 1, 2])
+signal.signal(signal.SIGTERM, lambda number, _: server.send(bytes([number])))
+status = int(server.recv(16) or b'70')
+if status < 0:
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  os.kill(os.getpid(), -status)
+sys.exit(status)
 '''
 
 
-def write_client(program: pathlib.Path, path: pathlib.Path) -> None:
-  """Writes the program that sends its arguments to the server at `path`."""
-  program.write_text(_CLIENT.format(python=sys.executable, path=str(path)))
-  program.chmod(0o755)
+@contextlib.contextmanager
+def run(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a program that takes the place of Python, as long as it is asked."""
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'tests.python_server', folder / 'socket'],
+      cwd=pathlib.Path(__file__).parent.parent)
+  try:
+    while not (folder / 'socket').exists():
+      assert process.poll() is None
+      time.sleep(0.1)
+    program = folder / 'python'
+    program.write_text(_CLIENT.format(
+        python=sys.executable, path=str(folder / 'socket')))
+    program.chmod(0o755)
+    yield program
+  finally:
+    process.terminate()
+    process.wait()
 
 
 def _run(arguments: list[str]) -> None:
@@ -40,9 +64,10 @@ def _run(arguments: list[str]) -> None:
   if first == '-m':
     sys.argv = rest
     runpy.run_module(rest[0], run_name='__main__', alter_sys=True)
-  elif first == '-':
-    sys.argv = arguments
-    exec(compile(sys.stdin.read(), '<stdin>', 'exec'), {'__name__': '__main__'})
+  elif first in ('-', '-c'):
+    sys.argv = [first, *rest[first == '-c':]]
+    code = rest[0] if first == '-c' else sys.stdin.read()
+    exec(compile(code, '<string>', 'exec'), {'__name__': '__main__'})
   else:
     sys.argv = arguments
     runpy.run_path(first, run_name='__main__')
@@ -62,34 +87,48 @@ def _status(arguments: list[str]) -> int:
   return 0
 
 
+def _command(message: bytes, files: list[int]) -> None:
+  """Runs a command in this process, and ends it."""
+  for number, (file, name) in enumerate(zip(
+      files, ('stdin', 'stdout', 'stderr'), strict=True)):
+    os.dup2(file, number)
+    # Python's own objects remember what kind of file the server's was.
+    stream = open(  # noqa: SIM115
+        number, 'w' if number else 'r', encoding='utf-8', closefd=False)
+    setattr(sys, name, stream)
+    setattr(sys, f'__{name}__', stream)
+  arguments, folder, environment = json.loads(message)
+  os.chdir(folder)
+  os.environ.clear()
+  os.environ.update(environment)
+  status = _status(arguments)
+  atexit._run_exitfuncs()  # A process of several says that it leaves.
+  # Whatever the command put in the place of its own.
+  for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    stream.flush()
+  os._exit(status)
+
+
 def _serve(connection: socket.socket) -> None:
-  """Runs one command in a child and sends its exit status."""
+  """Runs one command in a child: signals come for it, its status goes back."""
   message, files, *_ = socket.recv_fds(connection, 2**20, 3)
   child = os.fork()
   if not child:
-    for number, (file, name) in enumerate(zip(
-        files, ('stdin', 'stdout', 'stderr'), strict=True)):
-      os.dup2(file, number)
-      # Python's own objects remember what kind of file the server's was.
-      setattr(sys, name, open(  # noqa: SIM115
-          number, 'w' if number else 'r', encoding='utf-8', closefd=False))
-    arguments, folder = json.loads(message)
-    os.chdir(folder)
-    status = _status(arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    connection.close()
+    _command(message, files)
   for file in files:
     os.close(file)
   while True:
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
-      connection.send(str(os.waitstatus_to_exitcode(status) % 256).encode())
+      connection.send(str(os.waitstatus_to_exitcode(status)).encode())
       return
     if select.select([connection], [], [], 0.02)[0]:
-      os.kill(child, signal.SIGKILL)  # Who asked for it has gone.
-      os.waitpid(child, 0)
-      return
+      asked = connection.recv(1)
+      # Who asked for the command may have gone.
+      os.kill(child, asked[0] if asked else signal.SIGKILL)
+      if not asked:
+        return
 
 
 def main() -> None:
@@ -111,10 +150,14 @@ def main() -> None:
   with socket.socket(socket.AF_UNIX) as server:
     server.bind(sys.argv[1])
     server.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
       connection, _ = server.accept()
       with connection:
-        _serve(connection)
+        if not os.fork():
+          signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+          _serve(connection)
+          os._exit(0)
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ def test_training_starts_from_m3p(tmp_path):
       'counts': {'train': 60, 'validation': 8, 'test': 9}}))
   config = retrieval_data.make_config(tmp_path / 'data')
   config.init_from = str(imported)
+  config.model.dropout = config.model.attention_dropout = 0.0
   config.data.image_text.update(dict(
       datasets=('pairs',), languages=('en', 'de'), max_length=24))
   config.tasks = dict(mc_vlm=base.task_config('matching', 'image_text', 4))

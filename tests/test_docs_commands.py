@@ -12,14 +12,11 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
-import time
 from typing import NamedTuple
 
 import pytest
 
 from tests import docs_home
-from tests import python_server
 
 ROOT = docs_home.ROOT
 # Its blocks change the checkout; `test_docs.py` types them into another.
@@ -79,48 +76,30 @@ def _programs(block: Block) -> set[str]:
 
 
 @pytest.fixture(scope='module')
-def server(tmp_path_factory):
-  """Returns a program that takes the place of Python."""
-  folder = tmp_path_factory.mktemp('server')
-  process = subprocess.Popen(
-      [sys.executable, '-m', 'tests.python_server', folder / 'socket'],
-      cwd=ROOT)
-  try:
-    while not (folder / 'socket').exists():
-      assert process.poll() is None
-      time.sleep(0.1)
-    python_server.write_client(folder / 'python', folder / 'socket')
-    yield folder / 'python'
-  finally:
-    process.terminate()
-    process.wait()
-
-
-@pytest.fixture(scope='module')
-def home(server, small_run, tmp_path_factory) -> pathlib.Path:
+def home(python, small_run, tmp_path_factory) -> pathlib.Path:
   """Returns a filled home."""
   folder = tmp_path_factory.mktemp('home')
   docs_home.make_checkout(folder)
   (folder / '.venv' / 'bin').mkdir(parents=True)
-  shutil.copy(server, folder / '.venv' / 'bin' / 'python')
+  shutil.copy(python, folder / '.venv' / 'bin' / 'python')
   for name in ('.run', '.demo'):
     (folder / '.venv' / name).touch()
-  subprocess.run([server, '-m', 'tests.docs_home', small_run], cwd=folder,
+  subprocess.run([python, '-m', 'tests.docs_home', small_run], cwd=folder,
                  check=True)
   return folder
 
 
 @pytest.mark.parametrize('block', _cases())
-def test_block_runs_as_it_is_typed(block, home, server):
+def test_block_runs_as_it_is_typed(block, home, python):
   if re.search('--to=(m3p|volta)', block.text):
     pytest.importorskip('torch', reason='writes .pth')
   environment = {
       name: value for name, value in os.environ.items()
       if name not in ('VENV', 'MAKEFLAGS', 'MAKELEVEL', 'WORKDIR', 'DATA_DIR',
                       'PICTURES', 'QUERY', 'ARGS')}
-  environment['PATH'] = f'{server.parent}{os.pathsep}{os.environ["PATH"]}'
+  environment['PATH'] = f'{python.parent}{os.pathsep}{os.environ["PATH"]}'
   command = (['bash', '-euo', 'pipefail', '-c', block.text]
-             if block.language == 'sh' else [server, '-'])
+             if block.language == 'sh' else [python, '-'])
   done = subprocess.run(
       command, input=block.text if block.language == 'python' else '',
       cwd=home, env=environment, text=True, capture_output=True,

@@ -70,7 +70,8 @@ def test_one_command_trains_and_evaluates_the_settings(tmp_path, monkeypatch):
   recipe = finetune.Finetune(
       'tux_paint', tmp_path / 'out', tmp_path / 'data',
       init_from=str(pretrained), overrides={
-          'model.dtype': 'float32', 'data.languages': ('en', 'de'),
+          'model.dtype': 'float32', 'model.dropout': 0.0,
+          'model.attention_dropout': 0.0, 'data.languages': ('en', 'de'),
           'data.text.languages': ('en', 'de'),
           'data.image_text.datasets': ('pairs',), 'data.image_text.shots': 6,
           'data.image_text.code_switch.rate': 0.0,

@@ -78,7 +78,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize('name', notebooks.NAMES)
 def test_notebook_runs_on_a_cpu(name, folder):
-  cells = notebooks.execute(name, folder, small=True).cells
+  cells = notebooks.execute(name, folder).cells
   assert all(cell.execution_count for cell in cells
              if cell.cell_type == 'code')
   assert sum('image/png' in output.get('data', {}) for cell in cells

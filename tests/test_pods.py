@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -33,18 +32,28 @@ def _port() -> int:
     return free.getsockname()[1]
 
 
-def start(workdir, *arguments, devices=1, **environment) -> subprocess.Popen:
-  return subprocess.Popen(
-      [sys.executable, 'main.py', f'--workdir={workdir}', *arguments],
-      cwd=ROOT, env=compiler.environment(devices) | environment, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+@pytest.fixture(scope='module')
+def start(python):
+  """Returns a function that starts a process."""
+  def start(workdir, *arguments, devices=1, **environment) -> subprocess.Popen:
+    return subprocess.Popen(
+        [python, 'main.py', f'--workdir={workdir}', *arguments],
+        cwd=ROOT, env=compiler.environment(devices) | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+  return start
 
 
-def start_two(workdir, *arguments) -> list[subprocess.Popen]:
-  port = _port()
-  return [start(workdir, *arguments, f'--coordinator=127.0.0.1:{port}',
-                '--num_processes=2', f'--process_id={number}', devices=2)
-          for number in range(2)]
+@pytest.fixture(scope='module')
+def start_two(start):
+  """Returns a function that starts two that belong together."""
+  def start_two(workdir, *arguments) -> list[subprocess.Popen]:
+    port = _port()
+    return [start(workdir, *arguments, f'--coordinator=127.0.0.1:{port}',
+                  '--num_processes=2', f'--process_id={number}', devices=2)
+            for number in range(2)]
+
+  return start_two
 
 
 def ends(*processes: subprocess.Popen) -> list[str]:
@@ -56,12 +65,11 @@ def ends(*processes: subprocess.Popen) -> list[str]:
 
 
 @pytest.fixture(scope='module')
-def stopped(tmp_path_factory):
+def stopped(start_two, tmp_path_factory):
   """Returns a workdir that two processes left when one was asked to stop."""
   workdir = tmp_path_factory.mktemp('pod')
   config = toy.config(
-      ('masked_lm', {'stream': 'text'}), ('masked_lm', {}),
-      ('masked_region', {}), ('matching', {'negatives': 'hard'}),
+      ('masked_lm', {'stream': 'text'}), ('matching', {'negatives': 'hard'}),
       ('contrastive', {}), num_train_steps=100_000, log_every_steps=1,
       checkpoint_every_steps=100_000, data__image_text__memory_bytes=0,
       mesh__data=-1)
@@ -76,7 +84,7 @@ def stopped(tmp_path_factory):
   return workdir
 
 
-def test_one_process_goes_on_from_two(stopped, tmp_path):
+def test_one_process_goes_on_from_two(start, stopped, tmp_path):
   workdir = tmp_path / 'run'
   shutil.copytree(stopped, workdir)
   (saved,) = os.listdir(workdir / 'checkpoints')
@@ -85,7 +93,8 @@ def test_one_process_goes_on_from_two(stopped, tmp_path):
       *range(1, int(saved) + 3)]
 
 
-def test_two_processes_score_what_one_scores(stopped, tmp_path):
+def test_two_processes_score_what_one_scores(
+    start, start_two, stopped, tmp_path):
   found = {}
   for name, run in (('one', lambda *a: [start(*a)]), ('two', start_two)):
     said = ends(*run(
@@ -100,7 +109,8 @@ def test_two_processes_score_what_one_scores(stopped, tmp_path):
     np.testing.assert_allclose(two, one, atol=1e-5)
 
 
-def test_slurm_is_recognised_and_two_make_the_index_of_one(stopped, tmp_path):
+def test_slurm_is_recognised_and_two_make_the_index_of_one(
+    start, stopped, tmp_path):
   # JAX takes the port from the job's number.
   job = str((_port() - 61_440) % 4_096)
   ends(*(start(stopped, '--mode=export', f'--out={tmp_path / "index"}',
@@ -115,7 +125,7 @@ def test_slurm_is_recognised_and_two_make_the_index_of_one(stopped, tmp_path):
 
 
 @pytest.mark.parametrize('number', [0, 1])
-def test_one_of_two_alone_says_so(tmp_path, number):
+def test_one_of_two_alone_says_so(start, tmp_path, number):
   process = start(tmp_path, '--config=configs/smoke.py', '--wait_seconds=3',
                   f'--coordinator=127.0.0.1:{_port()}', '--num_processes=2',
                   f'--process_id={number}')
@@ -125,7 +135,7 @@ def test_one_of_two_alone_says_so(tmp_path, number):
   assert 'Traceback' not in said
 
 
-def test_a_run_meant_for_a_tpu_does_not_train_on_a_cpu(tmp_path):
+def test_a_run_meant_for_a_tpu_does_not_train_on_a_cpu(start, tmp_path):
   process = start(tmp_path, '--config=configs/smoke.py',
                   '--config.require=tpu')
   said = process.communicate(timeout=60)[0]

@@ -68,7 +68,8 @@ def synthetic(monkeypatch, tmp_path):
 
 def make_config(tmp_path, **changes):
   config = base.get_config()
-  config.model.update(dataclasses.asdict(models.TINY), dtype='float32')
+  config.model.update(
+      dataclasses.asdict(models.TINY), num_layers=1, dtype='float32')
   config.data.data_dir = str(tmp_path / 'data')
   config.data.text.datasets = ('udhr',)
   config.tasks = dict(xmlm=base.task_config('masked_lm', 'text', 4))

@@ -1,5 +1,6 @@
 """One update: which parameters it touches, and what it depends on."""
 
+import dataclasses
 import functools
 import re
 
@@ -19,23 +20,32 @@ from m3p_jax.objectives import masking
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0),)
-TABLE = (models.TINY.padded_vocab_size, models.TINY.width)
+# Each further layer would be compiled as well, in every step here.
+CONFIG = dataclasses.replace(models.SHORT, num_layers=1)
+TABLE = (CONFIG.padded_vocab_size, CONFIG.width)
 TASKS = (train_step.Task('contrastive', contrastive.loss, 2.0),
          train_step.Task('mc_mlm', masked_lm.loss, 0.5))
 
 
+@functools.cache
+def params():
+  return jax.jit(lambda key: nn.unbox(m3p.init_params(CONFIG, key)))(
+      jax.random.key(0))
+
+
 def make(tasks=TASKS, factors=FACTORS):
-  model, params = models.tiny()
   tx = optimizer.make_optimizer(
       lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01,
       clip_norm=1.0, rate_factors=factors)
   step = functools.partial(
-      train_step.train_step, model=model, tasks=tasks, tx=tx)
-  return train_step.create_state(params, tx=tx, rate_factors=factors), step
+      train_step.train_step, model=m3p.M3P(CONFIG, models.OPTIONS),
+      tasks=tasks, tx=tx)
+  return train_step.create_state(params(), tx=tx, rate_factors=factors), step
 
 
 def batches(seed=0):
-  return {task.name: models.batch(seed=seed) for task in TASKS}
+  return {task.name: models.short_words(models.batch(seed=seed))
+          for task in TASKS}
 
 
 @functools.cache
@@ -44,10 +54,9 @@ def jitted():
   return state, jax.jit(step)
 
 
-def computed(step, state):
+def computed(state, step):
   """Returns the operations of a compiled step that make an array like TABLE."""
-  text = jax.jit(step).lower(
-      state, batches(), jax.random.key(0)).compile().as_text()
+  text = step.lower(state, batches(), jax.random.key(0)).compile().as_text()
   shape = ','.join(map(str, TABLE))
   found = set(re.findall(rf'= f32\[{shape}\]\S* ([\w-]+)\(', text))
   assert 'parameter' in found  # The pattern fits what the compiler prints.
@@ -56,12 +65,12 @@ def computed(step, state):
 
 
 def test_frozen_parameters_have_no_gradient_and_no_moments():
-  state, step = make()
+  state, step = jitted()
   assert TABLE not in [x.shape for x in jax.tree.leaves(state.opt_state)]
-  assert not computed(step, state)
+  assert not computed(state, step)
   # The check itself sees gradients: they are there when nothing is frozen.
-  state, step = make(factors=())
-  assert {'multiply', 'scatter'} & computed(step, state)
+  state, step = make(TASKS[1:], factors=())
+  assert {'multiply', 'scatter'} & computed(state, jax.jit(step))
 
 
 def test_update_changes_what_is_trained_and_nothing_else():
@@ -115,9 +124,9 @@ def test_loss_falls_on_one_batch():
 
 
 def test_eval_step_has_no_dropout():
-  model, params = models.tiny()
   values = [train_step.eval_step(
-      params, batches(), jax.random.key(key), model=model, tasks=TASKS[:1])
+      params(), batches(), jax.random.key(key),
+      model=m3p.M3P(CONFIG, models.OPTIONS), tasks=TASKS[:1])
             for key in range(2)]
   assert (values[0]['contrastive/loss'].compute()
           == values[1]['contrastive/loss'].compute())
@@ -149,8 +158,6 @@ def mean_nats(model, batch, key):
 
 
 def test_four_parts_of_eight_are_one_of_thirty_two():
-  params = jax.jit(lambda key: nn.unbox(m3p.init_params(models.SHORT, key)))(
-      jax.random.key(0))
   # A plain step of size 1: the change of the parameters is the gradient.
   tx = optimizer.make_optimizer(
       lambda count: 1e-3, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0,
@@ -162,10 +169,10 @@ def test_four_parts_of_eight_are_one_of_thirty_two():
       text_mask_BL=rows.text_mask_BL & (jnp.arange(9)[None] < length_B1))
   tasks = (train_step.Task('text', mean_nats, 0.5),
            train_step.Task('joint', mean_nats, 2.0))
-  state = train_step.create_state(params, tx=tx, rate_factors=FACTORS)
+  state = train_step.create_state(params(), tx=tx, rate_factors=FACTORS)
   (whole, whole_metrics), (parts, parts_metrics) = (
       jax.jit(functools.partial(
-          train_step.train_step, model=m3p.M3P(models.SHORT), tasks=tasks,
+          train_step.train_step, model=m3p.M3P(CONFIG), tasks=tasks,
           tx=tx, accumulation_steps=steps))(
               state, {'text': rows._replace(regions=None), 'joint': rows},
               jax.random.key(3)) for steps in (1, 4))
@@ -176,18 +183,16 @@ def test_four_parts_of_eight_are_one_of_thirty_two():
 
 
 def test_a_scheduled_weight_is_the_weight_times_the_factor():
-  params = jax.jit(lambda key: nn.unbox(m3p.init_params(models.SHORT, key)))(
-      jax.random.key(0))
   tx = optimizer.make_optimizer(
       lambda count: 1e-3, b1=0.0, b2=0.0, eps=1.0, weight_decay=0.0,
       clip_norm=0.0)
   rows = models.short_words(models.batch())
-  state = train_step.create_state(params, tx=tx).replace(
+  state = train_step.create_state(params(), tx=tx).replace(
       step=jnp.int32(500))
   points = optimizer.points_schedule([(0, 0), (1_000, 1)])
   (plain, plain_metrics), (scheduled, metrics_now) = (
       jax.jit(functools.partial(
-          train_step.train_step, model=m3p.M3P(models.SHORT), tx=tx,
+          train_step.train_step, model=m3p.M3P(CONFIG), tx=tx,
           tasks=(train_step.Task('text', mean_nats, *weight),)))(
               state, {'text': rows._replace(regions=None)}, jax.random.key(3))
       for weight in ((1.0,), (2.0, points)))
@@ -197,7 +202,8 @@ def test_a_scheduled_weight_is_the_weight_times_the_factor():
 
 def test_parts_draw_masks_of_their_own():
   rows = jax.tree.map(lambda x: jnp.concatenate([x[:2], x[:2]]),
-                      models.batch()._replace(regions=None))
+                      models.short_words(models.batch())._replace(
+                          regions=None))
   seen = []
 
   def loss(model, batch, key):
@@ -205,15 +211,14 @@ def test_parts_draw_masks_of_their_own():
     jax.debug.callback(seen.append, masked.positions_BP)
     return metrics.Mean(model.logit_scale(), jnp.ones(())), {}
 
-  model, params = models.tiny()
   tx = optimizer.make_optimizer(
       lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0,
       clip_norm=1.0)
   step = functools.partial(
-      train_step.train_step, model=model, tx=tx, accumulation_steps=4,
-      tasks=(train_step.Task('xmlm', loss),))
+      train_step.train_step, model=m3p.M3P(CONFIG, models.OPTIONS), tx=tx,
+      accumulation_steps=4, tasks=(train_step.Task('xmlm', loss),))
   jax.block_until_ready(jax.jit(step)(
-      train_step.create_state(params, tx=tx), {'xmlm': rows},
+      train_step.create_state(params(), tx=tx), {'xmlm': rows},
       jax.random.key(0)))
   jax.effects_barrier()
   assert len(seen) == 4
