@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pathlib
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -59,9 +60,34 @@ def keep(folder: str | os.PathLike[str], image_id: str,
   Raises:
     OSError: the small copy could not be written.
   """
-  name = _hash(image_id)
-  pathlib.Path(folder, 'thumbnails', f'{name}.webp').write_bytes(_shrink(image))
-  link = pathlib.Path(folder, 'originals', name)
+  small_of(folder, image_id).write_bytes(shrink(image))
+  _link(folder, image_id, path)
+
+
+def put(folder: str | os.PathLike[str], image_id: str, path: str,
+        shrunk: pathlib.Path) -> None:
+  """Does what `keep` does, with a small copy that was made before."""
+  link(shrunk, small_of(folder, image_id))
+  _link(folder, image_id, pathlib.Path(path))
+
+
+def link(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Makes a second name of a file, or a copy where there can be none."""
+  target.unlink(missing_ok=True)
+  try:
+    os.link(source, target)
+  except OSError:
+    shutil.copyfile(source, target)
+
+
+def small_of(folder: str | os.PathLike[str], image_id: str) -> pathlib.Path:
+  """Returns where the small copy of a picture is put."""
+  return pathlib.Path(folder, 'thumbnails', f'{_hash(image_id)}.webp')
+
+
+def _link(folder: str | os.PathLike[str], image_id: str,
+          path: pathlib.Path | None) -> None:
+  link = pathlib.Path(folder, 'originals', _hash(image_id))
   # Some file systems have no links: then the small copy has to do.
   with contextlib.suppress(OSError):
     link.unlink(missing_ok=True)
@@ -78,7 +104,7 @@ def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
   """
   try:
     with Image.open(path) as stored, Image.open(
-        io.BytesIO(_shrink(image))) as made:
+        io.BytesIO(shrink(image))) as made:
       if stored.size != made.size:
         return False
       change = np.subtract(
@@ -89,7 +115,8 @@ def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
     return False
 
 
-def _shrink(image: Image.Image) -> bytes:
+def shrink(image: Image.Image) -> bytes:
+  """Returns the small copy of a picture."""
   copy = image.copy()
   copy.thumbnail((_SIDE, _SIDE))
   content = io.BytesIO()
