@@ -13,6 +13,7 @@ from fastapi import responses
 from fastapi.middleware import trustedhost
 
 from input_pipeline import paths
+from m3p_jax.search import index as index_lib
 from m3p_jax.serve import finder as finder_lib
 from m3p_jax.serve import pictures as pictures_lib
 
@@ -78,37 +79,46 @@ def _add_page(app: fastapi.FastAPI, html: str) -> None:
 def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   index = finder.searcher.index
   large_pictures = pictures_lib.LargePictures(index)
-  # A number, never a path, names a picture: nothing else can be asked for.
-  known = fastapi.Path(ge=0, lt=len(index.image_ids))
 
-  @app.get('/picture/{number}')
-  def picture(number: int = known) -> responses.Response:
+  @app.get('/picture/{key}')
+  def picture(key: str) -> responses.Response:
     try:
-      content = paths.of(index.thumbnails[number]).read_bytes()
+      content = paths.of(index.thumbnail(_number(index, key))).read_bytes()
     except OSError as error:
       raise fastapi.HTTPException(404) from error
     return responses.Response(content, media_type=_TYPE, headers=_KEPT)
 
-  @app.get('/picture/{number}/large')
-  def large(number: int = known) -> responses.Response:
-    content = large_pictures.get(number)
+  @app.get('/picture/{key}/large')
+  def large(key: str) -> responses.Response:
+    content = large_pictures.get(_number(index, key))
     if content is None:
-      return picture(number)
+      return picture(key)
     return responses.Response(content, media_type=_TYPE, headers=_KEPT)
+
+
+def _number(index: index_lib.Index, key: str) -> int:
+  """Returns that of a picture, which a key names and never a path.
+
+  Whatever was indexed since a page was opened, no other picture has its key.
+  """
+  if key not in index.keys:
+    raise fastapi.HTTPException(
+        404, 'This picture is not in the collection any more: search again.')
+  return index.keys[key]
 
 
 def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   answers = _Answers()
-  known = fastapi.Path(ge=0, lt=len(finder.searcher.index.image_ids))
 
   @app.get('/search')
   async def search(mode: _Mode, query: _Query = '') -> responses.Response:
     return answers.stream(finder.search(query, mode))
 
-  @app.get('/picture/{number}/detail')
-  async def show(number: int = known, query: _Query = '',
+  @app.get('/picture/{key}/detail')
+  async def show(key: str, query: _Query = '',
                  languages: _Languages = ()) -> responses.Response:
-    return answers.stream(finder.show(number, query, languages))
+    return answers.stream(finder.show(
+        _number(finder.searcher.index, key), query, languages))
 
   @app.post('/look')
   async def look(request: fastapi.Request,

@@ -45,7 +45,7 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   start = time.monotonic()
   startup.use_compilation_cache()
   searcher = commands.from_flags(workdir, config=config, given=given)
-  count = len(searcher.index.image_ids)
+  count = len(searcher.index.pictures)
   finder = finder_lib.Finder(searcher)
   logging.info('compiling, so that the first visitor need not wait')
   finder.warm_up()
