@@ -7,7 +7,7 @@ That folder holds the finished shards and what they are made of; it stays when
 a run is killed, and goes when other options are asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import fcntl
 import importlib
@@ -188,12 +188,13 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
            max_bad: float) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
-  recipe = items_lib.recipe(key) if builder_class.remembers(options) else key
-  partial = _begin(folder, key, recipe, builder_class.name)
+  # What finished shards and records of before must have in common with these.
+  part = items_lib.recipe if builder_class.remembers(options) else dict
+  partial = _begin(folder, key, part, builder_class.name)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
   options.copies = partial if has_pictures else None
-  if recipe == items_lib.recipe(_read_options(folder)):
+  if part(key) == part(_read_options(folder) or {}):
     options.before = folder
   try:
     builder = builder_class(options=options, data_dir=partial)
@@ -257,17 +258,17 @@ def _lock(folder: pathlib.Path):
 
 
 def _begin(folder: pathlib.Path, key: Mapping[str, Any],
-           recipe: Mapping[str, Any], name: str) -> pathlib.Path:
+           part: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+           name: str) -> pathlib.Path:
   """Returns the folder beside `folder` to work in, with what is done already.
 
   Args:
-    recipe: what of the key finished shards must have in common with these.
+    part: returns what of a key decides whether finished shards can be used.
     name: of TFDS's builder.
   """
   partial = folder.with_name(f'.{folder.name}.partial')
   saved = partial / _OPTIONS
-  if not saved.exists() or not (
-      recipe.items() <= json.loads(saved.read_text()).items()):
+  if not saved.exists() or part(json.loads(saved.read_text())) != part(key):
     shutil.rmtree(partial, ignore_errors=True)
   # Drafts that a killed run has left, TFDS's and ours.
   shutil.rmtree(partial / name, ignore_errors=True)

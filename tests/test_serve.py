@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import zlib
@@ -20,6 +21,7 @@ import zlib
 from PIL import Image
 import pytest
 
+from input_pipeline import errors
 from input_pipeline import sources
 from tests import small_search
 
@@ -267,6 +269,38 @@ def test_eight_are_answered_at_once_and_no_more_than_200_wait():
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     pool.submit(asyncio.run, visits()).result()
   assert max(most) == 8
+
+
+def test_a_question_that_takes_long_keeps_nobody_who_stops():
+  pytest.importorskip('fastapi')
+  from m3p_jax.serve import app
+  released = threading.Event()
+
+  def parts():
+    yield {'results': 'dual'}
+    released.wait(60)
+    raise errors.UserError('the records have gone')
+
+  async def stop():
+    lines = app._Answers().stream(parts()).body_iterator
+    assert await anext(lines) == '{"results": "dual"}\n'
+    waiting = asyncio.create_task(anext(lines))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+      await waiting
+
+  async def fail():
+    released.set()
+    return [line async for line in app._Answers().stream(
+        parts()).body_iterator]
+
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    start = time.monotonic()
+    pool.submit(asyncio.run, stop()).result()
+    assert time.monotonic() - start < 30
+    assert json.loads(pool.submit(asyncio.run, fail()).result()[-1]) == {
+        'error': 'the records have gone'}
 
 
 def test_pictures_are_small_in_the_grid_and_large_in_the_panel(server):

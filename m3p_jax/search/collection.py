@@ -167,7 +167,8 @@ class Source:
     old, old_key = _read_stored(folder)
     if not any(sharding.of_all(old_key != key)):
       return old
-    if old_key.get('made_by') != key['made_by']:
+    # Processes embed together: all take the same from before, or nothing.
+    if not all(sharding.of_all(old_key.get('made_by') == key['made_by'])):
       old = None
     records = self._records(weights)
     title = f'index of {self.dataset}' if sharding.is_first() else ''
@@ -188,14 +189,25 @@ class Source:
     if not self.cache_dir:
       return embed(texts)
     path = self.cache_dir / f'{self.dataset}_{self.split}_{language}.npz'
-    key = fingerprint.of([self._vectors_key(weights), texts])
-    found = _read_array(path, key)
-    if any(sharding.of_all(found is None)):
-      found = embed(texts)
-      if sharding.is_first():
-        _write_array(path, key, found)
-      sharding.wait_for_all('the index')
-    return found
+    key = fingerprint.of(self._vectors_key(weights))
+    names_C = np.array([fingerprint.of(text) for text in texts])
+    old_names, old_vectors = _read_vectors(path, key)
+    known = {name: row for row, name in enumerate(old_names.tolist())
+             } if all(sharding.of_all(len(old_names) > 0)) else {}
+    rows_C = np.array([known.get(name, -1) for name in names_C.tolist()])
+    new = np.flatnonzero(rows_C < 0)
+    if not len(new) and len(old_names) == len(texts):
+      return old_vectors[rows_C]
+    vectors_CE = np.zeros(
+        (len(texts), weights.config.embedding_dim), np.float32)
+    if known:
+      vectors_CE[rows_C >= 0] = old_vectors[rows_C[rows_C >= 0]]
+    if len(new):
+      vectors_CE[new] = embed([texts[number] for number in new])
+    if sharding.is_first():
+      _write_vectors(path, key, names_C, vectors_CE)
+    sharding.wait_for_all('the index')
+    return vectors_CE
 
   def _vectors_key(self, weights: weights_lib.Weights) -> list[Any]:
     """Returns what vectors are made by: weights in a number format."""
@@ -277,22 +289,24 @@ def _read_stored(folder: paths.Path | None,
     return None, {}
 
 
-def _read_array(path: paths.Path, key: str) -> np.ndarray | None:
-  """Returns the vectors of a file, None where it has not this key."""
-  if not path.exists():
-    return None
+def _read_vectors(path: paths.Path,
+                  key: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what a file of this key has of captions: digests and vectors."""
   try:
-    with paths.load(path) as stored:
-      return stored['vectors_CE'] if str(stored['key']) == key else None
+    if path.exists():
+      with paths.load(path) as stored:
+        if str(stored['key']) == key:
+          return stored['names_C'], stored['vectors_CE']
   except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
     logging.warning('%s cannot be read, made again: %s', path, error)
-    return None
+  return np.zeros(0, np.str_), np.zeros((0, 0), np.float32)
 
 
-def _write_array(path: paths.Path, key: str, vectors_CE: np.ndarray) -> None:
-  """Stores vectors under a key, whole or not at all."""
+def _write_vectors(path: paths.Path, key: str, names_C: np.ndarray,
+                   vectors_CE: np.ndarray) -> None:
+  """Stores captions' vectors under a key, whole or not at all."""
   content = io.BytesIO()
-  np.savez(content, allow_pickle=False, key=np.array(key),
+  np.savez(content, allow_pickle=False, key=np.array(key), names_C=names_C,
            vectors_CE=vectors_CE)
   try:
     with results.draft(path) as draft:

@@ -1,17 +1,19 @@
 """The page and its pictures as one ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent import futures
 import json
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from absl import logging
 import fastapi
-from fastapi import concurrency
 from fastapi import exception_handlers
 from fastapi import responses
 from fastapi.middleware import trustedhost
 
+from input_pipeline import errors
 from input_pipeline import paths
 from m3p_jax.search import index as index_lib
 from m3p_jax.serve import finder as finder_lib
@@ -125,7 +127,7 @@ def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
                  languages: _Languages = ()) -> responses.Response:
     content = await _body(request, pictures_lib.MAX_BYTES)
     try:
-      regions = await concurrency.run_in_threadpool(
+      regions = await answers.work(
           pictures_lib.regions, content, finder.searcher.read)
     except pictures_lib.Refused as refused:
       raise fastapi.HTTPException(refused.status, str(refused)) from refused
@@ -136,8 +138,14 @@ class _Answers:
   """Answers that come part by part, a few parts at a time."""
 
   def __init__(self):
-    self._at_once = asyncio.Semaphore(_AT_ONCE)
+    # Its own threads: whoever stops the server does not wait for them.
+    self._threads = futures.ThreadPoolExecutor(_AT_ONCE)
     self._waiting = 0
+
+  async def work(self, function: Callable[..., Any], *args: Any) -> Any:
+    """Returns function(*args), worked on beside others."""
+    return await asyncio.get_running_loop().run_in_executor(
+        self._threads, function, *args)
 
   def stream(self, parts: Iterator[finder_lib.Part]) -> responses.Response:
     """Returns one line of JSON for each part; ends where nobody reads it."""
@@ -151,13 +159,12 @@ class _Answers:
                    ) -> AsyncIterator[str]:
     self._waiting += 1
     try:
-      while True:
-        # Given back while a part is sent: who reads slowly keeps nobody.
-        async with self._at_once:
-          part = await concurrency.run_in_threadpool(next, parts, None)
-        if part is None:
-          return
+      # No thread is kept while a part is sent: who reads slowly keeps nobody.
+      while (part := await self.work(next, parts, None)) is not None:
         yield json.dumps(part) + '\n'
+    except errors.UserError as error:  # As of records that have gone.
+      logging.warning('%s', error)
+      yield json.dumps({'error': str(error)}) + '\n'
     finally:
       self._waiting -= 1
 

@@ -59,16 +59,18 @@ class Finder:
       return
     guess = str(self._guesser.guess(query))
     try:
-      for ranking in self.searcher.stages(query, mode=mode):
-        yield {'results': views.results(
-            self.searcher.results(ranking, _SHOWN),
-            self._addresses(ranking.best(_SHOWN).tolist()),
-            query=query, guess=guess, mode=mode, seen=ranking.seen,
-            wanted=ranking.wanted)}
+      rankings = self.searcher.stages(query, mode=mode)
     except errors.UserError:
       yield {'results': views.notice(
           'Nothing to search for in this', 'The query has no words that the '
           'model can read. Try another.', self.examples)}
+      return
+    for ranking in rankings:
+      yield {'results': views.results(
+          self.searcher.results(ranking, _SHOWN),
+          self._addresses(ranking.best(_SHOWN).tolist()),
+          query=query, guess=guess, mode=mode, seen=ranking.seen,
+          wanted=ranking.wanted)}
 
   def show(self, number: int, query: str,
            languages: Sequence[str]) -> Iterator[Part]:

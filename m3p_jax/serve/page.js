@@ -56,7 +56,8 @@ function say(text) {
   zone.classList.remove('m3p-working');
 }
 
-function update({results: found, detail}) {
+function update({results: found, detail, error}) {
+  if (error !== undefined) say(error);
   if (found !== undefined) showResults(found);
   if (detail !== undefined) showDetail(detail);
 }
