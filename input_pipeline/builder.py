@@ -126,8 +126,8 @@ class ImageTextBuilder(base_builder.Builder):
     super()._download_and_prepare(dl_manager, download_config)
     for report in self.reports.values():
       for row in map(known_lib.Row._make, report.files):
-        copies.put(self.options.copies, row.image_id, row.path,
-                   self._staged(row.content))
+        copies.link(self._staged(row.content), copies.small_of(
+            self.options.copies, row.image_id))
 
   def _staged(self, content: str) -> pathlib.Path:
     """Returns where the small copy of a content lies until all are there."""
@@ -163,25 +163,24 @@ class ImageTextBuilder(base_builder.Builder):
     for batch in _batched(self._read(items, report), _PICTURES):
       region_sets = iter(self.extractor.extract([
           found.tile for _, found, _ in batch if not found.record]))
-      for item, found, encoded in batch:
+      for item, found, captions in batch:
         digest = fingerprint.of([item.image_id, item.group, item.captions])
-        if found.stamp:
-          report.files.append(known_lib.Row(
-              item.image_id, digest, found.content, str(item.path),
-              found.stamp))
-        report.languages += {caption['language'] for caption in encoded}
         record = found.record
         if record and record.row.item == digest:
-          class_ids_R = record.class_ids()
+          max_class_id = record.row.max_class_id
           yield record.read()
         else:
           columns = (self.info.features.deserialize_example_np(record.read())
                      if record else self._pack(next(region_sets)))
-          class_ids_R = columns['class_ids']
+          max_class_id = int(columns['class_ids'].max(initial=0))
           yield columns | {'image_id': item.image_id, 'group': item.group,
-                           'captions': encoded}
-        report.max_class_id = max(
-            report.max_class_id, int(class_ids_R.max(initial=0)))
+                           'captions': self.encode(captions)}
+        if found.stamp:
+          report.files.append(known_lib.Row(
+              item.image_id, os.path.realpath(item.path), found.stamp,
+              found.content, digest, max_class_id))
+        report.languages += {language for language, _ in captions}
+        report.max_class_id = max(report.max_class_id, max_class_id)
 
   def _pack(self, found: regions.RegionSet) -> dict[str, Any]:
     """Returns the record's columns of a picture's regions."""
@@ -195,15 +194,15 @@ class ImageTextBuilder(base_builder.Builder):
     """Yields (item, what was read, captions) of those that can be used."""
     for item, outcome in _map_ahead(self._open, items, ahead=2 * _PICTURES):
       self.bar.update()
-      encoded = self._encode(item, report)
+      captions = self._kept_captions(item, report)
       if isinstance(outcome, errors.RowError):
         where, detail = item.where, outcome.detail
         self.skip(report, detail if where in detail else f'{where} ({detail})',
                   outcome.reason)
-      elif not encoded:
+      elif not captions:
         self.skip(report, item.where, 'no caption')
       else:
-        yield item, outcome, encoded
+        yield item, outcome, captions
 
   def _open(self, item: ImageItem):
     """Returns what was read of a picture, or the error that it ends in."""
@@ -242,7 +241,9 @@ class ImageTextBuilder(base_builder.Builder):
                   None if item.span else item.path, picture.image)
     return picture
 
-  def _encode(self, item: ImageItem, report: shards.Report):
+  def _kept_captions(self, item: ImageItem,
+                     report: shards.Report) -> list[tuple[str, str]]:
+    """Returns the captions that can be used."""
     kept = []
     for language, text in item.captions:
       try:
@@ -250,7 +251,7 @@ class ImageTextBuilder(base_builder.Builder):
         kept.append((language, text))
       except errors.RowError as error:
         self.skip(report, f'{item.where} ({language})', error.reason)
-    return self.encode(kept)
+    return kept
 
   def _check_caption(self, text: str) -> None:
     if not self.tokenizer.normalise(text):

@@ -16,8 +16,6 @@ import stat
 from typing import Any, NamedTuple
 
 from absl import logging
-import numpy as np
-import tensorflow as tf
 
 from input_pipeline import copies
 from input_pipeline import extracted
@@ -25,7 +23,6 @@ from input_pipeline import fingerprint
 from input_pipeline import index as index_lib
 from input_pipeline import items as items_lib
 from input_pipeline import paths
-from input_pipeline import shards as shards_lib
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 
@@ -108,16 +105,18 @@ class Row(NamedTuple):
 
   Attributes:
     image_id: of the record.
-    item: digest of what the record says beside the picture's regions.
-    content: SHA-256 of the picture's file.
-    path: of that file.
+    path: of the picture's file, without links.
     stamp: see `stamp`.
+    content: SHA-256 of the file.
+    item: digest of what the record says beside the picture's regions.
+    max_class_id: of the regions.
   """
   image_id: str
-  item: str
-  content: str
   path: str
   stamp: list[Any]
+  content: str
+  item: str
+  max_class_id: int
 
 
 class Record(NamedTuple):
@@ -142,12 +141,6 @@ class Record(NamedTuple):
       file.seek(self.offset)
       return file.read(self.num_bytes)
 
-  def class_ids(self) -> np.ndarray:
-    """Returns those of its regions."""
-    (found,) = tf.train.Example.FromString(
-        self.read()).features.feature['class_ids'].bytes_list.value
-    return np.frombuffer(found, np.int32)
-
 
 def is_whole(folder: pathlib.Path) -> bool:
   """Returns whether all records of a prepared dataset are there."""
@@ -164,7 +157,7 @@ def is_whole(folder: pathlib.Path) -> bool:
 def contents(folder: str | os.PathLike[str], split: str,
              count: int) -> list[str]:
   """Returns the digest of each picture's file, by record; '' = not known."""
-  path = paths.of(folder) / shards_lib.files_name(split)
+  path = paths.of(folder) / copies.ROWS.format(split)
   rows = json.loads(path.read_text()) if path.exists() else []
   found = [Row._make(row).content for row in rows]
   return found if len(found) == count else [''] * count
@@ -177,7 +170,7 @@ class Known:
     self._contents: dict[tuple[Any, ...], str] = {}
     self._records: dict[str, Record] = {}
     if before:
-      for path in before.glob('*/*/files-*.json'):
+      for path in before.glob(f'*/*/{copies.ROWS.format("*")}'):
         self._add(
             path, path.with_name(index_lib.file_name(
                 path.stem.partition('-')[2])), json.loads(path.read_text()),

@@ -18,6 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
+from input_pipeline import copies
 from input_pipeline import index as index_lib
 
 
@@ -130,7 +131,7 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
   if report.num_records:
     index_lib.save(index_lib.scan(path), path.with_suffix('.npz'))
   report.languages = sorted(set(report.languages))
-  draft.write_text(json.dumps(dataclasses.asdict(report)))
+  draft.write_text(json.dumps(vars(report)))
   draft.rename(path.with_suffix('.json'))
 
 
@@ -160,7 +161,7 @@ def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
           filetype_suffix='tfrecord')
       _move([path for path, _ in used], template)
       if reports[split].files:
-        (target / files_name(split)).write_text(
+        (target / copies.ROWS.format(split)).write_text(
             json.dumps(reports[split].files))
       splits.append(tfds.core.SplitInfo(
           name=split, num_bytes=reports[split].num_bytes,
@@ -168,11 +169,6 @@ def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
           filename_template=template))
   builder.info.set_splits(tfds.core.SplitDict(splits))
   return reports
-
-
-def files_name(split: str) -> str:
-  """Returns the name of what a split's pictures are known by."""
-  return f'files-{split}.json'
 
 
 def _move(found: Sequence[pathlib.Path],
