@@ -1,7 +1,7 @@
 """An index as files: vectors, pictures and a manifest, read where they lie.
 
-Memory holds neither the vectors nor the pictures' lines: the files are mapped,
-and the operating system keeps of them what is used.
+Memory holds neither the vectors nor the pictures' lines: of the files the
+operating system keeps what is used.
 Letters: I pictures, E shared space of the dual encoder.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import functools
 import hashlib
 import json
-import mmap
 import os
 from typing import Any
+import weakref
 
 import numpy as np
 
@@ -89,10 +89,14 @@ class _Lines(collections.abc.Sequence):
   def __init__(self, path: paths.Path):
     with path.open('rb') as file:
       self._ends = np.cumsum([0, *map(len, file)])
-      file.seek(0)
-      self._content = (
-          file.read() if paths.is_url(path) or not self._ends[-1]
-          else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if paths.is_url(path):
+      content = path.read_bytes()
+      self._read = lambda start, end: content[start:end]
+    else:
+      # Not mapped: the system would map what lies around a line as well.
+      number = os.open(path, os.O_RDONLY)
+      weakref.finalize(self, os.close, number)
+      self._read = lambda start, end: os.pread(number, end - start, start)
 
   def __len__(self):
     return len(self._ends) - 1
@@ -101,8 +105,7 @@ class _Lines(collections.abc.Sequence):
     if not -len(self) <= number < len(self):
       raise IndexError(number)
     number %= len(self)
-    return json.loads(
-        self._content[self._ends[number]:self._ends[number + 1]])
+    return json.loads(self._read(self._ends[number], self._ends[number + 1]))
 
 
 def finish(folder: paths.Path, pictures: Iterable[Mapping[str, Any]],
