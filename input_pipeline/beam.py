@@ -48,7 +48,7 @@ def write(builder: Any, items: Iterable[Any],
   """Makes the shards that are missing; `items` are those of all splits."""
   folder = builder.options.shards
   plans = [str(builder.save_plan(shard))
-           for shard in shards.cut(items, builder.shard_items)
+           for shard in builder.cut(items)
            if not shards.find_report(folder, shard)]
   with beam.Pipeline(options=config.beam_options) as pipeline:
     _ = (pipeline

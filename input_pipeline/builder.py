@@ -1,36 +1,31 @@
-"""What all dataset builders share: from pictures and strings to records.
+"""The two kinds of dataset: from pictures and strings to records.
 
 A dataset is a file in `datasets/` whose `Builder` says which items there are;
-reading, checking, tokenising and extracting happen here. TFDS's own writer
-keeps everything to the end and begins again after a kill; here a dataset grows
-shard by shard, and TFDS is told of the result.
+reading, checking, tokenising and extracting happen here.
 """
 
-from collections import Counter
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 import functools
 import itertools
-import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
-from absl import logging
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import hashing
-import tqdm
 
+from input_pipeline import base_builder
 from input_pipeline import captions as captions_lib
-from input_pipeline import console
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import extracted
 from input_pipeline import file_names
+from input_pipeline import fingerprint
 from input_pipeline import items as items_lib
+from input_pipeline import known as known_lib
 from input_pipeline import records
+from input_pipeline import regions
 from input_pipeline import shards
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import extractors
@@ -43,157 +38,9 @@ Options = items_lib.Options
 _PICTURES, _SENTENCES = 32, 4096
 
 
-class _Builder(tfds.core.dataset_builder.FileReaderBuilder,
-               skip_registration=True):  # type: ignore[call-arg]
-  """TFDS builder over the items of one dataset file.
-
-  Attributes:
-    reports: split → what was written and what was left out.
-    totals: split → items before any was left out; empty where it is unknown.
-    notes: what the manifest says of the items beside their number.
-    tokenizer: of the model.
-    listed: its items, where `list_items` has found them already.
-  """
-  # A change of a dataset's records takes a new version: old ones are remade.
-  VERSION = tfds.core.Version('1.2.0')
-  # TFDS looks beside the code for checksums of downloads; there are none.
-  code_path = None
-  # What is lost at most when preparation is killed.
-  shard_items = 256
-
-  def __init_subclass__(cls, **kwargs):
-    # TFDS would call every dataset after the folder, `datasets`.
-    cls.name = cls.__module__.rpartition('.')[2]
-    # TFDS has sets of its own called `coco`, and others that we read.
-    super().__init_subclass__(skip_registration=True, **kwargs)
-
-  def __init__(self, *, options: Options, data_dir: str | os.PathLike[str]):
-    self._begin(options)
-    self.tokenizer = tokenizer_lib.load()
-    super().__init__(data_dir=data_dir)
-
-  def _begin(self, options: Options) -> None:
-    self.options = options
-    self.reports: dict[str, shards.Report] = {}
-    self.totals: Counter[str] = Counter()
-    self.notes: dict[str, Any] = {}
-    self.bar = tqdm.tqdm(disable=True)
-    self.listed: list[Any] | None = None
-    self._is_checked = False
-
-  @classmethod
-  def list_items(cls, options: Options) -> Iterable[Any]:
-    """Returns `items()` without an extractor, features or a place to write."""
-    builder = cls.__new__(cls)
-    builder._begin(options)
-    return builder.items()
-
-  def items(self) -> Iterable[Any]:
-    """Returns the dataset's items; overridden by each dataset.
-
-    The training split of a list is put into TFDS's order, which looks random;
-    the other splits keep theirs, and so does anything that is no list, which
-    is read piece by piece.
-    """
-    raise NotImplementedError
-
-  def check_items(self, items: Iterable[Any]) -> None:
-    """Looks at all items before the first shard is made, in every process.
-
-    Raises:
-      UserError: they cannot be used.
-    """
-
-  def make_records(self, items: Sequence[Any],
-                   report: shards.Report) -> Iterator[dict[str, Any]]:
-    """Yields the records of items; see `shards.MakeRecords`."""
-    raise NotImplementedError
-
-  def restore_item(self, row: list[Any]) -> Any:
-    """Returns the item whose fields went through JSON."""
-    raise NotImplementedError
-
-  def note(self, name: str, value: Any) -> None:
-    """Puts what a dataset says of its items into the manifest, and logs it."""
-    if value and self.options.shards and self.notes.get(name) != value:
-      logging.warning('%s: %s: %s', self.name, name.replace('_', ' '), value)
-    self.notes[name] = value
-
-  def skip(self, report: shards.Report, where: str, reason: str) -> None:
-    """Counts an unusable item; with `strict` it is an error."""
-    if self.options.strict:
-      raise errors.UserError(f'{where}: {reason} (--strict)')
-    report.skipped.append([where, reason])
-
-  def chosen_items(self) -> tuple[Iterable[Any], int | None]:
-    """Returns the items that the options ask for, and their number if known.
-    """
-    items, limit = self.listed or self.items(), self.options.limit
-    if not isinstance(items, list):
-      self.check_items(self.items())
-      return (itertools.islice(items, limit) if limit else items), None
-    if repeated := [name for name, count in Counter(
-        item[0] for item in items).items() if count > 1]:
-      raise errors.UserError(f'{self.name}: {repeated[0]!r} stands there '
-                             'twice; allowed: one item an id')
-    self.check_items(items)
-    self.totals = Counter(item.split for item in items)
-    if limit:
-      items = items[::max(1, len(items) // limit)][:limit]
-    hasher = hashing.Hasher('train')
-    # Protocols take the first pictures and folds of a published list; training
-    # cuts rows of text out of neighbours, which shall have nothing in common.
-    return sorted(items, key=lambda item: (
-        SPLITS.index(item.split),
-        hasher.hash_key(item[0]) if item.split == 'train' else 0)), len(items)
-
-  def _download_and_prepare(self, dl_manager, download_config=None):
-    """Makes the shards that are missing; called by TFDS."""
-    del dl_manager
-    items, total = self.chosen_items()
-    if download_config and download_config.beam_options:
-      # Optional, and slow to import.
-      from input_pipeline import beam
-      beam.write(self, items, download_config)
-    else:
-      self._write(items, total)
-    self.reports = shards.assemble(
-        self.options.shards, self, pathlib.Path(self.data_dir))
-
-  def _write(self, items: Iterable[Any], total: int | None) -> None:
-    """Makes the shards one after the other, under a progress bar."""
-    folder = self.options.shards
-    with console.bar(self.name, total, unit='items') as self.bar:
-      for shard in shards.cut(items, self.shard_items):
-        if shards.find_report(folder, shard):
-          # Not of this run: its rate and time left are those of new shards.
-          self.bar.initial += len(shard.items)
-          self.bar.update(len(shard.items))
-        else:
-          shards.write(
-              folder, shard, self.make_records, self.info.features)
-
-  def save_plan(self, shard: shards.Shard) -> pathlib.Path:
-    """Returns the file of a shard's items, for another process to make it."""
-    path = self.options.shards / f'{shard.name}.plan'
-    path.write_text(json.dumps(
-        [shard.split, shard.number, shard.items], default=str))
-    return path
-
-  def make_planned(self, path: pathlib.Path) -> None:
-    """Makes the shard of a file of `save_plan`."""
-    if not self._is_checked:  # This process has seen no item yet.
-      self.check_items(self.items())
-      self._is_checked = True
-    split, number, rows = json.loads(path.read_text())
-    shard = shards.Shard(split, number, list(map(self.restore_item, rows)))
-    shards.write(
-        self.options.shards, shard, self.make_records, self.info.features)
-
-
-class TextBuilder(_Builder):
+class TextBuilder(base_builder.Builder):
   """Builder of `Text` records."""
-  VERSION = tfds.core.Version('1.3.0')
+  VERSION = base_builder.Version('1.3.0')
   shard_items = 65_536
 
   def _info(self):
@@ -230,7 +77,15 @@ class TextBuilder(_Builder):
         self.skip(report, f'{item.text_id} ({error.detail})', error.reason)
 
 
-class ImageTextBuilder(_Builder):
+class _Opened(NamedTuple):
+  """What was read of a picture."""
+  tile: Any  # What `extract` takes; None where there is a record.
+  record: known_lib.Record | None = None  # Made of this picture before.
+  stamp: list[Any] | None = None  # None = it will not be known again.
+  content: str = ''
+
+
+class ImageTextBuilder(base_builder.Builder):
   """Builder of `ImageText` records: reads pictures, extracts regions."""
 
   def __init__(self, *, options: Options, **kwargs):
@@ -249,6 +104,34 @@ class ImageTextBuilder(_Builder):
     return self.dataset_info_from_configs(
         features=records.image_text_features(
             self.extractor.feature_dim, self.options.storage))
+
+  @classmethod
+  def remembers(cls, options):
+    """Returns whether pictures of the user's own are read here."""
+    return bool(options.raw_dir) and not options.features_format
+
+  def key_of(self, items):
+    """Returns the digest of items and of their pictures' stamps."""
+    return fingerprint.of_rows(
+        [*item._replace(path=str(item.path)), known_lib.stamp(item.path)]
+        for item in items) if self.remembers(self.options) else ''
+
+  @functools.cached_property
+  def _known(self) -> known_lib.Known | None:
+    return known_lib.Known(
+        self.options.shards, self.options.before) if self.remembers(
+            self.options) else None
+
+  def _download_and_prepare(self, dl_manager, download_config=None):
+    super()._download_and_prepare(dl_manager, download_config)
+    for report in self.reports.values():
+      for row in map(known_lib.Row._make, report.files):
+        copies.link(self._staged(row.content), copies.small_of(
+            self.options.copies, row.image_id))
+
+  def _staged(self, content: str) -> pathlib.Path:
+    """Returns where the small copy of a content lies until all are there."""
+    return self.options.shards / f'{content}.webp'
 
   @functools.cached_property
   def files(self) -> file_names.Folders:
@@ -276,46 +159,69 @@ class ImageTextBuilder(_Builder):
 
   def make_records(self, items, report):
     """Yields the records of pictures."""
+    self._known  # noqa: B018 — Made here, before there are threads.
     for batch in _batched(self._read(items, report), _PICTURES):
-      region_sets = self.extractor.extract([tile for _, tile, _ in batch])
-      for (item, _, encoded), region_set in zip(
-          batch, region_sets, strict=True):
-        report.max_class_id = max(
-            report.max_class_id, int(region_set.class_ids_R.max(initial=0)))
-        report.languages += {caption['language'] for caption in encoded}
-        yield {
-            'image_id': item.image_id, 'group': item.group,
-            'height': region_set.height, 'width': region_set.width,
-            'boxes': region_set.boxes_R4.astype(np.float32),
-            'class_ids': region_set.class_ids_R.astype(np.int32),
-            'captions': encoded,
-            **records.pack_features(
-                region_set.features_RF, self.options.storage)}
+      region_sets = iter(self.extractor.extract([
+          found.tile for _, found, _ in batch if not found.record]))
+      for item, found, captions in batch:
+        digest = fingerprint.of([item.image_id, item.group, item.captions])
+        record = found.record
+        if record and record.row.item == digest:
+          max_class_id = record.row.max_class_id
+          yield record.read()
+        else:
+          columns = (self.info.features.deserialize_example_np(record.read())
+                     if record else self._pack(next(region_sets)))
+          max_class_id = int(columns['class_ids'].max(initial=0))
+          yield columns | {'image_id': item.image_id, 'group': item.group,
+                           'captions': self.encode(captions)}
+        if found.stamp:
+          report.files.append(known_lib.Row(
+              item.image_id, os.path.realpath(item.path), found.stamp,
+              found.content, digest, max_class_id))
+        report.languages += {language for language, _ in captions}
+        report.max_class_id = max(report.max_class_id, max_class_id)
+
+  def _pack(self, found: regions.RegionSet) -> dict[str, Any]:
+    """Returns the record's columns of a picture's regions."""
+    return {'height': found.height, 'width': found.width,
+            'boxes': found.boxes_R4.astype(np.float32),
+            'class_ids': found.class_ids_R.astype(np.int32),
+            **records.pack_features(found.features_RF, self.options.storage)}
 
   def _read(self, items: Sequence[ImageItem],
             report: shards.Report) -> Iterator[tuple]:
-    """Yields (item, tile, captions) of the items that can be used."""
+    """Yields (item, what was read, captions) of those that can be used."""
     for item, outcome in _map_ahead(self._open, items, ahead=2 * _PICTURES):
       self.bar.update()
-      encoded = self._encode(item, report)
+      captions = self._kept_captions(item, report)
       if isinstance(outcome, errors.RowError):
         where, detail = item.where, outcome.detail
         self.skip(report, detail if where in detail else f'{where} ({detail})',
                   outcome.reason)
-      elif not encoded:
+      elif not captions:
         self.skip(report, item.where, 'no caption')
       else:
-        yield item, outcome, encoded
+        yield item, outcome, captions
 
   def _open(self, item: ImageItem):
-    """Returns what `extract` takes, or the error that reading ends in."""
+    """Returns what was read of a picture, or the error that it ends in."""
     try:
-      if not self.options.features_format:
-        return self.extractor.cut(self._picture(item))
-      if os.path.isfile(item.path):  # Not needed, but nice to see.
-        self._picture(item)
-      return self.extractor.load(
-          item.image_id, None if item.span else item.path)
+      if self.options.features_format:
+        if os.path.isfile(item.path):  # Not needed, but nice to see.
+          self._picture(item)
+        return _Opened(self.extractor.load(
+            item.image_id, None if item.span else item.path))
+      stamp = (known_lib.stamp(item.path)
+               if self._known and not item.span else None)
+      record = self._known.find(item.path, stamp) if stamp else None
+      if record:
+        if not self._staged(record.row.content).exists():
+          copies.link(record.small, self._staged(record.row.content))
+        return _Opened(None, record, stamp, record.row.content)
+      picture = self._picture(item, is_staged=bool(stamp))
+      return _Opened(
+          self.extractor.cut(picture), None, stamp, picture.sha256)
     except errors.RowError as error:
       if isinstance(error, pictures.PictureError) and not os.path.isfile(
           item.path):
@@ -323,16 +229,21 @@ class ImageTextBuilder(_Builder):
             error.reason, error.detail + self.files.near(item.path))
       return error
 
-  def _picture(self, item: ImageItem) -> pictures.Picture:
+  def _picture(self, item: ImageItem, *,
+               is_staged: bool = False) -> pictures.Picture:
     """Returns an item's picture, of which a small copy is kept."""
     picture = (pictures.read_part(item.path, *item.span) if item.span
                else pictures.read_file(item.path))
-    if self.options.copies:
+    if is_staged:
+      self._staged(picture.sha256).write_bytes(copies.shrink(picture.image))
+    elif self.options.copies:
       copies.keep(self.options.copies, item.image_id,
                   None if item.span else item.path, picture.image)
     return picture
 
-  def _encode(self, item: ImageItem, report: shards.Report):
+  def _kept_captions(self, item: ImageItem,
+                     report: shards.Report) -> list[tuple[str, str]]:
+    """Returns the captions that can be used."""
     kept = []
     for language, text in item.captions:
       try:
@@ -340,7 +251,7 @@ class ImageTextBuilder(_Builder):
         kept.append((language, text))
       except errors.RowError as error:
         self.skip(report, f'{item.where} ({language})', error.reason)
-    return self.encode(kept)
+    return kept
 
   def _check_caption(self, text: str) -> None:
     if not self.tokenizer.normalise(text):

@@ -1,16 +1,19 @@
-"""What a prepared dataset keeps of its pictures: a small copy, and a link.
+"""What a prepared dataset keeps of its pictures: a small copy, and a path.
 
-`thumbnails/` has a small copy of each picture and `originals/` a link to its
-file, which may be gone by the time it is looked for. They are named by a hash
-of the picture's name: that may be longer than a file's may be, and no two
-share one.
+`thumbnails/` has a small copy of each picture; its file, which may be gone by
+the time it is looked for, is named by the rows of `known.py`, or by a link in
+`originals/`. Both are named by a hash of the picture's name: that may be longer
+than a file's may be, and no two share one.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
+import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -18,6 +21,8 @@ from PIL import Image
 from input_pipeline import paths
 
 FOLDERS = ('thumbnails', 'originals')
+# Of a split's pictures: each begins with the picture's name and its file.
+ROWS = 'files-{}.json'
 _SIDE = 160
 # Levels by which a pixel of an equal picture may differ: Pillow's encoder
 # changes with its version.
@@ -45,11 +50,30 @@ def original(folder: str | os.PathLike[str],
   """
   if paths.is_url(folder):
     return None  # A bucket has no links.
+  found = _paths(os.fspath(folder), time_of(folder)).get(image_id)
+  if found:
+    return pathlib.Path(found)
   for name in (_hash(image_id), _flat(image_id)):
     # Prepared before there were links, or copied without them.
     with contextlib.suppress(OSError):
       return pathlib.Path(folder, 'originals', name).readlink()
   return None
+
+
+@functools.lru_cache(maxsize=2)
+def _paths(folder: str, time_ns: int) -> dict[str, str]:
+  """Returns {image_id: its file} of pictures that are known again."""
+  del time_ns  # Prepared again, it is another folder.
+  return {row[0]: row[1] for path in pathlib.Path(folder).glob(
+      f'*/*/{ROWS.format("*")}') for row in json.loads(path.read_text())}
+
+
+def time_of(folder: str | os.PathLike[str]) -> int:
+  """Returns when a dataset was prepared; 0 = it is not."""
+  try:
+    return os.stat(os.path.join(folder, 'manifest.json')).st_mtime_ns
+  except OSError:
+    return 0
 
 
 def keep(folder: str | os.PathLike[str], image_id: str,
@@ -59,14 +83,27 @@ def keep(folder: str | os.PathLike[str], image_id: str,
   Raises:
     OSError: the small copy could not be written.
   """
-  name = _hash(image_id)
-  pathlib.Path(folder, 'thumbnails', f'{name}.webp').write_bytes(_shrink(image))
-  link = pathlib.Path(folder, 'originals', name)
+  small_of(folder, image_id).write_bytes(shrink(image))
+  link = pathlib.Path(folder, 'originals', _hash(image_id))
   # Some file systems have no links: then the small copy has to do.
   with contextlib.suppress(OSError):
     link.unlink(missing_ok=True)
     if path:
       link.symlink_to(path.resolve())
+
+
+def link(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Makes a second name of a file, or a copy where there can be none."""
+  target.unlink(missing_ok=True)
+  try:
+    os.link(source, target)
+  except OSError:
+    shutil.copyfile(source, target)
+
+
+def small_of(folder: str | os.PathLike[str], image_id: str) -> pathlib.Path:
+  """Returns where the small copy of a picture is put."""
+  return pathlib.Path(folder, 'thumbnails', f'{_hash(image_id)}.webp')
 
 
 def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
@@ -78,7 +115,7 @@ def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
   """
   try:
     with Image.open(path) as stored, Image.open(
-        io.BytesIO(_shrink(image))) as made:
+        io.BytesIO(shrink(image))) as made:
       if stored.size != made.size:
         return False
       change = np.subtract(
@@ -89,7 +126,8 @@ def is_copy(path: str | os.PathLike[str], image: Image.Image) -> bool:
     return False
 
 
-def _shrink(image: Image.Image) -> bytes:
+def shrink(image: Image.Image) -> bytes:
+  """Returns the small copy of a picture."""
   copy = image.copy()
   copy.thumbnail((_SIDE, _SIDE))
   content = io.BytesIO()

@@ -23,7 +23,7 @@ from input_pipeline import records
 from input_pipeline import tokenizer
 
 # A TFRecord: length (8 bytes), its checksum (4), content, checksum (4).
-_HEADER_BYTES, _FRAME_BYTES = 12, 16
+HEADER_BYTES, FRAME_BYTES = 12, 16
 
 
 class Pictures(NamedTuple):
@@ -91,9 +91,9 @@ def scan(path: str | os.PathLike[str]) -> Index:
   kind: Any = Texts
   with paths.of(path).open('rb') as file:
     for offset, length in _frames(file, path):
-      file.seek(offset + _HEADER_BYTES)
+      file.seek(offset + HEADER_BYTES)
       feature = tf.train.Example.FromString(
-          file.read(length - _FRAME_BYTES)).features.feature
+          file.read(length - FRAME_BYTES)).features.feature
       kind = Pictures if 'boxes' in feature else Texts
       look = _look_at_picture if kind is Pictures else _look_at_text
       *numbers, found = look(feature)
@@ -128,9 +128,9 @@ def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:
   size, offset = paths.size(paths.of(path)), 0
   while offset < size:
     file.seek(offset)
-    header = file.read(_HEADER_BYTES)
-    length = _FRAME_BYTES + (
-        struct.unpack('<Q', header[:8])[0] if len(header) == _HEADER_BYTES
+    header = file.read(HEADER_BYTES)
+    length = FRAME_BYTES + (
+        struct.unpack('<Q', header[:8])[0] if len(header) == HEADER_BYTES
         else size)
     if offset + length > size:
       raise errors.UserError(
@@ -183,23 +183,34 @@ def load(path: pathlib.Path) -> Index | None:
   Raises:
     UserError: it does not fit its files.
   """
+  index = load_unchecked(path)
+  for name, (found, expected) in damaged(index).items() if index else ():
+    raise errors.UserError(
+        f'{name} has {found} bytes; {path.name} says {expected}. Prepare the '
+        'dataset again')
+  return index
+
+
+def damaged(index: Index) -> dict[str, tuple[int, int]]:
+  """Returns {file: its bytes, and those that it should have} of what differs.
+  """
+  expected = np.bincount(index.file_N, weights=index.bytes_N,
+                         minlength=len(index.paths)).astype(np.int64).tolist()
+  sizes = [paths.size(paths.of(name)) for name in index.paths]
+  return {name: (size, wanted) for name, size, wanted in zip(
+      index.paths, sizes, expected, strict=True) if size != wanted}
+
+
+def load_unchecked(path: pathlib.Path) -> Index | None:
+  """Returns what `load` does, whatever became of the files."""
   with paths.load(path) as columns:
     kind = Texts if 'num_texts_N' in columns else Pictures
     if not set(kind._fields) <= set(columns):
       return None
     index = kind(**{name: columns[name] for name in kind._fields})
-  index = index._replace(
+  return index._replace(
       paths=[str(path.parent / name) for name in index.paths],
       languages=[str(code) for code in index.languages])
-  expected = np.bincount(index.file_N, weights=index.bytes_N,
-                         minlength=len(index.paths))
-  for name, size in zip(index.paths, expected, strict=True):
-    found = paths.size(paths.of(name))
-    if found != size:
-      raise errors.UserError(
-          f'{name} has {found} bytes; {path.name} says {int(size)}. Prepare '
-          'the dataset again')
-  return index
 
 
 def read(saved: pathlib.Path, paths: Iterable[str | os.PathLike[str]],

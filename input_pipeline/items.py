@@ -1,9 +1,9 @@
 """What a dataset lists before it is read, and what it is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -41,6 +41,16 @@ class TextItem(NamedTuple):
   text: str
 
 
+# What of a dataset's key says which records there are, not what they hold.
+_WHICH = ('files', 'items', 'languages', 'limit', 'raw_dir')
+
+
+def recipe(key: Any) -> dict[str, Any]:
+  """Returns what of a dataset's key decides how a picture becomes a record."""
+  return {name: value for name, value in key.items() if name not in _WHICH
+          } if isinstance(key, Mapping) else {}
+
+
 @dataclasses.dataclass
 class Options:
   """How a dataset is prepared.
@@ -60,6 +70,8 @@ class Options:
     storage: how features are stored, see `records.STORAGE`.
     copies: folder that keeps what is shown of the pictures, see `copies.py`.
     shards: folder of finished shards, kept until all are there.
+    before: folder of the dataset as it was, where its records can be used
+      again.
   """
   raw_dir: str = ''
   source: str = ''
@@ -73,3 +85,4 @@ class Options:
   storage: str = 'float16'
   copies: pathlib.Path | None = None
   shards: pathlib.Path | None = None
+  before: pathlib.Path | None = None

@@ -61,10 +61,15 @@ def size(path: Path) -> int:
       found.length if isinstance(path, Url) else found.st_size)
 
 
-def load(path: Path) -> Any:
-  """Returns what `numpy.load` reads, without pickles."""
-  source = io.BytesIO(path.read_bytes()) if is_url(path) else path
-  return np.load(source, allow_pickle=False)
+def load(path: Path, *, is_mapped: bool = False) -> Any:
+  """Returns what `numpy.load` reads, without pickles.
+
+  Args:
+    is_mapped: leave an array in its file, where that lies on a disk.
+  """
+  if is_url(path):
+    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+  return np.load(path, allow_pickle=False, mmap_mode='r' if is_mapped else None)
 
 
 def copy_tree(source: Path, target: Path) -> None:

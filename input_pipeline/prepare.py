@@ -7,7 +7,7 @@ That folder holds the finished shards and what they are made of; it stays when
 a run is killed, and goes when other options are asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import fcntl
 import importlib
@@ -31,13 +31,12 @@ from input_pipeline import copies
 from input_pipeline import datasets
 from input_pipeline import errors
 from input_pipeline import extracted
-from input_pipeline import fingerprint
+from input_pipeline import items as items_lib
+from input_pipeline import known
 from input_pipeline import languages as languages_lib
 from input_pipeline import manifest as manifest_lib
 from input_pipeline import paths
 from input_pipeline import records
-from input_pipeline import sources
-from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import extractors
 
 MANIFEST, SKIPPED = 'manifest.json', 'skipped.jsonl'
@@ -50,8 +49,6 @@ _TFDS = 'tfds'
 _FEW, _MEASURED = 50, 500
 # Share of a user's own items that may be unusable.
 MAX_BAD = 0.01
-# Networks that the project's own regions come from.
-_NETWORKS = ('efficientnet-lite0', 'centernet')
 
 
 def names() -> list[str]:
@@ -68,66 +65,23 @@ def key_of(dataset: str, data_dir: str | os.PathLike[str],
     **options: fields of `builder.Options`.
   """
   builder_class, folder, chosen = _checked(dataset, data_dir, options)
-  return _key(builder_class, folder, chosen)[0]
+  return known.key_of(builder_class, folder, chosen)[0]
 
 
 def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
-  """Returns what the records of a folder were made from, None = none there."""
+  """Returns what the records of a folder were made from.
+
+  None where there are none, or not all that were.
+  """
+  key = _read_options(folder)
+  return key if key is None or known.is_whole(folder) else None
+
+
+def _read_options(folder: pathlib.Path) -> dict[str, Any] | None:
   try:
     return json.loads((folder / MANIFEST).read_text())['options']
   except (OSError, ValueError, KeyError):
     return None
-
-
-def _key(builder_class, folder: pathlib.Path, options: builder_lib.Options,
-         ) -> tuple[dict[str, Any], Any]:
-  """Returns what decides the records' content, as JSON holds it, and items.
-
-  The user's own files are known by the items that the dataset finds in them,
-  and by the pictures that these name. What is fetched is known by its version:
-  prepared data can be copied to where nothing can be fetched.
-  """
-  key: dict[str, Any] = {
-      name: getattr(options, name)
-      for name in ('limit', 'features', 'features_format', 'storage', 'strict')}
-  key |= {'version': str(builder_class.VERSION),
-          'tokenizer': tokenizer_lib.load().sha256,
-          'languages': sorted(set(options.languages))}
-  fetched: Sequence[str] = _NETWORKS
-  if options.features_format:
-    fetched = ()
-    key['features'] = extracted.fingerprint_of(
-        options.features_format, options.features)
-  for name in ('detector', 'fields', 'source'):  # Older keys have none.
-    if getattr(options, name):
-      key[name] = getattr(options, name)
-  items = None
-  if options.raw_dir:
-    items = builder_class.list_items(options)
-    # Links lead from the prepared data to the pictures' place.
-    key['raw_dir'] = str(pathlib.Path(options.raw_dir).resolve())
-    key['files'] = _files(options.raw_dir, items, folder)
-    if isinstance(items, list):
-      key['items'] = fingerprint.of_rows(
-          item._replace(path='') if hasattr(item, 'path') else item
-          for item in items)
-  else:
-    fetched = sorted(sources.SOURCES)
-  return key | {'sources': fingerprint.of(sources.versions(fetched))}, items
-
-
-def _files(raw_dir: str, items: Any, folder: pathlib.Path) -> str:
-  """Returns the digest of the items' pictures, or of all files.
-
-  The prepared folder itself may lie among them.
-  """
-  if not isinstance(items, list):  # Too many to be read for this.
-    return fingerprint.of_path(raw_dir, skip=[
-        os.path.realpath(path) for path in (folder, folder.parent)])
-  start = str(pathlib.Path(raw_dir))
-  return fingerprint.of_files(start, [
-      str(item.path).removeprefix(f'{start}/')
-      for item in items if hasattr(item, 'path')])
 
 
 def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
@@ -153,13 +107,13 @@ def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
   """
   builder_class, folder, chosen = _checked(dataset, data_dir, options)
   try:
-    key, items = _key(builder_class, folder, chosen)
+    key, items = known.key_of(builder_class, folder, chosen)
     if read_key(folder) == key:
       logging.info('%s is already prepared in %s', dataset, folder)
       return folder
     with _lock(folder) as has_waited:
       if has_waited:  # For hours, perhaps.
-        key, items = _key(builder_class, folder, chosen)
+        key, items = known.key_of(builder_class, folder, chosen)
       if read_key(folder) != key:
         _write(folder, builder_class, key, items, chosen, beam, max_bad)
   except OSError as error:
@@ -234,10 +188,14 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
            max_bad: float) -> None:
   """Prepares a dataset beside its folder, then puts it in place."""
   download_config = _beam_config(beam) if beam else None
-  partial = _begin(folder, key, builder_class.name)
+  # What finished shards and records of before must have in common with these.
+  part = items_lib.recipe if builder_class.remembers(options) else dict
+  partial = _begin(folder, key, part, builder_class.name)
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
   options.copies = partial if has_pictures else None
+  if part(key) == part(_read_options(folder) or {}):
+    options.before = folder
   try:
     builder = builder_class(options=options, data_dir=partial)
     builder.listed = items if isinstance(items, list) else None
@@ -260,8 +218,8 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   for reason, count in manifest['skipped'].items():
     logging.warning('%s: skipped %d: %s (see %s)', folder.name, count, reason,
                     folder / SKIPPED)
-  if options.raw_dir and key['files'] != _files(
-      options.raw_dir, items, folder):
+  if options.raw_dir and key['files'] != known.files_of(
+      options, items, folder):
     logging.warning('%s: files in %s changed while they were read; the same '
                     'command prepares it again', folder.name, options.raw_dir)
 
@@ -300,15 +258,17 @@ def _lock(folder: pathlib.Path):
 
 
 def _begin(folder: pathlib.Path, key: Mapping[str, Any],
+           part: Callable[[Mapping[str, Any]], Mapping[str, Any]],
            name: str) -> pathlib.Path:
   """Returns the folder beside `folder` to work in, with what is done already.
 
   Args:
+    part: returns what of a key decides whether finished shards can be used.
     name: of TFDS's builder.
   """
   partial = folder.with_name(f'.{folder.name}.partial')
   saved = partial / _OPTIONS
-  if not saved.exists() or json.loads(saved.read_text()) != key:
+  if not saved.exists() or part(json.loads(saved.read_text())) != part(key):
     shutil.rmtree(partial, ignore_errors=True)
   # Drafts that a killed run has left, TFDS's and ours.
   shutil.rmtree(partial / name, ignore_errors=True)

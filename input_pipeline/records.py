@@ -95,6 +95,11 @@ def pack_features(features_RF: np.ndarray, storage: str,
 
 def image_text_spec(storage: str) -> dict[str, Any]:
   """Returns how TFDS lays an `ImageText` record out, as far as rows need it."""
+  return regions_spec(storage) | words_spec()
+
+
+def regions_spec(storage: str) -> dict[str, Any]:
+  """Returns the part of `image_text_spec` that `parse_regions` reads."""
   spec: dict[str, Any] = dict.fromkeys(
       ['features', 'boxes', 'class_ids'],
       tf.io.FixedLenFeature([], tf.string))
@@ -102,6 +107,12 @@ def image_text_spec(storage: str) -> dict[str, Any]:
       ['height', 'width'], tf.io.FixedLenFeature([], tf.int64))
   if storage == 'int8':
     spec['scales'] = spec['features']
+  return spec
+
+
+def words_spec() -> dict[str, Any]:
+  """Returns the part of `image_text_spec` that `parse_words` reads."""
+  spec: dict[str, Any] = {}
   spec['keys'] = tf.io.RaggedFeature(
       tf.int64, value_key='captions/keys/ragged_flat_values',
       partitions=[tf.io.RaggedFeature.RowLengths(

@@ -6,7 +6,7 @@ again. What a shard holds depends on its items alone, so any number of workers
 can make them, on one machine or (see `beam.py`) on many.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 import dataclasses
 import itertools
 import json
@@ -18,6 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
+from input_pipeline import copies
 from input_pipeline import index as index_lib
 
 
@@ -27,11 +28,13 @@ class Shard:
   split: str
   number: int
   items: list[Any]
+  key: str = ''  # Tells it from another shard of that number; '' = nothing.
 
   @property
   def name(self) -> str:
     """Returns what its files are called."""
-    return f'{self.split}-{self.number:06d}'
+    name = f'{self.split}-{self.number:06d}'
+    return f'{name}-{self.key}' if self.key else name
 
 
 @dataclasses.dataclass
@@ -46,6 +49,8 @@ class Report:
     languages: found in the records.
     skipped: (item, reason) of each thing left out.
     max_class_id: of the regions in the records.
+    files: what each record's picture is known by, see `known.Row`; none where
+      nobody will ask.
   """
   num_items: int = 0
   num_records: int = 0
@@ -54,6 +59,7 @@ class Report:
   languages: list[str] = dataclasses.field(default_factory=list)
   skipped: list[list[str]] = dataclasses.field(default_factory=list)
   max_class_id: int = 0
+  files: list[Any] = dataclasses.field(default_factory=list)
 
   @property
   def num_used(self) -> int:
@@ -61,11 +67,15 @@ class Report:
     return self.num_texts or self.num_records
 
 
-# (items, report) → records; fills in the languages and what was left out.
-MakeRecords = Callable[[Sequence[Any], Report], Iterable[dict[str, Any]]]
+# (items, report) → records, or what was written of them before; fills in the
+# languages and what was left out.
+MakeRecords = Callable[
+    [Sequence[Any], Report], Iterable[dict[str, Any] | bytes]]
 
 
-def cut(items: Iterable[Any], size: int) -> Iterator[Shard]:
+def cut(items: Iterable[Any], size: int,
+        key: Callable[[list[Any]], str] = lambda items: '',
+        ) -> Iterator[Shard]:
   """Yields shards of `size` items of one split, each split's last smaller."""
   waiting: dict[str, list[Any]] = {}
   numbers: dict[str, Iterator[int]] = {}
@@ -74,10 +84,11 @@ def cut(items: Iterable[Any], size: int) -> Iterator[Shard]:
     found.append(item)
     if len(found) == size:
       number = next(numbers.setdefault(item.split, itertools.count()))
-      yield Shard(item.split, number, waiting.pop(item.split))
+      del waiting[item.split]
+      yield Shard(item.split, number, found, key(found))
   for split, found in waiting.items():
     yield Shard(split, next(numbers.setdefault(split, itertools.count())),
-                found)
+                found, key(found))
 
 
 def find_report(folder: pathlib.Path, shard: Shard) -> Report | None:
@@ -103,9 +114,10 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
   try:
     with tf.io.TFRecordWriter(str(draft)) as writer:
       for record in make_records(shard.items, report):
-        content = serializer.get_tf_example(
-            features.encode_example(record)).SerializeToString(
-                deterministic=True)  # Equal items, equal files.
+        content = record if isinstance(
+            record, bytes) else serializer.get_tf_example(
+                features.encode_example(record)).SerializeToString(
+                    deterministic=True)  # Equal items, equal files.
         writer.write(content)
         report.num_records += 1
         report.num_bytes += len(content)
@@ -119,20 +131,25 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
   if report.num_records:
     index_lib.save(index_lib.scan(path), path.with_suffix('.npz'))
   report.languages = sorted(set(report.languages))
-  draft.write_text(json.dumps(dataclasses.asdict(report)))
+  draft.write_text(json.dumps(vars(report)))
   draft.rename(path.with_suffix('.json'))
 
 
 def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
-             target: pathlib.Path) -> dict[str, Report]:
+             target: pathlib.Path,
+             names: Collection[str] | None = None) -> dict[str, Report]:
   """Returns a report of each split, after the shards were moved to `target`.
 
   The builder's `info` learns of the splits.
+
+  Args:
+    names: of the shards; None = all that are there.
   """
   found: dict[str, list[tuple[pathlib.Path, Report]]] = {}
   for path in sorted(folder.glob('*.json')):
-    report = Report(**json.loads(path.read_text()))
-    found.setdefault(path.stem.rpartition('-')[0], []).append((path, report))
+    if names is None or path.stem in names:
+      report = Report(**json.loads(path.read_text()))
+      found.setdefault(path.stem.partition('-')[0], []).append((path, report))
   reports = {split: _add([report for _, report in made])
              for split, made in found.items()}
   splits = []
@@ -143,6 +160,9 @@ def assemble(folder: pathlib.Path, builder: tfds.core.DatasetBuilder,
           data_dir=target, dataset_name=builder.name, split=split,
           filetype_suffix='tfrecord')
       _move([path for path, _ in used], template)
+      if reports[split].files:
+        (target / copies.ROWS.format(split)).write_text(
+            json.dumps(reports[split].files))
       splits.append(tfds.core.SplitInfo(
           name=split, num_bytes=reports[split].num_bytes,
           shard_lengths=[report.num_records for _, report in used],
@@ -175,5 +195,6 @@ def _add(reports: Sequence[Report]) -> Report:
       languages=sorted(
           {name for report in reports for name in report.languages}),
       skipped=[row for report in reports for row in report.skipped],
+      files=[row for report in reports for row in report.files],
       max_class_id=max(
           (report.max_class_id for report in reports), default=0))

@@ -6,7 +6,7 @@ Letters: B rows, L text length, N pictures, R regions, F region feature, G=5
 box, C captions or texts, W words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import difflib
 import json
 import os
@@ -166,29 +166,57 @@ def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
   _check_memory(dataset, builder.info.splits[split].num_bytes)
   index = open_index(builder, split)
   feature_dim, storage = storage_of(builder)
-  spec = records.image_text_spec(storage) | dict.fromkeys(
-      ['image_id', 'group'], tf.io.FixedLenFeature([], tf.string))
-  spec['texts'] = tf.io.RaggedFeature(tf.string, value_key='captions/text')
-  image_ids, groups, texts, words, regions = [], [], [], [], []
-  for batch in tf.data.TFRecordDataset(index.paths).batch(_READ_RECORDS):
-    columns = tf.io.parse_example(batch, spec)
-    image_ids += _strings(columns['image_id'])
-    groups += _strings(columns['group'])
-    texts += _strings(columns['texts'].flat_values)
-    words.append(tf.nest.map_structure(
-        lambda tensor: tensor.numpy(), records.parse_words(columns)[0]))
+  regions: list[list[np.ndarray]] = []
+
+  def look(columns):
     regions.append([tensor.numpy() for tensor in records.parse_regions(
         columns, int(index.num_regions_N.max()), feature_dim)])
+
+  image_ids, groups, captions = _read(
+      index, records.regions_spec(storage), look)
+  return Pictures(image_ids, groups, index.image_id_N,
+                  *map(np.concatenate, zip(*regions, strict=True))), captions
+
+
+def read_captions(index: index_lib.Pictures) -> tuple[list[str], Captions]:
+  """Returns the names of a split's pictures, and their captions."""
+  image_ids, _, captions = _read(index, {}, lambda columns: None)
+  return image_ids, captions
+
+
+def _read(index: index_lib.Pictures, spec: Mapping[str, Any],
+          look: Callable[[Mapping[str, Any]], None],
+          ) -> tuple[list[str], list[str], Captions]:
+  """Returns the pictures' names, their groups and captions.
+
+  Args:
+    spec: of what `look` takes of each batch of records.
+  """
+  spec = {**spec, **records.words_spec(), **dict.fromkeys(
+      ['image_id', 'group'], tf.io.FixedLenFeature([], tf.string)),
+          'texts': tf.io.RaggedFeature(tf.string, value_key='captions/text')}
+  image_ids, groups, texts, words = [], [], [], []
+  try:
+    for batch in tf.data.TFRecordDataset(index.paths).batch(_READ_RECORDS):
+      columns = tf.io.parse_example(batch, spec)
+      image_ids += _strings(columns['image_id'])
+      groups += _strings(columns['group'])
+      texts += _strings(columns['texts'].flat_values)
+      words.append(tf.nest.map_structure(
+          lambda tensor: tensor.numpy(), records.parse_words(columns)[0]))
+      look(columns)
+  except tf.errors.DataLossError as error:
+    raise errors.UserError(
+        f'{index.paths[0]} or a file beside it is damaged: {error.message}. '
+        'Prepare the dataset again, into an empty --data_dir') from error
   keys = join_rows([Ragged(part.keys_W, part.word_splits) for part in words])
-  return Pictures(
-      image_ids, groups, index.image_id_N,
-      *map(np.concatenate, zip(*regions, strict=True))), Captions(
-          picture_C=np.repeat(np.arange(len(image_ids)), index.num_captions_N),
-          languages=[index.languages[number] for number in index.language_C],
-          texts=texts, word_splits=keys.splits, keys_W=keys.values,
-          ids=join_rows([part.ids for part in words]),
-          prefix_ids=join_rows([part.prefix_ids for part in words]),
-          suffix_ids=join_rows([part.suffix_ids for part in words]))
+  return image_ids, groups, Captions(
+      picture_C=np.repeat(np.arange(len(image_ids)), index.num_captions_N),
+      languages=[index.languages[number] for number in index.language_C],
+      texts=texts, word_splits=keys.splits, keys_W=keys.values,
+      ids=join_rows([part.ids for part in words]),
+      prefix_ids=join_rows([part.prefix_ids for part in words]),
+      suffix_ids=join_rows([part.suffix_ids for part in words]))
 
 
 def _check_memory(dataset: str, num_bytes: int) -> None:

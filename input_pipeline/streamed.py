@@ -20,6 +20,8 @@ from input_pipeline import store
 from input_pipeline import tokenizer
 from m3p_jax import batch as batch_lib
 
+# Records that a search reads at the same time.
+_AT_ONCE = 16
 # Numbers of captions int64 [B] → captions, the rows' numbers in these int64
 # [B], and the rows' regions.
 Fetch = Callable[[tf.Tensor], tuple[
@@ -78,6 +80,31 @@ def picture_rows(datasets: Sequence[str], indices: Sequence[index_lib.Pictures],
         batch_lib.Regions(
             tf.gather(image_id_N, picture_B), *records.parse_regions(
                 columns, num_regions, feature_dim)))
+
+  return fetch
+
+
+def read_pictures(index: index_lib.Pictures, kind: tuple[int, str],
+                  ) -> Callable[[np.ndarray], tuple[
+                      list[str], batch_lib.Regions]]:
+  """Returns what reads names and regions of the pictures of some numbers.
+
+  Args:
+    kind: size and storage of the region features.
+  """
+  feature_dim, storage = kind
+  num_regions = int(index.num_regions_N.max())
+  read = tf.function(_make_read(index, _AT_ONCE), input_signature=[
+      tf.TensorSpec([None], tf.int64)])
+  spec = records.regions_spec(storage) | {
+      'image_id': tf.io.FixedLenFeature([], tf.string)}
+
+  def fetch(number_B):
+    columns = tf.io.parse_example(read(number_B), spec)
+    regions = records.parse_regions(columns, num_regions, feature_dim)
+    return [name.decode() for name in columns['image_id'].numpy()], (
+        batch_lib.Regions(index.image_id_N[number_B],
+                          *(tensor.numpy() for tensor in regions)))
 
   return fetch
 

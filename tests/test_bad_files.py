@@ -81,7 +81,7 @@ def test_a_full_disk_is_not_one_pictures_fault(
   def fail(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(copies, 'keep', fail)
+  monkeypatch.setattr(copies, 'shrink', fail)
   with pytest.raises(errors.UserError, match='cannot prepare.*No space left'):
     _prepare(tmp_path, tmp_path / 'data', max_bad=1.0)
 

@@ -12,6 +12,7 @@ from input_pipeline import records
 from input_pipeline import store
 from m3p_jax.model import config as model_config
 from m3p_jax.search import collection
+from m3p_jax.search import index as index_lib
 from tests import toy
 
 # The same caption but for its writing, in pairs of pictures; 'ㄪ' and '𐎀' are
@@ -59,7 +60,8 @@ def test_captions_that_the_tokenizer_reads_alike_are_one_answer(
   assert [k for k, _ in rows.written_M2] == [
       k for i in range(9) for k, one in enumerate(rows.groups) if i in one]
   (tmp_path / 'vi' / 'manifest.json').write_text('{"counts": {"test": 9}}')
-  captions = collection.load(tmp_path, 'vi', 'test').captions['vi']
+  pictures = collection.Records(tmp_path, 'vi', 'test').pictures()
+  captions = index_lib.Index(pictures, np.zeros((9, 1))).captions['vi']
   assert sorted(map(written, captions.values()), key=min) == _ALIKE
 
 

@@ -4,6 +4,7 @@ tests/test_notebooks.py runs the whole recipe.
 """
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -12,6 +13,8 @@ from PIL import Image
 import pytest
 
 from input_pipeline import errors
+from input_pipeline.vision import extractors
+from m3p_jax.evaluation import engine
 from m3p_jax.recipes import photos
 
 NAMES = ['a.png', 'b.JPG', 'trips/beach_2024-05.jpeg']
@@ -43,11 +46,7 @@ def test_names_stand_in_for_captions_and_the_folder_is_left_alone(
 def _camera(folder, first_seed):
   folder.mkdir()
   for number in range(3):
-    rng = np.random.default_rng(first_seed + number)
-    Image.fromarray(np.kron(
-        rng.integers(0, 256, (4, 4, 3), np.uint8),
-        np.ones((16, 16, 1), np.uint8))).save(
-            folder / f'IMG_{number}.png', compress_level=0)
+    _draw(folder / f'IMG_{number}.png', first_seed + number)
 
 
 def test_other_pictures_of_the_same_names_are_indexed(
@@ -76,6 +75,56 @@ def test_other_pictures_of_the_same_names_are_indexed(
                tmp_path / '101CANON' / 'IMG_1.png')
   third = index('101CANON')
   assert (second != third).any(axis=1).tolist().count(True) == 1
+
+
+def _draw(path, seed):
+  rng = np.random.default_rng(seed)
+  Image.fromarray(np.kron(rng.integers(0, 256, (4, 4, 3), np.uint8), np.ones(
+      (16, 16, 1), np.uint8))).save(path, compress_level=0)
+
+
+def test_only_new_pictures_are_read_and_embedded(
+    small_run, tmp_path, monkeypatch):
+  folder = tmp_path / 'pictures'
+  _camera(folder, 0)
+  seen = []
+  for owner, name in ((extractors.GridExtractor, 'extract'),
+                      (engine.Engine, 'embed_images')):
+    real = getattr(owner, name)
+
+    def count(self, what, *args, real=real, name=name):
+      seen.append((name, len(getattr(what, 'mask_BR', what))))
+      return real(self, what, *args)
+
+    monkeypatch.setattr(owner, name, count)
+
+  def vectors(run):
+    """Returns {picture: its vector}, and how many were read and embedded."""
+    seen.clear()
+    index = photos.Photos(tmp_path / run, tmp_path / 'data', folder,
+                          weights=small_run).run().index
+    return dict(zip(index.image_ids, index.vectors_IE, strict=True)), [
+        sum(count for one, count in seen if one == name)
+        for name in ('extract', 'embed_images')]
+
+  before, work = vectors('run')
+  assert work == [3, 3]
+  _draw(folder / 'new.png', 50)
+  stamp = (folder / 'IMG_0.png').stat()
+  _draw(folder / 'IMG_0.png', 51)  # Its size and date are as they were.
+  os.utime(folder / 'IMG_0.png', ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+  (folder / 'IMG_1.png').rename(folder / 'a cat.png')
+  (folder / 'IMG_2.png').unlink()
+  found, work = vectors('run')
+  assert work == [2, 2]
+  whole, work = vectors('whole')
+  assert work == [3, 3] and found.keys() == whole.keys() and len(whole) == 3
+  for name, vector_E in whole.items():
+    np.testing.assert_allclose(found[name], vector_E, atol=1e-5)
+  renamed, old = ('pictures/a cat.png', 'pictures/IMG_1.png')
+  np.testing.assert_array_equal(found[renamed], before[old])
+  first = 'pictures/IMG_0.png'
+  assert np.abs(found[first] - before[first]).max() > 1e-3
 
 
 def test_weights_that_are_no_run_are_refused_before_all_work(

@@ -94,6 +94,104 @@ def test_changed_pictures_are_read_again(raw, tmp_path):
         name: grey for name, grey in greys.items() if grey is not None}, what
 
 
+def _replace_hidden(path, grey):
+  """Replaces a picture by one of its size and its time."""
+  before = path.stat()
+  _draw(path, grey)
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+  assert path.stat().st_size == before.st_size
+
+
+def _rename(raw):
+  (raw / '1.png').rename(raw / '8.png')
+  _write_captions(raw, ['0.png', '8.png', '2.png', '3.png', '4.png', '7.png'])
+
+
+# What is done, and pictures that have to be read for it.
+_STEPS = {
+    'one is added': (lambda raw: (
+        _draw(raw / '7.png', 70),
+        _write_captions(raw, ['7.png', *NAMES[:-1]])), 1),
+    'one is renamed': (_rename, 0),
+    'one gets another caption': (lambda raw: (
+        raw / 'captions.jsonl').write_text(
+            (raw / 'captions.jsonl').read_text().replace(
+                'picture 2.png', 'grey')), 0),
+    'two are swapped': (lambda raw: (
+        (raw / '3.png').rename(raw / 'x'), (raw / '4.png').rename(
+            raw / '3.png'), (raw / 'x').rename(raw / '4.png')), 0),
+    'all are touched': (lambda raw: [
+        os.utime(path) for path in raw.glob('*.png')], 0),
+    'one is overwritten, unseen': (
+        lambda raw: _replace_hidden(raw / '2.png', 29), 1),
+    'one is removed': (lambda raw: _write_captions(
+        raw, ['0.png', '3.png', '4.png', '7.png']), 0),
+    'the folder is moved': (lambda raw: (
+        raw.rename(raw.with_name('moved')),
+        raw.symlink_to(raw.with_name('moved'))), 0)}
+
+
+@pytest.mark.parametrize('storage', ['float16', 'int8'])
+def test_only_what_is_new_is_read(raw, tmp_path, monkeypatch, storage):
+  monkeypatch.setattr(extractors, 'GridExtractor', test_shards.Extractor)
+  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 2)
+  _prepare(raw, tmp_path / 'data', storage=storage)
+  for number, (what, (change, reads)) in enumerate(_STEPS.items()):
+    change(raw)
+    monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
+    folder = _prepare(raw, tmp_path / 'data', storage=storage)
+    assert test_shards.Extractor.pictures_seen == reads, what
+    whole = _prepare(raw, tmp_path / f'whole {number}', storage=storage)
+    assert test_shards._contents(folder) == test_shards._contents(whole), what
+
+
+def test_a_killed_run_goes_on_whatever_was_added_meanwhile(
+    raw, tmp_path, monkeypatch):
+  monkeypatch.setattr(extractors, 'GridExtractor', test_shards.Extractor)
+  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 2)
+
+  def prepare_until(shard):
+    write = shards.write
+
+    def stop(folder, one, *rest):
+      if one.number == shard:
+        raise KeyboardInterrupt
+      write(folder, one, *rest)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(shards, 'write', stop)
+      with pytest.raises(KeyboardInterrupt):
+        _prepare(raw, tmp_path / 'data')
+
+  def seen(prepare_it):
+    monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
+    prepare_it()
+    return test_shards.Extractor.pictures_seen
+
+  assert seen(lambda: prepare_until(2)) == 4
+  _draw(raw / '6.png', 60)
+  _write_captions(raw, ['6.png', *NAMES[:-1]])
+  assert seen(lambda: prepare_until(1)) == 1
+  _replace_hidden(raw / '0.png', 1)
+  assert seen(lambda: _prepare(raw, tmp_path / 'data')) == 2
+  whole = _prepare(raw, tmp_path / 'whole')
+  assert test_shards._contents(tmp_path / 'data' / 'captions') == (
+      test_shards._contents(whole))
+
+
+def test_what_was_damaged_is_read_again(raw, tmp_path, monkeypatch):
+  monkeypatch.setattr(extractors, 'GridExtractor', test_shards.Extractor)
+  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 2)
+  folder = _prepare(raw, tmp_path / 'data')
+  whole = test_shards._contents(folder)
+  path = sorted(folder.rglob('*.tfrecord-*'))[1]
+  path.write_bytes(path.read_bytes()[:-5])
+  monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
+  _prepare(raw, tmp_path / 'data')
+  assert test_shards.Extractor.pictures_seen == 2
+  assert test_shards._contents(folder) == whole
+
+
 def test_what_changes_no_record_prepares_nothing(raw, tmp_path, monkeypatch):
   folder = _prepare(raw, tmp_path / 'data')
   before = _time(folder)

@@ -27,7 +27,7 @@ def run(mode, **settings):
 def test_every_mode_begins_with_the_dual_order():
   for mode in rankings.MODES:
     first = run(mode)[0][0]
-    np.testing.assert_array_equal(first.order_I, np.argsort(-COSINE))
+    np.testing.assert_array_equal(first.best(COUNT), np.argsort(-COSINE))
     assert first.seen == 0 and np.isnan(first.match_I).all()
   assert len(run('dual')[0]) == 1 and not run('dual')[1]
 
@@ -35,24 +35,33 @@ def test_every_mode_begins_with_the_dual_order():
 @pytest.mark.parametrize('weight', [-1.0, 0.5])
 def test_reranking_orders_the_first_few_and_keeps_the_rest(weight):
   (first, last), asked = run('rerank', top_k=7, joint_weight=weight)
-  best = first.order_I[:7]
+  best = first.best(7)
   assert sorted(asked) == sorted(best.tolist())
   scores = LOGITS if weight < 0 else 10 * COSINE + weight * LOGITS
   np.testing.assert_array_equal(
-      last.order_I[:7], best[np.argsort(-scores[best])])
-  np.testing.assert_array_equal(last.order_I[7:], first.order_I[7:])
+      last.best(7), best[np.argsort(-scores[best])])
+  np.testing.assert_array_equal(last.best(COUNT)[7:], first.best(COUNT)[7:])
   np.testing.assert_array_equal(last.match_I[best], LOGITS[best])
 
 
 def test_joint_scoring_asks_for_every_picture_once_best_first():
   found, asked = run('joint')
-  assert asked == found[0].order_I.tolist()
+  assert asked == found[0].best(COUNT).tolist()
   assert [one.seen for one in found] == [
       0, rankings.CHUNK, 2 * rankings.CHUNK, COUNT]
-  np.testing.assert_array_equal(found[-1].order_I, np.argsort(-LOGITS))
+  np.testing.assert_array_equal(found[-1].best(COUNT), np.argsort(-LOGITS))
   seen = found[1]  # What it has not looked at stands below what it has.
-  assert (~np.isnan(seen.match_I[seen.order_I])).tolist() == (
+  assert (~np.isnan(seen.match_I[seen.best(COUNT)])).tolist() == (
       [True] * rankings.CHUNK + [False] * (COUNT - rankings.CHUNK))
+
+
+def test_the_first_few_are_those_of_the_whole_order():
+  # Many are equal: of those the first come first.
+  score_I = RNG.integers(0, 9, COUNT).astype(np.float32)
+  one = rankings.Ranking(score_I, score_I, LOGITS, 0, 0)
+  for k in (1, 5, 40, COUNT - 1, COUNT, COUNT + 1):
+    np.testing.assert_array_equal(
+        one.best(k), np.argsort(-score_I, kind='stable')[:k])
 
 
 def test_more_candidates_than_pictures_are_all():

@@ -15,6 +15,7 @@ from m3p_jax import search
 from m3p_jax.search import collection
 from m3p_jax.search import commands
 from m3p_jax.search import exported
+from m3p_jax.search import index as index_lib
 from tests import retrieval_data
 from tests import toy
 
@@ -136,7 +137,7 @@ def test_nothing_to_embed_or_describe_is_empty(searcher):
     assert vectors.dtype == np.float32
   assert searcher.describe('picture 3', languages=()) == {}
   whole = searcher.describe('picture 3', k=10_000)['en']
-  assert len(whole) == len(searcher.source.captions('en', searcher.weights))
+  assert len(whole) == len(searcher.index.captions['en'])
   assert len(searcher.similar('picture 3', k=10_000)) == 77
 
 
@@ -164,7 +165,7 @@ def test_mistakes_are_named(searcher, call, message):
 
 def test_the_index_is_stored_and_used(searcher, workdir, monkeypatch):
   first = searcher.search('a', k=5)
-  assert (workdir / 'search' / 'pairs_all.npz').exists()
+  assert (workdir / 'search' / 'pairs_all' / 'vectors.npy').exists()
   again = search.load(workdir)
   # No second look at the pictures.
   monkeypatch.setattr(again._engine, 'embed_images', None)
@@ -174,7 +175,7 @@ def test_the_index_is_stored_and_used(searcher, workdir, monkeypatch):
 @pytest.mark.parametrize('change', ['weights', 'broken'])
 def test_a_stale_or_broken_index_is_renewed(searcher, workdir, change):
   expected = searcher.search('a', k=5)
-  path = workdir / 'search' / 'pairs_all.npz'
+  path = workdir / 'search' / 'pairs_all' / 'vectors.npy'
   if change == 'weights':
     shutil.rmtree(workdir / 'checkpoints')
     retrieval_data.save_checkpoint(workdir / 'checkpoints', step=7)
@@ -318,7 +319,7 @@ def test_data_prepared_again_are_read_again_in_the_same_process(
   assert len(now.index.image_ids) == 28
   assert now.describe('picture 3', ('en',)) != first
   # Who has the old vectors in memory does not mix them with the new pictures.
-  collection._load_once.cache_clear()
+  collection._open_once.cache_clear()
   with pytest.raises(errors.UserError, match='prepared again since'):
     open_page.search('a', mode='joint')
 
@@ -330,8 +331,8 @@ def test_another_number_format_makes_another_index(searcher, workdir):
   for dtype in ('float32', 'bfloat16'):
     config.model.dtype = dtype
     assert search.load(workdir, config=config, split='test').index
-    with np.load(workdir / 'search' / 'pairs_test.npz') as stored:
-      keys.append(str(stored['key']))
+    keys.append(index_lib.read_manifest(
+        workdir / 'search' / 'pairs_test')['made_by'])
   assert keys[0] != keys[1]
 
 

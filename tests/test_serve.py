@@ -7,11 +7,13 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import zlib
@@ -19,6 +21,7 @@ import zlib
 from PIL import Image
 import pytest
 
+from input_pipeline import errors
 from input_pipeline import sources
 from tests import small_search
 
@@ -115,6 +118,13 @@ def request(server, method, path, body=None, headers=None):
   result = response.status, response.read()
   connection.close()
   return result
+
+
+def picture(server):
+  """Returns the address of the first picture that is found."""
+  _, content = request(server, 'GET', '/search?mode=dual&query=a')
+  return '/picture/' + re.search(
+      'data-key="([0-9a-f]+)"', json.loads(content)['results'])[1]
 
 
 def png(width=64, height=64):
@@ -261,14 +271,51 @@ def test_eight_are_answered_at_once_and_no_more_than_200_wait():
   assert max(most) == 8
 
 
+def test_a_question_that_takes_long_keeps_nobody_who_stops():
+  pytest.importorskip('fastapi')
+  from m3p_jax.serve import app
+  released = threading.Event()
+
+  def parts():
+    yield {'results': 'dual'}
+    released.wait(60)
+    raise errors.UserError('the records have gone')
+
+  async def stop():
+    lines = app._Answers().stream(parts()).body_iterator
+    assert await anext(lines) == '{"results": "dual"}\n'
+    waiting = asyncio.create_task(anext(lines))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+      await waiting
+
+  async def fail():
+    released.set()
+    return [line async for line in app._Answers().stream(
+        parts()).body_iterator]
+
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    start = time.monotonic()
+    pool.submit(asyncio.run, stop()).result()
+    assert time.monotonic() - start < 30
+    assert json.loads(pool.submit(asyncio.run, fail()).result()[-1]) == {
+        'error': 'the records have gone'}
+
+
 def test_pictures_are_small_in_the_grid_and_large_in_the_panel(server):
   sizes = {}
-  for path in ('/picture/0', '/picture/0/large'):
-    status, content = request(server, 'GET', path)
+  for name in ('', '/large'):
+    status, content = request(server, 'GET', picture(server) + name)
     assert status == 200
-    sizes[path] = Image.open(io.BytesIO(content)).size
-  assert max(sizes['/picture/0']) == 160
-  assert max(sizes['/picture/0/large']) == 256
+    sizes[name] = max(Image.open(io.BytesIO(content)).size)
+  assert sizes == {'': 160, '/large': 256}
+
+
+def test_a_page_of_before_is_told_that_its_picture_has_gone(server):
+  for path in ('/picture/0', '/picture/0/large', '/picture/0/detail'):
+    status, content = request(server, 'GET', path)
+    assert status == 404 and 'search again' in json.loads(content)['detail']
 
 
 @pytest.mark.parametrize('path', [
@@ -310,8 +357,9 @@ def test_whoever_asks_for_what_is_not_here_is_answered(server):
 
 
 @pytest.mark.parametrize('path', [
-    '/', '/page.js', '/picture/0', '/search?mode=dual', '/nowhere'])
+    '/', '/page.js', '', '/search?mode=dual', '/nowhere'])
 def test_a_browser_may_load_nothing_else_and_run_nothing_inside(server, path):
+  path = path or picture(server)
   connection = http.client.HTTPConnection(*server, timeout=60)
   connection.request('GET', path)
   with connection.getresponse() as response:

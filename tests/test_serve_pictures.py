@@ -8,13 +8,18 @@ from PIL import Image
 
 from input_pipeline import copies
 from input_pipeline.vision import pictures
-from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import index as index_lib
 from m3p_jax.serve import pictures as pictures_lib
 
 
 def _made(path, small=''):
-  return pictures_lib.LargePictures(collection_lib.Index(
-      ['a'], [''], [str(small)], [str(path)], np.zeros((1, 2), np.float32)))
+  return pictures_lib.LargePictures(_index(path, small))
+
+
+def _index(path, small=''):
+  return index_lib.Index([{
+      'image_id': 'a', 'captions': {}, 'picture': str(small),
+      'original': str(path)}], np.zeros((1, 2), np.float32))
 
 
 def _get(path):
@@ -74,8 +79,7 @@ def test_a_replaced_file_is_not_shown_for_the_picture_that_was_found(tmp_path):
 
 def test_an_edited_picture_is_another_one_at_another_address(tmp_path):
   path, found = tmp_path / 'a.png', []
-  index = collection_lib.Index(
-      ['a'], [''], [''], [str(path)], np.zeros((1, 2), np.float32))
+  index = _index(path)
   large = pictures_lib.LargePictures(index)
   for colour in ('teal', 'red', 'teal'):
     Image.new('RGB', (90, 90), colour).save(path, compress_level=0)
@@ -83,5 +87,5 @@ def test_an_edited_picture_is_another_one_at_another_address(tmp_path):
     found.append((pictures_lib.address(index, 0, is_large=True), large.get(0)))
   addresses, contents = zip(*found, strict=True)
   assert len(set(addresses)) == 3
-  assert addresses[0].startswith('picture/0/large?v=')
+  assert addresses[0].startswith(f'picture/{index.key(0)}/large?v=')
   assert contents[0] == contents[2] != contents[1]

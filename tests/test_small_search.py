@@ -116,15 +116,29 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['index']
 
 
-@pytest.mark.parametrize('file, content, message', [
-    ('manifest.json', '{"format": "other"}', "'m3p_jax index 1'"),
-    ('pictures.jsonl', '', 'has 20 rows, pictures.jsonl 0')])
-def test_what_does_not_fit_is_named(
-    searcher, tmp_path, file, content, message):
+def _swap_lines(content):
+  first, second, *rest = content.splitlines(keepends=True)
+  return b''.join([second, first, *rest])
+
+
+@pytest.mark.parametrize('file, change, message', [
+    ('manifest.json', lambda _: b'{"format": "other"}', "'m3p_jax index 1'"),
+    ('manifest.json', lambda old: old[:40], 'manifest.json cannot be read'),
+    ('manifest.json', lambda old: old.replace(b'"embedding_dim": 32',
+                                              b'"embedding_dim": 64'),
+     r'64.* but .* with|width .* 32'),
+    ('pictures.jsonl', lambda _: b'', 'has 20 rows, pictures.jsonl 0'),
+    ('pictures.jsonl', _swap_lines, 'pictures.jsonl was changed since'),
+    ('vectors.npy', lambda old: old[:-4], 'vectors.npy cannot be read'),
+    ('vectors.npy', lambda old: old[:-1] + bytes([old[-1] ^ 1]),
+     'vectors.npy was changed since')])
+def test_what_does_not_fit_is_named(searcher, tmp_path, file, change, message):
   exported.export(searcher, tmp_path / 'index')
-  (tmp_path / 'index' / file).write_text(content)
-  with pytest.raises(errors.UserError, match=message):
+  path = tmp_path / 'index' / file
+  path.write_bytes(change(path.read_bytes()))
+  with pytest.raises(errors.UserError, match=message) as told:
     search.load(tmp_path / 'index').search('a')
+  assert '\n' not in str(told.value)
 
 
 def test_an_exported_index_is_searched_with_its_own_weights(

@@ -27,9 +27,10 @@ from tests import toy
 ROOT = pathlib.Path(config_lib.__file__).parents[1]
 BUCKET = f'gs://{gcs_emulator.BUCKET}'
 # What works on a disk alone, and refuses URLs or is given none.
-LOCAL = ('beam', 'builder', 'console', 'copies', 'extracted', 'prepare',
-         'shards', 'sources', 'tokenizer', 'check', 'photos', 'summary',
-         'index', 'readers', 'command_line', 'exported', 'output', 'paths')
+LOCAL = ('base_builder', 'beam', 'builder', 'check', 'command_line', 'console',
+         'copies', 'exported', 'extracted', 'index', 'known', 'output',
+         'paths', 'photos', 'prepare', 'readers', 'shards', 'sources',
+         'summary', 'tokenizer')
 
 
 def test_a_run_lives_in_a_bucket(tmp_path):

@@ -58,6 +58,11 @@ class Builder(builder.ImageTextBuilder):
   """The pictures of a prepared dataset, captioned by names."""
 
   @classmethod
+  def remembers(cls, options):
+    """Returns whether pictures are read here: they are not."""
+    return False
+
+  @classmethod
   def make_extractor(cls, options: builder.Options) -> _Prepared:
     if options.features != builder.Options().features:
       raise errors.UserError(

@@ -5,6 +5,7 @@ Letters: H and W, height and width; S, the tile's side.
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import io
 import itertools
@@ -140,11 +141,13 @@ class Picture(NamedTuple):
     height: of the original, in pixels.
     width: of the original, in pixels.
     content: xyxy in pixels of the original, outside of which it is empty.
+    sha256: of the file that it was read from; '' = not asked for.
   """
   image: Image.Image
   height: int
   width: int
   content: Box
+  sha256: str = ''
 
 
 class Tile(NamedTuple):
@@ -162,18 +165,18 @@ class Tile(NamedTuple):
   width: int
 
 
-def _open(source: Source) -> tuple[Image.Image, str]:
+def _open(source: Source, name: str) -> tuple[Image.Image, str]:
   """Returns the opened, not yet decoded picture, and its name."""
   if isinstance(source, Image.Image):
-    return source, 'picture'
+    return source, name
   if isinstance(source, np.ndarray):
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
       raise PictureError(
           'not RGB',
           f'an array of {source.dtype} {source.shape}, not uint8 [H, W, 3]')
-    return Image.fromarray(source), 'picture'
+    return Image.fromarray(source), name
   if isinstance(source, bytes):
-    data, name = source, 'picture'
+    data = source
   else:
     data, name = _read_bytes(source), str(source)
   if not data:
@@ -252,18 +255,20 @@ def _flatten(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
   return white, alpha
 
 
-def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(source: Source, *, max_pixels: int = MAX_PIXELS,
+         name: str = 'picture') -> Picture:
   """Returns the picture in RGB on white, upright, the first frame if several.
 
   Args:
     source: a file's path or content, an opened picture, or uint8 [H, W, 3].
     max_pixels: a larger picture is refused before it is decoded.
+    name: what messages call it, unless it is a path.
 
   Raises:
     PictureError: the file is missing, empty, an SVG, damaged, cut off, of an
       unknown format, under `MIN_SIDE` or over `max_pixels`.
   """
-  image, name = _open(source)
+  image, name = _open(source, name)
   width, height = image.size
   if width * height > max_pixels:
     raise PictureError(
@@ -328,7 +333,12 @@ def cut_tile(picture: Picture, size: int) -> Tile:
 
 def read_file(path: pathlib.Path) -> Picture:
   """Returns the picture of a file, as `read` does; of an SVG, its drawing."""
-  return read(_rasterise(path) if path.suffix.lower() == '.svg' else path)
+  is_svg = path.suffix.lower() == '.svg'
+  content = _read_bytes(
+      path, max_bytes=_SVG_MAX_BYTES if is_svg else _MAX_BYTES)
+  picture = (read(_rasterise(content, path)) if is_svg
+             else read(content, name=str(path)))
+  return picture._replace(sha256=hashlib.sha256(content).hexdigest())
 
 
 def read_part(path: pathlib.Path, offset: int, size: int) -> Picture:
@@ -343,9 +353,8 @@ def read_part(path: pathlib.Path, offset: int, size: int) -> Picture:
         (error.strerror or 'unreadable').lower(), str(path)) from error
 
 
-def _rasterise(path: pathlib.Path) -> bytes:
-  markup = _LINK.sub('', _read_bytes(
-      path, max_bytes=_SVG_MAX_BYTES).decode('utf-8', 'replace'))
+def _rasterise(content: bytes, path: pathlib.Path) -> bytes:
+  markup = _LINK.sub('', content.decode('utf-8', 'replace'))
   steps = [-1 if close else 0 if empty else 1
            for close, empty in _TAG.findall(markup)]
   if max(itertools.accumulate(steps), default=0) > _SVG_MAX_DEPTH:

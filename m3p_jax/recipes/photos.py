@@ -193,7 +193,7 @@ def main(options: stages.Options) -> None:
       pathlib.Path(values.pictures).expanduser().absolute(),
       weights=find_weights(values.weights), limit=options.limit,
       overrides=options.overrides).run()
-  print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
+  print(f'{len(searcher.index.pictures):,} pictures, nearest to '
         f'{values.query!r}:\n')
   for rank, result in enumerate(searcher.search(values.query, values.k), 1):
     print(f'{rank:3}  {result.score:6.3f}  {result.path}')

@@ -1,61 +1,43 @@
-"""A prepared dataset as a searchable collection: pictures, captions, vectors.
+"""A prepared dataset as a searchable collection: its index and its regions.
 
 Letters: I pictures, C captions, E shared space of the dual encoder.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 import io
 import json
-import os
+import tempfile
 from typing import Any
 import zipfile
 
 from absl import logging
 import numpy as np
 
+from input_pipeline import console
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
+from input_pipeline import items
 from input_pipeline import paths
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax import output
 from m3p_jax import sharding
+from m3p_jax import startup
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.model import config as model_config
-from m3p_jax.search import inputs
+from m3p_jax.search import index as index_lib
 
 # From regions, and from captions, to unit vectors [I, E] and [C, E].
 Embed = Callable[[batch_lib.Regions], np.ndarray]
 EmbedTexts = Callable[[list[str]], np.ndarray]
 ALL = 'all'
-
-
-@dataclasses.dataclass(frozen=True)
-class Index:
-  """What a search needs of a collection, small enough to keep in a file."""
-  image_ids: list[str]
-  captions: list[str]  # First English ones; '' where there is none.
-  thumbnails: list[str]  # Small copies; '' where there is none.
-  originals: list[str]  # Files they were read from; '' where not known.
-  vectors_IE: np.ndarray  # Float32, unit length.
-
-  def file(self, number: int) -> str:
-    """Returns the file of a picture; '' where it is not there any more."""
-    path = self.originals[number]
-    return path if path and os.path.isfile(path) else ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Collection:
-  """Pictures of a dataset with their regions and captions."""
-  image_ids: list[str]
-  regions: batch_lib.Regions
-  # Language → caption → numbers of the pictures it was written for.
-  captions: dict[str, dict[str, list[int]]]
+# Pictures whose regions are in memory while their vectors are made.
+_AT_ONCE = 256
 
 
 def splits(data_dir: paths.Path, dataset: str, split: str) -> list[str]:
@@ -78,29 +60,50 @@ def splits(data_dir: paths.Path, dataset: str, split: str) -> list[str]:
   return present if split == ALL else [split]
 
 
-def load(data_dir: paths.Path, dataset: str, split: str) -> Collection:
-  """Returns the pictures of one split, or of all; see `splits`."""
-  # TensorFlow is slow to import, and a search in a stored index needs none.
-  from input_pipeline import store
-  names = splits(data_dir, dataset, split)
-  parts = [store.read_image_text(data_dir, dataset, name) for name in names]
-  pictures = store.join_pictures(
-      [dataset] * len(parts), [part for part, _ in parts])
-  captions: dict[str, dict[str, list[int]]] = {}
-  # What the tokenizer reads alike is one caption, as it was first written.
-  first_of: dict[Any, str] = {}
-  first = 0
-  for part, written in parts:
-    for row, (picture, language, text) in enumerate(zip(
-        written.picture_C, written.languages, written.texts, strict=True)):
-      text = first_of.setdefault((language, *written.form(row)), text)
-      captions.setdefault(language, {}).setdefault(text, []).append(
-          first + int(picture))
-    first += len(part.image_ids)
-  regions = batch_lib.Regions(
-      pictures.image_id_N, pictures.features_NRF, pictures.boxes_NRG,
-      pictures.class_ids_NR, pictures.mask_NR)
-  return Collection(pictures.image_ids, regions, captions)
+class Records:
+  """The records of one split, or of all, read when they are asked for."""
+
+  def __init__(self, data_dir: paths.Path, dataset: str, split: str):
+    # TensorFlow is slow to import, and a search in a stored index needs none.
+    from input_pipeline import index as places
+    from input_pipeline import known
+    from input_pipeline import store
+    from input_pipeline import streamed
+    self._folder = data_dir / dataset
+    self._parts, self._contents = [], []
+    for name in splits(data_dir, dataset, split):
+      builder = store.open_builder(data_dir, dataset, name)
+      part = store.open_index(builder, name)
+      self._parts.append(part)
+      self._contents += known.contents(
+          str(builder.data_dir), name, len(part.file_N))
+    self.regions = streamed.read_pictures(
+        places.join(self._parts), store.storage_of(builder))
+
+  def pictures(self) -> list[dict[str, Any]]:
+    """Returns what an index says of each picture."""
+    from input_pipeline import store
+    # What the tokenizer reads alike is one caption, as it was first written.
+    first_of: dict[Any, str] = {}
+    folder, found = self._folder.absolute(), []
+    for part in self._parts:
+      image_ids, written = store.read_captions(part)
+      captions: list[dict[str, list[str]]] = [{} for _ in image_ids]
+      for row, (number, language, text) in enumerate(zip(
+          written.picture_C.tolist(), written.languages, written.texts,
+          strict=True)):
+        text = first_of.setdefault((language, *written.form(row)), text)
+        texts = captions[number].setdefault(language, [])
+        if text not in texts:
+          texts.append(text)
+      found += [{
+          'image_id': image_id, 'picture': str(copies.small(
+              folder, image_id) or ''),
+          'original': str(copies.original(folder, image_id) or ''),
+          'captions': texts} for image_id, texts in zip(
+              image_ids, captions, strict=True)]
+    return [one | {'content': content} for one, content in zip(
+        found, self._contents, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,97 +120,100 @@ class Source:
     """What the prepared data were when they were first asked for."""
     return weights_lib.fingerprint_of_data(self.data_dir, self.dataset)
 
-  def collection(self, weights: weights_lib.Weights) -> Collection:
-    """Returns all of it.
+  def regions(self, weights: weights_lib.Weights, index: index_lib.Index,
+              numbers: Sequence[int]) -> batch_lib.Regions:
+    """Returns the regions of some pictures of the index.
 
     Raises:
-      UserError: there is none, it was not made for these weights, or it was
-        prepared again since the index was read.
+      UserError: there are none, they were not made for these weights, or they
+        were prepared again since the index was read.
     """
-    return _load_once(self._checked(weights), self.dataset, self.split,
-                      self._data_key)
+    found_ids, regions = self._records(weights).regions(np.asarray(numbers))
+    if found_ids != [index.image_ids[number] for number in numbers]:
+      raise errors.UserError(
+          f'{self.dataset} in {self.data_dir} has other pictures than the '
+          'index: export it again')
+    return regions
 
-  def index(self, weights: weights_lib.Weights, embed: Embed) -> Index:
-    """Returns pictures and vectors, stored or made by `embed`."""
+  def _records(self, weights: weights_lib.Weights) -> Records:
     data_dir = self._checked(weights)
-
-    def make():
-      made = _make_index(data_dir / self.dataset, self.collection(weights),
-                         embed)
-      return {name: np.asarray(value) for name, value in vars(made).items()}
-
-    arrays = self._stored('', weights, make, {
-        field.name for field in dataclasses.fields(Index)})
-    vectors_IE = arrays.pop('vectors_IE')
-    return Index(vectors_IE=vectors_IE, **{
-        name: array.tolist() for name, array in arrays.items()})
-
-  def caption_vectors(self, language: str, weights: weights_lib.Weights,
-                      embed: EmbedTexts) -> np.ndarray:
-    """Returns float32 [C, E] of `captions`, stored or made by `embed`."""
-    texts = list(self.captions(language, weights))
-    return self._stored(
-        f'_{language}', weights, lambda: {'vectors_CE': embed(texts)},
-        {'vectors_CE'})['vectors_CE']
-
-  def languages(self, weights: weights_lib.Weights) -> list[str]:
-    """Returns the captions' languages, those with most captions first."""
-    captions = self.collection(weights).captions
-    return sorted(captions, key=lambda code: (-len(captions[code]), code))
-
-  def regions_of(self, image_id: str,
-                 weights: weights_lib.Weights) -> batch_lib.Regions:
-    """Returns the regions of one picture; UserError where it is not here."""
-    if not self.dataset:
-      raise errors.UserError(f'{image_id}: there is no such file')
-    collection = self.collection(weights)
-    if image_id not in collection.image_ids:
+    if weights_lib.fingerprint_of_data(
+        data_dir, self.dataset) != self._data_key:
       raise errors.UserError(
-          f'{image_id}: there is no such file, and no picture of '
-          f'{self.dataset} with that name')
-    return inputs.row(
-        collection.regions, collection.image_ids.index(image_id))
+          f'{data_dir / self.dataset} was prepared again since its index was '
+          'read: start again')
+    return _open_once(data_dir, self.dataset, self.split, self._data_key)
 
-  def captions(self, language: str, weights: weights_lib.Weights
-               ) -> dict[str, list[int]]:
-    """Returns {caption: numbers of its pictures} of one language that it has.
+  def index(self, weights: weights_lib.Weights,
+            embed: Embed) -> index_lib.Index:
+    """Returns pictures and vectors, stored or made by `embed`.
+
+    What these weights have made of the same pictures before is not made again.
+
+    Raises:
+      UserError: there are none, or they were not made for these weights.
     """
-    captions = self.collection(weights).captions
-    self._check_language(language, captions)
-    return captions[language]
+    data_dir = self._checked(weights)
+    folder = self.cache_dir and (
+        self.cache_dir / f'{self.dataset}_{self.split}')
+    manifest, _ = startup.read_manifest(data_dir, self.dataset)
+    key = {
+        # What a picture's vector depends on, beside the picture.
+        'made_by': fingerprint.of([
+            self._vectors_key(weights), items.recipe(manifest.get('options')),
+            manifest.get('feature_extractor')]),
+        # The small copies are stored by their paths.
+        'made_of': fingerprint.of([str(data_dir.absolute()), self._data_key])}
+    old, old_key = _read_stored(folder)
+    if not any(sharding.of_all(old_key != key)):
+      return old
+    # Processes embed together: all take the same from before, or nothing.
+    if not all(sharding.of_all(old_key.get('made_by') == key['made_by'])):
+      old = None
+    records = self._records(weights)
+    title = f'index of {self.dataset}' if sharding.is_first() else ''
+    with _place(folder) as place, console.bar(
+        title, None, unit='pictures') as bar:
+      place.mkdir()
+      pictures = _make(place, records, old, embed,
+                       weights.config.embedding_dim, bar)
+      index_lib.finish(place, pictures, key)
+      made = index_lib.load(place)
+    sharding.wait_for_all('the index')
+    return made
 
-  def _check_language(self, language: str, allowed: Iterable[str]) -> None:
-    if language not in allowed:
-      raise errors.UserError(
-          f'{self.dataset} has no captions in {language!r}; allowed: '
-          f'{", ".join(sorted(allowed))}')
-
-  def _stored(self, suffix: str, weights: weights_lib.Weights,
-              make: Callable[[], dict[str, np.ndarray]],
-              names: set[str]) -> dict[str, np.ndarray]:
-    """Returns named arrays from the file of these weights and data, or made."""
+  def caption_vectors(self, language: str, texts: list[str],
+                      weights: weights_lib.Weights,
+                      embed: EmbedTexts) -> np.ndarray:
+    """Returns float32 [C, E] of captions, stored or made by `embed`."""
     if not self.cache_dir:
-      return make()
-    path = self.cache_dir / f'{self.dataset}_{self.split}{suffix}.npz'
-    # The small copies are stored by their paths; vectors by these weights in
-    # this number format.
-    key = fingerprint.of([
-        str(paths.of(self.data_dir).absolute()), self._data_key, self.split,
-        weights_lib.fingerprint_of(weights.path),
-        dataclasses.asdict(weights.config),
-        model_config.number_format(weights.dtype), m3p_jax.__version__])
-    found = _read_arrays(path, key)
-    if any(sharding.of_all(found.keys() != names)):
-      try:
-        output.check_writable(path.parent, 'the index')
-      except errors.UserError as error:
-        # Told before vectors are made: they will be made again next time.
-        logging.warning('%s; every start computes the vectors anew', error)
-      found = make()
-      if sharding.is_first():
-        _write_arrays(path, key, found)
-      sharding.wait_for_all('the index')
-    return found
+      return embed(texts)
+    path = self.cache_dir / f'{self.dataset}_{self.split}_{language}.npz'
+    key = fingerprint.of(self._vectors_key(weights))
+    names_C = np.array([fingerprint.of(text) for text in texts])
+    old_names, old_vectors = _read_vectors(path, key)
+    known = {name: row for row, name in enumerate(old_names.tolist())
+             } if all(sharding.of_all(len(old_names) > 0)) else {}
+    rows_C = np.array([known.get(name, -1) for name in names_C.tolist()])
+    new = np.flatnonzero(rows_C < 0)
+    if not len(new) and len(old_names) == len(texts):
+      return old_vectors[rows_C]
+    vectors_CE = np.zeros(
+        (len(texts), weights.config.embedding_dim), np.float32)
+    if known:
+      vectors_CE[rows_C >= 0] = old_vectors[rows_C[rows_C >= 0]]
+    if len(new):
+      vectors_CE[new] = embed([texts[number] for number in new])
+    if sharding.is_first():
+      _write_vectors(path, key, names_C, vectors_CE)
+    sharding.wait_for_all('the index')
+    return vectors_CE
+
+  def _vectors_key(self, weights: weights_lib.Weights) -> list[Any]:
+    """Returns what vectors are made by: weights in a number format."""
+    return [weights_lib.fingerprint_of(weights.path),
+            dataclasses.asdict(weights.config),
+            model_config.number_format(weights.dtype), m3p_jax.__version__]
 
   def _checked(self, weights: weights_lib.Weights) -> paths.Path:
     """Returns the folder of prepared datasets."""
@@ -220,49 +226,88 @@ class Source:
 
 # Two are enough for a searcher that changes its collection.
 @functools.lru_cache(maxsize=2)
-def _load_once(data_dir: paths.Path, dataset: str, split: str,
-               key: str) -> Collection:
-  if weights_lib.fingerprint_of_data(data_dir, dataset) != key:
-    raise errors.UserError(
-        f'{data_dir / dataset} was prepared again since its index was read: '
-        'start again')
-  return load(data_dir, dataset, split)
+def _open_once(data_dir: paths.Path, dataset: str, split: str,
+               key: str) -> Records:
+  del key  # Prepared again, it is opened again.
+  return Records(data_dir, dataset, split)
 
 
-def _make_index(folder: paths.Path, collection: Collection,
-                embed: Embed) -> Index:
-  captions = [''] * len(collection.image_ids)
-  for text, pictures in reversed(collection.captions.get('en', {}).items()):
-    for picture in pictures:
-      captions[picture] = text
-  folder = folder.absolute()
-  return Index(
-      collection.image_ids, captions,
-      [str(copies.small(folder, one) or '') for one in collection.image_ids],
-      [str(copies.original(folder, one) or '')
-       for one in collection.image_ids],
-      embed(collection.regions))
+@contextlib.contextmanager
+def _place(folder: paths.Path | None) -> Iterator[paths.Path]:
+  """Gives a folder to make an index in, which is kept where it can be."""
+  if folder and sharding.is_first():
+    try:
+      output.check_writable(folder.parent, 'the index')
+    except errors.UserError as error:
+      # Told before vectors are made: they will be made again next time.
+      logging.warning('%s; every start computes the vectors anew', error)
+    else:
+      with output.draft(folder, overwrite=True) as draft:
+        yield draft
+      return
+  # What is mapped of it stays when it is deleted.
+  with tempfile.TemporaryDirectory() as temporary:
+    yield paths.of(temporary) / 'index'
 
 
-def _read_arrays(path: paths.Path, key: str) -> dict[str, np.ndarray]:
-  """Returns the arrays of a file, none where it has not this key."""
-  if not path.exists():
-    return {}
+def _make(place: paths.Path, records: Records, old: index_lib.Index | None,
+          embed: Embed, dim: int, bar: Any) -> list[dict[str, Any]]:
+  """Writes an index's vectors and returns its pictures.
+
+  What the old one has of a picture's content is taken from there.
+  """
+  pictures = records.pictures()
+  known = {one['content']: number for number, one in enumerate(
+      old.pictures if old else ()) if one['content']}
+  rows = [known.get(one['content'], -1) for one in pictures]
+  is_new_I = np.array(rows) < 0
+  vectors_IE = np.lib.format.open_memmap(
+      place / index_lib.VECTORS, 'w+', np.float32, (len(pictures), dim))
+  if old:
+    vectors_IE[~is_new_I] = old.vectors_IE[np.array(rows)[~is_new_I]]
+  new = np.flatnonzero(is_new_I)
+  bar.reset(len(new))
+  for part in np.split(new, range(_AT_ONCE, len(new), _AT_ONCE)):
+    if len(part):
+      vectors_IE[part] = embed(records.regions(part)[1])
+      bar.update(len(part))
+  vectors_IE.flush()
+  return pictures
+
+
+def _read_stored(folder: paths.Path | None,
+                 ) -> tuple[index_lib.Index | None, dict[str, Any]]:
+  """Returns a stored index and its key; None and none where it is damaged."""
+  if not folder or not (folder / index_lib.MANIFEST).exists():
+    return None, {}
   try:
-    with paths.load(path) as stored:
-      if str(stored['key']) != key:
-        return {}
-      return {name: stored[name] for name in stored.files if name != 'key'}
+    manifest = index_lib.read_manifest(folder)
+    return index_lib.load(folder), {
+        name: manifest.get(name) for name in ('made_by', 'made_of')}
+  except errors.UserError as error:
+    logging.warning('%s; it is made again', error)
+    return None, {}
+
+
+def _read_vectors(path: paths.Path,
+                  key: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what a file of this key has of captions: digests and vectors."""
+  try:
+    if path.exists():
+      with paths.load(path) as stored:
+        if str(stored['key']) == key:
+          return stored['names_C'], stored['vectors_CE']
   except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
     logging.warning('%s cannot be read, made again: %s', path, error)
-    return {}
+  return np.zeros(0, np.str_), np.zeros((0, 0), np.float32)
 
 
-def _write_arrays(path: paths.Path, key: str,
-                  arrays: dict[str, np.ndarray]) -> None:
-  """Stores arrays under a key, whole or not at all."""
+def _write_vectors(path: paths.Path, key: str, names_C: np.ndarray,
+                   vectors_CE: np.ndarray) -> None:
+  """Stores captions' vectors under a key, whole or not at all."""
   content = io.BytesIO()
-  np.savez(content, allow_pickle=False, key=np.array(key), **arrays)
+  np.savez(content, allow_pickle=False, key=np.array(key), names_C=names_C,
+           vectors_CE=vectors_CE)
   try:
     with results.draft(path) as draft:
       draft.write_bytes(content.getvalue())

@@ -46,7 +46,7 @@ def search(workdir: str | paths.Path, query: str, k: int = 10, *,
     mode = config.evaluation.mode
   searcher = from_flags(workdir, config=config, given=given)
   results = searcher.search(query, k, mode=mode)
-  print(f'{len(searcher.index.image_ids):,} pictures, nearest to '
+  print(f'{len(searcher.index.pictures):,} pictures, nearest to '
         f'{textwrap.shorten(repr(query), 60)} ({mode}):\n')
   for rank, result in enumerate(results, 1):
     caption = textwrap.shorten(result.caption, 44, placeholder='…')

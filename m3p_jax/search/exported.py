@@ -3,10 +3,8 @@
 Letters: I pictures, E shared space of the dual encoder.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -18,11 +16,9 @@ from m3p_jax import output
 from m3p_jax import sharding
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import index as index_lib
 from m3p_jax.search import rankings
 from m3p_jax.search import searcher as searcher_lib
-
-VECTORS, PICTURES, MANIFEST = 'vectors.npy', 'pictures.jsonl', 'manifest.json'
-_FORMAT = 'm3p_jax index 1'
 
 
 def export(searcher: searcher_lib.Searcher,
@@ -37,18 +33,13 @@ def export(searcher: searcher_lib.Searcher,
     UserError: `out` exists, or there is no collection.
   """
   check_new(out)
-  manifest, lines = _manifest(searcher), _pictures(searcher)
+  manifest, index = _manifest(searcher), searcher.index
   if not sharding.is_first():
     return manifest
   with output.draft(out, overwrite=False) as draft:
     draft.mkdir()
-    np.save(draft / VECTORS, searcher.index.vectors_IE)
-    (draft / PICTURES).write_text(''.join(
-        json.dumps(line, ensure_ascii=False) + '\n' for line in lines),
-        encoding='utf-8')
-    (draft / MANIFEST).write_text(
-        json.dumps(manifest, indent=2, ensure_ascii=False), encoding='utf-8')
-  return manifest
+    np.save(draft / index_lib.VECTORS, index.vectors_IE)
+    return index_lib.finish(draft, index.pictures, manifest)
 
 
 def check_new(out: str | pathlib.Path) -> None:
@@ -62,7 +53,7 @@ def _manifest(searcher: searcher_lib.Searcher) -> dict[str, Any]:
   weights, source = searcher.weights, searcher.source
   num_pictures, dim = searcher.index.vectors_IE.shape
   return {
-      'format': _FORMAT, 'dataset': source.dataset, 'split': source.split,
+      'dataset': source.dataset, 'split': source.split,
       'data_dir': str(paths.of(source.data_dir).absolute()),
       'num_pictures': num_pictures, 'embedding_dim': dim, 'dtype': 'float32',
       'metric': 'cosine', 'languages': searcher.languages,
@@ -76,24 +67,10 @@ def _manifest(searcher: searcher_lib.Searcher) -> dict[str, Any]:
       'feature_extractor': weights.manifest.get('feature_extractor')}
 
 
-def _pictures(searcher: searcher_lib.Searcher) -> list[dict[str, Any]]:
-  index = searcher.index
-  captions: list[dict[str, list[str]]] = [{} for _ in index.image_ids]
-  for language in searcher.languages:
-    written = searcher.source.captions(language, searcher.weights)
-    for text, pictures in written.items():
-      for picture in dict.fromkeys(pictures):
-        captions[picture].setdefault(language, []).append(text)
-  return [{'image_id': image_id, 'picture': small, 'original': original,
-           'captions': written}
-          for image_id, small, original, written in zip(
-              index.image_ids, index.thumbnails, index.originals, captions,
-              strict=True)]
-
-
 def is_here(path: pathlib.Path) -> bool:
   """Returns whether the folder holds an exported index."""
-  return (path / MANIFEST).is_file() and (path / VECTORS).is_file()
+  return (path / index_lib.MANIFEST).is_file() and (
+      path / index_lib.VECTORS).is_file()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +89,7 @@ class Source(collection_lib.Source):
     `data_dir` is where prepared datasets have moved since; UserError for a
     folder of another format.
     """
-    manifest = _read_manifest(folder)
+    manifest = index_lib.read_manifest(folder)
     return cls(data_dir or manifest['data_dir'], manifest['dataset'],
                manifest['split'], None, folder)
 
@@ -123,19 +100,19 @@ class Source(collection_lib.Source):
     They are in `checkpoint`, or where the manifest says; UserError where they
     are not there, or others are.
     """
-    manifest = _read_manifest(self.folder)
+    manifest = index_lib.read_manifest(self.folder)
     path = paths.of(checkpoint or manifest['checkpoint'])
     if not path.is_dir():
       raise errors.UserError(
-          f'{self.folder / MANIFEST} names the checkpoint {path}, which is '
-          'not there; say where it is: load(path, checkpoint=DIR)')
+          f'{self.folder / index_lib.MANIFEST} names the checkpoint {path}, '
+          'which is not there; say where it is: load(path, checkpoint=DIR)')
     weights = weights_lib.load(path)
     made = [manifest['step'], manifest['embedding_dim']]
     found = [weights.step, weights.config.embedding_dim]
     if made != found:
       raise errors.UserError(
           f'{path}: step and width of the shared space are {found}, but '
-          f'{self.folder / VECTORS} was made with {made}')
+          f'{self.folder / index_lib.VECTORS} was made with {made}')
     # An index of version 1 does not tell.
     if manifest.get('weights') not in (
         None, weights_lib.fingerprint_of(weights.path)):
@@ -145,10 +122,8 @@ class Source(collection_lib.Source):
           'those are: load(path, checkpoint=DIR)')
     return weights
 
-  def collection(self, weights: weights_lib.Weights
-                 ) -> collection_lib.Collection:
-    """Returns the prepared data; UserError where the vectors are of others."""
-    found = super().collection(weights)
+  def _records(self, weights: weights_lib.Weights) -> collection_lib.Records:
+    found = super()._records(weights)
     if not self._is_same_data:
       raise errors.UserError(
           f'{self.dataset} in {self.data_dir} was prepared again, from other '
@@ -157,54 +132,16 @@ class Source(collection_lib.Source):
 
   @functools.cached_property
   def _is_same_data(self) -> bool:
-    return _read_manifest(self.folder).get('data') in (
+    return index_lib.read_manifest(self.folder).get('data') in (
         None, weights_lib.fingerprint_of_data(
             self.data_dir, self.dataset, has_times=False))
 
   def settings(self) -> rankings.Settings:
     """Returns how to re-rank."""
-    return rankings.Settings(**_read_manifest(self.folder)['rerank'])
+    return rankings.Settings(**index_lib.read_manifest(self.folder)['rerank'])
 
   def index(self, weights: weights_lib.Weights,
-            embed: collection_lib.Embed) -> collection_lib.Index:
+            embed: collection_lib.Embed) -> index_lib.Index:
     """Returns the exported pictures and vectors."""
     del weights, embed
-    vectors_IE = paths.load(self.folder / VECTORS)
-    lines = self._lines()
-    if len(lines) != len(vectors_IE):
-      raise errors.UserError(
-          f'{self.folder / VECTORS} has {len(vectors_IE)} rows, '
-          f'{PICTURES} {len(lines)}; allowed: as many')
-    return collection_lib.Index(
-        [line['image_id'] for line in lines],
-        [(line['captions'].get('en') or [''])[0] for line in lines],
-        [line['picture'] for line in lines],
-        [line.get('original', '') for line in lines], vectors_IE)
-
-  def captions(self, language: str, weights: weights_lib.Weights
-               ) -> dict[str, list[int]]:
-    """Returns {caption: numbers of its pictures} of one language."""
-    found: dict[str, list[int]] = {}
-    for number, line in enumerate(self._lines()):
-      for text in line['captions'].get(language, ()):
-        found.setdefault(text, []).append(number)
-    self._check_language(language, self.languages(weights))
-    return found
-
-  def languages(self, weights: weights_lib.Weights) -> list[str]:
-    """Returns the captions' languages."""
-    del weights
-    return _read_manifest(self.folder)['languages']
-
-  def _lines(self) -> Sequence[dict[str, Any]]:
-    text = (self.folder / PICTURES).read_text(encoding='utf-8')
-    return [json.loads(line) for line in text.split('\n') if line]
-
-
-def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-  manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
-  if manifest.get('format') != _FORMAT:
-    raise errors.UserError(
-        f'{folder / MANIFEST}: format is {manifest.get("format")!r}; allowed: '
-        f'{_FORMAT!r}')
-  return manifest
+    return index_lib.load(self.folder)

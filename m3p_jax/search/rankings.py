@@ -34,10 +34,17 @@ class Ranking(NamedTuple):
   seen: int  # Pictures that the joint encoder has looked at.
   wanted: int  # Pictures that it will have looked at in the end.
 
-  @property
-  def order_I(self) -> np.ndarray:
-    """The pictures' numbers, best first; of equal ones the first."""
-    return np.argsort(-self.score_I, kind='stable')
+  def best(self, k: int) -> np.ndarray:
+    """Returns the numbers of k pictures, best first; of equal ones the first.
+
+    Without sorting the others, which may be millions.
+    """
+    count = len(self.score_I)
+    chosen = np.arange(count)
+    if k < count:
+      least = np.partition(self.score_I, count - k)[count - k]
+      chosen = np.flatnonzero(self.score_I >= least)
+    return chosen[np.argsort(-self.score_I[chosen], kind='stable')][:k]
 
 
 def stages(cosine_I: np.ndarray, match: Match, *, mode: str,
@@ -52,18 +59,24 @@ def stages(cosine_I: np.ndarray, match: Match, *, mode: str,
   wanted, weight = {
       'dual': (0, 0.0), 'joint': (count, -1.0),
       'rerank': (min(settings.top_k, count), settings.joint_weight)}[mode]
-  yield Ranking(cosine_I.astype(np.float64), cosine_I, match_I, 0, wanted)
-  order_I = np.argsort(-cosine_I, kind='stable')
+  first = Ranking(cosine_I, cosine_I, match_I, 0, wanted)
+  yield first
+  # With the best of those that will stay outside.
+  order_N = first.best(wanted + 1) if wanted else np.arange(0)
+  dual_I = logit_scale * cosine_I.astype(np.float64)
+  dual_N = dual_I[order_N]
   step = CHUNK if mode == 'joint' else max(wanted, 1)
   for seen in range(0, wanted, step):
-    chosen = order_I[seen:min(seen + step, wanted)]
+    chosen = order_N[seen:min(seen + step, wanted)]
     match_I = match_I.copy()
     match_I[chosen] = match(chosen)
     seen += len(chosen)
-    score_QI = rerank.reorder(
-        logit_scale * cosine_I[None], match_I[None], top_k=seen,
-        joint_weight=weight)
-    yield Ranking(score_QI[0], cosine_I, match_I, seen, wanted)
+    score_QN = rerank.reorder(dual_N[None], match_I[None, order_N],
+                              top_k=seen, joint_weight=weight)
+    # The rest keeps its distance to the best of those outside.
+    score_I = dual_I + (score_QN[0, -1] - dual_N[-1])
+    score_I[order_N] = score_QN[0]
+    yield Ranking(score_I, cosine_I, match_I, seen, wanted)
 
 
 def probability(logit: float) -> float | None:

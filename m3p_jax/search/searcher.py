@@ -10,7 +10,6 @@ import os
 import threading
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from input_pipeline import errors
@@ -18,6 +17,7 @@ from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import index as index_lib
 from m3p_jax.search import inputs
 from m3p_jax.search import rankings
 
@@ -73,7 +73,7 @@ class Searcher:
         weights.params, weights.config, batch_size=batch_size,
         dtype=weights.dtype)
     self._reader = inputs.Reader(weights)
-    self._index: collection_lib.Index | None = None
+    self._index: index_lib.Index | None = None
     self._caption_vectors: dict[str, np.ndarray] = {}
     # What is computed when it is first needed is computed by one thread.
     self._lock = threading.Lock()
@@ -104,9 +104,7 @@ class Searcher:
     errors.check_choice('mode', mode, rankings.MODES)
     if mode != 'dual':
       self._check_match(f'mode {mode!r}')
-    cosine_I = np.einsum(
-        'IE,QE->QI', self.index.vectors_IE,
-        self.embed_texts([query], language=language))[0]
+    cosine_I = self._cosines(self.embed_texts([query], language=language))
     return rankings.stages(
         cosine_I, functools.partial(self._match, query), mode=mode,
         logit_scale=self.logit_scale, settings=self.settings)
@@ -116,9 +114,9 @@ class Searcher:
     index = self.index
     return [Result(
         index.image_ids[i], float(ranking.score_I[i]),
-        index.file(i) or index.thumbnails[i], index.captions[i],
+        index.file(i) or index.thumbnail(i), index.caption(i),
         float(ranking.cosine_I[i]), rankings.probability(ranking.match_I[i]),
-        index.thumbnails[i]) for i in ranking.order_I[:k]]
+        index.thumbnail(i)) for i in ranking.best(k).tolist()]
 
   def similar(self, image: Any, k: int = 10) -> list[Result]:
     """Returns the k pictures of the collection nearest to a picture.
@@ -127,8 +125,7 @@ class Searcher:
       UserError: unusable picture, k below 1, or no collection.
     """
     _check_k(k)
-    cosine_I = np.einsum('IE,QE->QI', self.index.vectors_IE,
-                         self.embed_images([image]))[0]
+    cosine_I = self._cosines(self.embed_images([image]))
     (ranking,) = rankings.stages(
         cosine_I, np.asarray, mode='dual', logit_scale=1.0,
         settings=self.settings)
@@ -233,33 +230,34 @@ class Searcher:
     return self._engine.logit_scale()
 
   @property
-  def index(self) -> collection_lib.Index:
+  def index(self) -> index_lib.Index:
     """The collection's vectors, from the workdir if they were stored."""
     if self._index is None:
       with self._lock:
-        title = f'index of {self.source.dataset}'
         self._index = self._index or self.source.index(
-            self.weights,
-            lambda regions: self._engine.embed_images(regions, title=title))
+            self.weights, self._engine.embed_images)
     return self._index
 
   @property
   def languages(self) -> list[str]:
     """Languages of the collection's captions, those with most first."""
-    return self.source.languages(self.weights)
+    return list(self.index.captions)
+
+  def regions_of(self, number: int) -> batch_lib.Regions:
+    """Returns the regions of a picture of the collection."""
+    return self.source.regions(self.weights, self.index, [number])
+
+  def _cosines(self, vectors_1E: np.ndarray) -> np.ndarray:
+    # By BLAS: as fast as memory is.
+    return np.asarray(self.index.vectors_IE) @ vectors_1E[0]
 
   def _match(self, query: str, chosen: np.ndarray) -> np.ndarray:
     """Returns the match logits of a query and some pictures of the index."""
-    collection = self.source.collection(self.weights)
-    if collection.image_ids != self.index.image_ids:
-      raise errors.UserError(
-          f'{self.source.dataset} in {self.source.data_dir} has other pictures '
-          'than the index: export it again')
     # As many as the last time, so that they share a compiled function.
     count = len(chosen)
     rows = np.pad(chosen, (0, -count % rankings.CHUNK), mode='edge')
-    regions = jax.tree.map(lambda x: np.asarray(x)[rows],
-                           collection.regions)
+    regions = self.source.regions(
+        self.weights, self.index, rows.tolist())
     return self._engine.match(
         regions, self._tokens_beside([query], regions), np.arange(count),
         np.zeros(count, np.int32))
@@ -288,9 +286,19 @@ class Searcher:
     rows = iter(range(len(files)))
     return inputs.concatenate([
         inputs.row(read, next(rows)) if one
-        else self.source.regions_of(image, self.weights)
+        else self.regions_of(self._number(image))
         if isinstance(image, str) else image
         for image, one in zip(images, is_file, strict=True)])
+
+  def _number(self, image_id: str) -> int:
+    """Returns that of a picture; UserError where it is not here."""
+    if not self.source.dataset:
+      raise errors.UserError(f'{image_id}: there is no such file')
+    if image_id not in self.index.numbers:
+      raise errors.UserError(
+          f'{image_id}: there is no such file, and no picture of '
+          f'{self.source.dataset} with that name')
+    return self.index.numbers[image_id]
 
   def _captions(self, language: str) -> tuple[list[str], np.ndarray]:
     """Returns the collection's captions and their vectors, made once."""
@@ -300,13 +308,18 @@ class Searcher:
           self._reader.tokenise(texts, language=language),
           title=f'captions ({language})')
 
+    captions = self.index.captions
+    if language not in captions:
+      raise errors.UserError(
+          f'{self.source.dataset} has no captions in {language!r}; allowed: '
+          f'{", ".join(sorted(captions))}')
+    texts = list(captions[language])
     if language not in self._caption_vectors:
       with self._lock:
         if language not in self._caption_vectors:
           self._caption_vectors[language] = self.source.caption_vectors(
-              language, self.weights, embed)
-    return (list(self.source.captions(language, self.weights)),
-            self._caption_vectors[language])
+              language, texts, self.weights, embed)
+    return texts, self._caption_vectors[language]
 
 
 def _check_k(k: int) -> None:

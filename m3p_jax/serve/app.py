@@ -1,18 +1,21 @@
 """The page and its pictures as one ASGI application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent import futures
 import json
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from absl import logging
 import fastapi
-from fastapi import concurrency
 from fastapi import exception_handlers
 from fastapi import responses
 from fastapi.middleware import trustedhost
 
+from input_pipeline import errors
 from input_pipeline import paths
+from m3p_jax.search import index as index_lib
 from m3p_jax.serve import finder as finder_lib
 from m3p_jax.serve import pictures as pictures_lib
 
@@ -78,44 +81,53 @@ def _add_page(app: fastapi.FastAPI, html: str) -> None:
 def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   index = finder.searcher.index
   large_pictures = pictures_lib.LargePictures(index)
-  # A number, never a path, names a picture: nothing else can be asked for.
-  known = fastapi.Path(ge=0, lt=len(index.image_ids))
 
-  @app.get('/picture/{number}')
-  def picture(number: int = known) -> responses.Response:
+  @app.get('/picture/{key}')
+  def picture(key: str) -> responses.Response:
     try:
-      content = paths.of(index.thumbnails[number]).read_bytes()
+      content = paths.of(index.thumbnail(_number(index, key))).read_bytes()
     except OSError as error:
       raise fastapi.HTTPException(404) from error
     return responses.Response(content, media_type=_TYPE, headers=_KEPT)
 
-  @app.get('/picture/{number}/large')
-  def large(number: int = known) -> responses.Response:
-    content = large_pictures.get(number)
+  @app.get('/picture/{key}/large')
+  def large(key: str) -> responses.Response:
+    content = large_pictures.get(_number(index, key))
     if content is None:
-      return picture(number)
+      return picture(key)
     return responses.Response(content, media_type=_TYPE, headers=_KEPT)
+
+
+def _number(index: index_lib.Index, key: str) -> int:
+  """Returns that of a picture, which a key names and never a path.
+
+  Whatever was indexed since a page was opened, no other picture has its key.
+  """
+  if key not in index.keys:
+    raise fastapi.HTTPException(
+        404, 'This picture is not in the collection any more: search again.')
+  return index.keys[key]
 
 
 def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   answers = _Answers()
-  known = fastapi.Path(ge=0, lt=len(finder.searcher.index.image_ids))
 
   @app.get('/search')
   async def search(mode: _Mode, query: _Query = '') -> responses.Response:
     return answers.stream(finder.search(query, mode))
 
-  @app.get('/picture/{number}/detail')
-  async def show(number: int = known, query: _Query = '',
+  @app.get('/picture/{key}/detail')
+  async def show(key: str, query: _Query = '',
                  languages: _Languages = ()) -> responses.Response:
-    return answers.stream(finder.show(number, query, languages))
+    return answers.stream(finder.show(
+        _number(finder.searcher.index, key), query, languages))
 
   @app.post('/look')
   async def look(request: fastapi.Request,
                  languages: _Languages = ()) -> responses.Response:
     content = await _body(request, pictures_lib.MAX_BYTES)
     try:
-      regions = await concurrency.run_in_threadpool(
+      regions = await answers.work(
           pictures_lib.regions, content, finder.searcher.read)
     except pictures_lib.Refused as refused:
       raise fastapi.HTTPException(refused.status, str(refused)) from refused
@@ -126,8 +138,14 @@ class _Answers:
   """Answers that come part by part, a few parts at a time."""
 
   def __init__(self):
-    self._at_once = asyncio.Semaphore(_AT_ONCE)
+    # Its own threads: whoever stops the server does not wait for them.
+    self._threads = futures.ThreadPoolExecutor(_AT_ONCE)
     self._waiting = 0
+
+  async def work(self, function: Callable[..., Any], *args: Any) -> Any:
+    """Returns function(*args), worked on beside others."""
+    return await asyncio.get_running_loop().run_in_executor(
+        self._threads, function, *args)
 
   def stream(self, parts: Iterator[finder_lib.Part]) -> responses.Response:
     """Returns one line of JSON for each part; ends where nobody reads it."""
@@ -141,13 +159,12 @@ class _Answers:
                    ) -> AsyncIterator[str]:
     self._waiting += 1
     try:
-      while True:
-        # Given back while a part is sent: who reads slowly keeps nobody.
-        async with self._at_once:
-          part = await concurrency.run_in_threadpool(next, parts, None)
-        if part is None:
-          return
+      # No thread is kept while a part is sent: who reads slowly keeps nobody.
+      while (part := await self.work(next, parts, None)) is not None:
         yield json.dumps(part) + '\n'
+    except errors.UserError as error:  # As of records that have gone.
+      logging.warning('%s', error)
+      yield json.dumps({'error': str(error)}) + '\n'
     finally:
       self._waiting -= 1
 

@@ -1,6 +1,6 @@
 """What a visitor can ask for, answered as pieces of the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from input_pipeline import errors
 from input_pipeline import languages as names
@@ -32,8 +32,7 @@ class Finder:
     # A match head that was never trained has nothing to say.
     self.modes = MODES if searcher.weights.can_match else {
         'dual': MODES['dual']}
-    texts = {language: list(searcher.source.captions(
-        language, searcher.weights)) for language in self.languages}
+    texts = searcher.index.captions
     self._guesser = languages_lib.Guesser(texts)
     self.examples = _examples(texts)
 
@@ -45,7 +44,7 @@ class Finder:
     usual = [code for code in self.languages if code in ('en', 'de')]
     return views.page(
         self.examples, title=name[:1].upper() + name[1:], modes=self.modes,
-        count=len(self.searcher.index.image_ids), languages=self.languages,
+        count=len(self.searcher.index.pictures), languages=self.languages,
         chosen=usual or self.languages[:2], max_query=MAX_QUERY,
         max_bytes=pictures.MAX_BYTES, model=weights.path.name
         if weights.step is None else f'step {weights.step:,}')
@@ -60,16 +59,18 @@ class Finder:
       return
     guess = str(self._guesser.guess(query))
     try:
-      for ranking in self.searcher.stages(query, mode=mode):
-        yield {'results': views.results(
-            self.searcher.results(ranking, _SHOWN),
-            self._addresses(ranking.order_I[:_SHOWN].tolist()),
-            query=query, guess=guess, mode=mode, seen=ranking.seen,
-            wanted=ranking.wanted)}
+      rankings = self.searcher.stages(query, mode=mode)
     except errors.UserError:
       yield {'results': views.notice(
           'Nothing to search for in this', 'The query has no words that the '
           'model can read. Try another.', self.examples)}
+      return
+    for ranking in rankings:
+      yield {'results': views.results(
+          self.searcher.results(ranking, _SHOWN),
+          self._addresses(ranking.best(_SHOWN).tolist()),
+          query=query, guess=guess, mode=mode, seen=ranking.seen,
+          wanted=ranking.wanted)}
 
   def show(self, number: int, query: str,
            languages: Sequence[str]) -> Iterator[Part]:
@@ -81,8 +82,8 @@ class Finder:
     image_id = index.image_ids[number]
     detail = views.Detail(
         pictures.address(index, number, is_large=True),
-        index.captions[number] or image_id, image_id,
-        self._regions(image_id), query)
+        index.caption(number) or image_id, image_id,
+        self.searcher.regions_of(number), query)
     yield {'detail': views.detail(detail, busy='Looking at the picture…')}
     if query and self.searcher.weights.can_match:
       detail = detail._replace(
@@ -93,9 +94,9 @@ class Finder:
            languages: Sequence[str]) -> Iterator[Part]:
     """Yields pictures like a visitor's, and captions that fit it."""
     found = self.searcher.similar(regions, _SHOWN)
-    place = {one: i for i, one in enumerate(self.searcher.index.image_ids)}
+    numbers = self.searcher.index.numbers
     yield {'results': views.results(
-        found, self._addresses([place[one.image_id] for one in found]))}
+        found, self._addresses([numbers[one.image_id] for one in found]))}
     yield from self._described(
         views.Detail('', 'Your picture', '', regions, ''), languages)
 
@@ -111,15 +112,11 @@ class Finder:
           detail.regions, (language,), _CAPTIONS)
     yield {'detail': views.detail(detail._replace(captions=captions))}
 
-  def _addresses(self, numbers: Sequence[int]) -> dict[int, str]:
-    """Returns {number: address of its small copy}."""
+  def _addresses(self, numbers: Sequence[int]) -> dict[str, str]:
+    """Returns {key: address of its small copy}."""
     index = self.searcher.index
-    return {number: pictures.address(index, number, is_large=False)
+    return {index.key(number): pictures.address(index, number, is_large=False)
             for number in numbers}
-
-  def _regions(self, image_id: str) -> batch_lib.Regions:
-    """Returns those of the collection, whatever file has that name here."""
-    return self.searcher.source.regions_of(image_id, self.searcher.weights)
 
   def warm_up(self) -> None:
     """Compiles what the first visitors will ask for."""
@@ -127,13 +124,13 @@ class Finder:
     self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
     for mode in self.modes.keys() & {'dual', 'rerank'}:
       self.searcher.search(query, 1, mode=mode)
-    first = self._regions(self.searcher.index.image_ids[0])
+    first = self.searcher.regions_of(0)
     self.searcher.embed_images([first])
     if self.searcher.weights.can_match:
       self.searcher.explain(first, query)
 
 
-def _examples(texts: dict[str, list[str]]) -> list[tuple[str, str]]:
+def _examples(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
   """Returns (language, short caption) pairs, each another language."""
   chosen: list[tuple[str, str]] = []
   wanted = [code for code in _EXAMPLES_IN if code in texts] or list(texts)

@@ -56,22 +56,23 @@ function say(text) {
   zone.classList.remove('m3p-working');
 }
 
-function update({results: found, detail}) {
+function update({results: found, detail, error}) {
+  if (error !== undefined) say(error);
   if (found !== undefined) showResults(found);
   if (detail !== undefined) showDetail(detail);
 }
 
 // Better results keep the place of whoever walks over them.
 function showResults(html) {
-  const focused = results.querySelector(':focus')?.dataset.number;
-  const current = results.querySelector('[aria-current]')?.dataset.number;
+  const focused = results.querySelector(':focus')?.dataset.key;
+  const current = results.querySelector('[aria-current]')?.dataset.key;
   results.innerHTML = html;
   card(current)?.setAttribute('aria-current', 'true');
   card(focused)?.focus({preventScroll: true});
 }
 
-function card(number) {
-  return results.querySelector(`[data-number="${number}"]`);
+function card(key) {
+  return results.querySelector(`[data-key="${key}"]`);
 }
 
 function showDetail(html) {
@@ -118,7 +119,7 @@ async function show(chosen) {
   showing = new AbortController();
   const signal = showing.signal;
   const wanted = new URLSearchParams([['query', asked], ...chosenLanguages()]);
-  const address = `picture/${chosen.dataset.number}/detail?${wanted}`;
+  const address = `picture/${chosen.dataset.key}/detail?${wanted}`;
   for await (const part of answers(address, {signal})) update(part);
 }
 
@@ -169,7 +170,7 @@ results.addEventListener('click', event => {
     query.value = example.dataset.query;
     search();
   }
-  const chosen = event.target.closest('[data-number]');
+  const chosen = event.target.closest('[data-key]');
   if (chosen) show(chosen);
 });
 panel.addEventListener('click', event => {

@@ -18,7 +18,7 @@ from input_pipeline import fingerprint
 from input_pipeline import paths
 from input_pipeline.vision import pictures
 from m3p_jax import batch as batch_lib
-from m3p_jax.search import collection as collection_lib
+from m3p_jax.search import index as index_lib
 
 # Pixels of the longer side; a panel is 460 wide, on a fine screen twice that.
 _SIDE = 960
@@ -42,21 +42,21 @@ _ADVICE = {
                   'AVIF, or it is damaged.'}
 
 
-def address(index: collection_lib.Index, number: int, *,
+def address(index: index_lib.Index, number: int, *,
             is_large: bool) -> str:
-  """Returns where the page finds a picture.
+  """Returns where the page finds a picture, whatever else comes and goes.
 
   A browser keeps what an address gave it: another picture has another one.
   """
-  path = (is_large and index.file(number)) or index.thumbnails[number]
-  return (f'picture/{number}{"/large" if is_large else ""}'
+  path = (is_large and index.file(number)) or index.thumbnail(number)
+  return (f'picture/{index.key(number)}{"/large" if is_large else ""}'
           f'?v={fingerprint.of_files("/", [path])}')
 
 
 class LargePictures:
   """Large pictures of an index by number; usable by several threads."""
 
-  def __init__(self, index: collection_lib.Index):
+  def __init__(self, index: index_lib.Index):
     self._index = index
     self._decoders = threading.BoundedSemaphore(_AT_ONCE)
     self._render = functools.lru_cache(maxsize=_KEPT)(self._decode)
@@ -70,7 +70,7 @@ class LargePictures:
 
   def _decode(self, number: int, path: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
-    file, small = paths.of(path), self._index.thumbnails[number]
+    file, small = paths.of(path), self._index.thumbnail(number)
     with self._decoders:
       try:
         image = pictures.read_file(file).image

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 import contextlib
 import ipaddress
+import os
 import pathlib
 import socket
 import sys
@@ -45,7 +46,7 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   start = time.monotonic()
   startup.use_compilation_cache()
   searcher = commands.from_flags(workdir, config=config, given=given)
-  count = len(searcher.index.image_ids)
+  count = len(searcher.index.pictures)
   finder = finder_lib.Finder(searcher)
   logging.info('compiling, so that the first visitor need not wait')
   finder.warm_up()
@@ -54,6 +55,14 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
       finder, hosts=('localhost', '127.0.0.1', '[::1]', host) if own
       else ('*',))
   name = f'[{host}]' if ':' in host else host
+  gone = [path for path in (
+      one.get('original') for one in searcher.index.pictures)
+          if path and not os.path.isfile(path)]
+  if gone:
+    logging.warning(
+        '%d of %d pictures are not where they were read from, the first %s: '
+        'their small copies are shown. Prepare them again from where they are',
+        len(gone), count, gone[0])
   print(f'{count:,} pictures of {searcher.source.dataset}, ready after '
         f'{time.monotonic() - start:.0f} s: '
         f'http://{name}:{listener.getsockname()[1]}', flush=True)
@@ -65,6 +74,9 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
           app_lib.HEADERS.items()), timeout_graceful_shutdown=_PATIENCE))
   with contextlib.suppress(KeyboardInterrupt):  # It is how this ends.
     server.run(sockets=[listener])
+  # Threads that still work for a visitor would keep the process for minutes.
+  sys.stdout.flush()
+  os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,213 @@
+"""What records are made from, and which of it was read before.
+
+Prepared data are made again where their key is another one. Then a picture is
+known by its path, size and times, and where these differ by its content: what
+was read of it, in the data as they were or by a run that was killed, is taken
+from there, so that only what is new is read.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import stat
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from input_pipeline import copies
+from input_pipeline import extracted
+from input_pipeline import fingerprint
+from input_pipeline import index as index_lib
+from input_pipeline import items as items_lib
+from input_pipeline import paths
+from input_pipeline import sources
+from input_pipeline import tokenizer as tokenizer_lib
+
+# Networks that the project's own regions come from.
+_NETWORKS = ('efficientnet-lite0', 'centernet')
+
+
+def key_of(builder_class: Any, folder: pathlib.Path,
+           options: items_lib.Options) -> tuple[dict[str, Any], Any]:
+  """Returns what decides the records' content, as JSON holds it, and items.
+
+  The user's own files are known by the items that the dataset finds in them,
+  and by the pictures that these name. What is fetched is known by its version:
+  prepared data can be copied to where nothing can be fetched.
+  """
+  key: dict[str, Any] = {
+      name: getattr(options, name)
+      for name in ('limit', 'features', 'features_format', 'storage', 'strict')}
+  key |= {'version': str(builder_class.VERSION),
+          'tokenizer': tokenizer_lib.load().sha256,
+          'languages': sorted(set(options.languages))}
+  fetched: Sequence[str] = _NETWORKS
+  if options.features_format:
+    fetched = ()
+    key['features'] = extracted.fingerprint_of(
+        options.features_format, options.features)
+  for name in ('detector', 'fields', 'source'):  # Older keys have none.
+    if getattr(options, name):
+      key[name] = getattr(options, name)
+  items = None
+  if options.raw_dir:
+    items = builder_class.list_items(options)
+    # Links lead from the prepared data to the pictures' place.
+    key['raw_dir'] = str(pathlib.Path(options.raw_dir).resolve())
+    key['files'] = files_of(options, items, folder)
+    if isinstance(items, list):
+      key['items'] = fingerprint.of_rows(
+          item._replace(path='') if hasattr(item, 'path') else item
+          for item in items)
+  else:
+    fetched = sorted(sources.SOURCES)
+  return key | {'sources': fingerprint.of(sources.versions(fetched))}, items
+
+
+def files_of(options: items_lib.Options, items: Any,
+             folder: pathlib.Path) -> str:
+  """Returns the digest of the items' pictures, or of all files.
+
+  The prepared folder itself may lie among them.
+  """
+  if not isinstance(items, list):  # Too many to be read for this.
+    return fingerprint.of_path(options.raw_dir, skip=[
+        os.path.realpath(path) for path in (folder, folder.parent)])
+  pictures = [item.path for item in items if hasattr(item, 'path')]
+  if not options.features_format:
+    real = functools.cache(os.path.realpath)
+    return fingerprint.of_rows(
+        [real(os.path.dirname(path)), stamp(path)] for path in pictures)
+  start = str(pathlib.Path(options.raw_dir))
+  return fingerprint.of_files(start, [
+      str(path).removeprefix(f'{start}/') for path in pictures])
+
+
+def stamp(path: str | os.PathLike[str]) -> list[Any] | None:
+  """Returns a file's inode, size and times; None where there is none.
+
+  The second time is the inode's, which nobody can set: what was replaced by a
+  file of its size and age has another.
+  """
+  try:
+    status = os.stat(path)
+  except (OSError, ValueError):  # A name can be none at all.
+    return None
+  return [status.st_ino, status.st_size, status.st_mtime_ns,
+          status.st_ctime_ns] if stat.S_ISREG(status.st_mode) else None
+
+
+class Row(NamedTuple):
+  """What the picture of a record is known by.
+
+  Attributes:
+    image_id: of the record.
+    path: of the picture's file, without links.
+    stamp: see `stamp`.
+    content: SHA-256 of the file.
+    item: digest of what the record says beside the picture's regions.
+    max_class_id: of the regions.
+  """
+  image_id: str
+  path: str
+  stamp: list[Any]
+  content: str
+  item: str
+  max_class_id: int
+
+
+class Record(NamedTuple):
+  """A record that was made before.
+
+  Attributes:
+    row: what its picture is known by.
+    path: file of records.
+    offset: where its content begins there.
+    num_bytes: of the content.
+    small: the picture's small copy.
+  """
+  row: Row
+  path: str
+  offset: int
+  num_bytes: int
+  small: pathlib.Path
+
+  def read(self) -> bytes:
+    """Returns the record, as it was written."""
+    with open(self.path, 'rb') as file:
+      file.seek(self.offset)
+      return file.read(self.num_bytes)
+
+
+def is_whole(folder: pathlib.Path) -> bool:
+  """Returns whether all records of a prepared dataset are there."""
+  damaged = {}
+  for path in folder.glob('*/*/index-*.npz'):
+    index = index_lib.load_unchecked(path)
+    damaged |= index_lib.damaged(index) if index else {}
+  for name, (found, expected) in damaged.items():
+    logging.warning('%s has %d bytes of %d: what it held is made again', name,
+                    found, expected)
+  return not damaged
+
+
+def contents(folder: str | os.PathLike[str], split: str,
+             count: int) -> list[str]:
+  """Returns the digest of each picture's file, by record; '' = not known."""
+  path = paths.of(folder) / copies.ROWS.format(split)
+  rows = json.loads(path.read_text()) if path.exists() else []
+  found = [Row._make(row).content for row in rows]
+  return found if len(found) == count else [''] * count
+
+
+class Known:
+  """The pictures of finished shards, and of the data as they were before."""
+
+  def __init__(self, shards: pathlib.Path, before: pathlib.Path | None):
+    self._contents: dict[tuple[Any, ...], str] = {}
+    self._records: dict[str, Record] = {}
+    if before:
+      for path in before.glob(f'*/*/{copies.ROWS.format("*")}'):
+        self._add(
+            path, path.with_name(index_lib.file_name(
+                path.stem.partition('-')[2])), json.loads(path.read_text()),
+            lambda row: copies.small_of(before, row.image_id))
+    for path in shards.glob('*.json'):
+      self._add(path, path.with_suffix('.npz'),
+                json.loads(path.read_text())['files'],
+                lambda row: shards / f'{row.content}.webp')
+
+  def _add(self, path: pathlib.Path, index_path: pathlib.Path,
+           rows: Sequence[Any], small: Callable[[Row], pathlib.Path]) -> None:
+    if not rows:
+      return
+    try:
+      index = index_lib.load_unchecked(index_path)
+      damaged = index_lib.damaged(index)
+      found = zip(map(Row._make, rows), index.file_N.tolist(),
+                  index.offset_N.tolist(), index.bytes_N.tolist(), strict=True)
+      for row, file, offset, num_bytes in found:
+        if index.paths[file] not in damaged:
+          self._contents[tuple(row.stamp)] = row.content
+          self._records[row.content] = Record(
+              row, index.paths[file], offset + index_lib.HEADER_BYTES,
+              num_bytes - index_lib.FRAME_BYTES, small(row))
+    except (OSError, ValueError) as error:
+      logging.warning('%s: its pictures are read again: %s', path, error)
+
+  def find(self, path: str | os.PathLike[str],
+           stamp_now: list[Any]) -> Record | None:
+    """Returns the record of a picture that is one of these, None of another.
+    """
+    content = self._contents.get(tuple(stamp_now))
+    if content is None and self._records:
+      try:
+        with open(path, 'rb') as file:
+          content = hashlib.file_digest(file, 'sha256').hexdigest()
+      except OSError:
+        return None  # Reading it says what is wrong.
+    found = self._records.get(content or '')
+    return found if found and found.small.exists() else None
