@@ -4,7 +4,6 @@ import dataclasses
 import json
 import resource
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +206,7 @@ def test_full_disk_is_named_and_the_older_checkpoint_is_whole(tmp_path):
   checkpoint.load(tmp_path)
 
 
-def test_restores_onto_another_number_of_devices(tmp_path):
+def test_restores_onto_another_number_of_devices(python, tmp_path):
   save(tmp_path, 3)
   program = """
 import pathlib, sys
@@ -220,7 +219,7 @@ print(int(state.step), kernel.shape, kernel.addressable_shards[0].data.shape,
       float(abs(kernel).sum()))
 """
   result = subprocess.run(
-      [sys.executable, '-c', program, str(tmp_path)], capture_output=True,
+      [python, '-c', program, str(tmp_path)], capture_output=True,
       text=True, check=False, env=compiler.environment(8))
   kernel = make_state()[1].params['encoder']['mlp']['inner']['kernel']
   layers, embed, mlp = kernel.shape

@@ -1,9 +1,7 @@
 """The exact engine: naive scores, whatever is skipped, split or killed."""
 
 import os
-import socket
 import subprocess
-import sys
 
 from flax import linen as nn
 import jax
@@ -84,12 +82,10 @@ def test_killed_and_resumed_equals_uninterrupted(
   assert pieces(tmp_path) == after
 
 
-def test_two_hosts_of_four_devices_equal_one_device(alone, tmp_path):
-  with socket.socket() as probe:
-    probe.bind(('localhost', 0))
-    port = probe.getsockname()[1]
+def test_two_hosts_of_four_devices_equal_one_device(python, alone, tmp_path):
+  port = compiler.free_address().rpartition(':')[2]
   processes = [subprocess.Popen(
-      [sys.executable, '-m', 'tests.exact_scores', str(tmp_path), str(host),
+      [python, '-m', 'tests.exact_scores', str(tmp_path), str(host),
        str(port)], env=compiler.environment(4), text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for host in range(2)]
   for process in processes:

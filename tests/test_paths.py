@@ -7,7 +7,6 @@ gives what its neighbour gives where both must agree.
 import json
 import pathlib
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -53,14 +52,15 @@ def plain(tmp_path_factory):
   return workdir, _losses(toy.config(**_PLAIN), workdir)
 
 
-def test_two_hosts_that_read_records_give_the_same_losses(plain, tmp_path):
+def test_two_hosts_that_read_records_give_the_same_losses(
+    python, plain, tmp_path):
   config = toy.config(**_PLAIN, data__image_text__memory_bytes=0,
                        mesh__data=2, mesh__model=2)
   (tmp_path / 'config.json').write_text(
       json.dumps(config_lib.to_json(config)))
   address = compiler.free_address()
   processes = [subprocess.Popen(
-      [sys.executable, 'main.py', f'--workdir={tmp_path}', '--num_processes=2',
+      [python, 'main.py', f'--workdir={tmp_path}', '--num_processes=2',
        f'--coordinator={address}', f'--process_id={number}'],
       cwd=pathlib.Path(config_lib.__file__).parents[1],
       env=compiler.environment(2)) for number in range(2)]
@@ -73,9 +73,10 @@ def test_two_hosts_that_read_records_give_the_same_losses(plain, tmp_path):
          model__refiner_layers=1,
          model__match_head='first+product', model__caption_match=True,
          model__num_languages=1, model__decoder=True,
-         model__normalise_regions=False, model__dropout=0.0,
+         model__normalise_regions=False,
          optimizer__schedule='constant', optimizer__warmup_steps=0),
-    dict(model__remat='input', optimizer__schedule='cosine',
+    dict(model__remat='input', model__num_layers=3, model__dropout=0.1,
+         model__attention_dropout=0.1, optimizer__schedule='cosine',
          accumulation_steps=2,
          optimizer__first_moment_dtype='bfloat16', optimizer__clip_norm=0.0,
          optimizer__weight_decay=0.1,

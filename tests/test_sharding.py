@@ -3,7 +3,6 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 from flax import linen as nn
 from flax import traverse_util
@@ -118,9 +117,9 @@ def test_parameters_are_those_that_checkpoints_have(size, changes):
   assert found == golden[size]
 
 
-def losses_on(devices: int, *arguments) -> subprocess.Popen:
+def losses_on(python, devices: int, *arguments) -> subprocess.Popen:
   return subprocess.Popen(
-      [sys.executable, '-m', 'tests.mesh_losses', *map(str, arguments)],
+      [python, '-m', 'tests.mesh_losses', *map(str, arguments)],
       env=compiler.environment(devices), stdout=subprocess.PIPE,
       stderr=subprocess.PIPE, text=True)
 
@@ -141,9 +140,9 @@ def assert_equal_losses(one, other):
           err_msg=f'{name} at step {step + 1}')
 
 
-def test_meshes_and_hosts_give_the_losses_of_one_device():
+def test_meshes_and_hosts_give_the_losses_of_one_device(python):
   arrays, one, eight, mixed = results(
-      losses_on(8, 1, 1, 1, 1, 8, 1, 2, 2, 2))
+      losses_on(python, 8, 1, 1, 1, 1, 8, 1, 2, 2, 2))
   # Nothing in a step is as large as a device's logits of all words.
   assert arrays['largest'] < arrays['logits'] / 2
   for other in (eight, mixed):
@@ -161,7 +160,7 @@ def test_meshes_and_hosts_give_the_losses_of_one_device():
 
   # And two hosts of two devices each.
   address = compiler.free_address()
-  pair = [losses_on(2, f'--coordinator={address}', index)
+  pair = [losses_on(python, 2, f'--coordinator={address}', index)
           for index in range(2)]
   (first,), (second,) = map(results, pair)
   assert first['losses'] == second['losses']
