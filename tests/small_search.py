@@ -77,7 +77,7 @@ def make_config(data_dir: pathlib.Path):
       width=32, num_heads=2, mlp_width=64, num_layers=1, max_positions=64,
       region_feature_dim=1280, num_region_classes=1001, num_languages=1,
       embedding_dim=32, match_head='first+product', dropout=0.0,
-      dtype='float32'))
+      attention_dropout=0.0, dtype='float32'))
   config.data.data_dir = str(data_dir)
   config.data.languages = LANGUAGES
   config.data.image_text.datasets = ('captions',)
