@@ -35,8 +35,8 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
                if negatives == 'hard' else jnp.zeros((size, size)))
   wrong_B1, valid_B1 = negatives_lib.draw(
       key, scores_BB, batch.regions.image_id_B, count=1)
-  # A picture with its own caption, and with another's. To change pictures, every
-  # chip would gather all pictures of the step.
+  # A picture with its own caption, and with another's. To change pictures,
+  # every chip would gather all pictures of the step.
   both_B2 = jnp.stack([jnp.arange(size), wrong_B1[:, 0]], axis=1)
   pairs = jax.tree.map(lambda x: x[both_B2.ravel()], batch._replace(
       regions=None))._replace(regions=jax.tree.map(
