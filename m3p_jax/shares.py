@@ -87,7 +87,9 @@ def copies(value: jax.Array, share: jax.Array | None,
   if share is not None:
     return _copies(value, share)
   parts = num_parts()
-  return _spread(value, 1 if rows and rows % parts else parts)
+  # An exported function's rows have no number: it is one part.
+  return _spread(
+      value, 1 if parts > 1 and rows and rows % parts else parts)
 
 
 def _spread(value, parts):

@@ -66,7 +66,7 @@ class Linear(nn.Module):
         tuple(self.axes[i] for i in kept)), bias_shape, jnp.float32)
     kernel_N = shares.copies(
         kernel.astype(x.dtype), self.get_variable(shares.SHARES, 'kernel'),
-        len(x))
+        x.shape[0])
     y = jnp.einsum(
         f'N{self.equation.replace(",", ",N").replace("->", "->N")}',
         x.reshape(len(kernel_N), -1, *x.shape[1:]), kernel_N,

@@ -100,6 +100,8 @@ def devices(topology: str,
     found = topologies.get_topology_desc(
         platform='tpu', topology_name=topology,
         **({'num_slices': slices} if slices > 1 else {}),
+        # Both cores of a chip work as one, as they do where JAX runs.
+        **({'chip_config_name': 'megacore'} if topology[:3] == 'v4:' else {}),
         **_part_of_a_host(topology)).devices
   except (jax.errors.JaxRuntimeError, ValueError) as error:
     reason = str(error).split('\n')[0]
