@@ -111,6 +111,8 @@ def run(folder: pathlib.Path) -> Iterator[dict[str, str]]:
   authority.issue_cert('www.googleapis.com', 'storage.googleapis.com',
                        ).configure_cert(tls)
   storage = emulator.Storage(use_memory_fs=True)
+  # It would write down all that it holds after every request.
+  storage._write_config_to_file = lambda: None
   emulator.buckets.create_bucket(BUCKET, storage)
   handler = type('Handler', (_Handler,), {'tls': tls})
   with server.ThreadingHTTPServer(

@@ -209,7 +209,10 @@ def link_newest(source: paths.Path, target: paths.Path) -> None:
     except OSError:  # Another file system, or one without hard links.
       shutil.copy2(old, new)
 
-  step = newest.name if newest.name.isdecimal() else '0'
+  step = newest.name
+  if not step.isdecimal():  # Exported, they say it themselves.
+    packed = checkpoint.peek(newest)[1].get('packed', {})
+    step = str(packed.get('run', {}).get('step') or 0)
   shutil.copytree(newest, draft / step, copy_function=link)
   if target.exists():
     shutil.rmtree(target)
