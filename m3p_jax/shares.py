@@ -42,6 +42,22 @@ def split(params: Mapping[str, Any]) -> tuple[dict, dict]:
   return traverse_util.unflatten_dict(big), traverse_util.unflatten_dict(small)
 
 
+def check_reader(method, args, kwargs, context):
+  """Calls a module's method, for `nn.intercept_methods`.
+
+  Raises:
+    TypeError: the module has a kernel with a share, and gives it no gradient:
+      training would leave it as it is.
+  """
+  module = context.module
+  if module.has_variable(SHARES, 'kernel') and not getattr(
+      module, 'reads_shares', False):
+    raise TypeError(
+        f'{"/".join(module.path)} is a {type(module).__name__}, which would '
+        'not be trained: kernels are read by transformer.Linear')
+  return method(*args, **kwargs)
+
+
 def gather(params: Any, specs: Any, dtype: Any) -> Any:
   """Returns parameters in a dtype, whole on each device of a group."""
   return jax.tree.map(

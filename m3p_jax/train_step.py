@@ -186,9 +186,10 @@ def _task_gradient(learned: tuple[Any, Any], fixed: Any,
 def _task_metrics(variables, batch, key, *, model, task, with_dropout):
   """Returns {metric: Mean} of a task, its loss among them."""
   loss_key, dropout_key = jax.random.split(key)
-  mean, metrics = nn.apply(
-      lambda module: task.loss(module, batch, loss_key), model)(
-          variables, rngs={'dropout': dropout_key} if with_dropout else {})
+  with nn.intercept_methods(shares.check_reader):
+    mean, metrics = nn.apply(
+        lambda module: task.loss(module, batch, loss_key), model)(
+            variables, rngs={'dropout': dropout_key} if with_dropout else {})
   return {'loss': mean} | metrics
 
 

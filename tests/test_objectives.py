@@ -184,6 +184,28 @@ def _regions_of_one_group(batch):
       image_id_B=jnp.zeros_like(batch.regions.image_id_B)))
 
 
+def test_matching_asks_for_a_picture_with_its_own_and_another_caption():
+  rows = models.batch()
+
+  class Model:
+
+    def match_rows(self, pairs):
+      picture_P, ids_PL = pairs.regions.image_id_B, pairs.token_ids_BL
+      np.testing.assert_array_equal(pairs.regions.features_BRF,
+                                    rows.regions.features_BRF[picture_P])
+      captions = [[row.tolist() for row in rows.token_ids_BL].index(
+          ids_L.tolist()) for ids_L in ids_PL]
+      self.is_own_P = np.array(captions) == picture_P
+      assert sorted(picture_P.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+      return jnp.where(self.is_own_P, 9.0, -9.0)
+
+  model = Model()
+  mean, extra = matching.loss(model, rows, KEY)
+  assert model.is_own_P.sum() == 4
+  assert float(mean.compute()) < 1e-3 and float(
+      extra['accuracy'].compute()) == 1
+
+
 def test_matching_without_valid_negatives_counts_right_pairs_only():
   mean, _ = models.call(lambda m, b: matching.loss(m, b, KEY),
                         _regions_of_one_group(models.batch()))

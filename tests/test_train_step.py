@@ -8,6 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from m3p_jax import metrics
@@ -16,7 +17,10 @@ from m3p_jax import train_step
 from m3p_jax.model import m3p
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
+from m3p_jax.objectives import masked_region
 from m3p_jax.objectives import masking
+from m3p_jax.objectives import matching
+from m3p_jax.objectives import retrieval
 from tests import models
 
 FACTORS = ((r'^tokens/', 0.0),)
@@ -84,6 +88,59 @@ def test_update_changes_what_is_trained_and_nothing_else():
                         after.params, state.params)
   assert change['encoder']['mlp']['inner']['kernel'] > 0
   assert change['region_embedding']['box']['kernel'] > 0
+
+
+def test_a_step_takes_the_gradient_of_the_weighted_losses():
+  """Of all parameters: of the word table too, which several tasks read twice.
+
+  A step goes other ways to it: copies of weights, and shares of gradients.
+  """
+  model = m3p.M3P(models.SHORT)
+  losses = (masked_lm.loss, masked_region.loss, matching.loss,
+            contrastive.loss, retrieval.loss)
+  tasks = tuple(train_step.Task(str(i), loss, 0.5 + i)
+                for i, loss in enumerate(losses))
+  rows = {task.name: models.short_words(models.batch(seed=i))
+          for i, task in enumerate(tasks)}
+  before = nn.unbox(m3p.init_params(models.SHORT, jax.random.key(0)))
+  key, tx = jax.random.key(1), optax.sgd(1.0)
+
+  def loss(params):
+    found = train_step.eval_step(
+        params, rows, jax.random.fold_in(key, 0), model=model, tasks=tasks)
+    return sum(task.weight_at(0) * found[f'{task.name}/loss'].compute()
+               for task in tasks)
+
+  after, _ = jax.jit(functools.partial(
+      train_step.train_step, model=model, tasks=tasks, tx=tx))(
+          train_step.create_state(before, tx=tx), rows, key)
+  for (path, wanted), found in zip(
+      jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(before)),
+      jax.tree.leaves(jax.tree.map(jnp.subtract, before, after.params)),
+      strict=True):
+    np.testing.assert_allclose(
+        found, wanted, rtol=1e-4, atol=2e-6, err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_kernel_that_would_not_be_trained_is_refused():
+  class Head(nn.Module):
+    options = models.OPTIONS
+
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(2)(x)
+
+  def loss(model, batch, key):
+    del key
+    return metrics.Mean(model(batch).sum(), jnp.ones(())), {}
+
+  x, tx = jnp.ones((3, 4)), optax.sgd(1.0)
+  state = train_step.create_state(
+      Head().init(jax.random.key(0), x)['params'], tx=tx)
+  with pytest.raises(TypeError, match='Dense_0 is a Dense, which would not'):
+    train_step.train_step(
+        state, {'new': x}, jax.random.key(0), model=Head(), tx=tx,
+        tasks=(train_step.Task('new', loss, 1.0),))
 
 
 def test_metrics_are_named_by_task_and_the_loss_is_their_weighted_sum():

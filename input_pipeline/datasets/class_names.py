@@ -59,7 +59,7 @@ class Builder(builder.ImageTextBuilder):
 
   @classmethod
   def remembers(cls, options):
-    """Returns whether pictures are read here: they are not."""
+    """Returns False: of pictures the records are read, not the files."""
     return False
 
   @classmethod

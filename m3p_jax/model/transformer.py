@@ -52,6 +52,7 @@ class Linear(nn.Module):
   shape: tuple[int, ...]
   axes: tuple[str, ...]
   kernel_init: Callable[..., jax.Array] | None = None
+  reads_shares = True
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from absl import flags
+from absl import logging
 
 from configs import quickstart
 from input_pipeline import errors
@@ -179,7 +180,11 @@ def find_weights(flag: str) -> pathlib.Path | None:
   """Returns where the weights are that --weights names, None = to be made."""
   if flag:
     return None if flag == _TRAINING else pathlib.Path(flag).absolute()
-  return SHIPPED if SHIPPED.is_dir() else None
+  if not SHIPPED.is_dir():
+    logging.warning('%s is not there: others are trained, for some minutes',
+                    SHIPPED)
+    return None
+  return SHIPPED
 
 
 def main(options: stages.Options) -> None:

@@ -23,10 +23,10 @@ _PATIENCE = 2
 def serve(workdir: str | pathlib.Path, *, host: str, port: int,
           config: ml_collections.ConfigDict | None = None,
           given: Collection[str] | None = None) -> None:
-  """Serves the page until it is interrupted; prints its address.
+  """Serves the page until it is interrupted, then ends the process.
 
-  A host that is not this machine's own opens the collection to others; port 0
-  is any that is free.
+  It prints its address. A host that is not this machine's own opens the
+  collection to others; port 0 is any that is free.
 
   Raises:
     UserError: a package is not installed, the port is taken, or see
