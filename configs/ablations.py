@@ -1,9 +1,10 @@
 """What the analyses vary: named variants of a run, as values by dotted key.
 
 `python -m m3p_jax.recipes.ablation --name=NAME`; `make ablation` is
-`code_switching`. A variant changes every stage of a run in which the key is: a
-task that is None is left out, and `SEED` stands for the run's seed. Of each
-variant the difference to the first is shown, and to what `beside` names.
+`code_switching`. A variant changes every stage of a run in which the key is;
+how words are switched, every stage that switches some. A task that is None is
+left out, and `SEED` stands for the run's seed. Of each variant the difference
+to the first is shown, and to what `beside` names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,12 +94,13 @@ def get_config(base: str, stage: str, values: Mapping[str, Any],
   stages, get = _BASES[base]
   config = get(stages[stage])
   config.seed = seed
+  switches = config.data.image_text.code_switch.rate > 0
   for key, value in values.items():
     section, _, name = key.rpartition('.')
     if value is None:
       if name in config[section]:
         del config[section][name]
-    else:
+    elif switches or not key.startswith(_SWITCH):
       config.update_from_flattened_dict({key: seed if value is SEED else value})
   # One checkpoint, at the stage's end, is enough to go on from.
   config.checkpoint_every_steps = config.num_train_steps

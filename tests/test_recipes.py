@@ -53,6 +53,19 @@ def test_variants_differ_in_what_they_name_alone(name, base, tmp_path):
         assert config.seed == seed
 
 
+def test_variants_share_the_stages_that_are_the_same(tmp_path):
+  one = ablation.Ablation(_options(tmp_path), base='multi30k_small')
+  starts = {seed: {one.configs(variant, seed)['en'].init_from
+                   for variant in one.analysis.variants} for seed in (0, 1)}
+  # No word of `names` is switched there, whatever the variant says.
+  assert [len(found) for found in starts.values()] == [1, 1]
+  assert not starts[0] & starts[1]
+  one = ablation.Ablation(_options(tmp_path))
+  starts = {one.configs(variant, 0)['en'].init_from
+            for variant in one.analysis.variants}
+  assert len(starts) == 3
+
+
 def test_the_objectives_are_left_out_one_by_one(tmp_path):
   one = ablation.Ablation(_options(tmp_path), name='objectives')
   whole = set(one.configs('all', 0)['pretrain'].tasks)
@@ -98,9 +111,8 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch, capsys):
           languages={name: {'mean_recall': 25.0} for name in names},
           queries={name: queries for name in names}))
 
-  def run(clip_norm=2.0):
-    one = ablation.Ablation(_options(
-        tmp_path, **{'optimizer.clip_norm': clip_norm}))
+  def run():
+    one = ablation.Ablation(_options(tmp_path, **{'optimizer.clip_norm': 2.0}))
     return one, one.run(2)
 
   fakes.fails_at = 'en'
@@ -108,9 +120,11 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch, capsys):
     run()
   one, content = run()
   # The first warm start is asked for again, and goes on from its end.
-  trained = [what for what in fakes.log if what[0] in ('names', 'en')]
+  trained = [(name.partition('-')[0], before.partition('-')[0], seed)
+             for name, before, seed in (
+                 what for what in fakes.log if what[0][:2] in ('na', 'en'))]
   assert len(trained) == 1 + 2 * 2 * 3
-  assert trained[-1][:2] == ('en', 'names')
+  assert trained[-1] == ('en', 'names', 1)
   assert {variant: set(cells) for variant, cells in content['cells'].items()
           } == {variant: {'0', '1'} for variant in ('off', 'on', 'shuffled')}
   assert not list(tmp_path.rglob('checkpoints'))
@@ -125,8 +139,11 @@ def test_ablation_runs_each_cell_once(tmp_path, monkeypatch, capsys):
   assert '| on − shuffled | +0.00' in text
   assert '2 seeds' in text
   assert 'steps (rows a step: contrastive ' in text
-  with pytest.raises(errors.UserError, match='other settings'):
-    run(3.0)
+  for key, value in (('optimizer.clip_norm', 3.0),
+                     ('evaluation.split', 'validation')):
+    one = ablation.Ablation(_options(tmp_path, **{key: value}))
+    with pytest.raises(errors.UserError, match='other settings'):
+      one.run(2)
 
 
 def test_top_k_stays_in_the_budget():
@@ -163,7 +180,10 @@ class _Fakes:
     self.fails_at = ''
     monkeypatch.setattr(stages.gc, 'collect', lambda: None)  # Seconds in all.
     monkeypatch.setattr(quickstart, 'needed_sources', lambda: ['package'])
-    monkeypatch.setattr(quickstart.sources, 'fetch', lambda name: None)
+    fetch = quickstart.sources.fetch
+    monkeypatch.setattr(  # The tokenizer's is real, whoever asks first.
+        quickstart.sources, 'fetch',
+        lambda name: None if name == 'package' else fetch(name))
     monkeypatch.setattr(stages.prepare, 'prepare', self.prepare)
     monkeypatch.setattr(quickstart.dictionaries, 'build', self.build)
     monkeypatch.setattr(stages.train, 'train_and_evaluate', self.train)

@@ -29,6 +29,7 @@ from scipy import stats
 from configs import ablations
 from input_pipeline import errors
 from input_pipeline import evaluation_set
+from input_pipeline import fingerprint
 from input_pipeline import paths
 from m3p_jax import config as config_lib
 from m3p_jax import sharding
@@ -86,9 +87,23 @@ class Ablation:
       config.update_from_flattened_dict(dict(self._options.overrides))
       config.data.data_dir = str(self._options.data_dir)
       config.init_from = str(before / 'checkpoints') if before else 'e5'
-      before = self.result(variant, seed).with_suffix('') / stage
       configs[stage] = config
+      before = self.workdir(variant, seed, configs)
     return configs
+
+  def workdir(self, variant: str, seed: int, configs: Mapping[
+      str, ml_collections.ConfigDict]) -> paths.Path:
+    """Returns the folder of the last of a run's stages so far.
+
+    A stage that is not a run's last is the same for all variants of a seed that
+    have the same configs up to it: it is trained once.
+    """
+    stage = list(configs)[-1]
+    if stage == self.analysis.stages[-1]:
+      return self.result(variant, seed).with_suffix('') / stage
+    key = fingerprint.of([stages.settings_of(config_lib.to_json(config))
+                          for config in configs.values()])
+    return self._folder / 'stages' / str(seed) / f'{stage}-{key}'
 
   def run(self, num_seeds: int) -> dict[str, Any]:
     """Returns the content of `ablation.json`, every run done."""
@@ -104,21 +119,53 @@ class Ablation:
     for number, (variant, seed) in enumerate(runs):
       configs = self.configs(variant, seed)
       path = self.result(variant, seed)
+      evaluation = list(configs.values())[-1].evaluation
       recipe.run(
           f'ablation_{variant}_{seed}',
-          functools.partial(_train_and_evaluate, configs, path),
+          functools.partial(self._train_and_evaluate, variant, seed, configs),
           title=f'seed {seed}, {variant}',
-          settings=[stages.settings_of(config_lib.to_json(config))
-                    for config in configs.values()],
+          settings=[*(stages.settings_of(config_lib.to_json(config))
+                      for config in configs.values()),
+                    config_lib.to_json(evaluation)],
           after=data, output=path, resumes=True)
       found = results.read(path)
       content['cells'].setdefault(variant, {})[str(seed)] = found
       results.write(self._options.workdir / f'{self.stem}.json', content)
       if not number:
         print(f'{len(runs) - 1} runs like this one take '
-              f'{(len(runs) - 1) * found["seconds"] / 60:.0f} minutes',
+              f'{(len(runs) - 1) * found["seconds"] / 60:.0f} minutes at most',
               file=sys.stderr)
+      if variant == runs[-1][0] and sharding.is_first():
+        # Checkpoints are half a gigabyte each, and a seed's are done with.
+        paths.remove_tree(self._folder / 'stages' / str(seed))
     return content
+
+  def _train_and_evaluate(self, variant: str, seed: int, configs: Mapping[
+      str, ml_collections.ConfigDict]) -> None:
+    """Trains, evaluates and writes one run; goes on from what is there."""
+    start = time.monotonic()
+    before: dict[str, ml_collections.ConfigDict] = {}
+    for stage, config in configs.items():
+      before[stage] = config
+      folder = self.workdir(variant, seed, before)
+      train.train_and_evaluate(config, folder)
+    weights = weights_lib.load(folder)
+    c = config.evaluation
+    weights_lib.check_data(weights, config.data.data_dir, c.dataset)
+    retrieval_set = evaluation_set.load(
+        config.data.data_dir, c.dataset, c.split, c.languages, c.max_length,
+        text_room=weights.config.text_room)
+    outcome = scoring.run(scoring.make_scorer(
+        weights, retrieval_set, c.languages, c), mode='dual')
+    if not sharding.is_first():
+      return
+    result = self.result(variant, seed)
+    results.update_ranks(result, config.setting, outcome.queries)
+    results.write(result, {
+        'seconds': time.monotonic() - start, 'run': provenance.collect(),
+        'mean_recall': {name: language['mean_recall']
+                        for name, language in outcome.languages.items()}})
+    paths.remove_tree(folder.parent)
 
   def _prepare(self, recipe: stages.Stages) -> None:
     if self._base == 'quickstart':
@@ -164,33 +211,6 @@ class Ablation:
              for variant, runs in content['cells'].items()}
     is_whole = all(one for runs in found.values() for one in runs.values())
     return found if is_whole else None
-
-
-def _train_and_evaluate(configs: Mapping[str, ml_collections.ConfigDict],
-                        result: paths.Path) -> None:
-  """Trains, evaluates and writes one run; goes on from what is there."""
-  start = time.monotonic()
-  folder = result.with_suffix('')
-  for stage, config in configs.items():
-    train.train_and_evaluate(config, folder / stage)
-  stage, config = list(configs.items())[-1]
-  weights = weights_lib.load(folder / stage)
-  c = config.evaluation
-  weights_lib.check_data(weights, config.data.data_dir, c.dataset)
-  retrieval_set = evaluation_set.load(
-      config.data.data_dir, c.dataset, c.split, c.languages, c.max_length,
-      text_room=weights.config.text_room)
-  outcome = scoring.run(
-      scoring.make_scorer(weights, retrieval_set, c.languages, c), mode='dual')
-  if not sharding.is_first():
-    return
-  results.update_ranks(result, config.setting, outcome.queries)
-  results.write(result, {
-      'seconds': time.monotonic() - start, 'run': provenance.collect(),
-      'mean_recall': {name: language['mean_recall']
-                      for name, language in outcome.languages.items()}})
-  # A run's checkpoints are half a gigabyte each, and are done with.
-  paths.remove_tree(folder)
 
 
 def _schedule(configs: Mapping[str, ml_collections.ConfigDict]) -> str:
