@@ -8,10 +8,12 @@ into the other languages by dictionaries, and the four settings of
 
 import ml_collections
 
+from configs import finetune_multi30k
 from configs import finetuning
 from configs import quickstart
 
-LANGUAGES = ('en', 'de', 'fr', 'cs')
+LANGUAGES = finetune_multi30k.LANGUAGES
+BESIDE = finetune_multi30k.BESIDE
 # Stage → the stage of the quickstart whose rates and tasks it has.
 STAGES = {'names': 'warm_start', 'pretrain': 'pretrain'}
 # Other test sets that each setting is evaluated on as well.

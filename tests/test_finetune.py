@@ -106,14 +106,15 @@ def test_one_command_trains_and_evaluates_the_settings(tmp_path, monkeypatch):
   assert content['settings']['no_finetune']['step'] == 8
 
 
-def test_the_table_has_intervals_and_floors(tmp_path):
+def test_the_table_has_intervals_and_others_beside(tmp_path):
   path = tmp_path / 'retrieval.json'
   results.write(path, {'settings': {'all': {'languages': {
       'en': {'mean_recall': 25.0, 'chance': 4.0}}}}})
   results.update_ranks(path, 'all', {
       'en': test_statistics.language([1, 99, 99, 99])})
   text = finetune.table(path, {'en': ['en'], 'held out': ['ko', 'th']},
-                        ['all'], floors={'before': {'en': 41.9, 'ka': 12.2}})
+                        ['all'], beside={
+                            'floor: before': {'en': 41.9, 'ka': 12.2}})
   assert '| all | 25.0 (0.0–75.0) | – |' in text
   assert '| floor: before | 41.9 | 12.2 |' in text
   assert text.endswith('| all | 25.0 | – |')

@@ -159,7 +159,7 @@ class Finetune:
           f'{content["dataset"]} ({content["split"]}), protocol '
           f'{content["protocol"]}, {content["mode"]}:\n\n' + table(
               path, groups, list(content['settings']),
-              floors=getattr(self._module, 'FLOORS', {})))
+              beside=getattr(self._module, 'BESIDE', {})))
     return '\n\n'.join(parts)
 
 
@@ -171,10 +171,10 @@ def _checkpoints(path: str) -> str:
 
 def table(path: paths.Path, groups: Mapping[str, Sequence[str]],
           settings: Sequence[str], *,
-          floors: Mapping[str, Mapping[str, float]] | None = None) -> str:
+          beside: Mapping[str, Mapping[str, float]] | None = None) -> str:
   """Returns settings × groups of languages, with 95 % intervals, in Markdown.
 
-  `floors` is {title: {language: mean recall}} of what is to be beaten.
+  `beside` is {title: {language: mean recall}} of others, below the table.
   """
   titles = [names[0] if len(names) == 1 else f'{len(names)} {title}'
             for title, names in groups.items()]
@@ -194,10 +194,10 @@ def table(path: paths.Path, groups: Mapping[str, Sequence[str]],
   rows['chance'] = [_number(results.mean(largest, names, 'chance'))
                     for names in groups.values()]
   text = _markdown('setting', titles, rows)
-  if floors:
+  if beside:
     languages = list(dict.fromkeys(
-        name for row in floors.values() for name in row))
-    recalls = {f'floor: {title}': row for title, row in floors.items()}
+        name for row in beside.values() for name in row))
+    recalls = dict(beside)
     for setting in settings:
       recalls[setting] = {
           name: found['mean_recall'] for name, found
