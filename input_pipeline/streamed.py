@@ -172,7 +172,8 @@ def _find_sentences(ids_T: tf.Tensor, begin_B: tf.Tensor,
 
 def _make_read(index: Any, parallel: int) -> Callable[[tf.Tensor], tf.Tensor]:
   """Returns what reads records of these numbers: int64 [B] → string [B]."""
-  # A buffer makes a remote record one request; a local one it copies.
+  # A buffer makes a remote record two requests, one to find its place; a local
+  # one it copies.
   is_buffered = any('://' in path for path in index.paths)
   # Tensors are captured once; arrays would be copied into every graph.
   paths, file_N, offset_N, bytes_N = map(tf.constant, (

@@ -29,6 +29,7 @@ class _Handler(emulator.RequestHandler):
   protocol_version = 'HTTP/1.1'  # Clients wait for its '100 Continue'.
   lock = threading.Lock()
   tls: ssl.SSLContext
+  asked: list[int]  # Bytes of each request for a part.
 
   def do_CONNECT(self) -> None:
     self.wfile.write(b'HTTP/1.1 200 OK\r\n\r\n')
@@ -41,6 +42,9 @@ class _Handler(emulator.RequestHandler):
 
   def parse_request(self) -> bool:
     is_whole = super().parse_request()
+    if is_whole and (asked := self.headers.get('Range')):
+      first, _, last = asked.removeprefix('bytes=').partition('-')
+      self.asked.append(int(last) + 1 - int(first))
     if is_whole and '://' in self.path:  # As a proxy is asked.
       url = urllib.parse.urlsplit(self.path)
       self.path = f'{url.path}?{url.query}'
@@ -102,8 +106,11 @@ for _name in ('do_GET', 'do_POST', 'do_PUT', 'do_DELETE', 'do_PATCH'):
 
 
 @contextlib.contextmanager
-def run(folder: pathlib.Path) -> Iterator[dict[str, str]]:
-  """Gives the environment in which gs://lab is an empty bucket."""
+def run(folder: pathlib.Path) -> Iterator[tuple[dict[str, str], list[int]]]:
+  """Gives the environment in which gs://lab is an empty bucket.
+
+  Beside it a list that grows: of each request for a part of a file, its bytes.
+  """
   authority = trustme.CA()
   certificates = folder / 'authority.pem'
   authority.cert_pem.write_to_path(certificates)
@@ -114,7 +121,8 @@ def run(folder: pathlib.Path) -> Iterator[dict[str, str]]:
   # It would write down all that it holds after every request.
   storage._write_config_to_file = lambda: None
   emulator.buckets.create_bucket(BUCKET, storage)
-  handler = type('Handler', (_Handler,), {'tls': tls})
+  asked: list[int] = []
+  handler = type('Handler', (_Handler,), {'tls': tls, 'asked': asked})
   with server.ThreadingHTTPServer(
       ('127.0.0.1', 0), functools.partial(handler, storage)) as proxy:
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -123,5 +131,5 @@ def run(folder: pathlib.Path) -> Iterator[dict[str, str]]:
            'CURL_CA_BUNDLE': str(certificates),
            'TENSORSTORE_CA_BUNDLE': str(certificates),
            'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none', 'NO_GCE_CHECK': 'true',
-           'STORAGE_EMULATOR_HOST': url}
+           'STORAGE_EMULATOR_HOST': url}, asked
     proxy.shutdown()

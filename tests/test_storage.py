@@ -34,7 +34,7 @@ LOCAL = ('base_builder', 'beam', 'builder', 'check', 'command_line', 'console',
 
 
 def test_a_run_lives_in_a_bucket(tmp_path):
-  with gcs_emulator.run(tmp_path) as settings:
+  with gcs_emulator.run(tmp_path) as (settings, asked):
     environment = compiler.environment(1) | settings | {'PYTHONPATH': ROOT}
     for arguments in (
         ['-m', 'tests.test_storage', 'train', toy.data_dir()],
@@ -45,6 +45,8 @@ def test_a_run_lives_in_a_bucket(tmp_path):
       subprocess.run([sys.executable, *map(str, arguments)], cwd=tmp_path,
                      env=environment, check=True)
   assert not list(tmp_path.glob('gs:*'))
+  # A record is read alone: TensorFlow's default asks for 64 MiB each time.
+  assert asked and max(asked) <= 8 * 2**20
 
 
 def _train(data_dir: str) -> None:
