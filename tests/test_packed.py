@@ -49,6 +49,30 @@ def test_matrices_are_within_half_a_step_and_vectors_exact(small_run, folder):
   assert size < .4 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
 
 
+def test_a_large_number_spoils_its_own_group_alone():
+  value = np.random.default_rng(0).normal(size=(3, 128, 5)).astype(np.float32)
+  value[1, 70, 2] = 1000
+  tensors = packed._pack('x', value)
+  assert tensors['x#scale'].shape == (3, 2, 5)
+  error = np.abs(packed._unpack(tensors['x'], tensors['x#scale']) - value)
+  assert error[1, 64:, 2].max() > .5
+  error[1, 64:, 2] = 0
+  assert error.max() < .02
+
+
+def test_weights_of_format_1_are_read(folder, tmp_path, monkeypatch):
+  params, config, manifest = checkpoint.load(folder)
+  manifest.pop('packed')
+  monkeypatch.setattr(packed, '_GROUP', 2 ** 30)  # It had one scale an axis.
+  monkeypatch.setattr(packed, '_FORMAT', 'm3p_jax weights 1')
+  packed.write(tmp_path / 'old', params, config, manifest, run={})
+  monkeypatch.undo()
+  old = layout.flatten(checkpoint.load(tmp_path / 'old')[0])
+  for path, value in layout.flatten(params).items():
+    np.testing.assert_allclose(
+        old[path], value, atol=np.abs(value).max() / 127, rtol=0)
+
+
 def test_they_find_what_the_checkpoint_finds(small_run, folder):
   exact = search.load(small_run)
   config = config_lib.get_config(str(small_run / 'config.json'))
@@ -61,8 +85,8 @@ def test_they_find_what_the_checkpoint_finds(small_run, folder):
 
 @pytest.mark.parametrize('name, old, new, message', [
     ('weights.safetensors', -1, b'\x7f', 'its manifest.json says'),
-    ('manifest.json', b'weights 1', b'weights 2',
-     "allowed: 'm3p_jax weights 1'"),
+    ('manifest.json', b'weights 2', b'weights 9',
+     'allowed: m3p_jax weights 1, m3p_jax weights 2'),
     ('config.json', b'"num_layers": 1', b'"num_layers": 2',
      'the tensors are not those of config.json'),
 ])
