@@ -210,6 +210,25 @@ def evaluation_config() -> ConfigDict:
   return evaluation
 
 
+def generate_config() -> ConfigDict:
+  """Returns how --mode=generate writes captions of evaluation.dataset."""
+  generate = ConfigDict()
+  # Languages to write in.
+  generate.language = ('en',)
+  # Hypotheses kept of a picture; 1 = greedy. Or texts drawn, of which the
+  # likeliest is taken.
+  generate.num_beams = 4
+  # Sums of log-probabilities are divided by ((5 + length) / 6) to this power.
+  generate.length_penalty = 0.6
+  # Above 0 tokens are drawn, from logits divided by it.
+  generate.temperature = 0.0
+  # Tokens are drawn among the likeliest, of so much probability together.
+  generate.top_p = 1.0
+  # Ids in a caption, `<s>` and `</s>` included.
+  generate.max_length = 32
+  return generate
+
+
 def get_config() -> ConfigDict:
   """Returns the default config: base size, no data, no tasks."""
   config = ConfigDict()
@@ -289,4 +308,5 @@ def get_config() -> ConfigDict:
   # Steps to trace into WORKDIR/trace, after the tenth; 0 = none.
   config.profile_steps = 0
   config.evaluation = evaluation_config()
+  config.generate = generate_config()
   return config
