@@ -18,7 +18,8 @@ from m3p_jax import config as config_lib
 # Each mode, and the flags that it alone reads.
 MODES = {
     'train': (), 'evaluate': (), 'generate': (), 'plan': (),
-    'search': ('query', 'k'), 'serve': ('port', 'host'), 'export': ('what', 'out')}
+    'search': ('query', 'k'), 'serve': ('port', 'host'),
+    'export': ('what', 'out')}
 # What one process does, whatever there is beside it.
 _ALONE = ('plan', 'serve')
 _HOST_FLAGS = ('coordinator', 'num_processes', 'process_id', 'wait_seconds')

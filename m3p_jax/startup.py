@@ -104,7 +104,8 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
       for dataset in config.data[stream].datasets]
   manifest = _common(manifests)
   steps = checkpoint.steps(workdir / 'checkpoints')
-  path, source, fresh = None, 'fresh', ()
+  path, source = None, 'fresh'
+  fresh: tuple[str, ...] = ()
   saved: Mapping[str, Any] = {'objectives': []}
   if steps:
     path = workdir / 'checkpoints'

@@ -127,8 +127,9 @@ def measure(texts: Sequence[str], references: Sequence[Sequence[str]],
     return {'captions': len(texts), 'with_references': 0}
   texts, references = map(list, zip(*pairs, strict=True))
   each = scores.cider(texts, references)
-  found = {'captions': len(texts), 'with_references': len(pairs),
-           'cider_d': sum(each) / len(each)}
+  found: dict[str, Any] = {
+      'captions': len(texts), 'with_references': len(pairs),
+      'cider_d': sum(each) / len(each)}
   if measured := scores.bleu(texts, references):
     found |= {'bleu': measured[0], 'bleu_signature': measured[1]}
   return found

@@ -63,8 +63,8 @@ class Written(NamedTuple):
     token_ids_BKL: `<s> ids </s> <pad>…`; without `</s>` where L was reached.
     score_BK: log-probability, divided as the length penalty says.
   """
-  token_ids_BKL: jax.Array
-  score_BK: jax.Array
+  token_ids_BKL: Any
+  score_BK: Any
 
 
 class _State(NamedTuple):
@@ -85,79 +85,93 @@ def write(module: nn.Module, params: Any, rows: Rows,
     rows: pictures.
     settings: static under jit.
   """
-  num_rows, beams = len(rows.seed_B), settings.num_beams
-  memory = nn.apply(
-      lambda model: (model.encode_images(rows.regions, deterministic=True),
-                     rows.regions.mask_BR), module)({'params': params})
-
-  def log_probs(tokens_B, position, cache, count):
-    """Returns ([B, K, V], cache) after `count` hypotheses of each picture."""
-    each = lambda x: x if x is None else jnp.repeat(x, count, axis=0)
-    mask_1L = jnp.arange(settings.max_length)[None] <= position
-    hidden, cache = nn.apply(
-        lambda model: model.token_logits(model.decode(
-            tokens_B[:, None], jnp.repeat(mask_1L, len(tokens_B), axis=0),
-            jax.tree.map(each, memory), each(rows.language_B),
-            position=position, deterministic=True)),
-        module, mutable=[transformer.CACHE])({'params': params, **cache})
-    return jax.nn.log_softmax(
-        _allowed(hidden)).reshape(num_rows, count, -1), cache
-
-  def start():
-    logits_B1V, cache = log_probs(
-        jnp.full(num_rows, BOS), jnp.int32(0), {}, 1)
-    # A beam begins with one hypothesis, of which its first tokens come.
-    is_first_K = jnp.arange(beams) == 0
-    first_K = jnp.where(is_first_K | (settings.temperature > 0), 0.0, _LOWEST)
-    state = _State(
-        jnp.int32(0),
-        jnp.full((num_rows, beams, settings.max_length), PAD,
-                 jnp.int32).at[..., 0].set(BOS),
-        jnp.repeat(first_K[None], num_rows, axis=0),
-        jnp.zeros((num_rows, beams), bool),
-        _map_rows(lambda x: jnp.repeat(x, beams, axis=0), cache))
-    return extend(state, jnp.repeat(logits_B1V, beams, axis=1))
-
-  def extend(state, log_prob_BKV):
-    position = state.position + 1
-    # A hypothesis that is done goes on with padding, at no cost.
-    is_pad_V = jnp.arange(log_prob_BKV.shape[-1]) == PAD
-    log_prob_BKV = state.log_prob_BK[..., None] + jnp.where(
-        state.is_done_BK[..., None], jnp.where(is_pad_V, 0.0, _LOWEST),
-        log_prob_BKV)
-    length_BK = _length(state.token_ids_BKL) + ~state.is_done_BK
-    if settings.temperature:
-      parent_BK = jnp.tile(jnp.arange(beams), (num_rows, 1))
-      token_BK = _draw(log_prob_BKV, rows.seed_B, position, settings)
-    else:
-      parent_BK, token_BK = _best(
-          log_prob_BKV / _penalty(length_BK, settings)[..., None])
-    pick = lambda x: jax.vmap(lambda x, parent: x[parent])(x, parent_BK)
-    tokens_BKL = pick(state.token_ids_BKL)
-    log_prob_BK = jnp.take_along_axis(
-        pick(log_prob_BKV), token_BK[..., None], axis=-1)[..., 0]
-    cache = state.cache if beams == 1 else _map_rows(
-        lambda x: pick(x.reshape(num_rows, beams, *x.shape[1:])).reshape(
-            x.shape), state.cache, is_own=True)
-    return _State(
-        position, tokens_BKL.at[..., position].set(token_BK), log_prob_BK,
-        pick(state.is_done_BK) | (token_BK == EOS), cache)
-
-  def step(state):
-    tokens_BK = state.token_ids_BKL[..., state.position]
-    log_prob_BKV, cache = log_probs(
-        tokens_BK.ravel(), state.position, state.cache, beams)
-    return extend(state._replace(cache=cache), log_prob_BKV)
-
+  loop = _Loop(module, params, rows, settings)
   state = jax.lax.while_loop(
       lambda state: ((state.position + 1 < settings.max_length)
-                     & ~state.is_done_BK.all()), step, start())
+                     & ~state.is_done_BK.all()), loop.step, loop.start())
   score_BK = state.log_prob_BK / _penalty(
       _length(state.token_ids_BKL), settings)
   order_BK = jnp.argsort(-score_BK, axis=1)
   return Written(
       jnp.take_along_axis(state.token_ids_BKL, order_BK[..., None], axis=1),
       jnp.take_along_axis(score_BK, order_BK, axis=1))
+
+
+class _Loop:
+  """Its first step, and the others."""
+
+  def __init__(self, module, params, rows, settings):
+    self._module, self._variables = module, {'params': params}
+    self._rows, self._settings = rows, settings
+    self._memory = nn.apply(
+        lambda model: (model.encode_images(rows.regions, deterministic=True),
+                       rows.regions.mask_BR), module)(self._variables)
+
+  def start(self) -> _State:
+    """Returns the state after the first tokens, which come of `<s>` alone."""
+    beams, num_rows = self._settings.num_beams, len(self._rows.seed_B)
+    log_prob_B1V, cache = self._read(
+        jnp.full((num_rows, 1), BOS), jnp.int32(0), {})
+    # A beam begins with one hypothesis, whose first tokens all are.
+    is_real_K = (jnp.arange(beams) == 0) | (self._settings.temperature > 0)
+    each = lambda x: jnp.repeat(x, beams, axis=0)
+    return self._extend(_State(
+        jnp.int32(0),
+        jnp.full((num_rows, beams, self._settings.max_length), PAD,
+                 jnp.int32).at[..., 0].set(BOS),
+        jnp.tile(jnp.where(is_real_K, 0.0, _LOWEST), (num_rows, 1)),
+        jnp.zeros((num_rows, beams), bool), _map_rows(each, cache)),
+                        jnp.repeat(log_prob_B1V, beams, axis=1))
+
+  def step(self, state: _State) -> _State:
+    """Returns the state after another token of each hypothesis."""
+    log_prob_BKV, cache = self._read(
+        state.token_ids_BKL[..., state.position], state.position, state.cache)
+    return self._extend(state._replace(cache=cache), log_prob_BKV)
+
+  def _read(self, tokens_BK, position, cache):
+    """Returns (log-probabilities of the next tokens [B, K, V], cache)."""
+    count = tokens_BK.shape[1]
+    each = lambda x: jnp.repeat(x, count, axis=0)
+    mask_BL = jnp.tile(jnp.arange(self._settings.max_length) <= position,
+                       (tokens_BK.size, 1))
+    # The cache has what each layer reads of the pictures, after the first.
+    logits_B1V, cache = nn.apply(
+        lambda model: model.token_logits(model.decode(
+            tokens_BK.reshape(-1, 1), mask_BL, *jax.tree.map(
+                each, (self._memory, self._rows.language_B)),
+            position=position, deterministic=True)),
+        self._module, mutable=[transformer.CACHE])(self._variables | cache)
+    return jax.nn.log_softmax(_allowed(logits_B1V)).reshape(
+        *tokens_BK.shape, -1), cache
+
+  def _extend(self, state, log_prob_BKV):
+    """Returns the state with a token more, chosen as the settings say."""
+    settings, position = self._settings, state.position + 1
+    # A hypothesis that is done goes on with padding, at no cost.
+    is_pad_V = jnp.arange(log_prob_BKV.shape[-1]) == PAD
+    log_prob_BKV = state.log_prob_BK[..., None] + jnp.where(
+        state.is_done_BK[..., None], jnp.where(is_pad_V, 0.0, _LOWEST),
+        log_prob_BKV)
+    if settings.temperature:
+      parent_BK = jnp.tile(
+          jnp.arange(settings.num_beams), (len(log_prob_BKV), 1))
+      token_BK = _draw(log_prob_BKV, self._rows.seed_B, position, settings)
+    else:
+      length_BK = _length(state.token_ids_BKL) + ~state.is_done_BK
+      parent_BK, token_BK = _best(
+          log_prob_BKV / _penalty(length_BK, settings)[..., None])
+
+    pick = jax.vmap(lambda x_K, parent_K: x_K[parent_K])
+    of_parents = lambda x: pick(
+        x.reshape(*parent_BK.shape, *x.shape[1:]), parent_BK).reshape(x.shape)
+    return _State(
+        position,
+        pick(state.token_ids_BKL, parent_BK).at[..., position].set(token_BK),
+        jnp.take_along_axis(pick(log_prob_BKV, parent_BK),
+                            token_BK[..., None], axis=-1)[..., 0],
+        pick(state.is_done_BK, parent_BK) | (token_BK == EOS),
+        _map_rows(of_parents, state.cache, is_own=True))
 
 
 def _allowed(logits_BPV):
