@@ -177,6 +177,12 @@ def optimizer_config() -> ConfigDict:
   # learning rate times the factor of the first that matches; 0 = frozen (no
   # gradient, no moments).
   optimizer.rate_factors = ()
+  # Rate of a layer, as a part of that of the layer above it: 1 = all alike.
+  # Heads have the whole, what enters the first layer the least.
+  optimizer.layer_decay = 1.0
+  # Decay a step of an average of the weights, which is what is validated, saved
+  # and exported; it is one more copy of them. 0 = off; 0.999 is usual.
+  optimizer.average_decay = 0.0
   return optimizer
 
 

@@ -29,8 +29,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.dropout = 0.0
   config.optimizer.learning_rate = 1e-3
   config.optimizer.rate_factors = (
-      # Words stay, as in the quickstart; what is new learns fastest.
-      (r'^tokens/', 0.0), (r'cross_attention|^languages|^token_bias', 1.0),
+      # Words stay, as in the quickstart; what is new learns fastest. Languages
+      # begin alike, and have to be as far from each other as words are.
+      (r'^tokens/', 0.0), (r'^(languages|token_bias)', 10.0),
+      (r'cross_attention', 1.0),
       (r'^(encoder|positions|embedding_norm|region_embedding)', 0.4),
       # Heads that this objective does not read.
       (r'', 0.0))

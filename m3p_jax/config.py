@@ -153,6 +153,10 @@ def check(config: ConfigDict) -> None:
   _check_least('optimizer.warmup_steps', config.optimizer.warmup_steps, 0)
   errors.check_choice('optimizer.first_moment_dtype',
                       config.optimizer.first_moment_dtype, MOMENT_DTYPES)
+  for key in ('layer_decay', 'average_decay'):
+    if not 0 <= config.optimizer[key] <= 1:
+      raise errors.UserError(
+          f'optimizer.{key} is {config.optimizer[key]}; allowed: 0 to 1')
   _check_languages(config)
 
 

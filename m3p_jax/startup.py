@@ -166,7 +166,8 @@ def make_optimizer(config: ConfigDict,
       num_train_steps=config.num_train_steps,
       **{key: options.pop(key)
          for key in ('learning_rate', 'schedule', 'warmup_steps')})
-  return schedule, optimizer.make_optimizer(schedule, **options)
+  return schedule, optimizer.make_optimizer(
+      schedule, num_layers=config.model.num_layers, **options)
 
 
 def make_tasks(task_configs: ConfigDict, *,

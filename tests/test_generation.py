@@ -13,14 +13,17 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from input_pipeline import records
+from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax.convert import importing
 from m3p_jax.generation import decoding
 from m3p_jax.generation import scores
 from m3p_jax.model import m3p
+from m3p_jax.objectives import captioning
 from tests import compiler
 from tests import models
 from tests import toy
@@ -132,6 +135,36 @@ def test_drawn_texts_are_the_rows_own():
   other = write(settings, rows()._replace(seed_B=rows().seed_B + 9))
   assert (other.token_ids_BKL != written.token_ids_BKL).any()
   assert (np.diff(written.score_BK) <= 0).all()
+
+
+def test_captions_learned_by_heart_are_written_by_picture_and_language():
+  module, params = model()
+  row_B, language_B = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1], np.int32)
+  ids_BL = np.array([[0, 4, 5, 6, 2, 1], [0, 7, 8, 2, 1, 1],
+                     [0, 5, 5, 4, 8, 2], [0, 6, 2, 1, 1, 1]], np.int32)
+  given = decoding.Rows(jax.tree.map(lambda x: x[row_B], rows().regions),
+                        language_B, np.arange(4, dtype=np.uint32))
+  batch = batch_lib.Batch(ids_BL, ids_BL != 1, language_B, given.regions)
+  tx = optax.adam(1e-2)
+
+  def loss(params):
+    return nn.apply(lambda model: captioning.loss(
+        model, batch, jax.random.key(0)), module)({'params': params})[0]
+
+  def step(carry, _):
+    params, state = carry
+    updates, state = tx.update(
+        jax.grad(lambda params: loss(params).compute())(params), state)
+    return (optax.apply_updates(params, updates), state), None
+
+  params = jax.jit(lambda params: jax.lax.scan(
+      step, (params, tx.init(params)), length=200)[0][0])(params)
+  for settings in (decoding.Settings(max_length=LENGTH),
+                   decoding.Settings(num_beams=3, max_length=LENGTH)):
+    written = _write(module, params, given, settings)
+    np.testing.assert_array_equal(
+        written.token_ids_BKL[:, 0],
+        np.pad(ids_BL, ((0, 0), (0, LENGTH - 6)), constant_values=1))
 
 
 def test_next_to_nothing_of_the_probability_is_the_likeliest_token():
