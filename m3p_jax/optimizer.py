@@ -146,7 +146,7 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
   return optax.chain(*parts)
 
 
-def layer_factor(path: Sequence[str], ndim: int, decay: float,
+def layer_factor(path: Sequence[Any], ndim: int, decay: float,
                  num_layers: int) -> Any:
   """Returns the factor of a parameter's rate: lower layers learn more slowly.
 
@@ -168,7 +168,7 @@ def layer_factor(path: Sequence[str], ndim: int, decay: float,
 
 class Average(NamedTuple):
   """State of `average`."""
-  count: jax.Array
+  num_updates: jax.Array
   average: Any
 
 
@@ -183,9 +183,9 @@ def average(decay: float) -> optax.GradientTransformation:
     return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
 
   def update(updates, state, params):
-    count = state.count.astype(jnp.float32)
+    count = state.num_updates.astype(jnp.float32)
     kept = jnp.minimum(decay, (1 + count) / (10 + count))
-    return updates, Average(state.count + 1, jax.tree.map(
+    return updates, Average(state.num_updates + 1, jax.tree.map(
         lambda old, new, update: old + (1 - kept) * (new + update - old),
         state.average, params, updates))
 

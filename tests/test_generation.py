@@ -16,9 +16,11 @@ import numpy as np
 import optax
 import pytest
 
+from input_pipeline import errors
 from input_pipeline import records
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
+from m3p_jax import search
 from m3p_jax.convert import importing
 from m3p_jax.generation import decoding
 from m3p_jax.generation import scores
@@ -298,6 +300,13 @@ def test_golden_weights_write_by_three_commands(tmp_path, python):
   assert all(line['references'] == ['red dog'] for line in lines)
   assert json.loads(path.with_suffix('.json').read_text())[
       'languages']['en']['with_references'] == 3
+  searcher = search.load(workdir, data_dir=tmp_path / 'data',
+                         dataset='captioned', split='test')
+  found = searcher.describe('picture 0', ['en'], 3, write=True)['en']
+  assert len({one.text for one in found}) == 3
+  assert found == sorted(found, key=lambda one: -one.score)
+  with pytest.raises(errors.UserError, match='weights cannot write: '):
+    search.load(weights).describe('picture 0', ['en'], write=True)
   refused = subprocess.run(
       [python, 'main.py', f'--workdir={workdir}', '--mode=generate',
        '--config.generate.language=de'], cwd=ROOT, env=environment, text=True,

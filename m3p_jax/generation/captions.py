@@ -8,7 +8,6 @@ import jax
 import ml_collections
 
 from input_pipeline import errors
-from input_pipeline import evaluation_set
 from input_pipeline import languages as languages_lib
 from input_pipeline import paths
 from input_pipeline import tokenizer as tokenizer_lib
@@ -43,6 +42,7 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
       weights_lib.source(config, workdir, given=given),
       model=config.model.to_dict(), given=given or ())
   languages = check(weights, config.generate.language)
+  from input_pipeline import evaluation_set  # Reads by TensorFlow.
   data_dir = c.data_dir or config.data.data_dir
   weights_lib.check_data(weights, data_dir, c.dataset)
   pictures = evaluation_set.load(
@@ -52,16 +52,16 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
       dtype=weights.dtype)
   lines, found = [], {}
   for language in languages:
-    texts, log_probs = write(
+    best = [one[0] for one in write(
         weights, engine, pictures.regions, settings, language,
-        seed=config.seed, title=f'captions in {language}')
+        seed=config.seed, title=f'captions in {language}')]
     references = _references(pictures, language)
     lines += [
         {'image': image, 'language': language, 'caption': text,
-         'score': log_prob} | ({'references': one} if one else {})
-        for image, text, log_prob, one in zip(
-            pictures.image_ids, texts, log_probs, references, strict=True)]
-    found[language] = measure(texts, references)
+         'score': score} | ({'references': one} if one else {})
+        for image, (text, score), one in zip(
+            pictures.image_ids, best, references, strict=True)]
+    found[language] = measure([text for text, _ in best], references)
   if jax.process_index():
     return found  # Hosts write together; the first one says what.
   path = workdir / 'captions' / f'{c.dataset}_{c.split}.jsonl'
@@ -107,15 +107,18 @@ def check(weights: weights_lib.Weights,
 
 def write(weights: weights_lib.Weights, engine: engine_lib.Engine,
           regions: Any, settings: decoding.Settings, language: str, *,
-          seed: int = 0, title: str = '') -> tuple[list[str], list[float]]:
-  """Returns the best text of each picture and its score."""
+          seed: int = 0, title: str = '',
+          ) -> list[list[tuple[str, float]]]:
+  """Returns the texts of each picture and their scores, the best first."""
   number = (None if weights.config.num_languages == 1
             else weights.language_ids[language])
   written = engine.write(
       regions, settings, language=number, seed=seed, title=title)
   tokenizer = tokenizer_lib.load()
-  return ([tokenizer.decode(ids) for ids in written.token_ids_BKL[:, 0].tolist()
-           ], written.score_BK[:, 0].tolist())
+  return [[(tokenizer.decode(ids), score) for ids, score in zip(
+      *one, strict=True)] for one in zip(
+          written.token_ids_BKL.tolist(), written.score_BK.tolist(),
+          strict=True)]
 
 
 def measure(texts: Sequence[str], references: Sequence[Sequence[str]],
@@ -135,8 +138,7 @@ def measure(texts: Sequence[str], references: Sequence[Sequence[str]],
   return found
 
 
-def _references(pictures: evaluation_set.RetrievalSet,
-                language: str) -> list[list[str]]:
+def _references(pictures: Any, language: str) -> list[list[str]]:
   """Returns each picture's captions by people, [] where there is none."""
   found: list[list[str]] = [[] for _ in pictures.image_ids]
   if captions := pictures.captions.get(language):
