@@ -230,8 +230,10 @@ def generate_config() -> ConfigDict:
   generate.temperature = 0.0
   # Tokens are drawn among the likeliest, of so much probability together.
   generate.top_p = 1.0
-  # Ids in a caption, `<s>` and `</s>` included.
+  # Ids in a caption at most, `<s>` and `</s>` included.
   generate.max_length = 32
+  # Pictures in one pass: each needs num_beams scores of every word.
+  generate.batch_size = 32
   return generate
 
 

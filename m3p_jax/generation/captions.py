@@ -1,6 +1,7 @@
 """`--mode=generate`: captions of a prepared split, and how good they are."""
 
 from collections.abc import Collection, Mapping, Sequence
+import dataclasses
 import json
 from typing import Any
 
@@ -48,7 +49,7 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
   pictures = evaluation_set.load(
       data_dir, c.dataset, c.split, [languages_lib.ALL])
   engine = engine_lib.Engine(
-      weights.params, weights.config, batch_size=c.batch_size,
+      weights.params, weights.config, batch_size=config.generate.batch_size,
       dtype=weights.dtype)
   lines, found = [], {}
   for language in languages:
@@ -112,6 +113,8 @@ def write(weights: weights_lib.Weights, engine: engine_lib.Engine,
   """Returns the texts of each picture and their scores, the best first."""
   number = (None if weights.config.num_languages == 1
             else weights.language_ids[language])
+  settings = dataclasses.replace(settings, max_length=min(
+      settings.max_length, weights.config.max_positions))
   written = engine.write(
       regions, settings, language=number, seed=seed, title=title)
   tokenizer = tokenizer_lib.load()
@@ -150,12 +153,13 @@ def _references(pictures: Any, language: str) -> list[list[str]]:
 def _settings(c: ml_collections.ConfigDict) -> decoding.Settings:
   for key, least, most in (
       ('num_beams', 1, 64), ('length_penalty', 0, 10), ('temperature', 0, 100),
-      ('top_p', 0.001, 1), ('max_length', 2, 512)):
+      ('top_p', 0.001, 1), ('max_length', 2, 512), ('batch_size', 1, 4096)):
     if not least <= c[key] <= most:
       raise errors.UserError(
           f'generate.{key} is {c[key]}; allowed: {least} to {most}')
   return decoding.Settings(**{
-      key: value for key, value in c.items() if key != 'language'})
+      field.name: c[field.name]
+      for field in dataclasses.fields(decoding.Settings)})
 
 
 def _show(lines: Sequence[Mapping[str, Any]],

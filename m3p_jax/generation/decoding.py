@@ -168,8 +168,8 @@ class _Loop:
     return _State(
         position,
         pick(state.token_ids_BKL, parent_BK).at[..., position].set(token_BK),
-        jnp.take_along_axis(pick(log_prob_BKV, parent_BK),
-                            token_BK[..., None], axis=-1)[..., 0],
+        jax.vmap(lambda x_KV, parent_K, token_K: x_KV[parent_K, token_K])(
+            log_prob_BKV, parent_BK, token_BK),
         pick(state.is_done_BK, parent_BK) | (token_BK == EOS),
         _map_rows(of_parents, state.cache, is_own=True))
 
