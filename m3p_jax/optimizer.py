@@ -140,13 +140,13 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
     parts.append(optax.stateless(
         lambda updates, _: traverse_util.path_aware_map(
             lambda path, update: update * layer_factor(
-                path, update.ndim, layer_decay, num_layers), updates)))
+                path, update.shape, layer_decay, num_layers), updates)))
   if average_decay:
     parts.append(average(average_decay))
   return optax.chain(*parts)
 
 
-def layer_factor(path: Sequence[Any], ndim: int, decay: float,
+def layer_factor(path: Sequence[Any], shape: Sequence[int], decay: float,
                  num_layers: int) -> Any:
   """Returns the factor of a parameter's rate: lower layers learn more slowly.
 
@@ -156,13 +156,13 @@ def layer_factor(path: Sequence[Any], ndim: int, decay: float,
 
   Args:
     path: of the parameter.
-    ndim: its axes.
+    shape: of it; of the encoder's, layers first.
     decay: 0 to 1.
     num_layers: of the encoder.
   """
   if path[0] == 'encoder':
-    factor_N = decay ** jnp.arange(num_layers, 0, -1, dtype=jnp.float32)
-    return factor_N.reshape(-1, *[1] * (ndim - 1))
+    factor_N = decay ** jnp.arange(shape[0], 0, -1, dtype=jnp.float32)
+    return factor_N.reshape(-1, *[1] * (len(shape) - 1))
   return decay ** (num_layers + 1) if path[0] in _ENTRANCE else 1.0
 
 
