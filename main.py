@@ -1,4 +1,4 @@
-"""Trains, plans, evaluates, searches, serves and exports: flags only.
+"""Trains, plans, evaluates, writes, searches, serves, exports: flags only.
 
 python main.py --config=configs/NAME.py --workdir=DIR [--mode=MODE]
   [--config.KEY=VALUE ...]
@@ -7,6 +7,7 @@ train     up to config.num_train_steps, with validation losses: goes on from
           the newest checkpoint in DIR, else starts from config.init_from.
 evaluate  searches a prepared split in config.evaluation.languages, prints the
           table of recalls and writes retrieval.json and report.html.
+generate  writes captions of that split in config.generate.language.
 plan      prints what a run would need: memory of a device, parameters, time.
 search    prints the pictures of config.evaluation.dataset nearest to --query.
 serve     opens a search page on this machine (needs requirements-demo.txt).

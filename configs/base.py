@@ -177,6 +177,12 @@ def optimizer_config() -> ConfigDict:
   # learning rate times the factor of the first that matches; 0 = frozen (no
   # gradient, no moments).
   optimizer.rate_factors = ()
+  # Rate of a layer, as a part of that of the layer above it: 1 = all alike.
+  # Heads have the whole, what enters the first layer the least.
+  optimizer.layer_decay = 1.0
+  # Decay a step of an average of the weights, which is what is validated, saved
+  # and exported; it is one more copy of them. 0 = off; 0.999 is usual.
+  optimizer.average_decay = 0.0
   return optimizer
 
 
@@ -208,6 +214,27 @@ def evaluation_config() -> ConfigDict:
   # Pairs or rows in one forward pass.
   evaluation.batch_size = 256
   return evaluation
+
+
+def generate_config() -> ConfigDict:
+  """Returns how --mode=generate writes captions of evaluation.dataset."""
+  generate = ConfigDict()
+  # Languages to write in.
+  generate.language = ('en',)
+  # Hypotheses kept of a picture; 1 = greedy. Or texts drawn, of which the
+  # likeliest is taken.
+  generate.num_beams = 4
+  # Sums of log-probabilities are divided by ((5 + length) / 6) to this power.
+  generate.length_penalty = 0.6
+  # Above 0 tokens are drawn, from logits divided by it.
+  generate.temperature = 0.0
+  # Tokens are drawn among the likeliest, of so much probability together.
+  generate.top_p = 1.0
+  # Ids in a caption at most, `<s>` and `</s>` included.
+  generate.max_length = 32
+  # Pictures in one pass: each needs num_beams scores of every word.
+  generate.batch_size = 32
+  return generate
 
 
 def get_config() -> ConfigDict:
@@ -289,4 +316,5 @@ def get_config() -> ConfigDict:
   # Steps to trace into WORKDIR/trace, after the tenth; 0 = none.
   config.profile_steps = 0
   config.evaluation = evaluation_config()
+  config.generate = generate_config()
   return config

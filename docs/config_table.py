@@ -14,10 +14,11 @@ _TASK = 'tasks.NAME'
 # found by the names of its keys.
 _PREFIXES = {'config.': '', 'switch.': 'data.image_text.code_switch.'} | {
     f'{section}.': f'{section}.'
-    for section in ('model', 'data', 'optimizer', 'evaluation')}
+    for section in ('model', 'data', 'optimizer', 'evaluation', 'generate')}
 _SECTIONS = {
     '': 'The run', 'model': 'Model', 'data': 'Data', 'tasks': 'Tasks',
-    'mesh': 'Devices', 'optimizer': 'Optimizer', 'evaluation': 'Evaluation'}
+    'mesh': 'Devices', 'optimizer': 'Optimizer', 'evaluation': 'Evaluation',
+    'generate': 'Generation'}
 _HEAD = '''# Every config key
 
 Made from [configs/base.py](../configs/base.py) by `make docs`: change it there.
@@ -101,7 +102,7 @@ def unit(key: str, value: Any) -> str:
   name = key.split('.')[-1]
   if isinstance(value, bool):
     return 'True or False'
-  if name.endswith('languages') and isinstance(value, tuple):
+  if name.endswith(('language', 'languages')) and isinstance(value, tuple):
     return 'language codes'
   if isinstance(value, tuple):
     return 'names' if name == 'datasets' else 'list'

@@ -1,12 +1,13 @@
 """Checkpoints: Orbax for arrays, tf.data's own for the iterator.
 
 A checkpoint is a folder `checkpoints/STEP/` that appears whole or not at all:
-`params/` (every parameter, float32), `optimizer/` and `data/` (what training
-needs to go on; absent where a checkpoint holds weights alone), `config.json`
-(the model's geometry), `manifest.json` (tokenizer, region features, languages)
-and, where there are any, `validation.json` (the loss) and `unlogged.json` (sums
-since the last line of metrics.jsonl). Exported weights (`packed.py`) are read
-wherever a checkpoint is.
+`params/` (every parameter, float32, or its average where there is one),
+`optimizer/` and `data/` (what training needs to go on; absent where a
+checkpoint holds weights alone), `config.json` (the model's geometry),
+`manifest.json` (tokenizer, region features, languages) and, where there are
+any, `validation.json` (the loss) and `unlogged.json` (sums since the last line
+of metrics.jsonl). Exported weights (`packed.py`) are read wherever a checkpoint
+is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +69,8 @@ class Checkpointer:
       files['unlogged.json'] = dict(unlogged)
     if loss is not None:
       files[_VALIDATION] = {'loss': loss}
+    # Who reads a checkpoint reads the average, where there is one.
+    state = state.swapped()
     items = {
         'params': ocp.args.StandardSave(state.all_params()),
         'data': _Data(iterator, files)}
@@ -111,7 +114,7 @@ class Checkpointer:
     sharding.wait_for_all('damaged checkpoints aside')
     return state.replace(
         step=jnp.asarray(int(path.name), jnp.int32),
-        opt_state=items['optimizer']).with_params(items['params'])
+        opt_state=items['optimizer']).with_params(items['params']).swapped()
 
   def unlogged(self, step: int) -> dict[str, Any]:
     """Returns what `save` was given as such at this step, or {}."""

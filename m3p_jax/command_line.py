@@ -17,8 +17,9 @@ from m3p_jax import config as config_lib
 
 # Each mode, and the flags that it alone reads.
 MODES = {
-    'train': (), 'evaluate': (), 'plan': (), 'search': ('query', 'k'),
-    'serve': ('port', 'host'), 'export': ('what', 'out')}
+    'train': (), 'evaluate': (), 'generate': (), 'plan': (),
+    'search': ('query', 'k'), 'serve': ('port', 'host'),
+    'export': ('what', 'out')}
 # What one process does, whatever there is beside it.
 _ALONE = ('plan', 'serve')
 _HOST_FLAGS = ('coordinator', 'num_processes', 'process_id', 'wait_seconds')
@@ -197,6 +198,9 @@ def run(argv: list[str]) -> None:
         config, workdir, weights.source(config, workdir, given=given)))
     retrieval.evaluate(config, workdir, given=given)
     print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
+  elif f.mode == 'generate':
+    from m3p_jax.generation import captions
+    captions.generate(config, workdir, given=given)
   elif f.mode == 'plan':
     from m3p_jax.planning import plan
     plan.plan(config, workdir)

@@ -24,8 +24,8 @@ MOMENT_DTYPES = ('float32', 'bfloat16')
 # Keys (or sections) that a run may be resumed with changed.
 RESUMABLE = (
     'num_train_steps', 'log_every_steps', 'eval_every_steps', 'eval_batches',
-    'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'mesh',
-    'setting', 'data.data_dir', 'data.parallel_reads', 'model.dtype',
+    'checkpoint_every_steps', 'keep_checkpoints', 'evaluation', 'generate',
+    'mesh', 'setting', 'data.data_dir', 'data.parallel_reads', 'model.dtype',
     'model.remat', 'plan', 'best_metric', 'max_bad_steps', 'profile_steps',
     'require')
 # Keys of version 1 that mean nothing now; workdirs may have them.
@@ -153,6 +153,10 @@ def check(config: ConfigDict) -> None:
   _check_least('optimizer.warmup_steps', config.optimizer.warmup_steps, 0)
   errors.check_choice('optimizer.first_moment_dtype',
                       config.optimizer.first_moment_dtype, MOMENT_DTYPES)
+  for key in ('layer_decay', 'average_decay'):
+    if not 0 <= config.optimizer[key] <= 1:
+      raise errors.UserError(
+          f'optimizer.{key} is {config.optimizer[key]}; allowed: 0 to 1')
   _check_languages(config)
 
 
@@ -208,6 +212,24 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
   for option in task.options:
     errors.check_choice(f'option of tasks.{name}', option, allowed)
   return module.loss
+
+
+def needs(config: ConfigDict) -> dict[str, Any]:
+  """Returns the parts of the geometry that the tasks need: {key: value}.
+
+  An objective names them in `NEEDS`; a language table is as long as
+  `data.languages`.
+
+  Raises:
+    UserError: see `find_loss`.
+  """
+  found = {}
+  for name, task in config.tasks.items():
+    module = sys.modules[find_loss(name, task).__module__]
+    for key in getattr(module, 'NEEDS', ()):
+      found[key] = (len(config.data.languages) if key == 'num_languages'
+                    else True)
+  return found
 
 
 def schedule_points(name: str, task: ConfigDict) -> list[tuple[float, float]]:

@@ -31,7 +31,10 @@ def fit(model: nn.Module, params: Any,
   the streams' frequencies.
   """
   if frequencies:
-    params = fit_masked_heads(params, frequencies_lib.mixture(frequencies))
+    found = frequencies_lib.mixture(frequencies)
+    if model.config.decoder:
+      found = found._replace(log_token_V=found.log_written_V())
+    params = fit_masked_heads(params, found)
   paired = [batch for tasks in batches for batch in tasks.values()
             if batch.regions is not None]
   return centre_match_head(model, params, paired, key) if paired else params

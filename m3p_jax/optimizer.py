@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
 import optax
 
 from input_pipeline import errors
 
 SCHEDULES = ('inverse_sqrt', 'cosine', 'constant')
+# What enters the first layer.
+_ENTRANCE = ('tokens', 'positions', 'languages', 'embedding_norm',
+             'region_embedding', 'refiner')
 # (regular expression on 'a/b/c', factor) pairs.
 RateFactors = Sequence[tuple[str, float]]
 
@@ -101,8 +105,10 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
                    eps: float, weight_decay: float, clip_norm: float,
                    rate_factors: RateFactors = (),
                    first_moment_dtype: str = 'float32',
+                   layer_decay: float = 1.0, num_layers: int = 0,
+                   average_decay: float = 0.0,
                    ) -> optax.GradientTransformation:
-  """Returns clipping, AdamW, and the rates.
+  """Returns clipping, AdamW, the rates, and the average of the weights.
 
   Args:
     schedule: learning rate by the number of past updates.
@@ -114,6 +120,9 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
     clip_norm: gradients of larger global norm are scaled down; 0 = off.
     rate_factors: see `rate_factor`.
     first_moment_dtype: 'float32' or 'bfloat16'; the second is float32.
+    layer_decay: see `layer_factor`; 1 = off.
+    num_layers: of the encoder.
+    average_decay: see `average`; 0 = off.
   """
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   parts.append(optax.scale_by_adam(b1, b2, eps, mu_dtype=first_moment_dtype))
@@ -127,4 +136,57 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
         lambda updates, _: traverse_util.path_aware_map(
             lambda path, update: update * rate_factor(
                 '/'.join(map(str, path)), rate_factors), updates)))
+  if layer_decay != 1:
+    parts.append(optax.stateless(
+        lambda updates, _: traverse_util.path_aware_map(
+            lambda path, update: update * layer_factor(
+                path, update.shape, layer_decay, num_layers), updates)))
+  if average_decay:
+    parts.append(average(average_decay))
   return optax.chain(*parts)
+
+
+def layer_factor(path: Sequence[Any], shape: Sequence[int], decay: float,
+                 num_layers: int) -> Any:
+  """Returns the factor of a parameter's rate: lower layers learn more slowly.
+
+  1 for heads, decay for the last layer, decay² for the one before; one more
+  for what enters the first. A stack of layers has a factor for each.
+  Source: Howard and Ruder 2018, section 3.2; BEiT's exponents.
+
+  Args:
+    path: of the parameter.
+    shape: of it; of the encoder's, layers first.
+    decay: 0 to 1.
+    num_layers: of the encoder.
+  """
+  if path[0] == 'encoder':
+    factor_N = decay ** jnp.arange(shape[0], 0, -1, dtype=jnp.float32)
+    return factor_N.reshape(-1, *[1] * (len(shape) - 1))
+  return decay ** (num_layers + 1) if path[0] in _ENTRANCE else 1.0
+
+
+class Average(NamedTuple):
+  """State of `average`."""
+  num_updates: jax.Array
+  average: Any
+
+
+def average(decay: float) -> optax.GradientTransformation:
+  """Returns what keeps an exponential moving average of the weights.
+
+  The last of a chain. The decay rises to its value as (1 + n) / (10 + n) of n
+  updates, so that the first values do not stay in it.
+  """
+
+  def init(params):
+    return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+
+  def update(updates, state, params):
+    count = state.num_updates.astype(jnp.float32)
+    kept = jnp.minimum(decay, (1 + count) / (10 + count))
+    return updates, Average(state.num_updates + 1, jax.tree.map(
+        lambda old, new, update: old + (1 - kept) * (new + update - old),
+        state.average, params, updates))
+
+  return optax.GradientTransformation(init, update)

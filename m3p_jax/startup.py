@@ -21,6 +21,7 @@ from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
 from m3p_jax import optimizer
+from m3p_jax import parts
 from m3p_jax import sharding
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config_lib
@@ -44,16 +45,25 @@ class Start(NamedTuple):
     languages: a language's id is its index here.
     manifest: of the checkpoints this run will write.
     source: where the parameters come from, in words.
+    fresh: the parameters that the weights of `source` lack, in words.
   """
   config: ModelConfig
   languages: tuple[str, ...]
   manifest: dict[str, Any]
   source: str
+  fresh: tuple[str, ...] = ()
 
 
 def model_config(config: ConfigDict) -> ModelConfig:
-  """Returns the geometry that a config asks for, or raises UserError."""
-  return _refused_by_name(model_config_lib.geometry, config.model)
+  """Returns the geometry that a config and its tasks ask for.
+
+  Raises:
+    UserError: there is none such.
+  """
+  asked = _refused_by_name(model_config_lib.geometry, config.model)
+  return dataclasses.replace(asked, **{
+      name: max(value, getattr(asked, name))
+      for name, value in config_lib.needs(config).items()})
 
 
 def model_options(config: ConfigDict,
@@ -77,7 +87,8 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
   """Returns the start: the workdir's newest checkpoint, init_from, or fresh.
 
   Args:
-    config: its model gives way to that of the checkpoint.
+    config: its model gives way to that of the checkpoint, but for parts that
+      can be added to weights that a run starts from, see `parts`.
     workdir: of the run.
     given: dotted keys of the command line; a model key among them that
       contradicts the checkpoint is an error.
@@ -94,6 +105,7 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
   manifest = _common(manifests)
   steps = checkpoint.steps(workdir / 'checkpoints')
   path, source = None, 'fresh'
+  fresh: tuple[str, ...] = ()
   saved: Mapping[str, Any] = {'objectives': []}
   if steps:
     path = workdir / 'checkpoints'
@@ -105,11 +117,15 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
     source = str(path)
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
-    _check_geometry(asked, saved_config, path, given)
-    asked = saved_config
+    whole = saved_config if steps else parts.geometry(
+        saved_config, asked, needs=config_lib.needs(config), given=given)
+    _check_geometry(asked, whole, path, given)
+    asked, fresh = whole, parts.describe(
+        whole, saved_config, checkpoint.find(path)[0])
     check_inputs(manifest, saved, 'the prepared data', path)
-    if asked.num_languages > 1:
+    if saved_config.num_languages > 1:
       languages = _saved_languages(languages, saved, path)
+    _check_needs(config, whole, path)
   for content, where in manifests:
     check_fit(asked, content, where, source,
               classes=any(task.objective == 'masked_region'
@@ -120,18 +136,19 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
     manifest['objectives'] = sorted({*before, *(
         task.objective for task in config.tasks.values())})
   return Start(asked, languages,
-               manifest | {'languages': list(languages)}, source)
+               manifest | {'languages': list(languages)}, source, fresh)
 
 
 def initial_params(start: Start, config: ConfigDict, mesh: Mesh,
                    key: jax.Array) -> Any:
   """Returns the parameters of a run without a checkpoint, on the mesh."""
-  if config.init_from and config.init_from != 'e5':
-    return checkpoint.load(
-        config.init_from,
-        shard=lambda boxed: sharding.of_params(mesh, boxed))[0]
-
   shardings = sharding.of_params(mesh, m3p.abstract_params(start.config))
+  if config.init_from and config.init_from != 'e5':
+    params, saved, _ = checkpoint.load(
+        config.init_from, shard=lambda boxed: sharding.of_params(mesh, boxed))
+    return parts.add(
+        params, saved, start.config, path=checkpoint.find(config.init_from)[0],
+        shardings=shardings, key=key)
   if config.init_from == 'e5':
     from m3p_jax.convert import e5  # Reads a package that others never need.
     return jax.device_put(
@@ -149,7 +166,8 @@ def make_optimizer(config: ConfigDict,
       num_train_steps=config.num_train_steps,
       **{key: options.pop(key)
          for key in ('learning_rate', 'schedule', 'warmup_steps')})
-  return schedule, optimizer.make_optimizer(schedule, **options)
+  return schedule, optimizer.make_optimizer(
+      schedule, num_layers=config.model.num_layers, **options)
 
 
 def make_tasks(task_configs: ConfigDict, *,
@@ -331,6 +349,17 @@ def _check_geometry(asked: ModelConfig, saved: ModelConfig,
     if f'model.{name}' in given:
       raise errors.UserError(f'{message}: leave it out')
     logging.warning('%s: the checkpoint decides', message)
+
+
+def _check_needs(config: ConfigDict, found: ModelConfig,
+                 path: paths.Path) -> None:
+  """Raises UserError where a run goes on without what its tasks need."""
+  for name, value in config_lib.needs(config).items():
+    if getattr(found, name) < value:
+      raise errors.UserError(
+          f'the tasks need model.{name}={value}, but it is '
+          f'{getattr(found, name)} in {path}, and a run that goes on gets no '
+          'new parts: start in another --workdir, with init_from')
 
 
 def _saved_languages(languages: tuple[str, ...], saved: Mapping[str, Any],

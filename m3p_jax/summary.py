@@ -76,6 +76,7 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
       'tasks': tasks,
       'start': f'{start.source}; steps {int(state.step):,} to '
                f'{config.num_train_steps:,}',
+      **({'fresh': list(start.fresh)} if start.fresh else {}),
       'files': f'{short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
 
 

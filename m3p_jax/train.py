@@ -283,7 +283,7 @@ class _Run:
     """Writes and returns 'validation/task/metric' on the validation split."""
     if not self.config.eval_batches:
       return {}
-    params, sums = state.all_params(), {}
+    params, sums = state.swapped().all_params(), {}
     for index, batches in enumerate(self.validation()):
       # The same masks every time, and for every seed of training.
       key = jax.random.fold_in(jax.random.key(0), index)

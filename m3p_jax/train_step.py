@@ -42,6 +42,18 @@ class TrainState(struct.PyTreeNode):
     """Returns trainable and frozen parameters in one tree."""
     return optimizer.merge(self.params, self.frozen)
 
+  def swapped(self) -> 'TrainState':
+    """Returns this state with the average of the weights in their place.
+
+    And the weights in the average's: twice is as before. Without an average
+    (`optimizer.average`) nothing changes.
+    """
+    average = optax.tree.get(self.opt_state, 'average')
+    if average is None:
+      return self
+    return self.replace(params=average, opt_state=optax.tree.set(
+        self.opt_state, average=self.params))
+
   def with_params(self, params: Any) -> 'TrainState':
     """Returns this state with other values, given in one tree."""
     flat = traverse_util.flatten_dict(params)

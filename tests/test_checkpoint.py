@@ -31,10 +31,10 @@ CONFIG = dataclasses.replace(models.TINY, vocab_size=500)
 MANIFEST = {'languages': ['en', 'de'], 'tokenizer': {'sha256': 'ab'}}
 
 
-def make_state(data=1, fsdp=1, model=1):
+def make_state(data=1, fsdp=1, model=1, *, average_decay=0.0):
   tx = optimizer.make_optimizer(
       lambda count: 1e-2, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0,
-      clip_norm=0.0, rate_factors=FACTORS)
+      clip_norm=0.0, rate_factors=FACTORS, average_decay=average_decay)
   abstract, _ = startup.abstract_state(
       CONFIG, mesh=sharding.make_mesh(
           data, fsdp, model, jax.devices()[:data * fsdp * model]), tx=tx,
@@ -81,6 +81,26 @@ def test_state_and_iterator_come_back(tmp_path):
   assert restored.step == 4
   assert int(next(iterator)) == following
   assert isinstance(restored, train_step.TrainState)
+  for name in ('params', 'frozen', 'opt_state'):
+    jax.tree.map(np.testing.assert_array_equal,
+                 getattr(restored, name), getattr(state, name))
+
+
+def test_average_is_what_a_checkpoint_holds_and_both_come_back(tmp_path):
+  abstract, state = make_state(average_decay=0.9)
+  iterator = make_iterator()
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  checkpointer.save(state.replace(step=jnp.int32(1)), iterator,
+                    config=CONFIG, manifest=MANIFEST)
+  checkpointer.close()
+  average = state.opt_state[-1].average
+  loaded = checkpoint.load(tmp_path)[0]
+  np.testing.assert_array_equal(
+      loaded['pooler']['kernel'], average['pooler']['kernel'])
+  # What is frozen has no average, and is there.
+  np.testing.assert_array_equal(
+      loaded['tokens']['embedding'], state.frozen['tokens']['embedding'])
+  restored = checkpoint.Checkpointer(tmp_path).restore(abstract, iterator)
   for name in ('params', 'frozen', 'opt_state'):
     jax.tree.map(np.testing.assert_array_equal,
                  getattr(restored, name), getattr(state, name))

@@ -31,7 +31,7 @@ def run(*arguments):
     (('--workdir={}', '--config=configs/quickstart.py:finetune'),
      'allowed: warm_start, pretrain, en, all'),
     (('--workdir={}', QUICKSTART, '--mode=plans'),
-     '<train|evaluate|plan|search|serve|export>'),
+     '<train|evaluate|generate|plan|search|serve|export>'),
     (('--workdir={}', QUICKSTART, '--mode=serch'),
      'did you mean --mode=search'),
     (('--workdir={}', QUICKSTART, '--learning_rate=1'),

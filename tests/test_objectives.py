@@ -1,11 +1,17 @@
 """Properties of the objectives: nothing leaks, labels are right, weights add.
 """
 
+import dataclasses
+import functools
+
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from m3p_jax.model import m3p
+from m3p_jax.objectives import captioning
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
 from m3p_jax.objectives import masked_region
@@ -288,3 +294,68 @@ def test_masked_lm_by_hand_for_a_uniform_model():
   mean, _ = models.call(
       lambda m, b: masked_lm.loss(m, b, KEY), models.batch(), params=flat)
   np.testing.assert_allclose(mean.compute(), np.log(250_002), rtol=1e-5)
+
+
+@functools.cache
+def _writer():
+  """Returns (module, params) of the tiny model with a decoder."""
+  config = dataclasses.replace(models.SHORT, decoder=True)
+  return m3p.M3P(config), jax.jit(
+      lambda key: nn.unbox(m3p.init_params(config, key)))(jax.random.key(0))
+
+
+@jax.jit
+def _captioning(params, batch):
+  return nn.apply(
+      lambda model: captioning.loss(model, batch, KEY), _writer()[0])(
+          {'params': params})
+
+
+def test_captioning_is_the_mean_over_all_tokens_and_the_end():
+  module, params = _writer()
+  batch = models.short_words(models.batch(rows=2))
+
+  def logits(model):
+    memory = model.encode_images(batch.regions), batch.regions.mask_BR
+    return jax.nn.log_softmax(model.token_logits(model.decode(
+        batch.token_ids_BL, batch.text_mask_BL, memory, batch.language_B)))
+
+  log_prob_BLV = np.asarray(nn.apply(logits, module)({'params': params}))
+  ids_BL = np.asarray(batch.token_ids_BL)
+  # Of 9 columns: `<s>` is given, six words and `</s>` are written.
+  expected = -np.mean([log_prob_BLV[row, i, ids_BL[row, i + 1]]
+                       for row in range(2) for i in range(6)])
+  mean, others = _captioning(params, batch)
+  np.testing.assert_allclose(mean.compute(), expected, rtol=1e-5)
+  assert mean.weight == others['accuracy'].weight == 12
+
+
+def test_captioning_reads_no_later_token_and_the_picture_and_the_language():
+  module, params = _writer()
+  batch = models.short_words(models.batch(rows=2))
+
+  def states(ids_BL, features_BRF, language_B):
+    regions = batch.regions._replace(features_BRF=features_BRF)
+    return nn.apply(lambda model: model.decode(
+        ids_BL, batch.text_mask_BL,
+        (model.encode_images(regions), regions.mask_BR), language_B), module)(
+            {'params': params})
+
+  given = (batch.token_ids_BL, batch.regions.features_BRF, batch.language_B)
+  before = states(*given)
+  after = states(given[0].at[:, 4].set(77), *given[1:])
+  np.testing.assert_array_equal(before[:, :4], after[:, :4])
+  assert np.abs(before - after)[:, 4].max() > 1e-4
+  for other in ((given[0], -given[1], given[2]),
+                (given[0], given[1], 1 + given[2])):
+    assert np.abs(before - states(*other))[:, 0].max() > 1e-4
+
+
+def test_captioning_without_a_token_is_zero_with_a_finite_gradient():
+  _, params = _writer()
+  batch = models.short_words(models.batch(rows=2))
+  batch = batch._replace(text_mask_BL=batch.text_mask_BL.at[:, 1:].set(False))
+  loss, gradient = jax.value_and_grad(
+      lambda params: _captioning(params, batch)[0].compute())(params)
+  assert loss == 0
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from input_pipeline import errors
 from m3p_jax import optimizer
+from m3p_jax.model import config as model_config
+from m3p_jax.model import m3p
 
 OPTIONS = dict(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
 
@@ -102,3 +105,39 @@ def test_moments_are_float32_and_see_clipped_gradients():
   # 30 gradients of 1, scaled to norm 1; the first moment is (1 - b1) of that.
   assert mu['head']['kernel'].dtype == jnp.float32
   np.testing.assert_allclose(mu['head']['kernel'], 0.1 / 30 ** 0.5, rtol=1e-5)
+
+
+def test_lower_layers_learn_more_slowly():
+  plain, _ = one_update()
+  scaled, _ = one_update(layer_decay=0.5, num_layers=3)
+  share = jax.tree.map(lambda a, b: np.asarray(a / b), scaled, plain)
+  np.testing.assert_allclose(share['head']['kernel'], 1)
+  # Three layers in a stack, the last one last.
+  for name in ('kernel', 'bias'):
+    rows = share['encoder']['mlp'][name].reshape(3, -1)
+    np.testing.assert_allclose(rows.T, np.tile(
+        [1 / 8, 1 / 4, 1 / 2], (rows.shape[1], 1)))
+  np.testing.assert_allclose(share['tokens']['embedding'], 1 / 16)
+
+
+def test_every_parameter_is_a_layer_an_entrance_or_a_head():
+  named = set(m3p.abstract_params(model_config.ModelConfig(refiner_layers=1)))
+  heads = {'pooler', 'match', 'token_bias', 'region_regression', 'region_class',
+           'text_projection', 'region_projection', 'image_projection',
+           'log_scale'}
+  assert named == {'encoder', *optimizer._ENTRANCE, *heads}
+
+
+def test_average_of_three_updates_by_hand():
+  tx = optax.chain(optax.scale(-1.0), optimizer.average(0.15))
+  weights = {'a': jnp.asarray(10.0)}
+  state = tx.init(weights)
+  for _ in range(3):
+    updates, state = tx.update({'a': jnp.asarray(2.0)}, state, weights)
+    weights = optax.apply_updates(weights, updates)
+  # Weights are 8, 6, 4; the old average keeps 1/10, then the limit of 0.15
+  # instead of 2/11 and 3/12.
+  expected = 0.1 * 10 + 0.9 * 8
+  expected = 0.15 * expected + 0.85 * 6
+  expected = 0.15 * expected + 0.85 * 4
+  np.testing.assert_allclose(state[1].average['a'], expected, rtol=1e-6)

@@ -19,6 +19,7 @@ import tqdm
 from input_pipeline import console
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
+from m3p_jax.generation import decoding
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 from m3p_jax.model import transformer
@@ -119,6 +120,34 @@ class Engine:
     return sharding.gather_shares(
         logits_P[mine], count) if is_shared else logits_P
 
+  def write(self, regions: batch_lib.Regions, settings: decoding.Settings, *,
+            language: int | None = None, seed: int = 0,
+            title: str = '') -> decoding.Written:
+    """Returns what the decoder writes of pictures, [I, K, L] and [I, K].
+
+    Args:
+      regions: of I pictures.
+      settings: how; what is drawn for a picture depends on its number alone.
+      language: row of the language table; None = there is none.
+      seed: of what is drawn.
+      title: of a progress bar; '' = none.
+    """
+    count, beams = len(regions.mask_BR), settings.num_beams
+    mine = sharding.my_share(count)
+    rows = decoding.Rows(
+        regions, None if language is None else np.full(
+            count, language, np.int32),
+        np.random.default_rng(seed).integers(2 ** 32, size=count, dtype=(
+            np.uint32)))
+    written = decoding.Written(
+        np.zeros((count, beams, settings.max_length), np.int32),
+        np.zeros((count, beams), np.float32))
+    with _bar(title, len(mine), 'captions') as bar:
+      self._run(lambda batch: self._functions.write(
+          self.params, batch, settings), rows, mine, written, bar)
+    return jax.tree.map(
+        lambda x: sharding.gather_shares(x[mine], count), written)
+
   def attention(self, regions: batch_lib.Regions,
                 texts: Texts) -> np.ndarray:
     """Returns float32 [B, L, R]: how much text looks at its picture's regions.
@@ -148,9 +177,10 @@ class Engine:
         yield length, rest[fits]
         rest = rest[~fits]
 
-  def _run(self, function: Callable[..., jax.Array], rows: Any,
-           index: np.ndarray, out: np.ndarray, bar: tqdm.tqdm) -> None:
-    """Writes function(rows) of the rows in `index` into `out`."""
+  def _run(self, function: Callable[..., Any], rows: Any, index: np.ndarray,
+           out: Any, bar: tqdm.tqdm) -> None:
+    """Writes function(rows) of the rows in `index` into `out`, a tree alike.
+    """
     size = min(self.batch_size, 1 << max(len(index) - 1, 0).bit_length())
     size = -(-size // self._num_devices) * self._num_devices
     running = None
@@ -188,19 +218,21 @@ def _take(rows: Any, index: np.ndarray) -> Any:
   return jax.tree.map(lambda x: np.asarray(x)[index], rows)
 
 
-def _fetch(result: jax.Array, chosen: np.ndarray, out: np.ndarray,
-           bar: tqdm.tqdm) -> None:
-  out[chosen] = np.asarray(result)[:len(chosen)]
+def _fetch(result: Any, chosen: np.ndarray, out: Any, bar: tqdm.tqdm) -> None:
+  for new, place in zip(
+      jax.tree.leaves(result), jax.tree.leaves(out), strict=True):
+    place[chosen] = np.asarray(new)[:len(chosen)]
   bar.update(len(chosen))
 
 
 class _Functions(NamedTuple):
-  """The jitted forward passes of one geometry; (params, …) → array."""
+  """The jitted functions of one geometry; (params, …) → array, or a tree."""
   embed_images: Callable[..., jax.Array]
   embed_texts: Callable[..., jax.Array]
   match: Callable[..., jax.Array]
   attention: Callable[..., jax.Array]
   logit_scale: Callable[..., jax.Array]
+  write: Callable[..., decoding.Written]
 
 
 # Compiled once for all engines of a geometry.
@@ -235,4 +267,5 @@ def functions(config: model_config_lib.ModelConfig,
   return _Functions(
       jit(lambda model, regions: model.embed_images(regions)),
       jit(lambda model, texts: model.embed_texts(*texts)), jit(match),
-      jax.jit(attention), jit(lambda model: model.logit_scale()))
+      jax.jit(attention), jit(lambda model: model.logit_scale()),
+      jax.jit(functools.partial(decoding.write, module), static_argnums=2))

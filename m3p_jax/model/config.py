@@ -102,6 +102,11 @@ class ModelConfig:
     return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
+# Parts that fresh parameters add to weights which have none of them, and the
+# value of such weights.
+ADDABLE = {'caption_match': False, 'decoder': False, 'num_languages': 1}
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
   """What a run chooses and no parameter depends on.

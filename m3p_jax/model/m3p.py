@@ -172,6 +172,7 @@ class M3P(nn.Module):
   def decode(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
              memory: tuple[jax.Array, jax.Array],
              language_B: jax.Array | None = None, *,
+             position: jax.Array | None = None,
              deterministic: bool | None = None) -> jax.Array:
     """Returns hidden states [B, L, D] of text that is written left to right.
 
@@ -184,14 +185,19 @@ class M3P(nn.Module):
       memory: states [B, S, D] of an encoded picture, or of picture and source
         text, and their mask [B, S].
       language_B: index of each row's language.
+      position: of the one token of each row that is given, where those before
+        it are in the mutable collection `transformer.CACHE`; the mask is then
+        that of the whole text, up to and with this token.
       deterministic: no dropout; None = dropout if there is a key for it.
     """
     deterministic = self._resolve(deterministic)
+    position_L = (jnp.arange(token_ids_BL.shape[1]) if position is None
+                  else position[None])
     hidden_BLD = self._place(
-        self._embed_text(token_ids_BL, language_B), text_mask_BL,
-        jnp.arange(token_ids_BL.shape[1]), deterministic)
+        self._embed_text(token_ids_BL, language_B),
+        text_mask_BL[:, :token_ids_BL.shape[1]], position_L, deterministic)
     return self._run_layers(hidden_BLD, text_mask_BL, memory,
-                            deterministic=deterministic)
+                            position=position, deterministic=deterministic)
 
   def encode_images(self, regions: batch_lib.Regions,
                     language_B: jax.Array | None = None, *,
@@ -238,10 +244,10 @@ class M3P(nn.Module):
     return hidden_BTD * mask_BT[..., None].astype(hidden_BTD.dtype)
 
   def _run_layers(self, hidden_BTD, mask_BT, memory=None, *, read=None,
-                  deterministic):
+                  position=None, deterministic):
     hidden_BTD = sharding.constrain(
         hidden_BTD, 'batch', 'length', 'activation_embed')
-    return self.encoder(hidden_BTD, mask_BT, memory, read,
+    return self.encoder(hidden_BTD, mask_BT, memory, read, position,
                         deterministic=deterministic)
 
   # Heads.

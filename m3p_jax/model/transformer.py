@@ -20,6 +20,9 @@ from m3p_jax.model import config as model_config
 
 # Collection of the attention weights; no parameters, so `init` leaves it out.
 ATTENTION = 'intermediates'
+# Collection of the keys and values of a text that is written token by token,
+# and of what it reads. Its arrays in `layers` have the layers in front.
+CACHE = 'cache'
 # The axis of a collection's arrays along which layers are stacked.
 _STACKED = {'params': 0, shares.SHARES: 1}
 
@@ -121,14 +124,17 @@ class Attention(nn.Module):
   Attributes:
     is_gated: the result is gated by its own query instead of mapped
       ("attention on attention", of the region refiner).
+    is_cross: the memory is the same for every token that is written.
   """
   config: model_config.ModelConfig
   options: model_config.Options
   is_gated: bool = False
+  is_cross: bool = False
 
   @nn.compact
   def __call__(self, x_BPD: jax.Array, memory_BSD: jax.Array,
-               mask_BPS: jax.Array, *, deterministic: bool) -> jax.Array:
+               mask_BPS: jax.Array, *, deterministic: bool,
+               position: jax.Array | None = None) -> jax.Array:
     """Returns [B, P, D]; a gate's [B, P, D] as well.
 
     Args:
@@ -136,6 +142,8 @@ class Attention(nn.Module):
       memory_BSD: where keys and values come from.
       mask_BPS: what may be attended to; P may be 1, for all.
       deterministic: no dropout.
+      position: of the one token that is written: those before it, up to S, and
+        a cross-attention's memory, are in the collection `CACHE`.
     """
     c = self.config
 
@@ -144,10 +152,23 @@ class Attention(nn.Module):
           'BTD,DHK->BTHK', (c.width, c.num_heads, c.head_size),
           ('embed', 'heads', 'head_size'), name=name)(x_BTD)
 
+    def project_all(name):
+      if position is None:
+        return project(name, memory_BSD)
+      if self.is_cross:
+        return self.variable(
+            CACHE, f'{name}s', lambda: project(name, memory_BSD)).value
+      new_B1HK = project(name, memory_BSD)
+      kept = self.variable(CACHE, f'{name}s', lambda: jnp.zeros(
+          (len(x_BPD), mask_BPS.shape[-1], *new_B1HK.shape[2:]), x_BPD.dtype))
+      kept.value = jax.lax.dynamic_update_slice_in_dim(
+          kept.value, new_B1HK, position, axis=1)
+      return kept.value
+
     # Queries are scaled before the product, as the release does.
     query_BPHK = project('query', x_BPD) * c.head_size ** -0.5
     key_BSHK, value_BSHK = (
-        project(name, memory_BSD) for name in ('key', 'value'))
+        project_all(name) for name in ('key', 'value'))
     logits_BHPS = jnp.einsum('BPHK,BSHK->BHPS', query_BPHK, key_BSHK,
                              preferred_element_type=jnp.float32)
     # Finite, so that a row of padding alone gives numbers, not NaN.
@@ -198,20 +219,24 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array,
                memory: tuple[jax.Array, jax.Array] | None = None,
-               read_BP: jax.Array | None = None) -> tuple[jax.Array, None]:
+               read_BP: jax.Array | None = None,
+               position: jax.Array | None = None) -> tuple[jax.Array, None]:
     """Returns (states, None), as `nn.scan` wants them; args as `Encoder`'s."""
     c = self.config
     norm = lambda name: layer_norm(
         c.layer_norm_epsilon, x_BTD.dtype, name=name)
     drop = nn.Dropout(self.options.dropout, deterministic=self.deterministic)
 
-    def attend(name, x_BPD, memory_BSD, mask_BPS):
+    def attend(name, x_BPD, memory_BSD, mask_BPS, *, is_cross=False):
       return norm(f'{name}_norm')(x_BPD + drop(
-          Attention(c, self.options, name=name)(
-              x_BPD, memory_BSD, mask_BPS, deterministic=self.deterministic)))
+          Attention(c, self.options, is_cross=is_cross, name=name)(
+              x_BPD, memory_BSD, mask_BPS, deterministic=self.deterministic,
+              position=position)))
 
     own_BTD, own_BPS = x_BTD, mask_BT[:, None]
-    if memory is not None:
+    if position is not None:
+      mask_BT = mask_BT[:, :1]  # What is written is no padding.
+    elif memory is not None:
       own_BPS = own_BPS & jnp.tril(jnp.ones(2 * x_BTD.shape[1:2], bool))[None]
     if read_BP is not None:
       x_BTD = jnp.take_along_axis(x_BTD, read_BP[..., None], axis=1)
@@ -220,7 +245,7 @@ class Layer(nn.Module):
     if memory is not None:
       memory_BSD, memory_mask_BS = memory
       x_BTD = attend('cross_attention', x_BTD, memory_BSD,
-                     memory_mask_BS[:, None])
+                     memory_mask_BS[:, None], is_cross=True)
     x_BTD = norm('mlp_norm')(x_BTD + drop(Mlp(c, name='mlp')(x_BTD)))
     x_BTD = x_BTD * mask_BT[..., None].astype(x_BTD.dtype)
     return sharding.constrain(
@@ -235,7 +260,8 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array,
                memory: tuple[jax.Array, jax.Array] | None = None,
-               read_BP: jax.Array | None = None, *,
+               read_BP: jax.Array | None = None,
+               position: jax.Array | None = None, *,
                deterministic: bool) -> jax.Array:
     """Returns the last states [B, T, D], or [B, P, D] of those read.
 
@@ -244,6 +270,8 @@ class Encoder(nn.Module):
       mask_BT: False at padding; such states are 0.
       memory: (states [B, S, D], mask [B, S]) of what a decoder reads.
       read_BP: int, the positions that the last layer computes; None = all.
+      position: of the one token [B, 1, D] that is written; `mask_BT` then says
+        what it may read of the text. None = the text is whole.
       deterministic: no dropout.
     """
     c, layer = self.config, Layer
@@ -251,12 +279,13 @@ class Encoder(nn.Module):
       layer = nn.remat(Layer, prevent_cse=False,
                        policy=_POLICIES[self.options.remat])
     x_BTD, _ = nn.scan(
-        layer, variable_axes={**_STACKED, ATTENTION: 0},
+        layer, variable_axes={**_STACKED, ATTENTION: 0, CACHE: 0},
         split_rngs={'params': True, 'dropout': True}, in_axes=nn.broadcast,
         length=c.num_layers - 1, metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(c, self.options, deterministic, name='layers')(x_BTD, mask_BT, memory)
+    )(c, self.options, deterministic, name='layers')(
+        x_BTD, mask_BT, memory, None, position)
     return layer(c, self.options, deterministic, name='last')(
-        x_BTD, mask_BT, memory, read_BP)[0]
+        x_BTD, mask_BT, memory, read_BP, position)[0]
 
 
 def _split_last(variables: Any) -> Any:

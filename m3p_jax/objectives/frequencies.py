@@ -15,6 +15,8 @@ import numpy as np
 from m3p_jax import batch as batch_lib
 from m3p_jax.objectives import masking
 
+_EOS = 2
+
 
 class Frequencies(NamedTuple):
   """What one stream holds, on average.
@@ -24,10 +26,18 @@ class Frequencies(NamedTuple):
     log_class_C: float32, log-probability of each region class; None without
       regions.
     feature_F: float32, the mean region feature; None without regions.
+    log_end: float32 scalar, of `</s>`s for each word; `log_token_V` has none.
   """
   log_token_V: np.ndarray
   log_class_C: np.ndarray | None = None
   feature_F: np.ndarray | None = None
+  log_end: np.ndarray | None = None
+
+  def log_written_V(self) -> np.ndarray:
+    """Returns float32 log-probabilities of what is written: `</s>` as well."""
+    log_V = self.log_token_V.copy()
+    log_V[_EOS] = self.log_end
+    return log_V - np.logaddexp(np.float32(0), self.log_end)
 
 
 def count(batches: Iterable[Mapping[str, batch_lib.Batch]], *,
@@ -50,6 +60,7 @@ class _Counter:
   def __init__(self, vocab_size: int, num_classes: int):
     self._tokens_V = np.zeros(vocab_size, np.int64)
     self._classes_C = np.zeros(num_classes, np.int64)
+    self._num_ends = 0
     self._feature_F: np.ndarray | None = None
 
   def add(self, batch: batch_lib.Batch) -> None:
@@ -58,6 +69,7 @@ class _Counter:
                   & batch.text_mask_BL)
     self._tokens_V += np.bincount(
         batch.token_ids_BL[is_word_BL], minlength=len(self._tokens_V))
+    self._num_ends += int((batch.token_ids_BL == _EOS).sum())
     regions = batch.regions
     if regions is None:
       return
@@ -70,11 +82,13 @@ class _Counter:
 
   def frequencies(self) -> Frequencies:
     log_token_V = log_probabilities(self._tokens_V)
+    log_end = np.log(np.float32(
+        max(1, self._num_ends) / max(1, self._tokens_V.sum())))
     if self._feature_F is None:
-      return Frequencies(log_token_V)
+      return Frequencies(log_token_V, log_end=log_end)
     mean_F = self._feature_F / max(1, self._classes_C.sum())
     return Frequencies(log_token_V, log_probabilities(self._classes_C),
-                       mean_F.astype(np.float32))
+                       mean_F.astype(np.float32), log_end)
 
 
 def log_probabilities(counts_N: np.ndarray) -> np.ndarray:
@@ -105,4 +119,5 @@ def mixture(parts: Mapping[str, Frequencies]) -> Frequencies:
   features = [part.feature_F for part in parts.values()
               if part.feature_F is not None]
   return Frequencies(mean('log_token_V'), mean('log_class_C'),
-                     np.mean(features, axis=0) if features else None)
+                     np.mean(features, axis=0) if features else None,
+                     mean('log_end'))

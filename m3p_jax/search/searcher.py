@@ -16,6 +16,8 @@ from input_pipeline import errors
 from m3p_jax import batch as batch_lib
 from m3p_jax.evaluation import engine as engine_lib
 from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.generation import captions
+from m3p_jax.generation import decoding
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import index as index_lib
 from m3p_jax.search import inputs
@@ -40,7 +42,10 @@ class Result(NamedTuple):
 
 
 class Description(NamedTuple):
-  """A caption of the collection that fits a picture, and its cosine."""
+  """A caption that fits a picture: the collection's, scored by its cosine.
+
+  Or one that the model wrote, by its log-probability.
+  """
   text: str
   score: float
 
@@ -132,13 +137,28 @@ class Searcher:
     return self.results(ranking, k)
 
   def describe(self, image: Any, languages: Sequence[str] = ('en',),
-               k: int = 5) -> dict[str, list[Description]]:
+               k: int = 5, *, write: bool = False,
+               ) -> dict[str, list[Description]]:
     """Returns the collection's k captions nearest to a picture, by language.
 
+    Args:
+      image: the picture.
+      languages: of the captions.
+      k: captions of each language.
+      write: captions that the model writes, by a beam of k, in their place.
+
     Raises:
-      UserError: unusable picture, language without captions, k below 1.
+      UserError: unusable picture, language without captions, k below 1; or
+        weights that cannot write.
     """
     _check_k(k)
+    if write:
+      captions.check(self.weights, languages)
+      regions = self._regions([image])
+      return {language: [Description(*one) for one in captions.write(
+          self.weights, self._engine, regions,
+          decoding.Settings(num_beams=k), language)[0]]
+              for language in languages}
     image_1E = self.embed_images([image])
     found = {}
     for language in languages:

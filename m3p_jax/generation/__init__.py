@@ -1,0 +1,1 @@
+"""Captions that the model writes: the search for them, and their scores."""

@@ -1,0 +1,176 @@
+"""`--mode=generate`: captions of a prepared split, and how good they are."""
+
+from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import ml_collections
+
+from input_pipeline import errors
+from input_pipeline import languages as languages_lib
+from input_pipeline import paths
+from input_pipeline import tokenizer as tokenizer_lib
+from m3p_jax import output
+from m3p_jax.evaluation import engine as engine_lib
+from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import results
+from m3p_jax.evaluation import weights as weights_lib
+from m3p_jax.generation import decoding
+from m3p_jax.generation import scores
+
+# Captions of each language that are printed; the file has all.
+_SHOWN = 5
+
+
+def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
+             given: Collection[str] | None = None) -> dict[str, Any]:
+  """Writes captions of `config.evaluation`'s split; returns their scores.
+
+  Weights: see `weights.source`. Writes WORKDIR/captions/DATASET_SPLIT.jsonl, a
+  line a picture and language, and beside it the scores in JSON. `given` are
+  the dotted keys that the command line set; None = called from Python.
+
+  Raises:
+    UserError: anything in the config that cannot be meant, weights without a
+      decoder, or a workdir that cannot be written to.
+  """
+  workdir, c = paths.of(workdir), config.evaluation
+  settings = _settings(config.generate)
+  output.check_writable(workdir, '--workdir')
+  weights = weights_lib.load(
+      weights_lib.source(config, workdir, given=given),
+      model=config.model.to_dict(), given=given or ())
+  languages = check(weights, config.generate.language)
+  from input_pipeline import evaluation_set  # Reads by TensorFlow.
+  data_dir = c.data_dir or config.data.data_dir
+  weights_lib.check_data(weights, data_dir, c.dataset)
+  pictures = evaluation_set.load(
+      data_dir, c.dataset, c.split, [languages_lib.ALL])
+  engine = engine_lib.Engine(
+      weights.params, weights.config, batch_size=config.generate.batch_size,
+      dtype=weights.dtype)
+  lines, found = [], {}
+  for language in languages:
+    best = [one[0] for one in write(
+        weights, engine, pictures.regions, settings, language,
+        seed=config.seed, title=f'captions in {language}')]
+    references = _references(pictures, language)
+    lines += [
+        {'image': image, 'language': language, 'caption': text,
+         'score': score} | ({'references': one} if one else {})
+        for image, (text, score), one in zip(
+            pictures.image_ids, best, references, strict=True)]
+    found[language] = measure([text for text, _ in best], references)
+  if jax.process_index():
+    return found  # Hosts write together; the first one says what.
+  path = workdir / 'captions' / f'{c.dataset}_{c.split}.jsonl'
+  path.parent.mkdir(exist_ok=True)
+  results.write_text(path, ''.join(
+      json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
+  results.write(path.with_suffix('.json'), {
+      'checkpoint': str(weights.path), 'step': weights.step,
+      'weights': weights_lib.fingerprint_of(weights.path),
+      'generate': config.generate.to_dict(), 'run': provenance.collect(),
+      'languages': found})
+  _show(lines, found, path)
+  return found
+
+
+def check(weights: weights_lib.Weights,
+          languages: Sequence[str]) -> Sequence[str]:
+  """Returns the languages, which the weights can write.
+
+  Raises:
+    UserError: they cannot.
+  """
+  objectives = weights.manifest.get('objectives')
+  if not weights.config.decoder or (
+      objectives is not None and 'captioning' not in objectives):
+    raise errors.UserError(
+        f'{weights.path} cannot write: it was trained on '
+        f'{", ".join(objectives or ()) or "no text to write"}; allowed: '
+        'weights that `captioning` trained')
+  if not languages:
+    raise errors.UserError(
+        'generate.language is empty; allowed: '
+        f'{", ".join(weights.language_ids)}')
+  for language in languages:
+    errors.check_choice('generate.language', language, weights.language_ids)
+  if len(languages) > 1 and weights.config.num_languages == 1:
+    raise errors.UserError(
+        f'generate.language is {", ".join(languages)}; allowed: one, for '
+        f'{weights.path} has no language table (model.num_languages) to tell '
+        'them apart')
+  return languages
+
+
+def write(weights: weights_lib.Weights, engine: engine_lib.Engine,
+          regions: Any, settings: decoding.Settings, language: str, *,
+          seed: int = 0, title: str = '',
+          ) -> list[list[tuple[str, float]]]:
+  """Returns the texts of each picture and their scores, the best first."""
+  number = (None if weights.config.num_languages == 1
+            else weights.language_ids[language])
+  settings = dataclasses.replace(settings, max_length=min(
+      settings.max_length, weights.config.max_positions))
+  written = engine.write(
+      regions, settings, language=number, seed=seed, title=title)
+  tokenizer = tokenizer_lib.load()
+  return [[(tokenizer.decode(ids), score) for ids, score in zip(
+      *one, strict=True)] for one in zip(
+          written.token_ids_BKL.tolist(), written.score_BK.tolist(),
+          strict=True)]
+
+
+def measure(texts: Sequence[str], references: Sequence[Sequence[str]],
+            ) -> dict[str, Any]:
+  """Returns scores of the pictures that have references."""
+  pairs = [(text, one) for text, one in zip(texts, references, strict=True)
+           if one]
+  if not pairs:
+    return {'captions': len(texts), 'with_references': 0}
+  texts, references = map(list, zip(*pairs, strict=True))
+  each = scores.cider(texts, references)
+  found: dict[str, Any] = {
+      'captions': len(texts), 'with_references': len(pairs),
+      'cider_d': sum(each) / len(each)}
+  if measured := scores.bleu(texts, references):
+    found |= {'bleu': measured[0], 'bleu_signature': measured[1]}
+  return found
+
+
+def _references(pictures: Any, language: str) -> list[list[str]]:
+  """Returns each picture's captions by people, [] where there is none."""
+  found: list[list[str]] = [[] for _ in pictures.image_ids]
+  if captions := pictures.captions.get(language):
+    for caption, picture in captions.written_M2.tolist():
+      found[picture].append(captions.texts[caption])
+  return found
+
+
+def _settings(c: ml_collections.ConfigDict) -> decoding.Settings:
+  for key, least, most in (
+      ('num_beams', 1, 64), ('length_penalty', 0, 10), ('temperature', 0, 100),
+      ('top_p', 0.001, 1), ('max_length', 2, 512), ('batch_size', 1, 4096)):
+    if not least <= c[key] <= most:
+      raise errors.UserError(
+          f'generate.{key} is {c[key]}; allowed: {least} to {most}')
+  return decoding.Settings(**{
+      field.name: c[field.name]
+      for field in dataclasses.fields(decoding.Settings)})
+
+
+def _show(lines: Sequence[Mapping[str, Any]],
+          found: Mapping[str, Mapping[str, Any]], path: paths.Path) -> None:
+  for language, one in found.items():
+    shown = [line for line in lines if line['language'] == language][:_SHOWN]
+    print('\n'.join(['', *(
+        f'{line["image"]}  {language}: {line["caption"]}' for line in shown)]))
+    if one['with_references']:
+      bleu = (f'BLEU-4 {one["bleu"]:.1f}, ' if 'bleu' in one else
+              'BLEU needs requirements-metrics.txt, ')
+      print(f'{language}: {bleu}CIDEr-D {one["cider_d"]:.3f} on '
+            f'{one["with_references"]} pictures')
+  print(f'\nwritten to {path}')

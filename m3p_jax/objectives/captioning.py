@@ -1,0 +1,52 @@
+"""Captioning: write a picture's caption, left to right, in its language.
+
+The encoder's layers read the picture alone; the same layers, with attention to
+what was read, predict each token from those before it (teacher forcing).
+Letters: B rows, P predictions a row.
+Source: reference.md, section 3, "decoder use". Deliberate deviation: a text
+begins with `<s>` in training and in generation; the release begins generation
+with `</s>`, which its decoder never saw first (section 7).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
+from m3p_jax.objectives import frequencies
+
+STREAMS = ('image_text',)
+# Of the geometry; the language is what tells the decoder which one to write.
+NEEDS = ('decoder', 'num_languages')
+
+
+def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
+         baseline: frequencies.Frequencies | None = None):
+  """Returns the cross-entropy in nats of the captions' tokens, and accuracy.
+
+  `</s>` is one of them: the model learns where to stop.
+
+  Args:
+    model: bound `M3P`, with a decoder.
+    batch: rows with regions.
+    key: unused; this objective draws nothing.
+    baseline: adds 'unigram_loss', that of knowing the frequencies alone.
+  """
+  del key
+  regions = batch.regions
+  hidden_BPD = model.decode(
+      batch.token_ids_BL[:, :-1], batch.text_mask_BL[:, :-1],
+      (model.encode_images(regions), regions.mask_BR), batch.language_B)
+  target_BP = batch.token_ids_BL[:, 1:]
+  is_token_BP = batch.text_mask_BL[:, 1:]
+  nats_BP, likeliest_BP = model.token_nats(hidden_BPD, target_BP)
+  weight = is_token_BP.astype(nats_BP.dtype).sum()
+
+  def mean(values_BP):
+    return metrics.Mean((values_BP * is_token_BP).sum(), weight)
+
+  others = {'accuracy': mean(likeliest_BP == target_BP)}
+  if baseline is not None:
+    others['unigram_loss'] = mean(
+        -jnp.asarray(baseline.log_written_V())[target_BP])
+  return mean(nats_BP), others
