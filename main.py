@@ -34,6 +34,7 @@ flags.DEFINE_string(
     'query', '', 'search: what to search for, in any language.')
 flags.DEFINE_integer(
     'k', 10, 'search: how many pictures to show.', lower_bound=1)
+flags.DEFINE_bool('json', False, 'search: print one line of JSON.')
 command_line.define_host_flags()
 flags.DEFINE_integer(
     'port', 7860, 'serve: where the page listens; 0 = any free port.',

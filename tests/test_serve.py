@@ -241,7 +241,7 @@ def test_twenty_visitors_at_once(server):
 
 def test_eight_are_answered_at_once_and_no_more_than_200_wait():
   fastapi = pytest.importorskip('fastapi')
-  from m3p_jax.serve import app
+  from m3p_jax.serve import answers as answers_lib
   working, most = [], []
 
   def parts():
@@ -253,7 +253,7 @@ def test_eight_are_answered_at_once_and_no_more_than_200_wait():
       yield {}
 
   async def visits():
-    answers = app._Answers()
+    answers = answers_lib.Answers()
 
     async def visit():
       return [line async for line in answers.stream(parts()).body_iterator]
@@ -273,7 +273,7 @@ def test_eight_are_answered_at_once_and_no_more_than_200_wait():
 
 def test_a_question_that_takes_long_keeps_nobody_who_stops():
   pytest.importorskip('fastapi')
-  from m3p_jax.serve import app
+  from m3p_jax.serve import answers as answers_lib
   released = threading.Event()
 
   def parts():
@@ -282,7 +282,7 @@ def test_a_question_that_takes_long_keeps_nobody_who_stops():
     raise errors.UserError('the records have gone')
 
   async def stop():
-    lines = app._Answers().stream(parts()).body_iterator
+    lines = answers_lib.Answers().stream(parts()).body_iterator
     assert await anext(lines) == '{"results": "dual"}\n'
     waiting = asyncio.create_task(anext(lines))
     await asyncio.sleep(0.05)
@@ -292,7 +292,7 @@ def test_a_question_that_takes_long_keeps_nobody_who_stops():
 
   async def fail():
     released.set()
-    return [line async for line in app._Answers().stream(
+    return [line async for line in answers_lib.Answers().stream(
         parts()).body_iterator]
 
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -348,6 +348,63 @@ def test_files_that_are_no_pictures_are_refused(server):
   status, answer = request(server, 'POST', '/look?languages=de', png())
   last = json.loads(answer.splitlines()[-1])['detail']
   assert status == 200 and 'German' in last and 'English' not in last
+
+
+def test_the_api_answers_as_the_page_does(server, small_run):
+  status, content = request(
+      server, 'GET', '/api/search?query=ein%20roter%20Apfel&k=3')
+  found = json.loads(content)
+  assert status == 200 and found['num_pictures'] == 20
+  scores = [one['score'] for one in found['pictures']]
+  assert scores == sorted(scores, reverse=True) and len(scores) == 3
+  first = next(one for one in found['pictures']
+               if one['image_id'] == '1f34e.webp')
+  assert first['caption'] == 'a red apple' and first['match'] is None
+  assert request(server, 'GET', first['thumbnail'])[0] == 200
+  _, page = request(
+      server, 'GET', '/search?mode=dual&query=ein%20roter%20Apfel')
+  assert re.findall('data-key="([0-9a-f]+)"', json.loads(page)['results'])[
+      :3] == [one['key'] for one in found['pictures']]
+  _, content = request(
+      server, 'GET', '/api/search?query=ein%20roter%20Apfel&mode=rerank&k=5')
+  assert all(0 < one['match'] < 1 for one in json.loads(content)['pictures'])
+
+  # A picture is named by its key, or sent.
+  apple = (small_run.parent / 'raw' / '1f34e.webp').read_bytes()
+  key = f'key={first["key"]}'
+  for path, check in (
+      ('/api/similar?k=2&', lambda answer: answer['pictures'][0]['image_id']
+       == '1f34e.webp'),
+      ('/api/describe?languages=de&k=1&', lambda answer: answer['captions'][
+          'de'][0]['text'] == 'ein roter Apfel')):
+    for method, address, sent in (('GET', path + key, None),
+                                  ('POST', path, apple)):
+      status, content = request(server, method, address, sent)
+      assert status == 200 and check(json.loads(content)), (address, content)
+
+
+@pytest.mark.parametrize(('path', 'status', 'message'), [
+    ('search?query=a&mode=x', 422, 'dual'), ('search', 422, 'required'),
+    ('search?query=%20', 400, 'no words'), ('search?query=a&k=0', 422, 'k'),
+    ('search?query=a&k=1001', 422, '1000'),
+    ('similar?key=0', 404, 'search again'),
+    ('describe?key=0', 404, 'search again')])
+def test_the_api_says_what_is_wrong(server, path, status, message):
+  found, content = request(server, 'GET', f'/api/{path}')
+  assert found == status and message in content.decode()
+
+
+def test_the_api_takes_pictures_alone(server):
+  status, content = request(server, 'POST', '/api/similar', b'no picture')
+  assert status == 415 and 'no picture' in json.loads(content)['detail']
+
+
+def test_the_api_has_a_page_that_loads_nothing_from_elsewhere(page, server):
+  page.goto(f'http://{server[0]}:{server[1]}/api/docs')
+  page.wait_for_selector('.opblock')
+  assert page.locator('.opblock').count() == 5
+  page.click('.opblock >> nth=0')
+  page.wait_for_selector('text=num_pictures')
 
 
 def test_whoever_asks_for_what_is_not_here_is_answered(server):

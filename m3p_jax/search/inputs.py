@@ -49,6 +49,10 @@ class Word(NamedTuple):
   end: int
 
 
+class NoWords(errors.UserError):
+  """A text that has no words."""
+
+
 class Reader:
   """Reads what the weights were trained to read; loads it when needed."""
 
@@ -63,7 +67,8 @@ class Reader:
     `num_regions` regions take positions before the text.
 
     Raises:
-      UserError: an empty text, or a language that the model does not know.
+      NoWords: an empty text.
+      UserError: a language that the model does not know.
     """
     try:
       room = self._weights.config.text_room(num_regions)
@@ -75,7 +80,7 @@ class Reader:
       num_cut += len(ids) > room - 2
       ids = ids[:room - 2]
       if not ids:
-        raise errors.UserError(
+        raise NoWords(
             f'text {textwrap.shorten(repr(text), 60)} has no words')
       rows.append([_BOS, *ids, _EOS])
     if num_cut:

@@ -125,11 +125,14 @@ class Searcher:
       UserError: unusable picture, k below 1, or no collection.
     """
     _check_k(k)
-    cosine_I = self._cosines(self.embed_images([image]))
+    return self.results(self.ranking_near(self.embed_images([image])), k)
+
+  def ranking_near(self, vector_1E: np.ndarray) -> rankings.Ranking:
+    """Returns all pictures of the collection by their cosine with a vector."""
     (ranking,) = rankings.stages(
-        cosine_I, np.asarray, mode='dual', logit_scale=1.0,
+        self._cosines(vector_1E), np.asarray, mode='dual', logit_scale=1.0,
         settings=self.settings)
-    return self.results(ranking, k)
+    return ranking
 
   def describe(self, image: Any, languages: Sequence[str] = ('en',),
                k: int = 5) -> dict[str, list[Description]]:

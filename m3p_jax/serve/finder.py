@@ -1,10 +1,13 @@
 """What a visitor can ask for, answered as pieces of the page."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from input_pipeline import errors
 from input_pipeline import languages as names
 from m3p_jax import batch as batch_lib
+from m3p_jax.search import inputs
+from m3p_jax.search import rankings as rankings_lib
 from m3p_jax.search import searcher as searcher_lib
 from m3p_jax.serve import languages as languages_lib
 from m3p_jax.serve import pictures
@@ -17,10 +20,23 @@ MODES = {'dual': 'Dual', 'rerank': 'Re-ranked', 'joint': 'Joint'}
 _SHOWN, _CAPTIONS = 24, 3
 # Characters of a query; the model's positions end before.
 MAX_QUERY = 5_000
+# Pictures of a ranking that can be asked for.
+DEEPEST = 1_000
 _EXAMPLES = 7
 # Languages that examples are taken from, where the collection has them.
 _EXAMPLES_IN: tuple[str, ...] = (
     'en', 'de', 'ja', 'ar', 'hi', 'fr', 'ru', 'es', 'zh_CN', 'tr', 'cs')
+
+
+class Gone(errors.UserError):
+  """A picture that is not in the collection any more."""
+
+
+class Card(NamedTuple):
+  """A picture found."""
+  key: str  # In the index.
+  address: str  # Of its small copy.
+  result: searcher_lib.Result
 
 
 class Finder:
@@ -49,36 +65,76 @@ class Finder:
         max_bytes=pictures.MAX_BYTES, model=weights.path.name
         if weights.step is None else f'step {weights.step:,}')
 
+  def rankings(self, query: str,
+               mode: str) -> Iterator[rankings_lib.Ranking]:
+    """Yields ever better rankings of a query in one of `MODES`."""
+    yield from self.searcher.stages(query.strip(), mode=mode)
+
+  def like(self, picture: str | batch_lib.Regions
+           ) -> Iterator[rankings_lib.Ranking]:
+    """Yields the ranking of the pictures like one: a key, or its regions."""
+    searcher = self.searcher
+    yield searcher.ranking_near(
+        searcher.index.vectors_IE[self.number(picture)][None]
+        if isinstance(picture, str) else searcher.embed_images([picture]))
+
+  def cards(self, ranking: rankings_lib.Ranking, k: int) -> list[Card]:
+    """Returns the first k pictures of a ranking."""
+    index = self.searcher.index
+    return [Card(
+        index.key(number),
+        pictures.address(index, number, is_large=False), result)
+            for number, result in zip(
+                ranking.best(k).tolist(), self.searcher.results(ranking, k),
+                strict=True)]
+
+  def number(self, key: str) -> int:
+    """Returns that of a picture, which a key names and never a path.
+
+    Whatever was indexed since a page was opened, no other picture has its key.
+
+    Raises:
+      Gone: it is not here.
+    """
+    keys = self.searcher.index.keys
+    if key not in keys:
+      raise Gone(
+          'This picture is not in the collection any more: search again.')
+    return keys[key]
+
+  def describe(self, picture: str | batch_lib.Regions,
+               languages: Sequence[str], k: int
+               ) -> dict[str, list[searcher_lib.Description]]:
+    """Returns captions that fit a picture: a key, or its regions."""
+    if isinstance(picture, str):
+      picture = self.searcher.regions_of(self.number(picture))
+    return self.searcher.describe(picture, languages or self.languages, k)
+
   def search(self, query: str, mode: str) -> Iterator[Part]:
-    """Yields ever better results of a query in one of `MODES`."""
-    query = query.strip()
-    if not query:
+    """Yields ever better results of a query as pieces of the page."""
+    if not query.strip():
       yield {'results': views.notice(
           'What are you looking for?', 'Type a word or a sentence in any '
           'language, or drop a picture.', self.examples)}
       return
     guess = str(self._guesser.guess(query))
     try:
-      rankings = self.searcher.stages(query, mode=mode)
-    except errors.UserError:
+      for ranking in self.rankings(query, mode):
+        yield {'results': views.results(
+            self.cards(ranking, _SHOWN), query=query.strip(), guess=guess,
+            mode=mode, seen=ranking.seen, wanted=ranking.wanted)}
+    except inputs.NoWords:
       yield {'results': views.notice(
           'Nothing to search for in this', 'The query has no words that the '
           'model can read. Try another.', self.examples)}
-      return
-    for ranking in rankings:
-      yield {'results': views.results(
-          self.searcher.results(ranking, _SHOWN),
-          self._addresses(ranking.best(_SHOWN).tolist()),
-          query=query, guess=guess, mode=mode, seen=ranking.seen,
-          wanted=ranking.wanted)}
 
-  def show(self, number: int, query: str,
+  def show(self, key: str, query: str,
            languages: Sequence[str]) -> Iterator[Part]:
     """Yields a picture of the collection, ever more of it explained.
 
     `query` is what was last searched for; empty = nothing.
     """
-    index = self.searcher.index
+    index, number = self.searcher.index, self.number(key)
     image_id = index.image_ids[number]
     detail = views.Detail(
         pictures.address(index, number, is_large=True),
@@ -93,10 +149,8 @@ class Finder:
   def look(self, regions: batch_lib.Regions,
            languages: Sequence[str]) -> Iterator[Part]:
     """Yields pictures like a visitor's, and captions that fit it."""
-    found = self.searcher.similar(regions, _SHOWN)
-    numbers = self.searcher.index.numbers
-    yield {'results': views.results(
-        found, self._addresses([numbers[one.image_id] for one in found]))}
+    (ranking,) = self.like(regions)
+    yield {'results': views.results(self.cards(ranking, _SHOWN))}
     yield from self._described(
         views.Detail('', 'Your picture', '', regions, ''), languages)
 
@@ -111,12 +165,6 @@ class Finder:
       captions = captions | self.searcher.describe(
           detail.regions, (language,), _CAPTIONS)
     yield {'detail': views.detail(detail._replace(captions=captions))}
-
-  def _addresses(self, numbers: Sequence[int]) -> dict[str, str]:
-    """Returns {key: address of its small copy}."""
-    index = self.searcher.index
-    return {index.key(number): pictures.address(index, number, is_large=False)
-            for number in numbers}
 
   def warm_up(self) -> None:
     """Compiles what the first visitors will ask for."""

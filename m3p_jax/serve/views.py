@@ -50,16 +50,13 @@ def notice(title: str, message: str,
   return _PARTS.notice(title, message, examples)
 
 
-def results(found: Sequence[searcher_lib.Result],
-            addresses: Mapping[str, str], *, query: str = '', guess: str = '',
+def results(cards: Sequence[Any], *, query: str = '', guess: str = '',
             mode: str = 'dual', seen: int = 0, wanted: int = 0) -> str:
-  """Returns a grid of pictures under a line that says what it is.
+  """Returns a grid of `finder.Card`s under a line that says what it is.
 
-  Addresses are those of the small copies, by the pictures' keys in the index.
   A query of '' is the visitor's picture, `guess` its language in words;
   the joint encoder has seen so many pictures of those wanted.
   """
-  cards = list(zip(found, addresses.items(), strict=True))
   return _PARTS.results(cards, query, guess, mode, seen, wanted)
 
 
