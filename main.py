@@ -41,7 +41,10 @@ flags.DEFINE_integer(
     lower_bound=0, upper_bound=65535)
 flags.DEFINE_string(
     'host', '127.0.0.1', 'serve: address that the page listens on; 0.0.0.0 = '
-    'open to other machines, without a password.')
+    'open to other machines, whose visitors need the token.')
+flags.DEFINE_string(
+    'token', '', 'serve: what visitors must have. Default: a new one, printed '
+    'with the address, where --host is not this machine alone, else none.')
 flags.DEFINE_enum(
     'what', 'index', ['index', 'weights'], 'export: index = the vectors, names '
     'and captions of config.evaluation.dataset, and a manifest; weights = '

@@ -19,7 +19,7 @@ from m3p_jax import config as config_lib
 # Each mode, and the flags that it alone reads.
 MODES = {
     'train': (), 'evaluate': (), 'plan': (), 'search': ('query', 'k', 'json'),
-    'serve': ('port', 'host'), 'export': ('what', 'out')}
+    'serve': ('port', 'host', 'token'), 'export': ('what', 'out')}
 # What one process does, whatever there is beside it.
 _ALONE = ('plan', 'serve')
 _HOST_FLAGS = ('coordinator', 'num_processes', 'process_id', 'wait_seconds')
@@ -214,7 +214,8 @@ def run(argv: list[str]) -> None:
     plan.plan(config, workdir)
   elif f.mode == 'serve':
     from m3p_jax.serve import server
-    server.serve(workdir, host=f.host, port=f.port, config=config, given=given)
+    server.serve(workdir, host=f.host, port=f.port, token=f.token,
+                 config=config, given=given)
   else:
     from m3p_jax.search import commands
     if f.mode == 'export':

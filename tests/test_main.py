@@ -50,6 +50,8 @@ def run(*arguments):
     (('--workdir={}', QUICKSTART, '--query=cat'), '--mode=search'),
     (('--workdir={}', QUICKSTART, '--port=80'), '--port needs --mode=serve'),
     (('--workdir={}', QUICKSTART, '--mode=export'), '--out=DIR'),
+    (('--workdir={}', QUICKSTART, '--mode=serve', '--token=secret'),
+     '--token has 6 characters; allowed: 16 to 200'),
     (('--workdir={}', QUICKSTART, '--json'), '--json needs --mode=search'),
 ])
 def test_a_mistake_is_one_line(tmp_path, arguments, message):

@@ -12,8 +12,9 @@ import numpy as np
 from m3p_jax.evaluation import rerank
 
 MODES = ('dual', 'rerank', 'joint')
-# Pictures that the joint encoder takes at a time where it looks at all.
-CHUNK = 64
+# Pictures that the joint encoder takes at a time where it looks at all: other
+# queries are answered in between.
+CHUNK = 16
 
 # From numbers of pictures to the joint encoder's match logits.
 Match = Callable[[np.ndarray], np.ndarray]

@@ -83,8 +83,10 @@ def add(app: fastapi.FastAPI, finder: finder_lib.Finder,
 def _add_search(app: fastapi.FastAPI, finder: finder_lib.Finder,
                 answers: answers_lib.Answers) -> None:
 
-  async def found(asked: Iterator[rankings.Ranking], k: int) -> Found:
-    cards = finder.cards(await answers.last(asked), k)
+  async def found(asked: Iterator[rankings.Ranking], k: int,
+                  mode: str = 'dual') -> Found:
+    cards = finder.cards(
+        await answers.last(asked, is_long=mode != 'dual'), k)
     return Found(num_pictures=len(finder.searcher.index.pictures), pictures=[
         Picture(key=one.key, **one.result._asdict() | {
             'thumbnail': f'/{one.address}'}) for one in cards])
@@ -93,7 +95,7 @@ def _add_search(app: fastapi.FastAPI, finder: finder_lib.Finder,
   async def search(query: Query, mode: Mode = 'dual',
                    k: _Count = 10) -> Found:
     """Pictures that fit words in any language."""
-    return await found(finder.rankings(query, mode), k)
+    return await found(finder.rankings(query, mode), k, mode)
 
   @app.get(f'{PREFIX}/similar')
   async def similar(key: _Key, k: _Count = 10) -> Found:

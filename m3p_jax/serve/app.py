@@ -12,6 +12,7 @@ from fastapi.middleware import trustedhost
 from input_pipeline import errors
 from input_pipeline import paths
 import m3p_jax
+from m3p_jax.serve import access
 from m3p_jax.serve import answers as answers_lib
 from m3p_jax.serve import api
 from m3p_jax.serve import finder as finder_lib
@@ -32,12 +33,13 @@ _TYPE = 'image/webp'
 _KEPT = {'cache-control': 'private, max-age=86400'}
 
 
-def create(finder: finder_lib.Finder, *,
-           hosts: Sequence[str] = ('*',)) -> fastapi.FastAPI:
+def create(finder: finder_lib.Finder, *, hosts: Sequence[str] = ('*',),
+           token: str = '') -> fastapi.FastAPI:
   """Returns the application.
 
   The page is asked for by the names of `hosts`; others are refused, so that no
-  other site can pass as this one.
+  other site can pass as this one. Who has no token, where there is one, is
+  refused as well.
   """
   app = fastapi.FastAPI(
       title='m3p_jax', version=m3p_jax.__version__, docs_url=None,
@@ -45,6 +47,8 @@ def create(finder: finder_lib.Finder, *,
   _add_page(app, finder.page())
   _add_pictures(app, finder)
   _add_questions(app, finder)
+  if token:
+    app.add_middleware(access.Access, token=token)
   app.add_middleware(trustedhost.TrustedHostMiddleware,
                      allowed_hosts=list(hosts))
 
@@ -102,16 +106,18 @@ def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
   @app.get('/search', include_in_schema=False)
   async def search(mode: api.Mode, query: api.Query = ''
                    ) -> responses.Response:
-    return answers.stream(finder.search(query, mode))
+    return answers.stream(
+        finder.search(query, mode), is_long=mode != 'dual')
 
   @app.get('/picture/{key}/detail', include_in_schema=False)
   async def show(key: str, query: api.Query = '',
                  languages: api.Languages = ()) -> responses.Response:
     finder.number(key)  # What has gone is told before an answer begins.
-    return answers.stream(finder.show(key, query, languages))
+    return answers.stream(
+        finder.show(key, query, languages), is_long=True)
 
   @app.post('/look', include_in_schema=False)
   async def look(request: fastapi.Request,
                  languages: api.Languages = ()) -> responses.Response:
     return answers.stream(finder.look(
-        await answers.picture(request, finder), languages))
+        await answers.picture(request, finder), languages), is_long=True)

@@ -18,15 +18,19 @@ from m3p_jax.search import commands
 
 # Seconds that what is being answered has to end, once the page is stopped.
 _PATIENCE = 2
+# Of a request beside its body: the longest query, 12 bytes a character in an
+# address, and what browsers add.
+_HEAD_BYTES = 2**17
 
 
 def serve(workdir: str | pathlib.Path, *, host: str, port: int,
+          token: str = '',
           config: ml_collections.ConfigDict | None = None,
           given: Collection[str] | None = None) -> None:
   """Serves the page until it is interrupted, then ends the process.
 
   It prints its address. A host that is not this machine's own opens the
-  collection to others; port 0 is any that is free.
+  collection to others, who need the token; port 0 is any that is free.
 
   Raises:
     UserError: a package is not installed, the port is taken, or see
@@ -35,6 +39,7 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   try:
     import uvicorn
 
+    from m3p_jax.serve import access
     from m3p_jax.serve import app as app_lib
     from m3p_jax.serve import finder as finder_lib
   except ModuleNotFoundError as error:
@@ -42,6 +47,8 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
         f'--mode=serve needs {error.name}: pip install -r '
         'requirements-demo.txt --constraint=constraints.txt') from error
   # Taken first: a mistake here should not cost the time of loading.
+  own = _is_loopback(host)
+  token = access.make(token, is_needed=not own)
   listener = _listen(host, port)
   start = time.monotonic()
   startup.use_compilation_cache()
@@ -50,10 +57,9 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   finder = finder_lib.Finder(searcher)
   logging.info('compiling, so that the first visitor need not wait')
   finder.warm_up()
-  own = _is_loopback(host)
   app = app_lib.create(
-      finder, hosts=('localhost', '127.0.0.1', '[::1]', host) if own
-      else ('*',))
+      finder, token=token, hosts=(
+          'localhost', '127.0.0.1', '[::1]', host) if own else ('*',))
   name = f'[{host}]' if ':' in host else host
   gone = [path for path in (
       one.get('original') for one in searcher.index.pictures)
@@ -65,13 +71,16 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
         len(gone), count, gone[0])
   print(f'{count:,} pictures of {searcher.source.dataset}, ready after '
         f'{time.monotonic() - start:.0f} s: '
-        f'http://{name}:{listener.getsockname()[1]}', flush=True)
+        f'http://{name}:{listener.getsockname()[1]}'
+        + (f'/?token={token}' if token else ''), flush=True)
   if not own:
-    print(f'{host} is open to other machines: everyone who reaches it sees the '
-          'collection', file=sys.stderr)
+    print(f'{host} is open to other machines: who has the address with its '
+          'token sees the collection, and nothing is encrypted on the way',
+          file=sys.stderr)
   server = uvicorn.Server(uvicorn.Config(
       app, log_level='warning', ws='none', headers=list(
-          app_lib.HEADERS.items()), timeout_graceful_shutdown=_PATIENCE))
+          app_lib.HEADERS.items()), timeout_graceful_shutdown=_PATIENCE,
+      h11_max_incomplete_event_size=_HEAD_BYTES))
   with contextlib.suppress(KeyboardInterrupt):  # It is how this ends.
     server.run(sockets=[listener])
   # Threads that still work for a visitor would keep the process for minutes.
