@@ -16,6 +16,9 @@ from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import exported
 
+# Of a workdir: what a recipe found and did not take, a line a reason.
+LEFT_OUT = 'left_out.json'
+
 
 def from_flags(workdir: str | paths.Path, *,
                config: ml_collections.ConfigDict | None = None,

@@ -49,10 +49,6 @@ class Word(NamedTuple):
   end: int
 
 
-class NoWords(errors.UserError):
-  """A text that has no words."""
-
-
 class Reader:
   """Reads what the weights were trained to read; loads it when needed."""
 
@@ -67,8 +63,7 @@ class Reader:
     `num_regions` regions take positions before the text.
 
     Raises:
-      NoWords: an empty text.
-      UserError: a language that the model does not know.
+      UserError: an empty text, or a language that the model does not know.
     """
     try:
       room = self._weights.config.text_room(num_regions)
@@ -80,7 +75,7 @@ class Reader:
       num_cut += len(ids) > room - 2
       ids = ids[:room - 2]
       if not ids:
-        raise NoWords(
+        raise errors.UserError(
             f'text {textwrap.shorten(repr(text), 60)} has no words')
       rows.append([_BOS, *ids, _EOS])
     if num_cut:

@@ -42,7 +42,7 @@ class Ranking(NamedTuple):
     """
     count = len(self.score_I)
     chosen = np.arange(count)
-    if k < count:
+    if 0 < k < count:
       least = np.partition(self.score_I, count - k)[count - k]
       chosen = np.flatnonzero(self.score_I >= least)
     return chosen[np.argsort(-self.score_I[chosen], kind='stable')][:k]

@@ -1,7 +1,7 @@
 """Answers to those who ask at the same time, a few worked on at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent import futures
 import contextlib
 import json
@@ -87,7 +87,7 @@ class Answers:
         headers={'cache-control': 'no-store'})
 
   async def _parts(self, parts: Iterator[T], *,
-                   is_long: bool) -> AsyncIterator[T]:
+                   is_long: bool) -> AsyncGenerator[T, None]:
     is_begun = False
     with self._place():
       # No thread is kept while a part is sent: who reads slowly keeps nobody.

@@ -3,7 +3,7 @@
 What is asked and found is the finder's, as it is for the page.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 import pathlib
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ import swagger_ui_bundle
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.search import rankings
+from m3p_jax.search import selection
 from m3p_jax.serve import answers as answers_lib
 from m3p_jax.serve import finder as finder_lib
 
@@ -33,11 +34,27 @@ Query = Annotated[str, fastapi.Query(max_length=finder_lib.MAX_QUERY)]
 Languages = Annotated[tuple[str, ...], fastapi.Query(
     description='codes of languages, as en and de')]
 _Count = Annotated[int, fastapi.Query(ge=1, le=finder_lib.DEEPEST)]
+_Day = Annotated[str, fastapi.Query(description='as 2024-05-31')]
 _Key = Annotated[str, fastapi.Query(
     description='of a picture of the collection')]
 # A picture of one's own is the whole body of a request.
 _BODY = {'requestBody': {'required': True, 'content': {
     'image/*': {'schema': {'type': 'string', 'format': 'binary'}}}}}
+
+
+def _wanted(
+    k: _Count = 10, offset: Annotated[int, fastapi.Query(
+        ge=0, lt=finder_lib.DEEPEST, description='of what came before')] = 0,
+    folder: Annotated[str, fastapi.Query(
+        description='with those below it')] = '',
+    since: _Day = '', until: _Day = '',
+    order: Literal[selection.ORDERS] = 'relevance',  # type: ignore[valid-type]
+    fold: Annotated[bool, fastapi.Query(
+        description='leave near duplicates out')] = True) -> selection.Wanted:
+  return selection.Wanted(k, offset, folder, since, until, order, fold)
+
+
+Wanted = Annotated[selection.Wanted, fastapi.Depends(_wanted)]
 
 
 class Picture(pydantic.BaseModel):
@@ -52,13 +69,19 @@ class Picture(pydantic.BaseModel):
   cosine: float
   match: float | None = pydantic.Field(
       description='probability; null where the joint encoder did not look')
+  date: str = pydantic.Field(
+      description="of the camera, else of the file; '' where it is not known")
   thumbnail: str = pydantic.Field(description='address of its small copy')
+  similar: list[str] = pydantic.Field(
+      description='keys of near duplicates that were folded into it')
 
 
 class Found(pydantic.BaseModel):
   """Pictures, best first."""
   num_pictures: int = pydantic.Field(description='of the collection')
   pictures: list[Picture]
+  next_offset: int | None = pydantic.Field(
+      description='where more of them begin; null where there are none')
 
 
 class Caption(pydantic.BaseModel):
@@ -72,49 +95,57 @@ class Described(pydantic.BaseModel):
   captions: dict[str, list[Caption]]
 
 
-def add(app: fastapi.FastAPI, finder: finder_lib.Finder,
+def add(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
         answers: answers_lib.Answers) -> None:
-  """Adds the API and its page to the application."""
-  _add_search(app, finder, answers)
-  _add_describe(app, finder, answers)
+  """Adds the API and its page to the application, see `app.create`."""
+  _add_search(app, get, answers)
+  _add_describe(app, get, answers)
   _add_page(app)
 
 
-def _add_search(app: fastapi.FastAPI, finder: finder_lib.Finder,
+def _add_search(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
                 answers: answers_lib.Answers) -> None:
 
-  async def found(asked: Iterator[rankings.Ranking], k: int,
-                  mode: str = 'dual') -> Found:
-    cards = finder.cards(
-        await answers.last(asked, is_long=mode != 'dual'), k)
-    return Found(num_pictures=len(finder.searcher.index.pictures), pictures=[
-        Picture(key=one.key, **one.result._asdict() | {
-            'thumbnail': f'/{one.address}'}) for one in cards])
+  def found(finder: finder_lib.Finder, ranking: rankings.Ranking,
+            wanted: selection.Wanted) -> Found:
+    cards, has_more = finder.cards(ranking, wanted)
+    return Found(
+        num_pictures=len(finder.searcher.index.pictures),
+        next_offset=wanted.offset + wanted.k if has_more else None,
+        pictures=[Picture(
+            key=one.key, date=one.date, similar=one.similar,
+            **one.result._asdict() | {'thumbnail': f'/{one.address}'})
+                  for one in cards])
 
   @app.get(f'{PREFIX}/search')
-  async def search(query: Query, mode: Mode = 'dual',
-                   k: _Count = 10) -> Found:
+  async def search(query: Query, wanted: Wanted,
+                   mode: Mode = 'dual') -> Found:
     """Pictures that fit words in any language."""
-    return await found(finder.rankings(query, mode), k, mode)
+    finder, asked = get(), finder_lib.Asked(query, mode=mode)
+    return found(finder, await answers.last(
+        finder.rankings(asked), is_long=asked.is_long), wanted)
 
   @app.get(f'{PREFIX}/similar')
-  async def similar(key: _Key, k: _Count = 10) -> Found:
+  async def similar(key: _Key, wanted: Wanted) -> Found:
     """Pictures like one of the collection."""
-    return await found(finder.like(key), k)
+    finder = get()
+    return found(finder, await answers.work(
+        finder.like, key, is_long=False), wanted)
 
   @app.post(f'{PREFIX}/similar', openapi_extra=_BODY)
-  async def similar_to_own(request: fastapi.Request,
-                           k: _Count = 10) -> Found:
+  async def similar_to_own(request: fastapi.Request, wanted: Wanted) -> Found:
     """Pictures like the one that is sent; nothing of it is kept."""
-    return await found(
-        finder.like(await answers.picture(request, finder)), k)
+    finder = get()
+    return found(finder, await answers.work(
+        finder.like, await answers.picture(request, finder)), wanted)
 
 
-def _add_describe(app: fastapi.FastAPI, finder: finder_lib.Finder,
+def _add_describe(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
                   answers: answers_lib.Answers) -> None:
 
-  async def described(picture: str | batch_lib.Regions,
-                      languages: Sequence[str], k: int) -> Described:
+  async def described(
+      finder: finder_lib.Finder, picture: str | batch_lib.Regions,
+      languages: Sequence[str], k: int) -> Described:
     found = await answers.work(finder.describe, picture, languages, k)
     return Described(captions={
         code: [Caption(**one._asdict()) for one in captions]
@@ -124,14 +155,15 @@ def _add_describe(app: fastapi.FastAPI, finder: finder_lib.Finder,
   async def describe(key: _Key, languages: Languages = (),
                      k: _Count = 3) -> Described:
     """The collection's captions that fit a picture of it."""
-    return await described(key, languages, k)
+    return await described(get(), key, languages, k)
 
   @app.post(f'{PREFIX}/describe', openapi_extra=_BODY)
   async def describe_own(request: fastapi.Request, languages: Languages = (),
                          k: _Count = 3) -> Described:
     """The collection's captions that fit the picture that is sent."""
+    finder = get()
     return await described(
-        await answers.picture(request, finder), languages, k)
+        finder, await answers.picture(request, finder), languages, k)
 
 
 def _add_page(app: fastapi.FastAPI) -> None:

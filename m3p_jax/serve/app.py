@@ -1,8 +1,8 @@
 """The page and its pictures as one ASGI application."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import pathlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import fastapi
 from fastapi import exception_handlers
@@ -12,6 +12,7 @@ from fastapi.middleware import trustedhost
 from input_pipeline import errors
 from input_pipeline import paths
 import m3p_jax
+from m3p_jax.search import selection
 from m3p_jax.serve import access
 from m3p_jax.serve import answers as answers_lib
 from m3p_jax.serve import api
@@ -23,30 +24,34 @@ HEADERS = {
     'content-security-policy':
         "default-src 'none'; script-src 'self'; style-src 'self'; "
         "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'",
+        "form-action 'self'; frame-ancestors 'none'",
     'x-content-type-options': 'nosniff',
     'referrer-policy': 'no-referrer',
     'cross-origin-resource-policy': 'same-origin'}
 
 _FOLDER = pathlib.Path(__file__).parent
 _TYPE = 'image/webp'
+_SHOWN = 24  # Pictures at a time.
 _KEPT = {'cache-control': 'private, max-age=86400'}
 
 
-def create(finder: finder_lib.Finder, *, hosts: Sequence[str] = ('*',),
-           token: str = '') -> fastapi.FastAPI:
+def create(get: Callable[[], finder_lib.Finder], *,
+           hosts: Sequence[str] = ('*',), token: str = '') -> fastapi.FastAPI:
   """Returns the application.
 
   The page is asked for by the names of `hosts`; others are refused, so that no
   other site can pass as this one. Who has no token, where there is one, is
-  refused as well.
+  refused as well. `get` returns the finder of the collection as it is now: a
+  question keeps the one that it began with.
   """
   app = fastapi.FastAPI(
       title='m3p_jax', version=m3p_jax.__version__, docs_url=None,
       redoc_url=None, openapi_url=f'{api.PREFIX}/openapi.json')
-  _add_page(app, finder.page())
-  _add_pictures(app, finder)
-  _add_questions(app, finder)
+  answers = answers_lib.Answers()
+  _add_page(app, get, answers)
+  _add_pictures(app, get)
+  _add_questions(app, get, answers)
+  api.add(app, get, answers)
   if token:
     app.add_middleware(access.Access, token=token)
   app.add_middleware(trustedhost.TrustedHostMiddleware,
@@ -67,11 +72,33 @@ def create(finder: finder_lib.Finder, *, hosts: Sequence[str] = ('*',),
   return app
 
 
-def _add_page(app: fastapi.FastAPI, html: str) -> None:
+def _asked(query: api.Query = '', like: str = '',
+           mode: api.Mode = 'dual') -> finder_lib.Asked:
+  return finder_lib.Asked(query, like, mode)
+
+
+_Asked = Annotated[finder_lib.Asked, fastapi.Depends(_asked)]
+
+
+def _shown(wanted: api.Wanted) -> selection.Wanted:
+  return wanted._replace(k=_SHOWN)
+
+
+_Shown = Annotated[selection.Wanted, fastapi.Depends(_shown)]
+
+
+def _add_page(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+              answers: answers_lib.Answers) -> None:
 
   @app.get('/', include_in_schema=False)
-  def page() -> responses.Response:
-    return responses.HTMLResponse(html, headers={'cache-control': 'no-cache'})
+  async def page(asked: _Asked, wanted: _Shown) -> responses.Response:
+    finder, found = get(), {}
+    if asked.query or asked.like:  # Of a browser without script, or a link.
+      found = await answers.last(
+          finder.search(asked, wanted), is_long=asked.is_long)
+    return responses.HTMLResponse(
+        finder.page(asked, wanted, **found),
+        headers={'cache-control': 'no-cache'})
 
   @app.get('/page.{kind}', include_in_schema=False)
   def file(kind: Literal['js', 'css']) -> responses.Response:
@@ -79,11 +106,13 @@ def _add_page(app: fastapi.FastAPI, html: str) -> None:
         _FOLDER / f'page.{kind}', headers={'cache-control': 'no-cache'})
 
 
-def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
-  large_pictures = pictures_lib.LargePictures(finder.searcher.index)
+def _add_pictures(app: fastapi.FastAPI,
+                  get: Callable[[], finder_lib.Finder]) -> None:
+  large_pictures = pictures_lib.LargePictures()
 
   @app.get('/picture/{key}', include_in_schema=False)
   def picture(key: str) -> responses.Response:
+    finder = get()
     try:
       content = paths.of(finder.searcher.index.thumbnail(
           finder.number(key))).read_bytes()
@@ -93,31 +122,42 @@ def _add_pictures(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
 
   @app.get('/picture/{key}/large', include_in_schema=False)
   def large(key: str) -> responses.Response:
-    content = large_pictures.get(finder.number(key))
+    finder = get()
+    content = large_pictures.get(finder.searcher.index, finder.number(key))
     if content is None:
       return picture(key)
     return responses.Response(content, media_type=_TYPE, headers=_KEPT)
 
+  @app.get('/picture/{key}/file', include_in_schema=False)
+  def file(key: str) -> responses.Response:
+    finder = get()
+    path = pictures_lib.original(finder.searcher.index, finder.number(key))
+    if path is None:
+      raise fastapi.HTTPException(
+          404, 'The file is not where it was, or is another one now.')
+    return responses.FileResponse(
+        path, media_type='application/octet-stream', filename=path.name)
 
-def _add_questions(app: fastapi.FastAPI, finder: finder_lib.Finder) -> None:
-  answers = answers_lib.Answers()
-  api.add(app, finder, answers)
+
+def _add_questions(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+                   answers: answers_lib.Answers) -> None:
 
   @app.get('/search', include_in_schema=False)
-  async def search(mode: api.Mode, query: api.Query = ''
-                   ) -> responses.Response:
+  async def search(asked: _Asked, wanted: _Shown) -> responses.Response:
     return answers.stream(
-        finder.search(query, mode), is_long=mode != 'dual')
+        get().search(asked, wanted), is_long=asked.is_long)
 
   @app.get('/picture/{key}/detail', include_in_schema=False)
   async def show(key: str, query: api.Query = '',
                  languages: api.Languages = ()) -> responses.Response:
+    finder = get()
     finder.number(key)  # What has gone is told before an answer begins.
     return answers.stream(
         finder.show(key, query, languages), is_long=True)
 
   @app.post('/look', include_in_schema=False)
-  async def look(request: fastapi.Request,
+  async def look(request: fastapi.Request, wanted: _Shown,
                  languages: api.Languages = ()) -> responses.Response:
-    return answers.stream(finder.look(
-        await answers.picture(request, finder), languages), is_long=True)
+    finder = get()
+    return answers.stream(finder.look(await answers.picture(
+        request, finder), languages, wanted), is_long=True)

@@ -1,23 +1,29 @@
 """Starts the page of a run."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 import contextlib
 import ipaddress
 import os
 import pathlib
 import socket
 import sys
+import threading
 import time
+from typing import Any
 
 from absl import logging
 import ml_collections
 
 from input_pipeline import errors
+from input_pipeline import paths
 from m3p_jax import startup
+from m3p_jax.evaluation import results
 from m3p_jax.search import commands
 
 # Seconds that what is being answered has to end, once the page is stopped.
 _PATIENCE = 2
+# Between two looks whether the collection was indexed again.
+_LOOK_SECONDS = 5
 # Of a request beside its body: the longest query, 12 bytes a character in an
 # address, and what browsers add.
 _HEAD_BYTES = 2**17
@@ -54,11 +60,18 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   startup.use_compilation_cache()
   searcher = commands.from_flags(workdir, config=config, given=given)
   count = len(searcher.index.pictures)
-  finder = finder_lib.Finder(searcher)
+
+  def make(searcher):
+    return finder_lib.Finder(searcher, results.read(
+        paths.of(workdir) / commands.LEFT_OUT).get('lines', []))
+
+  finder = make(searcher)
   logging.info('compiling, so that the first visitor need not wait')
   finder.warm_up()
+  current = [finder]
+  threading.Thread(target=_renew, args=(current, make), daemon=True).start()
   app = app_lib.create(
-      finder, token=token, hosts=(
+      lambda: current[0], token=token, hosts=(
           'localhost', '127.0.0.1', '[::1]', host) if own else ('*',))
   name = f'[{host}]' if ':' in host else host
   gone = [path for path in (
@@ -86,6 +99,34 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   # Threads that still work for a visitor would keep the process for minutes.
   sys.stdout.flush()
   os._exit(0)
+
+
+def _renew(current: list[Any], make: Callable[[Any], Any]) -> None:
+  """Puts the collection in place whenever its index was made again."""
+  path = current[0].searcher.source.manifest
+  if not path or paths.is_url(path):
+    return
+  known = _time(path)
+  while True:
+    time.sleep(_LOOK_SECONDS)
+    now = _time(path)
+    if now not in (0, known):
+      known = now
+      try:
+        finder = make(current[0].searcher.renewed())
+        finder.searcher.index.keys  # noqa: B018 — Before anyone asks.
+        current[0] = finder
+        logging.info('the collection was indexed again: %d pictures',
+                     len(finder.searcher.index.pictures))
+      except errors.UserError as error:
+        logging.warning('%s; the page stays as it was', error)
+
+
+def _time(path: pathlib.Path) -> int:
+  try:
+    return path.stat().st_mtime_ns
+  except OSError:
+    return 0  # It is being replaced.
 
 
 def _listen(host: str, port: int) -> socket.socket:
