@@ -14,7 +14,7 @@ from m3p_jax.search import rankings
 from m3p_jax.search import selection
 
 COUNT = 60
-FOLDERS = ('a', 'a/b', 'ab')
+FOLDERS = ('d/a', 'd/a/b', 'd/ab')
 
 
 @pytest.fixture
@@ -74,10 +74,11 @@ def test_folders_and_days_leave_the_others_out(ranking, index):
         ranking, index, k=COUNT, is_folded=False, **wanted)[0]}
 
   everything = set(range(COUNT))
-  assert numbers(folder='a') == {n for n in everything if n % 3 < 2}
-  assert numbers(folder='a/b') == {n for n in everything if n % 3 == 1}
+  assert numbers(folder='d/a') == {n for n in everything if n % 3 < 2}
+  assert numbers(folder='d/a/b') == {n for n in everything if n % 3 == 1}
+  assert numbers(folder='d') == everything
   assert numbers(since='2015-05-31') == {n for n in everything if n % 10 > 4}
-  assert numbers(since='2015-06-01', until='2016-05-31', folder='ab') == {
+  assert numbers(since='2015-06-01', until='2016-05-31', folder='d/ab') == {
       n for n in everything if n % 10 == 6 and n % 3 == 2}
   # A picture without a date is in no time.
   assert 0 not in numbers(until='2030-01-01')

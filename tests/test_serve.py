@@ -360,7 +360,8 @@ def test_a_page_of_before_is_told_that_its_picture_has_gone(server):
     '/picture/99', '/picture/-1', '/picture/99/large', '/picture/99/detail',
     f'/picture/{"9" * 5000}', '/picture/0/large/../../../main.py',
     '/page.py', '/page.html.j2', '/page.js/../app.py', '/app.py', '/etc/passwd',
-    '/docs', '/openapi.json', '/search?query=a', '/search?mode=x&query=a',
+    '/docs', '/openapi.json', '/search?order=x&query=a',
+    '/search?mode=x&query=a',
     f'/search?mode=dual&query={"a" * 5001}'])
 def test_nothing_else_is_served(server, path):
   status, content = request(server, 'GET', path)
@@ -451,7 +452,8 @@ def test_other_machines_need_the_token(small_run):
   assert len(token) >= 32
   try:
     paths = ('/', '/page.js', '/picture/0', '/search?mode=dual&query=a',
-             '/api/search?query=a', '/api/docs/', '/api/openapi.json')
+             '/api/search?query=a', '/api/docs/',
+             '/api/openapi.json')
     for path in paths:
       for headers in ({}, {'authorization': f'Bearer {token}x'},
                       {'cookie': 'm3p=x'}):

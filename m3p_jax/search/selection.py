@@ -75,12 +75,12 @@ def _allowed(index: index_lib.Index, wanted: Wanted) -> np.ndarray | None:
     return None
   is_allowed_I = np.ones(len(index.days_I), bool)
   if wanted.folder:
-    if wanted.folder not in index.folders:
+    below = [number for number, name in enumerate(index.folders)
+             if f'{name}/'.startswith(f'{wanted.folder}/')]
+    if not below:
       raise errors.UserError(f'folder is {wanted.folder!r}; allowed: one of '
                              'the collection')
-    is_allowed_I &= np.isin(index.folder_I, [
-        number for number, name in enumerate(index.folders)
-        if f'{name}/'.startswith(f'{wanted.folder}/')])
+    is_allowed_I &= np.isin(index.folder_I, below)
   # NaT, of a picture without a date, is in no time.
   if wanted.since:
     is_allowed_I &= index.days_I >= _day('since', wanted.since)

@@ -12,6 +12,8 @@ from fastapi import responses
 from input_pipeline import errors
 from m3p_jax.serve import answers
 
+# What browsers open; the rest is asked for by these, or by programs.
+_PAGES = ('/', '/api/docs', '/api/docs/')
 _SECONDS = 30 * 24 * 3600  # That a browser remembers it.
 _REFUSED = ('This collection is opened with the whole address that its server '
             'printed, ?token=… included.')
@@ -57,10 +59,11 @@ class Access:
       await answers.body(request, 0)  # Nobody else reads what is sent.
       response: Any = responses.JSONResponse(
           {'detail': _REFUSED}, 401, {'www-authenticate': 'Bearer'})
-    elif asked and request.url.path == '/':
+    elif asked and request.url.path in _PAGES:
       # Out of the address, which is shown and remembered.
-      rest = str(request.url.remove_query_params('token').query)
-      response = responses.RedirectResponse(f'/?{rest}' if rest else '/', 303)
+      rest = request.url.remove_query_params('token').query
+      response = responses.RedirectResponse(
+          request.url.path + (rest and f'?{rest}'), 303)
       response.set_cookie(
           self._cookie, self._token, max_age=_SECONDS, httponly=True,
           samesite='strict')

@@ -258,12 +258,14 @@ def _examples(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
 
 def _shown_folders(folders: Sequence[str]) -> list[tuple[str, str]]:
   """Returns (folder, its name below what all have in common)."""
+  shared = os.path.commonpath(folders) if folders and all(folders) else ''
   found = {'/'.join(parts[:depth + 1]) for parts in (
       folder.split('/') for folder in folders) for depth in range(len(parts))}
-  for depth in range(20, -1, -1):
-    if len(found) > _MAX_FOLDERS:
-      found = {one for one in found if one.count('/') < depth}
-  shared = os.path.commonpath(folders) if folders and all(folders) else ''
-  return [(one, one.removeprefix(shared).lstrip('/')) for one in sorted(
-      found) if one != shared and f'{one}/'.startswith(f'{shared}/'.lstrip('/'))
-          ]
+  found = {one for one in found if len(one) > len(shared)}
+  while len(found) > _MAX_FOLDERS:
+    deepest = max(one.count('/') for one in found)
+    upper = {one for one in found if one.count('/') < deepest}
+    if not upper:
+      break
+    found = upper
+  return [(one, one.removeprefix(shared).lstrip('/')) for one in sorted(found)]
