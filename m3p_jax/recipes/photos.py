@@ -83,6 +83,8 @@ class Photos:
     Raises:
       UserError: no picture in the folder, or no checkpoint at --weights.
     """
+    # What comes while the folders are read is for the next run.
+    self._seen = self._state()
     # A mistake is told before the minutes of training.
     names, left_out = self._find()
     weights = self.weights or self.workdir / _TRAINING
@@ -132,18 +134,17 @@ class Photos:
 
   def watch(self) -> None:
     """Indexes the pictures again whenever they have changed, for ever."""
-    before, told = self._state(), ''
+    told = ''
     while True:
       time.sleep(_WATCH_SECONDS)
       try:
-        now = self._state()
-        if now != before:
+        if self._state() != self._seen:
           self.run()
-          before, told = now, ''
+        told = ''
       except errors.UserError as error:  # As of a disk that is not there.
         if str(error) != told:
           logging.warning('%s; the index stays as it is', error)
-        told = str(error)
+        told, self._seen = str(error), ''  # It is tried again.
 
   def _state(self) -> str:
     return fingerprint.of_rows(
