@@ -7,7 +7,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
 DATA_DIR ?= data
-# `make photos`: a folder of pictures, and what to search them for.
+# `make photos`: a folder of pictures, or several with `:` between them, and
+# what to search them for.
 PICTURES ?=
 QUERY ?=
 PY ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \

@@ -35,13 +35,17 @@ flags.DEFINE_string(
     'query', '', 'search: what to search for, in any language.')
 flags.DEFINE_integer(
     'k', 10, 'search: how many pictures to show.', lower_bound=1)
+flags.DEFINE_bool('json', False, 'search: print one line of JSON.')
 command_line.define_host_flags()
 flags.DEFINE_integer(
     'port', 7860, 'serve: where the page listens; 0 = any free port.',
     lower_bound=0, upper_bound=65535)
 flags.DEFINE_string(
     'host', '127.0.0.1', 'serve: address that the page listens on; 0.0.0.0 = '
-    'open to other machines, without a password.')
+    'open to other machines, whose visitors need the token.')
+flags.DEFINE_string(
+    'token', '', 'serve: what visitors must have. Default: a new one, printed '
+    'with the address, where --host is not this machine alone, else none.')
 flags.DEFINE_enum(
     'what', 'index', ['index', 'weights'], 'export: index = the vectors, names '
     'and captions of config.evaluation.dataset, and a manifest; weights = '

@@ -83,6 +83,8 @@ class _Opened(NamedTuple):
   record: known_lib.Record | None = None  # Made of this picture before.
   stamp: list[Any] | None = None  # None = it will not be known again.
   content: str = ''
+  date: str = ''
+  look: str = ''
 
 
 class ImageTextBuilder(base_builder.Builder):
@@ -125,7 +127,7 @@ class ImageTextBuilder(base_builder.Builder):
   def _download_and_prepare(self, dl_manager, download_config=None):
     super()._download_and_prepare(dl_manager, download_config)
     for report in self.reports.values():
-      for row in map(known_lib.Row._make, report.files):
+      for row in itertools.starmap(known_lib.Row, report.files):
         copies.link(self._staged(row.content), copies.small_of(
             self.options.copies, row.image_id))
 
@@ -178,7 +180,7 @@ class ImageTextBuilder(base_builder.Builder):
         if found.stamp:
           report.files.append(known_lib.Row(
               item.image_id, os.path.realpath(item.path), found.stamp,
-              found.content, digest, max_class_id))
+              found.content, digest, max_class_id, found.date, found.look))
         report.languages += {language for language, _ in captions}
         report.max_class_id = max(report.max_class_id, max_class_id)
 
@@ -218,10 +220,11 @@ class ImageTextBuilder(base_builder.Builder):
       if record:
         if not self._staged(record.row.content).exists():
           copies.link(record.small, self._staged(record.row.content))
-        return _Opened(None, record, stamp, record.row.content)
+        return _Opened(None, record, stamp, *record.row.kept())
       picture = self._picture(item, is_staged=bool(stamp))
       return _Opened(
-          self.extractor.cut(picture), None, stamp, picture.sha256)
+          self.extractor.cut(picture), None, stamp, picture.sha256,
+          picture.date, copies.look(picture.image) if stamp else '')
     except errors.RowError as error:
       if isinstance(error, pictures.PictureError) and not os.path.isfile(
           item.path):

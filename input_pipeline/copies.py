@@ -7,12 +7,14 @@ than a file's may be, and no two share one.
 """
 
 import contextlib
+import datetime
 import functools
 import hashlib
 import io
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -27,6 +29,9 @@ _SIDE = 160
 # Levels by which a pixel of an equal picture may differ: Pillow's encoder
 # changes with its version.
 _CHANGE = 64
+# Where a camera writes when it took a picture.
+_EXIF, _TAKEN = 0x8769, 0x9003
+_DATE = re.compile(r'(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)')
 
 
 def small(folder: str | os.PathLike[str],
@@ -133,6 +138,32 @@ def shrink(image: Image.Image) -> bytes:
   content = io.BytesIO()
   copy.save(content, 'WEBP', quality=80)
   return content.getvalue()
+
+
+def date(exif: Image.Exif) -> str:
+  """Returns when a camera took a picture, as 2024-05-31T12:00:00; '' = unknown.
+  """
+  taken = exif.get_ifd(_EXIF).get(_TAKEN)
+  found = _DATE.match(taken) if isinstance(taken, str) else None
+  text = '{}-{}-{}T{}'.format(*found.groups()) if found else ''
+  try:
+    datetime.datetime.fromisoformat(text)
+  except ValueError:  # Cameras whose clock was never set write zeros.
+    return ''
+  return text
+
+
+def look(image: Image.Image) -> str:
+  """Returns 64 bits of how a picture looks, as hexadecimal digits.
+
+  Each says of 8 times 8 places whether it is brighter than its neighbour: other
+  sizes, formats, colours and light change few of them.
+  Source: the difference hash of N. Krawetz, 2013.
+  """
+  pixels_89 = np.asarray(image.convert('L').resize(
+      (9, 8), Image.Resampling.LANCZOS, reducing_gap=3.0))
+  bits_88 = pixels_89[:, 1:] > pixels_89[:, :-1]
+  return np.packbits(bits_88).tobytes().hex()
 
 
 def _hash(image_id: str) -> str:

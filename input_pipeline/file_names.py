@@ -19,6 +19,16 @@ def normal(name: str) -> str:
   return name if is_plain else pathlib.PurePosixPath(name).as_posix()
 
 
+def title(name: str) -> str:
+  """Returns what stands in for a caption of a file.
+
+  >>> title('trips/beach_2024.jpg')
+  'beach 2024'
+  """
+  stem = pathlib.PurePath(name).stem
+  return ' '.join(stem.replace('_', ' ').replace('-', ' ').split()) or stem
+
+
 class Folders:
   """Folders, each listed once, and not before a name in it is missed."""
 

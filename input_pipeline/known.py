@@ -7,8 +7,10 @@ from there, so that only what is new is read.
 """
 
 from collections.abc import Callable, Sequence
+import datetime
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -110,6 +112,8 @@ class Row(NamedTuple):
     content: SHA-256 of the file.
     item: digest of what the record says beside the picture's regions.
     max_class_id: of the regions.
+    date: when the picture was taken; '' = not said, as in rows of before.
+    look: see `copies.look`; '' in rows of before.
   """
   image_id: str
   path: str
@@ -117,6 +121,12 @@ class Row(NamedTuple):
   content: str
   item: str
   max_class_id: int
+  date: str = ''
+  look: str = ''
+
+  def kept(self) -> tuple[str, str, str]:
+    """Returns what a picture keeps wherever its file goes."""
+    return self.content, self.date, self.look
 
 
 class Record(NamedTuple):
@@ -154,13 +164,20 @@ def is_whole(folder: pathlib.Path) -> bool:
   return not damaged
 
 
-def contents(folder: str | os.PathLike[str], split: str,
-             count: int) -> list[str]:
-  """Returns the digest of each picture's file, by record; '' = not known."""
+def facts(folder: str | os.PathLike[str], split: str,
+          count: int) -> list[dict[str, str]]:
+  """Returns each picture's `content`, `date` and `look`, '' = not known.
+
+  Without a camera's date, its file's time.
+  """
   path = paths.of(folder) / copies.ROWS.format(split)
   rows = json.loads(path.read_text()) if path.exists() else []
-  found = [Row._make(row).content for row in rows]
-  return found if len(found) == count else [''] * count
+  if len(rows) != count:
+    return [{'content': '', 'date': '', 'look': ''}] * count
+  return [{'content': row.content, 'look': row.look,
+           'date': row.date or datetime.datetime.fromtimestamp(
+               row.stamp[2] // 10**9).isoformat()}
+          for row in itertools.starmap(Row, rows)]
 
 
 class Known:
@@ -187,7 +204,7 @@ class Known:
     try:
       index = index_lib.load_unchecked(index_path)
       damaged = index_lib.damaged(index)
-      found = zip(map(Row._make, rows), index.file_N.tolist(),
+      found = zip(itertools.starmap(Row, rows), index.file_N.tolist(),
                   index.offset_N.tolist(), index.bytes_N.tolist(), strict=True)
       for row, file, offset, num_bytes in found:
         if index.paths[file] not in damaged:

@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from configs import base
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import paths
@@ -18,7 +19,7 @@ from m3p_jax import config as config_lib
 # Each mode, and the flags that it alone reads.
 MODES = {
     'train': (), 'evaluate': (), 'generate': (), 'plan': (),
-    'search': ('query', 'k'), 'serve': ('port', 'host'),
+    'search': ('query', 'k', 'json'), 'serve': ('port', 'host', 'token'),
     'export': ('what', 'out')}
 # What one process does, whatever there is beside it.
 _ALONE = ('plan', 'serve')
@@ -132,7 +133,9 @@ def _find(config: str | None, workdir: str) -> str:
   """Returns the config as config_flags takes it: a file of Python."""
   if config is None:
     config = str(paths.of(workdir) / 'config.json')
-    if not paths.of(config).exists():
+    if _is_index(workdir):
+      config = base.__file__  # Its manifest says what it was made with.
+    elif not paths.of(config).exists():
       raise errors.UserError(
           f'--config=FILE is missing, and there is no {config}')
   if config.endswith('.json') and paths.of(config).is_file():
@@ -149,6 +152,11 @@ def _find(config: str | None, workdir: str) -> str:
   return config
 
 
+def _is_index(workdir: str) -> bool:
+  """Returns whether a folder is an exported index, and no run."""
+  return (paths.of(workdir) / 'vectors.npy').exists()
+
+
 def _check(argv: list[str]) -> None:
   f = flags.FLAGS
   if len(argv) > 1:
@@ -162,6 +170,10 @@ def _check(argv: list[str]) -> None:
   for name in _HOST_FLAGS:
     if f[name].present and f.mode in _ALONE:
       raise errors.UserError(f'--{name}: --mode={f.mode} is one process')
+  if _is_index(f.workdir) and f.mode not in ('search', 'serve'):
+    raise errors.UserError(
+        f'--mode={f.mode}: {f.workdir} is an exported index; allowed: '
+        '--mode=search or --mode=serve')
   if f.mode == 'search' and not f.query:
     raise errors.UserError('--mode=search needs --query="..."')
   if f.mode == 'export' and not f.out:
@@ -206,7 +218,8 @@ def run(argv: list[str]) -> None:
     plan.plan(config, workdir)
   elif f.mode == 'serve':
     from m3p_jax.serve import server
-    server.serve(workdir, host=f.host, port=f.port, config=config, given=given)
+    server.serve(workdir, host=f.host, port=f.port, token=f.token,
+                 config=config, given=given)
   else:
     from m3p_jax.search import commands
     if f.mode == 'export':
@@ -214,4 +227,5 @@ def run(argv: list[str]) -> None:
                 else commands.export_index)
       export(workdir, f.out, config=config, given=given)
     else:
-      commands.search(workdir, f.query, f.k, config=config, given=given)
+      commands.search(workdir, f.query, f.k, config=config, given=given,
+                      as_json=f.json)

@@ -55,9 +55,21 @@ def test_what_is_not_the_users_is_counted(tmp_path):
   assert found.skipped == {
       'folder of a run or of prepared data': ['data/emoji', 'run'],
       'hidden': ['.Trash-1000', '._a.png', '.thumbnails'],
-      'of another ending': ['README', 'a.CR2', 'b.cr2', 'notes.txt'],
+      'RAW, which is not read: export them as JPEG': ['a.CR2', 'b.cr2'],
+      'of another ending': ['README', 'notes.txt'],
       "of the system's own": ['$RECYCLE.BIN', '@eaDir']}
-  assert ('4 of another ending: .cr2 2, none 1, .txt 1' in found.lines())
+  assert '2 of another ending: none 1, .txt 1' in found.lines()
+
+
+def test_patterns_exclude_names_and_paths(tmp_path):
+  _write(tmp_path, 'a.png', 'b_small.png', 'trips/2019/c.png', 'trips/d.png',
+         'screenshots/e.png', 'trips/screenshots/f.png')
+  found = folder_lib.find(
+      tmp_path, ['*_small.png', 'trips/2019', 'screenshots'])
+  assert found.names == ['a.png', 'trips/d.png']
+  assert found.skipped == {'excluded': [
+      'b_small.png', 'screenshots', 'trips/2019', 'trips/screenshots']}
+  assert folder_lib.find(tmp_path, ['*.jpg']).skipped == {}
 
 
 def test_links_are_followed_once(tmp_path):

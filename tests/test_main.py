@@ -50,6 +50,9 @@ def run(*arguments):
     (('--workdir={}', QUICKSTART, '--query=cat'), '--mode=search'),
     (('--workdir={}', QUICKSTART, '--port=80'), '--port needs --mode=serve'),
     (('--workdir={}', QUICKSTART, '--mode=export'), '--out=DIR'),
+    (('--workdir={}', QUICKSTART, '--mode=serve', '--token=secret'),
+     '--token has 6 characters; allowed: 16 to 200'),
+    (('--workdir={}', QUICKSTART, '--json'), '--json needs --mode=search'),
 ])
 def test_a_mistake_is_one_line(tmp_path, arguments, message):
   result = run(*(argument.format(tmp_path) for argument in arguments))
@@ -60,6 +63,17 @@ def test_a_mistake_is_one_line(tmp_path, arguments, message):
   assert len(errors) == 1
   assert message in errors[0]
   assert 'Traceback' not in result.stderr
+
+
+def test_an_exported_index_is_searched_and_no_run(tmp_path):
+  (tmp_path / 'vectors.npy').touch()
+  (tmp_path / 'manifest.json').write_text('{}')
+  for arguments, message in (
+      (('--mode=train',), 'is an exported index; allowed: --mode=search'),
+      (('--mode=search', '--query=a'), "format is None; allowed: 'm3p_jax")):
+    result = run(f'--workdir={tmp_path}', *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr.splitlines()[-1]
 
 
 def test_bytes_that_are_no_utf_8_are_told(tmp_path):
@@ -75,7 +89,7 @@ def test_help_explains_every_mode_and_flag():
   for mode, names in command_line.MODES.items():
     assert re.search(rf'^{mode} +\w', result.stdout, re.MULTILINE)
     for name in names:
-      assert f'--{name}: ' in result.stdout
+      assert re.search(rf'--(\[no\])?{name}: ', result.stdout)
   assert max(map(len, result.stdout.splitlines())) <= 80
 
 

@@ -33,7 +33,8 @@ def test_names_stand_in_for_captions_and_the_folder_is_left_alone(
     folder, tmp_path):
   before = sorted(path.name for path in folder.rglob('*'))
   raw = tmp_path / 'raw'
-  photos._write_captions(raw, folder, NAMES)
+  photos._write_captions(
+      raw, {'pictures': folder}, [f'pictures/{name}' for name in NAMES])
   rows = [json.loads(line)
           for line in (raw / 'captions.jsonl').read_text().splitlines()]
   assert [row['captions']['en'] for row in rows] == [
@@ -41,6 +42,31 @@ def test_names_stand_in_for_captions_and_the_folder_is_left_alone(
   for row in rows:
     assert Image.open(raw / row['image']).size == (9, 9)
   assert sorted(path.name for path in folder.rglob('*')) == before
+
+
+def test_several_folders_and_patterns(small_run, tmp_path):
+  for name in ('a/2019', 'b/2019', 'c'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    _camera(tmp_path / name, len(name) + ord(name[0]))
+  (tmp_path / 'c:d').mkdir()
+  folders = photos.split_folders(
+      os.pathsep.join(f'{tmp_path}/{name}' for name in ('a/2019', 'b/2019')))
+  recipe = photos.Photos(
+      tmp_path / 'run', tmp_path / 'data', *folders, weights=small_run,
+      exclude=['*_2.png'])
+  index = recipe.run().index
+  assert index.image_ids == [
+      f'{folder}/IMG_{number}.png' for folder in ('2019', '2019-2')
+      for number in range(2)]
+  assert [index.file(number) for number in (0, 2)] == [
+      f'{tmp_path}/{name}/2019/IMG_0.png' for name in 'ab']
+  assert json.loads((tmp_path / 'run' / 'left_out.json').read_text()) == {
+      'lines': 2 * ['1 excluded: IMG_2.png']}
+  # One that is called like two is one.
+  assert photos.split_folders(f'{tmp_path}/c:d') == [tmp_path / 'c:d']
+  with pytest.raises(errors.UserError, match='in the other; allowed: folders'):
+    photos.Photos(tmp_path / 'run', tmp_path / 'data', tmp_path / 'a',
+                  tmp_path / 'a' / '2019')
 
 
 def _camera(folder, first_seed):

@@ -66,6 +66,7 @@ def test_every_third_party_import_is_required():
              'ml_collections': 'ml-collections',
              'ml_dtypes': 'ml-dtypes', 'orbax': 'orbax-checkpoint',
              'PIL': 'pillow', 'resvg_py': 'resvg-py',
+             'swagger_ui_bundle': 'swagger-ui-bundle-v2',
              'tensorflow_datasets': 'tensorflow-datasets'}
   # What is optional has a file of its own.
   required = {line.name for path in ROOT.glob('requirements*.txt')
@@ -256,6 +257,21 @@ def test_ci_runs_the_tests():
   assert os.access(script, os.X_OK)
   assert 'make test' in script.read_text()
   subprocess.run(['bash', '-n', script], check=True)
+
+
+def test_what_is_deployed_is_here():
+  docker = (ROOT / 'deploy' / 'Dockerfile').read_text()
+  for line in re.findall(r'^COPY (.+)', docker.replace('\\\n', ' '), re.M):
+    for name in line.split()[:-1]:
+      assert (ROOT / name).exists(), name
+  unit = (ROOT / 'deploy' / 'm3p_jax.service').read_text()
+  main = (ROOT / 'main.py').read_text()
+  flags = set(re.findall(r'--(\w+)=', re.findall(
+      r'^(?:ExecStart=.*|CMD.*)', unit.replace('\\\n', ' ') + docker, re.M
+      )[0]))
+  assert flags == {'mode', 'workdir', 'host', 'port', 'token'}
+  for name in flags:
+    assert f"'{name}'," in main, name
 
 
 def test_files_and_functions_fit_on_screens():

@@ -271,6 +271,25 @@ def test_the_command_prints_ranked_lines(searcher, workdir, capsys):
   assert [line.split()[0] for line in lines[2:]] == ['1', '2', '3', '4']
 
 
+def test_the_command_prints_json(searcher, workdir, tmp_path, capsys):
+  commands.search(workdir, 'ein Hund', 4, as_json=True)
+  (line,) = capsys.readouterr().out.splitlines()
+  found = json.loads(line)
+  assert found['query'] == 'ein Hund' and found['num_pictures'] == 77
+  assert [search.Result(**one) for one in found['pictures']] == (
+      searcher.search('ein Hund', 4))
+  # Of an exported folder, the same, in this machine's number format.
+  exported.export(searcher, tmp_path / 'index')
+  commands.search(tmp_path / 'index', 'ein Hund', 4, as_json=True)
+  again = json.loads(capsys.readouterr().out)
+  assert again.keys() == found.keys() and again['num_pictures'] == 77
+  np.testing.assert_allclose(
+      *([one['score'] for one in answer['pictures']]
+        for answer in (again, found)), atol=.01)
+  with pytest.raises(errors.UserError, match='top_k.* is an exported index'):
+    commands.search(tmp_path / 'index', 'a', given=['evaluation.top_k'])
+
+
 def test_originals_are_named_and_small_copies_where_they_have_gone(
     searcher, workdir, tmp_path, capsys):
   del searcher  # Its fixture puts the toy tokenizer in place.

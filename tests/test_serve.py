@@ -34,18 +34,24 @@ BROWSER_FLAGS = [
 QUERY = '#m3p-query'
 
 
-@pytest.fixture(scope='module')
-def server(small_run):
-  """Returns (host, port) of the page, started as a user starts it."""
+def start(workdir, *flags):
+  """Returns a server, started as a user starts it, and its address."""
   if not os.environ.get('CI'):
     pytest.importorskip('fastapi')
   process = subprocess.Popen(
-      [sys.executable, 'main.py', '--mode=serve', f'--workdir={small_run}',
-       '--port=0'], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+      [sys.executable, 'main.py', '--mode=serve', f'--workdir={workdir}',
+       '--port=0', *flags], cwd=ROOT, text=True, stdout=subprocess.PIPE,
       env=os.environ | {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3'})
   line = process.stdout.readline()
-  assert 'http://127.0.0.1:' in line, line
-  address = urllib.parse.urlparse(line.split()[-1])
+  assert 'http://' in line, line
+  return process, urllib.parse.urlparse(line.split()[-1])
+
+
+@pytest.fixture(scope='module')
+def server(small_run):
+  """Returns (host, port) of the page."""
+  process, address = start(small_run)
+  assert address.hostname == '127.0.0.1' and not address.query
   yield address.hostname, address.port
   assert process.poll() is None, 'the server died'
   # It ends soon, whatever is still being sent to it.
@@ -241,7 +247,7 @@ def test_twenty_visitors_at_once(server):
 
 def test_eight_are_answered_at_once_and_no_more_than_200_wait():
   fastapi = pytest.importorskip('fastapi')
-  from m3p_jax.serve import app
+  from m3p_jax.serve import answers as answers_lib
   working, most = [], []
 
   def parts():
@@ -253,15 +259,16 @@ def test_eight_are_answered_at_once_and_no_more_than_200_wait():
       yield {}
 
   async def visits():
-    answers = app._Answers()
+    answers = answers_lib.Answers()
 
     async def visit():
-      return [line async for line in answers.stream(parts()).body_iterator]
+      return [line async for line in answers.stream(
+          parts(), is_long=False).body_iterator]
 
     waiting = [asyncio.create_task(visit()) for _ in range(200)]
     await asyncio.sleep(0.05)
     with pytest.raises(fastapi.HTTPException, match='try again'):
-      answers.stream(parts())
+      answers.stream(parts(), is_long=False)
     assert await asyncio.gather(*waiting) == 200 * [['{}\n', '{}\n']]
     assert await visit()
 
@@ -271,9 +278,38 @@ def test_eight_are_answered_at_once_and_no_more_than_200_wait():
   assert max(most) == 8
 
 
+def test_what_takes_long_lets_the_short_go_first():
+  pytest.importorskip('fastapi')
+  from m3p_jax.serve import answers as answers_lib
+  released, working, most = threading.Event(), [], []
+
+  def joint():
+    yield 'dual'
+    for _ in range(2):
+      working.append(1)
+      most.append(len(working))
+      released.wait(60)
+      working.pop()
+      yield 'joint'
+
+  async def visits():
+    answers = answers_lib.Answers()
+    waiting = [asyncio.create_task(answers.last(joint(), is_long=True))
+               for _ in range(8)]
+    await asyncio.sleep(0.05)
+    assert most == [1]  # The others wait for the one place.
+    assert await answers.last(iter(['dual']), is_long=False) == 'dual'
+    released.set()
+    assert await asyncio.gather(*waiting) == 8 * ['joint']
+
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    pool.submit(asyncio.run, visits()).result()
+  assert max(most) == 1 and len(most) == 16
+
+
 def test_a_question_that_takes_long_keeps_nobody_who_stops():
   pytest.importorskip('fastapi')
-  from m3p_jax.serve import app
+  from m3p_jax.serve import answers as answers_lib
   released = threading.Event()
 
   def parts():
@@ -282,7 +318,8 @@ def test_a_question_that_takes_long_keeps_nobody_who_stops():
     raise errors.UserError('the records have gone')
 
   async def stop():
-    lines = app._Answers().stream(parts()).body_iterator
+    lines = answers_lib.Answers().stream(
+        parts(), is_long=True).body_iterator
     assert await anext(lines) == '{"results": "dual"}\n'
     waiting = asyncio.create_task(anext(lines))
     await asyncio.sleep(0.05)
@@ -292,8 +329,8 @@ def test_a_question_that_takes_long_keeps_nobody_who_stops():
 
   async def fail():
     released.set()
-    return [line async for line in app._Answers().stream(
-        parts()).body_iterator]
+    return [line async for line in answers_lib.Answers().stream(
+        parts(), is_long=True).body_iterator]
 
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     start = time.monotonic()
@@ -323,7 +360,8 @@ def test_a_page_of_before_is_told_that_its_picture_has_gone(server):
     '/picture/99', '/picture/-1', '/picture/99/large', '/picture/99/detail',
     f'/picture/{"9" * 5000}', '/picture/0/large/../../../main.py',
     '/page.py', '/page.html.j2', '/page.js/../app.py', '/app.py', '/etc/passwd',
-    '/docs', '/openapi.json', '/search?query=a', '/search?mode=x&query=a',
+    '/docs', '/openapi.json', '/search?order=x&query=a',
+    '/search?mode=x&query=a',
     f'/search?mode=dual&query={"a" * 5001}'])
 def test_nothing_else_is_served(server, path):
   status, content = request(server, 'GET', path)
@@ -348,6 +386,111 @@ def test_files_that_are_no_pictures_are_refused(server):
   status, answer = request(server, 'POST', '/look?languages=de', png())
   last = json.loads(answer.splitlines()[-1])['detail']
   assert status == 200 and 'German' in last and 'English' not in last
+
+
+def test_the_api_answers_as_the_page_does(server, small_run):
+  status, content = request(
+      server, 'GET', '/api/search?query=ein%20roter%20Apfel&k=3')
+  found = json.loads(content)
+  assert status == 200 and found['num_pictures'] == 20
+  scores = [one['score'] for one in found['pictures']]
+  assert scores == sorted(scores, reverse=True) and len(scores) == 3
+  first = next(one for one in found['pictures']
+               if one['image_id'] == '1f34e.webp')
+  assert first['caption'] == 'a red apple' and first['match'] is None
+  assert request(server, 'GET', first['thumbnail'])[0] == 200
+  _, page = request(
+      server, 'GET', '/search?mode=dual&query=ein%20roter%20Apfel')
+  assert re.findall('data-key="([0-9a-f]+)"', json.loads(page)['results'])[
+      :3] == [one['key'] for one in found['pictures']]
+  _, content = request(
+      server, 'GET', '/api/search?query=ein%20roter%20Apfel&mode=rerank&k=5')
+  assert all(0 < one['match'] < 1 for one in json.loads(content)['pictures'])
+
+  # A picture is named by its key, or sent.
+  apple = (small_run.parent / 'raw' / '1f34e.webp').read_bytes()
+  key = f'key={first["key"]}'
+  for path, check in (
+      ('/api/similar?k=2&', lambda answer: answer['pictures'][0]['image_id']
+       == '1f34e.webp'),
+      ('/api/describe?languages=de&k=1&', lambda answer: answer['captions'][
+          'de'][0]['text'] == 'ein roter Apfel')):
+    for method, address, sent in (('GET', path + key, None),
+                                  ('POST', path, apple)):
+      status, content = request(server, method, address, sent)
+      assert status == 200 and check(json.loads(content)), (address, content)
+
+
+@pytest.mark.parametrize(('path', 'status', 'message'), [
+    ('search?query=a&mode=x', 422, 'dual'), ('search', 422, 'required'),
+    ('search?query=%20', 400, 'no words'), ('search?query=a&k=0', 422, 'k'),
+    ('search?query=a&k=1001', 422, '1000'),
+    ('similar?key=0', 404, 'search again'),
+    ('describe?key=0', 404, 'search again')])
+def test_the_api_says_what_is_wrong(server, path, status, message):
+  found, content = request(server, 'GET', f'/api/{path}')
+  assert found == status and message in content.decode()
+
+
+def test_the_api_takes_pictures_alone(server):
+  status, content = request(server, 'POST', '/api/similar', b'no picture')
+  assert status == 415 and 'no picture' in json.loads(content)['detail']
+
+
+def test_the_api_has_a_page_that_loads_nothing_from_elsewhere(page, server):
+  page.goto(f'http://{server[0]}:{server[1]}/api/docs')
+  page.wait_for_selector('.opblock')
+  assert page.locator('.opblock').count() == 5
+  page.click('.opblock >> nth=0')
+  page.wait_for_selector('text=num_pictures')
+
+
+def test_other_machines_need_the_token(small_run):
+  process, address = start(small_run, '--host=0.0.0.0')
+  server = '127.0.0.1', address.port
+  token = address.query.removeprefix('token=')
+  assert len(token) >= 32
+  try:
+    paths = ('/', '/page.js', '/picture/0', '/search?mode=dual&query=a',
+             '/api/search?query=a', '/api/docs/',
+             '/api/openapi.json')
+    for path in paths:
+      for headers in ({}, {'authorization': f'Bearer {token}x'},
+                      {'cookie': 'm3p=x'}):
+        status, content = request(server, 'GET', path, headers=headers)
+        assert status == 401 and b'?token=' in content, path
+    assert request(server, 'POST', '/look', bytes(13 * 2**20))[0] == 401
+    connection = http.client.HTTPConnection(*server, timeout=60)
+    connection.request('GET', f'/?token={token}&query=a')
+    with connection.getresponse() as response:
+      assert (response.status, response.headers['location']) == (
+          303, '/?query=a')
+      cookie = response.headers['set-cookie']
+    connection.close()
+    assert 'HttpOnly' in cookie and 'SameSite=strict' in cookie
+    headers = {'cookie': cookie.partition(';')[0]}
+    for path in paths[:2]:
+      assert request(server, 'GET', path, headers=headers)[0] == 200
+    assert request(server, 'GET', f'/api/search?query=a&token={token}'
+                   )[0] == 200
+    assert request(server, 'GET', '/api/search?query=a', headers={
+        'authorization': f'Bearer {token}'})[0] == 200
+  finally:
+    process.terminate()
+    process.wait(timeout=5)
+
+
+def test_requests_at_the_limits_are_answered(server):
+  limit = 12 * 2**20  # What follows a PNG's last chunk is not read.
+  content = png()
+  for size, status in ((limit, 200), (limit + 1, 413)):
+    assert request(server, 'POST', '/look', content.ljust(size, b'\0')
+                   )[0] == status
+  query = urllib.parse.quote(5_000 * '🍎')
+  for path in (f'/search?mode=dual&query={query}',
+               f'/api/search?query={query}'):
+    assert request(server, 'GET', path)[0] == 200
+  assert request(server, 'GET', f'/api/search?query={query}%20')[0] == 422
 
 
 def test_whoever_asks_for_what_is_not_here_is_answered(server):

@@ -1,5 +1,6 @@
 """Large pictures: never the file itself, and nothing that is no picture."""
 
+import functools
 import io
 import os
 
@@ -13,7 +14,8 @@ from m3p_jax.serve import pictures as pictures_lib
 
 
 def _made(path, small=''):
-  return pictures_lib.LargePictures(_index(path, small))
+  return functools.partial(
+      pictures_lib.LargePictures().get, _index(path, small))
 
 
 def _index(path, small=''):
@@ -23,7 +25,7 @@ def _index(path, small=''):
 
 
 def _get(path):
-  return _made(path).get(0)
+  return _made(path)(0)
 
 
 def test_a_picture_is_shrunk_turned_upright_and_stripped(tmp_path):
@@ -66,25 +68,25 @@ def test_a_replaced_file_is_not_shown_for_the_picture_that_was_found(tmp_path):
   Image.fromarray(pixels_HW3).save(path)
   copies.keep(tmp_path, 'a', path, pictures.read(path).image)
   large = _made(path, copies.small(tmp_path, 'a'))
-  before = large.get(0)
+  before = large(0)
   assert Image.open(io.BytesIO(before)).size == (400, 300)
   path.touch()
-  assert large.get(0) == before
+  assert large(0) == before
   pixels_HW3[100:160, 100:160] = 255  # The same but for a spot.
   Image.fromarray(pixels_HW3).save(path)
-  assert large.get(0) is None
+  assert large(0) is None
   Image.new('RGB', (300, 400)).save(path)
-  assert large.get(0) is None
+  assert large(0) is None
 
 
 def test_an_edited_picture_is_another_one_at_another_address(tmp_path):
   path, found = tmp_path / 'a.png', []
   index = _index(path)
-  large = pictures_lib.LargePictures(index)
+  large = functools.partial(pictures_lib.LargePictures().get, index)
   for colour in ('teal', 'red', 'teal'):
     Image.new('RGB', (90, 90), colour).save(path, compress_level=0)
     os.utime(path, (1, 1) if colour == 'red' else None)
-    found.append((pictures_lib.address(index, 0, is_large=True), large.get(0)))
+    found.append((pictures_lib.address(index, 0, is_large=True), large(0)))
   addresses, contents = zip(*found, strict=True)
   assert len(set(addresses)) == 3
   assert addresses[0].startswith(f'picture/{index.key(0)}/large?v=')

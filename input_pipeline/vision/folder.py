@@ -7,7 +7,8 @@ bytes tell when it is read.
 from collections import Counter
 from collections import defaultdict
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+import fnmatch
 import os
 import pathlib
 from typing import NamedTuple
@@ -22,6 +23,10 @@ _SYSTEM = ('@eadir', '#recycle', '#snapshot', '@recycle', '$recycle.bin',
            'recycler', 'lost+found', 'system volume information', '__macosx')
 _HIDDEN = 'hidden'
 _OTHER = 'of another ending'
+_EXCLUDED = 'excluded'
+# Cameras' own formats hold a small JPEG each, in a place of the maker's choice.
+_RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.nef', '.nrw', '.orf',
+        '.pef', '.raf', '.raw', '.rw2', '.srw', '.x3f')
 _LINKED = 'link to what is read already'
 # Names shown of a reason.
 _SHOWN = 3
@@ -50,8 +55,12 @@ class Found(NamedTuple):
     return result
 
 
-def find(folder: str | os.PathLike[str]) -> Found:
+def find(folder: str | os.PathLike[str],
+         exclude: Collection[str] = ()) -> Found:
   """Returns the pictures in a folder and in those below it.
+
+  Patterns, as *.tmp.jpg or trips/2019, exclude the files and folders whose name
+  fits, or whose path below the folder.
 
   Folders that are linked are read as well. Each file is taken once: under its
   own name, where it is below the folder, else under the first link to it. A
@@ -63,7 +72,7 @@ def find(folder: str | os.PathLike[str]) -> Found:
     os.listdir(folder)
   except OSError as error:
     raise errors.UserError(f'{folder}: {error.strerror}') from error
-  walk = _Walk(os.path.realpath(folder))
+  walk = _Walk(os.path.realpath(folder), exclude)
   found = Found(sorted(walk.files.values()), {
       reason: sorted(names) for reason, names in sorted(walk.skipped.items())})
   if not found.names:
@@ -78,11 +87,11 @@ def find(folder: str | os.PathLike[str]) -> Found:
 class _Walk:
   """A walk through all folders below one, to each real folder once."""
 
-  def __init__(self, root: str):
+  def __init__(self, root: str, exclude: Collection[str]):
     # Real path of a picture → its name.
     self.files: dict[str, str] = {}
     self.skipped: dict[str, list[str]] = defaultdict(list)
-    self._root = root
+    self._root, self._exclude = root, exclude
     self._seen: set[str] = set()
     # Followed after all folders, so that a file keeps its own name.
     self._links: deque[str] = deque()
@@ -148,6 +157,8 @@ class _Walk:
   def _is_folder(self, name: str) -> bool:
     """Returns whether a folder of this name is read; else it is counted."""
     last = name.rpartition('/')[2]
+    if self._is_excluded(name):
+      return self._skip(_EXCLUDED, name)
     if last.startswith('.'):
       return self._skip(_HIDDEN, name)
     if last.casefold() in _SYSTEM:
@@ -164,9 +175,17 @@ class _Walk:
       if ending in endings and format_name not in pictures.formats():
         refused = pictures.missing_library(format_name)
         return self._skip(f'{refused.reason} ({refused.detail})', name)
+    if ending in _RAW:
+      return self._skip('RAW, which is not read: export them as JPEG', name)
     if ending not in _endings():
       return self._skip(_OTHER, name)
+    if self._is_excluded(name):
+      return self._skip(_EXCLUDED, name)
     return self._is_utf8(name)
+
+  def _is_excluded(self, name: str) -> bool:
+    return any(fnmatch.fnmatchcase(one, pattern) for pattern in self._exclude
+               for one in (name, name.rpartition('/')[2]))
 
   def _is_utf8(self, name: str) -> bool:
     try:

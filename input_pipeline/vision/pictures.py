@@ -24,6 +24,7 @@ from PIL import Image
 from PIL import ImageChops
 import resvg_py
 
+from input_pipeline import copies
 from input_pipeline import errors
 
 MIN_SIDE = 8
@@ -142,12 +143,14 @@ class Picture(NamedTuple):
     width: of the original, in pixels.
     content: xyxy in pixels of the original, outside of which it is empty.
     sha256: of the file that it was read from; '' = not asked for.
+    date: when the camera took it, as 2024-05-31T12:00:00; '' = not said.
   """
   image: Image.Image
   height: int
   width: int
   content: Box
   sha256: str = ''
+  date: str = ''
 
 
 class Tile(NamedTuple):
@@ -288,6 +291,7 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS,
     if not drafted:
       width, height = image.size  # TIFF turns itself upright on loading.
     orientation = image.getexif().get(_ORIENTATION, 1)
+    date = copies.date(image.getexif())
     image = _shrink(image)
   except Exception as error:  # Decoders of damaged files raise anything.
     raise PictureError(
@@ -299,7 +303,8 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS,
   image, alpha = _flatten(image)
   x, y = width / image.width, height / image.height
   x1, y1, x2, y2 = _find_content(image, alpha)
-  return Picture(image, height, width, (x1 * x, y1 * y, x2 * x, y2 * y))
+  return Picture(image, height, width, (x1 * x, y1 * y, x2 * x, y2 * y),
+                 date=date)
 
 
 def cut_tile(picture: Picture, size: int) -> Tile:

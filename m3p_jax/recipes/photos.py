@@ -10,11 +10,13 @@ the index → the first search. M3P's own pre-training is left out:
 has them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import json
+import os
 import pathlib
 import shutil
 import sys
+import time
 from typing import Any
 
 from absl import flags
@@ -22,6 +24,9 @@ from absl import logging
 
 from configs import quickstart
 from input_pipeline import errors
+from input_pipeline import file_names
+from input_pipeline import fingerprint
+from input_pipeline import known
 from input_pipeline import paths
 from input_pipeline import prepare
 from input_pipeline.vision import folder as folder_lib
@@ -33,11 +38,14 @@ from m3p_jax import summary
 from m3p_jax.evaluation import results
 from m3p_jax.recipes import quickstart as quickstart_recipe
 from m3p_jax.recipes import stages
+from m3p_jax.search import commands
 
 _DATASET = 'captions'
 _TRAINING = 'warm_start'
 _NAMES = 'class_names'
 _LINK = 'pictures'
+# Between two looks at the folders; 100,000 files take a second.
+_WATCH_SECONDS = 10
 # Trained on photographs, and part of the repository.
 SHIPPED = pathlib.Path(__file__).parents[2] / 'weights' / 'photos'
 
@@ -46,7 +54,8 @@ class Photos:
   """The stages of one run, in their order.
 
   Attributes:
-    folder: of the user's pictures.
+    folders: of the user's pictures.
+    exclude: patterns of what is left out, see `folder.find`.
     weights: of a finished run; None = the warm start's.
     datasets: captioned sets of the warm start; () = those that can be had.
     limit: most pictures of a dataset; 0 = all.
@@ -54,11 +63,12 @@ class Photos:
   """
 
   def __init__(self, workdir: pathlib.Path, data_dir: pathlib.Path,
-               folder: pathlib.Path, *,
+               *folders: pathlib.Path, exclude: Collection[str] = (),
                weights: pathlib.Path | None = None,
                datasets: tuple[str, ...] = (), limit: int = 0,
                overrides: Mapping[str, Any] | None = None):
-    self.workdir, self.data_dir, self.folder = workdir, data_dir, folder
+    self.workdir, self.data_dir = workdir, data_dir
+    self.folders, self.exclude = _named(folders), exclude
     self.weights, self.limit = weights, limit
     self.datasets, self.overrides = datasets, dict(overrides or {})
     if not datasets:
@@ -73,8 +83,10 @@ class Photos:
     Raises:
       UserError: no picture in the folder, or no checkpoint at --weights.
     """
+    # What comes while the folders are read is for the next run.
+    self._seen = self._state()
     # A mistake is told before the minutes of training.
-    names = self._find()
+    names, left_out = self._find()
     weights = self.weights or self.workdir / _TRAINING
     if self.weights:
       checkpoint.find(weights)
@@ -82,18 +94,23 @@ class Photos:
     recipe = stages.Stages(self.workdir, total)
     data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
     if sharding.is_first():
-      _write_captions(raw_dir, self.folder, names)
+      _write_captions(raw_dir, self.folders, names)
     sharding.wait_for_all('captions')
     recipe.run(
         'prepare_pictures',
         # Whatever else lies in a folder of photos is skipped, and counted.
         lambda: prepare.prepare(
             _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0),
-        title=f'read {len(names):,} pictures of {self.folder}',
-        settings={'folder': str(self.folder)},
+        title=f'read {len(names):,} pictures of '
+        + ', '.join(map(str, self.folders.values())),
+        settings={'folder': ':'.join(map(str, self.folders.values()))},
         inputs=prepare.key_of(_DATASET, data_dir, raw_dir=str(raw_dir)),
         output=data_dir / _DATASET, by_first=True,
         made=lambda: prepare.read_key(data_dir / _DATASET))
+    skipped = results.read(data_dir / _DATASET / 'manifest.json')['skipped']
+    results.write(self.workdir / commands.LEFT_OUT, {'lines': [
+        *left_out, *(f'{count:,} {reason}' for reason, count
+                          in skipped.items())]})
     if not self.weights:
       self._train(recipe, weights, data_dir / _DATASET)
     recipe.run('link', lambda: self._link(weights, data_dir), always=True,
@@ -103,13 +120,36 @@ class Photos:
                always=True)
     return searcher
 
-  def _find(self) -> list[str]:
-    """Returns the pictures' names; says what in the folder is left alone."""
-    found = folder_lib.find(self.folder)
-    if found.skipped:
-      print(f'{self.folder}: {len(found.names):,} pictures; passed over:',
-            *found.lines(), sep='\n    ', file=sys.stderr, flush=True)
-    return found.names
+  def _find(self) -> tuple[list[str], list[str]]:
+    """Returns the pictures' names, and what is left alone, which it says."""
+    names, left_out = [], []
+    for link, folder in self.folders.items():
+      found = folder_lib.find(folder, self.exclude)
+      names += [f'{link}/{name}' for name in found.names]
+      if found.skipped:
+        left_out += found.lines()
+        print(f'{folder}: {len(found.names):,} pictures; passed over:',
+              *found.lines(), sep='\n    ', file=sys.stderr, flush=True)
+    return names, left_out
+
+  def watch(self) -> None:
+    """Indexes the pictures again whenever they have changed, for ever."""
+    told = ''
+    while True:
+      time.sleep(_WATCH_SECONDS)
+      try:
+        if self._state() != self._seen:
+          self.run()
+        told = ''
+      except errors.UserError as error:  # As of a disk that is not there.
+        if str(error) != told:
+          logging.warning('%s; the index stays as it is', error)
+        told, self._seen = str(error), ''  # It is tried again.
+
+  def _state(self) -> str:
+    return fingerprint.of_rows(
+        [name, known.stamp(folder / name)] for folder in self.folders.values()
+        for name in folder_lib.find(folder, self.exclude).names)
 
   def _train(self, recipe: stages.Stages, workdir: pathlib.Path,
              pictures: pathlib.Path) -> None:
@@ -152,28 +192,54 @@ class Photos:
     results.write(self.workdir / 'config.json', config | {'init_from': ''})
 
 
-def _write_captions(raw_dir: pathlib.Path, folder: pathlib.Path,
+def _named(folders: Collection[pathlib.Path]) -> dict[str, pathlib.Path]:
+  """Returns {name of a link: folder}.
+
+  Raises:
+    UserError: one lies in another.
+  """
+  if len(folders) == 1:
+    return {_LINK: next(iter(folders))}
+  found: dict[str, pathlib.Path] = {}
+  for folder in folders:
+    for other in found.values():
+      one, two = folder.resolve(), other.resolve()
+      if one.is_relative_to(two) or two.is_relative_to(one):
+        raise errors.UserError(
+            f'--pictures: {folder} and {other}: one is or lies in the other; '
+            'allowed: folders apart, each is read with all below it')
+    name, number = folder.name or _LINK, 1
+    while name in found:
+      number += 1
+      name = f'{folder.name or _LINK}-{number}'
+    found[name] = folder
+  return found
+
+
+def _write_captions(raw_dir: pathlib.Path, folders: Mapping[str, pathlib.Path],
                     names: list[str]) -> None:
-  """Writes what `--dataset=captions` reads; the user's folder is only linked.
+  """Writes what `--dataset=captions` reads; the user's folders are only linked.
 
   A file's name stands in for a caption.
   """
   raw_dir.mkdir(parents=True, exist_ok=True)
-  link = raw_dir / _LINK
-  if not link.is_symlink() or link.readlink() != folder:
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder, target_is_directory=True)
+  for link in [path for path in raw_dir.iterdir() if path.is_symlink()]:
+    link.unlink()
+  for name, folder in folders.items():
+    (raw_dir / name).symlink_to(folder, target_is_directory=True)
   text = ''.join(json.dumps(
-      {'image': f'{_LINK}/{name}', 'split': 'test',
-       'captions': {'en': [_title(name)]}}, ensure_ascii=False) + '\n'
+      {'image': name, 'split': 'test',
+       'captions': {'en': [file_names.title(name)]}}, ensure_ascii=False) + '\n'
       for name in names)
   (raw_dir / 'captions.jsonl').write_text(text, encoding='utf-8')
 
 
-def _title(name: str) -> str:
-  """Returns 'beach 2024' for 'trips/beach_2024.jpg'."""
-  stem = pathlib.PurePath(name).stem
-  return ' '.join(stem.replace('_', ' ').replace('-', ' ').split()) or stem
+def split_folders(flag: str) -> list[pathlib.Path]:
+  """Returns the folders of --pictures, between which `:` stands, as in PATH."""
+  names = [flag] if os.path.isdir(os.path.expanduser(flag)) else (
+      flag.split(os.pathsep))
+  return [pathlib.Path(name).expanduser().absolute()
+          for name in names if name]
 
 
 def find_weights(flag: str) -> pathlib.Path | None:
@@ -193,11 +259,12 @@ def main(options: stages.Options) -> None:
   if not values.pictures:
     raise errors.UserError(
         'which pictures? make photos PICTURES=/path/to/a/folder')
-  searcher = Photos(
+  recipe = Photos(
       paths.local(options.workdir, '--workdir'), options.data_dir,
-      pathlib.Path(values.pictures).expanduser().absolute(),
+      *split_folders(values.pictures), exclude=values.exclude,
       weights=find_weights(values.weights), limit=options.limit,
-      overrides=options.overrides).run()
+      overrides=options.overrides)
+  searcher = recipe.run()
   print(f'{len(searcher.index.pictures):,} pictures, nearest to '
         f'{values.query!r}:\n')
   for rank, result in enumerate(searcher.search(values.query, values.k), 1):
@@ -205,11 +272,21 @@ def main(options: stages.Options) -> None:
   print(f'\nSearch on:  {summary.command(options.workdir)} --mode=search '
         '--query="…"\n'
         f'In the browser:  make serve WORKDIR={summary.short(options.workdir)}')
+  if values.watch:
+    print('Watching for other pictures, until it is stopped; a page that is '
+          'open shows them', flush=True)
+    recipe.watch()
 
 
 if __name__ == '__main__':
   flags.DEFINE_string('pictures', '', 'Folder of your pictures, read with all '
-                      'folders below it; nothing is written there.')
+                      'folders below it; nothing is written there. Several '
+                      'with `:` between them.')
+  flags.DEFINE_multi_string('exclude', [], 'Pattern of names, or of paths '
+                            'below the folder, that are left out, as *.tmp or '
+                            'trips/2019; may be given several times.')
+  flags.DEFINE_bool('watch', False, 'Go on watching the folders: what is '
+                    'added, changed or deleted is indexed within a minute.')
   flags.DEFINE_string('query', 'ein roter Apfel', 'The first search.')
   flags.DEFINE_integer('k', 5, 'Pictures to show.', lower_bound=1)
   flags.DEFINE_string('weights', '', 'Weights to search with: a workdir, as '

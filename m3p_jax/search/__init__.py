@@ -38,6 +38,7 @@ import json
 import ml_collections
 
 from configs import base
+from input_pipeline import errors
 from input_pipeline import paths
 from m3p_jax import config as config_lib
 from m3p_jax.evaluation import weights as weights_lib
@@ -74,6 +75,10 @@ def load(path: str | paths.Path, *,
   """
   path = paths.of(path)
   if exported.is_here(path):
+    if others := sorted(set(given or ()) - {'evaluation.mode'}):
+      raise errors.UserError(
+          f'--config.{others[0]}: {path} is an exported index, which is '
+          'searched as it was made; allowed: --config.evaluation.mode')
     source = exported.Source.open(path, data_dir=str(data_dir))
     return Searcher(source.weights(checkpoint), source,
                     settings=source.settings())

@@ -70,12 +70,12 @@ class Records:
     from input_pipeline import store
     from input_pipeline import streamed
     self._folder = data_dir / dataset
-    self._parts, self._contents = [], []
+    self._parts, self._facts = [], []
     for name in splits(data_dir, dataset, split):
       builder = store.open_builder(data_dir, dataset, name)
       part = store.open_index(builder, name)
       self._parts.append(part)
-      self._contents += known.contents(
+      self._facts += known.facts(
           str(builder.data_dir), name, len(part.file_N))
     self.regions = streamed.read_pictures(
         places.join(self._parts), store.storage_of(builder))
@@ -102,8 +102,8 @@ class Records:
           'original': str(copies.original(folder, image_id) or ''),
           'captions': texts} for image_id, texts in zip(
               image_ids, captions, strict=True)]
-    return [one | {'content': content} for one, content in zip(
-        found, self._contents, strict=True)]
+    return [one | facts for one, facts in zip(
+        found, self._facts, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +144,12 @@ class Source:
           'read: start again')
     return _open_once(data_dir, self.dataset, self.split, self._data_key)
 
+  @property
+  def manifest(self) -> paths.Path | None:
+    """The file that is written anew with the index; None = it is not kept."""
+    return self.cache_dir and (
+        self.cache_dir / f'{self.dataset}_{self.split}' / index_lib.MANIFEST)
+
   def index(self, weights: weights_lib.Weights,
             embed: Embed) -> index_lib.Index:
     """Returns pictures and vectors, stored or made by `embed`.
@@ -154,8 +160,7 @@ class Source:
       UserError: there are none, or they were not made for these weights.
     """
     data_dir = self._checked(weights)
-    folder = self.cache_dir and (
-        self.cache_dir / f'{self.dataset}_{self.split}')
+    folder = self.manifest and self.manifest.parent
     manifest, _ = startup.read_manifest(data_dir, self.dataset)
     key = {
         # What a picture's vector depends on, beside the picture.
@@ -163,7 +168,8 @@ class Source:
             self._vectors_key(weights), items.recipe(manifest.get('options')),
             manifest.get('feature_extractor')]),
         # The small copies are stored by their paths.
-        'made_of': fingerprint.of([str(data_dir.absolute()), self._data_key])}
+        'made_of': fingerprint.of([
+            str(data_dir.absolute()), self._data_key, index_lib.FIELDS])}
     old, old_key = _read_stored(folder)
     if not any(sharding.of_all(old_key != key)):
       return old

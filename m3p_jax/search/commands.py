@@ -1,6 +1,7 @@
 """The commands `--mode=search` and `--mode=export`."""
 
 from collections.abc import Collection
+import json
 import os
 import textwrap
 
@@ -14,6 +15,9 @@ from m3p_jax.evaluation import provenance
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.search import collection as collection_lib
 from m3p_jax.search import exported
+
+# Of a workdir: what a recipe found and did not take, a line a reason.
+LEFT_OUT = 'left_out.json'
 
 
 def from_flags(workdir: str | paths.Path, *,
@@ -32,7 +36,8 @@ def from_flags(workdir: str | paths.Path, *,
 
 def search(workdir: str | paths.Path, query: str, k: int = 10, *,
            config: ml_collections.ConfigDict | None = None,
-           given: Collection[str] | None = None) -> None:
+           given: Collection[str] | None = None,
+           as_json: bool = False) -> None:
   """Prints the k pictures nearest to the query, best first.
 
   `evaluation.mode` chooses the scoring where it is among the given keys; it is
@@ -46,6 +51,12 @@ def search(workdir: str | paths.Path, query: str, k: int = 10, *,
     mode = config.evaluation.mode
   searcher = from_flags(workdir, config=config, given=given)
   results = searcher.search(query, k, mode=mode)
+  if as_json:
+    print(json.dumps({
+        'query': query, 'mode': mode,
+        'num_pictures': len(searcher.index.pictures),
+        'pictures': [one._asdict() for one in results]}, ensure_ascii=False))
+    return
   print(f'{len(searcher.index.pictures):,} pictures, nearest to '
         f'{textwrap.shorten(repr(query), 60)} ({mode}):\n')
   for rank, result in enumerate(results, 1):

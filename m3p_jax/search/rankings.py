@@ -12,8 +12,9 @@ import numpy as np
 from m3p_jax.evaluation import rerank
 
 MODES = ('dual', 'rerank', 'joint')
-# Pictures that the joint encoder takes at a time where it looks at all.
-CHUNK = 64
+# Pictures that the joint encoder takes at a time where it looks at all: other
+# queries are answered in between.
+CHUNK = 16
 
 # From numbers of pictures to the joint encoder's match logits.
 Match = Callable[[np.ndarray], np.ndarray]
@@ -41,7 +42,7 @@ class Ranking(NamedTuple):
     """
     count = len(self.score_I)
     chosen = np.arange(count)
-    if k < count:
+    if 0 < k < count:
       least = np.partition(self.score_I, count - k)[count - k]
       chosen = np.flatnonzero(self.score_I >= least)
     return chosen[np.argsort(-self.score_I[chosen], kind='stable')][:k]

@@ -5,6 +5,8 @@ regions, P pairs, W words.
 """
 
 from collections.abc import Iterator, Sequence
+import copy
+import dataclasses
 import functools
 import os
 import threading
@@ -83,6 +85,17 @@ class Searcher:
     # What is computed when it is first needed is computed by one thread.
     self._lock = threading.Lock()
 
+  def renewed(self) -> 'Searcher':
+    """Returns one that reads the collection as it is now.
+
+    Weights, and what is compiled for them, are shared.
+    """
+    other = copy.copy(self)
+    other.source = dataclasses.replace(self.source)  # It remembers its data.
+    other._index, other._caption_vectors = None, {}
+    other._lock = threading.Lock()
+    return other
+
   def search(self, query: str, k: int = 10, *, mode: str = 'dual',
              language: str | None = None) -> list[Result]:
     """Returns the k pictures of the collection that fit the query best.
@@ -116,12 +129,17 @@ class Searcher:
 
   def results(self, ranking: rankings.Ranking, k: int) -> list[Result]:
     """Returns the first k pictures of a ranking."""
+    return self.results_of(ranking, ranking.best(k).tolist())
+
+  def results_of(self, ranking: rankings.Ranking,
+                 numbers: Sequence[int]) -> list[Result]:
+    """Returns some pictures of a ranking."""
     index = self.index
     return [Result(
         index.image_ids[i], float(ranking.score_I[i]),
         index.file(i) or index.thumbnail(i), index.caption(i),
         float(ranking.cosine_I[i]), rankings.probability(ranking.match_I[i]),
-        index.thumbnail(i)) for i in ranking.best(k).tolist()]
+        index.thumbnail(i)) for i in numbers]
 
   def similar(self, image: Any, k: int = 10) -> list[Result]:
     """Returns the k pictures of the collection nearest to a picture.
@@ -130,11 +148,14 @@ class Searcher:
       UserError: unusable picture, k below 1, or no collection.
     """
     _check_k(k)
-    cosine_I = self._cosines(self.embed_images([image]))
+    return self.results(self.ranking_near(self.embed_images([image])), k)
+
+  def ranking_near(self, vector_1E: np.ndarray) -> rankings.Ranking:
+    """Returns all pictures of the collection by their cosine with a vector."""
     (ranking,) = rankings.stages(
-        cosine_I, np.asarray, mode='dual', logit_scale=1.0,
+        self._cosines(vector_1E), np.asarray, mode='dual', logit_scale=1.0,
         settings=self.settings)
-    return self.results(ranking, k)
+    return ranking
 
   def describe(self, image: Any, languages: Sequence[str] = ('en',),
                k: int = 5, *, write: bool = False,
@@ -332,7 +353,7 @@ class Searcher:
     if language not in captions:
       raise errors.UserError(
           f'{self.source.dataset} has no captions in {language!r}; allowed: '
-          f'{", ".join(sorted(captions))}')
+          f'{", ".join(sorted(captions)) or "none, for it has no captions"}')
     texts = list(captions[language])
     if language not in self._caption_vectors:
       with self._lock:

@@ -1,11 +1,18 @@
 """What a visitor can ask for, answered as pieces of the page."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+import os
+from typing import NamedTuple
+
+import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import languages as names
 from m3p_jax import batch as batch_lib
+from m3p_jax.search import rankings as rankings_lib
 from m3p_jax.search import searcher as searcher_lib
+from m3p_jax.search import selection
 from m3p_jax.serve import languages as languages_lib
 from m3p_jax.serve import pictures
 from m3p_jax.serve import views
@@ -13,92 +20,204 @@ from m3p_jax.serve import views
 # HTML of the page's elements by their names: `results`, `detail`.
 Part = dict[str, str]
 MODES = {'dual': 'Dual', 'rerank': 'Re-ranked', 'joint': 'Joint'}
-# Pictures shown, and captions a language.
-_SHOWN, _CAPTIONS = 24, 3
+# Near duplicates shown, and captions a language.
+_SHOWN, _CAPTIONS = 12, 3
+# Rankings of the joint encoder that are kept.
+_REMEMBERED = 8
+# Folders to choose from; of more only the upper ones.
+_MAX_FOLDERS = 200
 # Characters of a query; the model's positions end before.
 MAX_QUERY = 5_000
+# Pictures of a ranking that can be asked for.
+DEEPEST = 1_000
 _EXAMPLES = 7
+# Where there are no captions to take examples from.
+_WORDS = {'en': 'children playing', 'de': 'ein Hund am Strand',
+          'fr': 'une rue la nuit', 'cs': 'lidé na kole', 'zh_CN': '红色的汽车',
+          'ar': 'رجل يقرأ'}
 # Languages that examples are taken from, where the collection has them.
 _EXAMPLES_IN: tuple[str, ...] = (
     'en', 'de', 'ja', 'ar', 'hi', 'fr', 'ru', 'es', 'zh_CN', 'tr', 'cs')
 
 
+class Gone(errors.UserError):
+  """A picture that is not in the collection any more."""
+
+
+class Card(NamedTuple):
+  """A picture found."""
+  key: str  # In the index.
+  address: str  # Of its small copy.
+  result: searcher_lib.Result
+  date: str
+  similar: list[str]  # Keys of its near duplicates that were found with it.
+
+
+class Asked(NamedTuple):
+  """What a visitor asks for: a query, or pictures like one."""
+  query: str = ''
+  like: str = ''  # Key of a picture.
+  mode: str = 'dual'
+
+  @property
+  def is_long(self) -> bool:
+    """Whether the joint encoder looks."""
+    return self.mode != 'dual' and not self.like
+
+
+_NOTHING, _ALL = Asked(), selection.Wanted()
+
+
 class Finder:
   """Answers of one collection to all visitors; usable by several threads."""
 
-  def __init__(self, searcher: searcher_lib.Searcher):
-    self.searcher = searcher
+  def __init__(self, searcher: searcher_lib.Searcher,
+               left_out: Sequence[str] = ()):
+    """`left_out` says what is not in the collection, a line a reason."""
+    self.searcher, self.left_out = searcher, left_out
     self.languages = searcher.languages
     # A match head that was never trained has nothing to say.
     self.modes = MODES if searcher.weights.can_match else {
         'dual': MODES['dual']}
     texts = searcher.index.captions
     self._guesser = languages_lib.Guesser(texts)
-    self.examples = _examples(texts)
+    known = searcher.weights.manifest.get('languages', ())
+    self.examples = _examples(texts) or [
+        (code, text) for code, text in _WORDS.items() if code in known]
+    # What the joint encoder has looked at, for those who want more of it.
+    self._looked_at: dict[Asked, rankings_lib.Ranking] = {}
 
-  def page(self) -> str:
-    """Returns the page as it is before anything was asked for."""
-    weights, dataset = self.searcher.weights, self.searcher.source.dataset
+  def page(self, asked: Asked = _NOTHING,
+           wanted: selection.Wanted = _ALL,
+           results: str = '') -> str:
+    """Returns the page; `results` are those of what was asked."""
+    weights, index = self.searcher.weights, self.searcher.index
+    dataset = self.searcher.source.dataset
     # `captions` is what anybody's own pictures are prepared as.
     name = 'pictures' if dataset == 'captions' else dataset.replace('_', ' ')
     usual = [code for code in self.languages if code in ('en', 'de')]
     return views.page(
-        self.examples, title=name[:1].upper() + name[1:], modes=self.modes,
-        count=len(self.searcher.index.pictures), languages=self.languages,
+        self.examples, asked=asked, wanted=wanted, results=results,
+        title=name[:1].upper() + name[1:], modes=self.modes,
+        folders=_shown_folders(index.folders), left_out=self.left_out,
+        has_dates=not np.isnat(index.days_I).all(),
+        count=len(index.pictures), languages=self.languages,
         chosen=usual or self.languages[:2], max_query=MAX_QUERY,
         max_bytes=pictures.MAX_BYTES, model=weights.path.name
         if weights.step is None else f'step {weights.step:,}')
 
-  def search(self, query: str, mode: str) -> Iterator[Part]:
-    """Yields ever better results of a query in one of `MODES`."""
-    query = query.strip()
-    if not query:
+  def rankings(self, asked: Asked) -> Iterator[rankings_lib.Ranking]:
+    """Yields ever better rankings of what is asked for."""
+    searcher = self.searcher
+    if asked.like:
+      yield self.like(asked.like)
+    elif asked.is_long and asked in self._looked_at:
+      yield self._looked_at[asked]
+    else:
+      for ranking in searcher.stages(asked.query.strip(), mode=asked.mode):
+        yield ranking
+      if asked.is_long:
+        self._looked_at[asked] = ranking
+        for old in list(self._looked_at)[:-_REMEMBERED]:
+          self._looked_at.pop(old, None)
+
+  def like(self, picture: str | batch_lib.Regions) -> rankings_lib.Ranking:
+    """Returns the ranking of the pictures like one: a key, or its regions."""
+    searcher = self.searcher
+    return searcher.ranking_near(
+        searcher.index.vectors_IE[self.number(picture)][None]
+        if isinstance(picture, str) else searcher.embed_images([picture]))
+
+  def cards(self, ranking: rankings_lib.Ranking,
+            wanted: selection.Wanted) -> tuple[list[Card], bool]:
+    """Returns the pictures of a ranking that are wanted; are there more?"""
+    index = self.searcher.index
+    chosen, has_more = selection.choose(ranking, index, wanted)
+    results = self.searcher.results_of(
+        ranking, [one.number for one in chosen])
+    return [Card(
+        index.key(one.number),
+        pictures.address(index, one.number, is_large=False), result,
+        index.date(one.number), list(map(index.key, one.similar)))
+            for one, result in zip(chosen, results, strict=True)], has_more
+
+  def number(self, key: str) -> int:
+    """Returns that of a picture, which a key names and never a path.
+
+    Whatever was indexed since a page was opened, no other picture has its key.
+
+    Raises:
+      Gone: it is not here.
+    """
+    keys = self.searcher.index.keys
+    if key not in keys:
+      raise Gone(
+          'This picture is not in the collection any more: search again.')
+    return keys[key]
+
+  def describe(self, picture: str | batch_lib.Regions,
+               languages: Sequence[str], k: int
+               ) -> dict[str, list[searcher_lib.Description]]:
+    """Returns captions that fit a picture: a key, or its regions."""
+    if isinstance(picture, str):
+      picture = self.searcher.regions_of(self.number(picture))
+    return self.searcher.describe(picture, languages or self.languages, k)
+
+  def search(self, asked: Asked, wanted: selection.Wanted) -> Iterator[Part]:
+    """Yields ever better results as pieces of the page."""
+    if not (asked.query.strip() or asked.like):
       yield {'results': views.notice(
           'What are you looking for?', 'Type a word or a sentence in any '
           'language, or drop a picture.', self.examples)}
       return
-    guess = str(self._guesser.guess(query))
+    guess = str(self._guesser.guess(asked.query))
+    found = self.rankings(asked)
     try:
-      rankings = self.searcher.stages(query, mode=mode)
+      first = next(found)
+    except Gone:
+      raise
     except errors.UserError:
       yield {'results': views.notice(
           'Nothing to search for in this', 'The query has no words that the '
           'model can read. Try another.', self.examples)}
       return
-    for ranking in rankings:
+    for ranking in itertools.chain([first], found):
+      cards, has_more = self.cards(ranking, wanted)
       yield {'results': views.results(
-          self.searcher.results(ranking, _SHOWN),
-          self._addresses(ranking.best(_SHOWN).tolist()),
-          query=query, guess=guess, mode=mode, seen=ranking.seen,
-          wanted=ranking.wanted)}
+          cards, asked, wanted, guess=guess, seen=ranking.seen,
+          wanted_by_joint=ranking.wanted, has_more=has_more
+          and wanted.offset + wanted.k < DEEPEST,
+          name=asked.like and self._name(asked.like))}
 
-  def show(self, number: int, query: str,
+  def _name(self, key: str) -> str:
+    return self.searcher.index.image_ids[self.number(key)].rpartition('/')[2]
+
+  def show(self, key: str, query: str,
            languages: Sequence[str]) -> Iterator[Part]:
     """Yields a picture of the collection, ever more of it explained.
 
     `query` is what was last searched for; empty = nothing.
     """
-    index = self.searcher.index
-    image_id = index.image_ids[number]
+    index, number = self.searcher.index, self.number(key)
+    alike = [(index.key(one), pictures.address(index, one, is_large=False))
+             for one in index.alike(number)[:_SHOWN]]
     detail = views.Detail(
         pictures.address(index, number, is_large=True),
-        index.caption(number) or image_id, image_id,
-        self.searcher.regions_of(number), query)
+        index.caption(number), self._name(key), key, index.file(number),
+        index.date(number), alike, self.searcher.regions_of(number), query)
     yield {'detail': views.detail(detail, busy='Looking at the picture…')}
     if query and self.searcher.weights.can_match:
       detail = detail._replace(
           explanation=self.searcher.explain(detail.regions, query))
     yield from self._described(detail, languages)
 
-  def look(self, regions: batch_lib.Regions,
-           languages: Sequence[str]) -> Iterator[Part]:
+  def look(self, regions: batch_lib.Regions, languages: Sequence[str],
+           wanted: selection.Wanted) -> Iterator[Part]:
     """Yields pictures like a visitor's, and captions that fit it."""
-    found = self.searcher.similar(regions, _SHOWN)
-    numbers = self.searcher.index.numbers
-    yield {'results': views.results(
-        found, self._addresses([numbers[one.image_id] for one in found]))}
-    yield from self._described(
-        views.Detail('', 'Your picture', '', regions, ''), languages)
+    cards, _ = self.cards(self.like(regions), wanted)
+    yield {'results': views.results(cards, _NOTHING, wanted)}
+    yield from self._described(views.Detail(
+        '', '', 'Your picture', '', '', '', [], regions, ''), languages)
 
   def _described(self, detail: views.Detail,
                  languages: Sequence[str]) -> Iterator[Part]:
@@ -111,12 +230,6 @@ class Finder:
       captions = captions | self.searcher.describe(
           detail.regions, (language,), _CAPTIONS)
     yield {'detail': views.detail(detail._replace(captions=captions))}
-
-  def _addresses(self, numbers: Sequence[int]) -> dict[str, str]:
-    """Returns {key: address of its small copy}."""
-    index = self.searcher.index
-    return {index.key(number): pictures.address(index, number, is_large=False)
-            for number in numbers}
 
   def warm_up(self) -> None:
     """Compiles what the first visitors will ask for."""
@@ -141,3 +254,18 @@ def _examples(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
       chosen.append((language, short[
           (2 * number + 1) * len(short) // (2 * _EXAMPLES)]))
   return chosen
+
+
+def _shown_folders(folders: Sequence[str]) -> list[tuple[str, str]]:
+  """Returns (folder, its name below what all have in common)."""
+  shared = os.path.commonpath(folders) if folders and all(folders) else ''
+  found = {'/'.join(parts[:depth + 1]) for parts in (
+      folder.split('/') for folder in folders) for depth in range(len(parts))}
+  found = {one for one in found if len(one) > len(shared)}
+  while len(found) > _MAX_FOLDERS:
+    deepest = max(one.count('/') for one in found)
+    upper = {one for one in found if one.count('/') < deepest}
+    if not upper:
+      break
+    found = upper
+  return [(one, one.removeprefix(shared).lstrip('/')) for one in sorted(found)]

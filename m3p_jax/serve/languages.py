@@ -13,19 +13,21 @@ from m3p_jax.search import inputs
 _SAMPLE = 64
 # More languages than this that fit equally well say nothing.
 _MOST = 3
+# Scripts that tell the language; others are written in many.
+_OF_ONE = frozenset((
+    'Greek', 'Hebrew', 'Tamil', 'Telugu', 'Gujarati', 'Kannada', 'Malayalam',
+    'Gurmukhi', 'Sinhala', 'Thai', 'Lao', 'Khmer', 'Burmese', 'Japanese',
+    'Korean', 'Georgian', 'Armenian'))
 
 
 class Guess(NamedTuple):
   """What a query looks like."""
   languages: tuple[str, ...]  # That fit best; none where too many do.
-  script: str  # Of most letters; '' where there are none.
 
   def __str__(self) -> str:
     """In words; '' where nothing can be said."""
-    if self.languages:
-      names = [languages.name(code) for code in self.languages]
-      return 'looks like ' + ' or '.join(names)
-    return f'{self.script} script' if self.script else ''
+    names = [languages.name(code) for code in self.languages]
+    return 'looks like ' + ' or '.join(names) if names else ''
 
 
 class Guesser:
@@ -44,8 +46,8 @@ class Guesser:
   def guess(self, query: str) -> Guess:
     """Returns the languages whose captions share most words with a query.
 
-    Where no word is known, a language stands there only if it is the only one
-    of the collection in that script.
+    Where no word is known, a language stands there only if its script is its
+    own: a query may be in any that the model has learned.
     """
     query = _form(query)
     script = inputs.main_script(query)
@@ -53,7 +55,7 @@ class Guesser:
                if script and (own == script or (
                    # Japanese that happens to be written without syllables.
                    script == 'Chinese' and own == 'Japanese'))]
-    if len(fitting) > 1:
+    if len(fitting) > 1 or script not in _OF_ONE:
       words = _words(query)
       known = {language: sum(word in self._words[language] for word in words)
                for language in fitting}
@@ -62,10 +64,10 @@ class Guesser:
         known = {language: sum(
             letter in self._letters[language] for letter in query)
                  for language in fitting}
-      best = max(known.values())
+      best = max(known.values(), default=0)
       fitting = [language for language in fitting if best
                  and known[language] == best]
-    return Guess(tuple(fitting) if len(fitting) <= _MOST else (), script)
+    return Guess(tuple(fitting) if len(fitting) <= _MOST else ())
 
 
 def _form(text: str) -> str:

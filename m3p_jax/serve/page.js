@@ -10,7 +10,7 @@ const results = document.querySelector('#m3p-results');
 const panel = document.querySelector('#m3p-panel');
 
 // What was searched for last; '' = nothing, or a picture.
-let asked = '';
+let asked = query.value.trim();
 // What is still being answered: a new question ends the old one.
 let searching = new AbortController();
 let showing = new AbortController();
@@ -45,6 +45,13 @@ async function* answers(address, options) {
   }
 }
 
+// What is typed and chosen, as the address of the page has it.
+function wanted(changes = {}) {
+  const fields = [...new FormData(form), ...Object.entries(changes)].filter(
+      ([name, value]) => value && !['languages', 'token'].includes(name));
+  return new URLSearchParams(Object.fromEntries(fields));
+}
+
 function chosenLanguages() {
   return new FormData(form).getAll('languages').map(
       code => ['languages', code]);
@@ -69,6 +76,7 @@ function showResults(html) {
   results.innerHTML = html;
   card(current)?.setAttribute('aria-current', 'true');
   card(focused)?.focus({preventScroll: true});
+  watchMore();
 }
 
 function card(key) {
@@ -98,16 +106,50 @@ function begin() {
   return searching.signal;
 }
 
-async function search() {
+// `like` is the key of a picture that others are wanted like.
+async function search(like = '') {
   const signal = begin();
+  if (like) query.value = '';
   asked = query.value.trim();
   showDetail('');
   results.querySelector('[aria-current]')?.removeAttribute('aria-current');
   results.setAttribute('aria-busy', 'true');
-  const mode = new FormData(form).get('mode');
-  const address = `search?${new URLSearchParams({query: asked, mode})}`;
-  for await (const part of answers(address, {signal})) update(part);
+  const address = wanted({like});
+  history.pushState(null, '', `?${address}`);
+  for await (const part of answers(`search?${address}`, {signal})) update(part);
   if (!signal.aborted) results.removeAttribute('aria-busy');
+}
+
+// The pictures that come next, below those that are there.
+async function more(link) {
+  if (link.hasAttribute('aria-busy')) return;
+  link.setAttribute('aria-busy', 'true');
+  const signal = searching.signal;
+  const found = document.createElement('template');
+  const address = `search${new URL(link.href).search}`;
+  for await (const part of answers(address, {signal})) {
+    if (part.results) found.innerHTML = part.results;
+    if (part.error !== undefined) say(part.error);
+  }
+  if (signal.aborted) return;
+  const next = found.content.querySelector('.m3p-grid');
+  if (next) results.querySelector('.m3p-grid').append(...next.children);
+  const following = found.content.querySelector('.m3p-more');
+  if (following) link.replaceWith(following);
+  else link.remove();
+  watchMore();
+}
+
+// Whoever scrolls to the end sees more.
+const end = new IntersectionObserver(entries => {
+  if (entries.some(one => one.isIntersecting)) more(entries[0].target);
+}, {rootMargin: '400px'});
+
+function watchMore() {
+  end.disconnect();
+  const link = results.querySelector('.m3p-more');
+  // More of what the joint encoder is still ordering would be mixed up.
+  if (link && !results.querySelector('progress')) end.observe(link);
 }
 
 async function show(chosen) {
@@ -118,8 +160,8 @@ async function show(chosen) {
   showing.abort();
   showing = new AbortController();
   const signal = showing.signal;
-  const wanted = new URLSearchParams([['query', asked], ...chosenLanguages()]);
-  const address = `picture/${chosen.dataset.key}/detail?${wanted}`;
+  const fields = new URLSearchParams([['query', asked], ...chosenLanguages()]);
+  const address = `picture/${chosen.dataset.key}/detail?${fields}`;
   for await (const part of answers(address, {signal})) update(part);
 }
 
@@ -136,9 +178,10 @@ async function look(picture) {
     return;
   }
   zone.classList.add('m3p-working');
-  const wanted = new URLSearchParams(chosenLanguages());
+  const fields = new URLSearchParams([
+    ...wanted({query: ''}), ...chosenLanguages()]);
   const options = {signal, method: 'POST', body: picture};
-  for await (const part of answers(`look?${wanted}`, options)) {
+  for await (const part of answers(`look?${fields}`, options)) {
     if (own.hidden) begun(picture);
     update(part);
   }
@@ -163,19 +206,47 @@ form.addEventListener('submit', event => {
   event.preventDefault();
   search();
 });
-document.querySelector('#m3p-mode').addEventListener('change', search);
+for (const id of ['mode', 'filter']) {
+  document.querySelector(`#m3p-${id}`)?.addEventListener('change', () => {
+    const like = new URLSearchParams(location.search).get('like');
+    search(query.value.trim() ? '' : like || '');
+  });
+}
+addEventListener('popstate', () => location.reload());
 results.addEventListener('click', event => {
   const example = event.target.closest('[data-query]');
   if (example) {
     query.value = example.dataset.query;
     search();
   }
-  const chosen = event.target.closest('[data-key]');
-  if (chosen) show(chosen);
+  const chosen = event.target.closest('[data-key], .m3p-more');
+  if (!chosen || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  if (chosen.dataset.key) show(chosen);
+  else more(chosen);
 });
 panel.addEventListener('click', event => {
   if (event.target.closest('.m3p-close')) close();
+  const chosen = event.target.closest('[data-key], [data-like]');
+  if (chosen && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    if (chosen.dataset.like) search(chosen.dataset.like);
+    else show(chosen);
+  }
+  const copied = event.target.closest('[data-copy]');
+  if (copied) copy(copied);
 });
+
+// Browsers copy for pages of this machine and of HTTPS alone.
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = 'Copied';
+  } catch {
+    getSelection().selectAllChildren(panel.querySelector('.m3p-id code'));
+    button.textContent = 'Selected: copy it';
+  }
+}
 
 // The arrow keys walk over the pictures, row by row.
 results.addEventListener('keydown', event => {
@@ -193,6 +264,8 @@ results.addEventListener('keydown', event => {
     next.focus();
   }
 });
+
+watchMore();
 
 // "/" goes to the query, Escape closes the picture.
 document.addEventListener('keydown', event => {

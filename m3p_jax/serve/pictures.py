@@ -7,8 +7,11 @@ written to disk or served again.
 """
 
 from collections.abc import Callable
+import contextlib
 import functools
+import hashlib
 import io
+import pathlib
 import threading
 from typing import Any
 
@@ -54,23 +57,23 @@ def address(index: index_lib.Index, number: int, *,
 
 
 class LargePictures:
-  """Large pictures of an index by number; usable by several threads."""
+  """Large pictures of an index; usable by several threads."""
 
-  def __init__(self, index: index_lib.Index):
-    self._index = index
+  def __init__(self):
     self._decoders = threading.BoundedSemaphore(_AT_ONCE)
     self._render = functools.lru_cache(maxsize=_KEPT)(self._decode)
 
-  def get(self, number: int) -> bytes | None:
+  def get(self, index: index_lib.Index, number: int) -> bytes | None:
     """Returns a picture as WebP, None where its file is not it any more."""
-    path = self._index.file(number)
+    path = index.file(number)
     if not path:
       return None
-    return self._render(number, path, fingerprint.of_files('/', [path]))
+    return self._render(
+        path, index.thumbnail(number), fingerprint.of_files('/', [path]))
 
-  def _decode(self, number: int, path: str, key: str) -> bytes | None:
+  def _decode(self, path: str, small: str, key: str) -> bytes | None:
     del key  # A picture that was edited is another one.
-    file, small = paths.of(path), self._index.thumbnail(number)
+    file = paths.of(path)
     with self._decoders:
       try:
         image = pictures.read_file(file).image
@@ -82,6 +85,17 @@ class LargePictures:
       content = io.BytesIO()
       image.save(content, 'WEBP', quality=85)
     return content.getvalue()
+
+
+def original(index: index_lib.Index, number: int) -> pathlib.Path | None:
+  """Returns the file of a picture, None where it is not what was indexed."""
+  path, content = index.file(number), index.pictures[number].get('content')
+  if not (path and content):
+    return None
+  with contextlib.suppress(OSError), open(path, 'rb') as file:
+    if hashlib.file_digest(file, 'sha256').hexdigest() == content:
+      return pathlib.Path(path)
+  return None
 
 
 class Refused(errors.UserError):

@@ -6,6 +6,7 @@ Letters: W words, R regions.
 from collections.abc import Mapping, Sequence
 import pathlib
 from typing import Any, NamedTuple
+import urllib.parse
 
 import jinja2
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from input_pipeline import languages as languages_lib
 from m3p_jax import batch as batch_lib
 from m3p_jax.search import searcher as searcher_lib
+from m3p_jax.search import selection
 
 # Words of a query that are drawn.
 _MAX_WORDS = 24
@@ -23,8 +25,12 @@ _WHOLE = 0.95
 class Detail(NamedTuple):
   """A picture in the panel."""
   address: str  # '' = the one that the visitor's browser has.
-  title: str  # A caption, or the picture's name.
-  name: str  # In the collection; '' where it has none.
+  caption: str  # '' where it has none.
+  name: str  # Of its file, without folders.
+  key: str  # In the index; '' where it has none.
+  path: str  # Of its file; '' where that is not there.
+  date: str
+  alike: Sequence[tuple[str, str]]  # Keys and addresses of near duplicates.
   regions: batch_lib.Regions
   query: str  # Last searched for.
   explanation: searcher_lib.Explanation | None = None
@@ -32,13 +38,14 @@ class Detail(NamedTuple):
   captions: Mapping[str, Sequence[searcher_lib.Description]] = {}
 
 
-def page(examples: Sequence[tuple[str, str]], **variables: Any) -> str:
+def page(examples: Sequence[tuple[str, str]], *, results: str,
+         **variables: Any) -> str:
   """Returns the whole page; `variables` are what page.html.j2 names.
 
-  Examples are (language, query) pairs to try.
+  Examples are (language, query) pairs to try; without results they are shown.
   """
   return _ENVIRONMENT.get_template('page.html.j2').render(
-      examples=examples, welcome=notice(
+      examples=examples, results=results or notice(
           'Search with your own words', 'The collection is found by what a '
           'picture shows, in whatever language you type.', examples),
       **variables)
@@ -50,17 +57,21 @@ def notice(title: str, message: str,
   return _PARTS.notice(title, message, examples)
 
 
-def results(found: Sequence[searcher_lib.Result],
-            addresses: Mapping[str, str], *, query: str = '', guess: str = '',
-            mode: str = 'dual', seen: int = 0, wanted: int = 0) -> str:
-  """Returns a grid of pictures under a line that says what it is.
+def results(cards: Sequence[Any], asked: Any, wanted: Any, *,
+            guess: str = '', name: str = '', seen: int = 0,
+            wanted_by_joint: int = 0, has_more: bool = False) -> str:
+  """Returns a grid of `finder.Card`s under a line that says what it is.
 
-  Addresses are those of the small copies, by the pictures' keys in the index.
-  A query of '' is the visitor's picture, `guess` its language in words;
-  the joint encoder has seen so many pictures of those wanted.
+  What is asked for is a query, whose language in words is `guess`, the picture
+  called `name`, or nothing: then it was the visitor's own. The joint encoder
+  has seen so many pictures of those wanted by it.
   """
-  cards = list(zip(found, addresses.items(), strict=True))
-  return _PARTS.results(cards, query, guess, mode, seen, wanted)
+  more = has_more and urllib.parse.urlencode({
+      key: value for key, value in (asked._asdict() | wanted._asdict() | {
+          'offset': wanted.offset + wanted.k}).items()
+      if value and key not in ('k', 'is_folded')})
+  return _PARTS.results(cards, asked, wanted, guess, name, seen,
+                        wanted_by_joint, more)
 
 
 def detail(one: Detail, *, busy: str = '') -> str:
@@ -75,7 +86,8 @@ def detail(one: Detail, *, busy: str = '') -> str:
                  one.explanation.words[:_MAX_WORDS],
                  one.explanation.weights_WR, strict=False)]
   return _PARTS.detail(
-      one, [_rectangle(box) for box in boxes_R4], words, left_out, busy)
+      one, [_rectangle(box) for box in boxes_R4] if words else [], words,
+      left_out, busy)
 
 
 def attention(weights_R: np.ndarray, boxes_R4: np.ndarray
@@ -137,6 +149,7 @@ _ENVIRONMENT = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent))
+_ENVIRONMENT.globals.update(best=selection.BEST, orders=selection.ORDERS)
 _ENVIRONMENT.filters.update(
     language=languages_lib.name, percent=percent, short=_short)
 _PARTS: Any = _ENVIRONMENT.get_template('parts.html.j2').module

@@ -1,0 +1,186 @@
+"""The page's answers as JSON, for programs: `/api/…` and its own page.
+
+What is asked and found is the finder's, as it is for the page.
+"""
+
+from collections.abc import Callable, Sequence
+import pathlib
+from typing import Annotated, Literal
+
+import fastapi
+from fastapi import responses
+import pydantic
+import swagger_ui_bundle
+
+from m3p_jax import batch as batch_lib
+from m3p_jax.search import rankings
+from m3p_jax.search import selection
+from m3p_jax.serve import answers as answers_lib
+from m3p_jax.serve import finder as finder_lib
+
+PREFIX = '/api'
+_FILES = pathlib.Path(swagger_ui_bundle.swagger_ui_path)
+# The page of the API may run no script of its own text.
+_HTML = '''<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>m3p_jax API</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="swagger-ui.css">
+<div id="api"></div><script src="swagger-ui-bundle.js"></script>
+<script src="start.js"></script></html>'''
+_START = ("SwaggerUIBundle({url: '../openapi.json', dom_id: '#api', "
+          'validatorUrl: null})')
+
+Mode = Literal['dual', 'rerank', 'joint']
+Query = Annotated[str, fastapi.Query(max_length=finder_lib.MAX_QUERY)]
+Languages = Annotated[tuple[str, ...], fastapi.Query(
+    description='codes of languages, as en and de')]
+_Count = Annotated[int, fastapi.Query(ge=1, le=finder_lib.DEEPEST)]
+_Day = Annotated[str, fastapi.Query(description='as 2024-05-31')]
+_Key = Annotated[str, fastapi.Query(
+    description='of a picture of the collection')]
+# A picture of one's own is the whole body of a request.
+_BODY = {'requestBody': {'required': True, 'content': {
+    'image/*': {'schema': {'type': 'string', 'format': 'binary'}}}}}
+
+
+def _wanted(
+    k: _Count = 10, offset: Annotated[int, fastapi.Query(
+        ge=0, lt=finder_lib.DEEPEST, description='of what came before')] = 0,
+    folder: Annotated[str, fastapi.Query(
+        description='with those below it')] = '',
+    since: _Day = '', until: _Day = '',
+    order: Literal[selection.ORDERS] = 'relevance',  # type: ignore[valid-type]
+    fold: Annotated[bool, fastapi.Query(
+        description='leave near duplicates out')] = True) -> selection.Wanted:
+  return selection.Wanted(k, offset, folder, since, until, order, fold)
+
+
+Wanted = Annotated[selection.Wanted, fastapi.Depends(_wanted)]
+
+
+class Picture(pydantic.BaseModel):
+  """A picture found."""
+  key: str = pydantic.Field(
+      description='its name and content, as /picture/KEY has it')
+  image_id: str
+  path: str = pydantic.Field(
+      description='of its file, or of its small copy where that has gone')
+  caption: str
+  score: float = pydantic.Field(description='what orders the pictures')
+  cosine: float
+  match: float | None = pydantic.Field(
+      description='probability; null where the joint encoder did not look')
+  date: str = pydantic.Field(
+      description="of the camera, else of the file; '' where it is not known")
+  thumbnail: str = pydantic.Field(description='address of its small copy')
+  similar: list[str] = pydantic.Field(
+      description='keys of near duplicates that were folded into it')
+
+
+class Found(pydantic.BaseModel):
+  """Pictures, best first."""
+  num_pictures: int = pydantic.Field(description='of the collection')
+  pictures: list[Picture]
+  next_offset: int | None = pydantic.Field(
+      description='where more of them begin; null where there are none')
+
+
+class Caption(pydantic.BaseModel):
+  """A caption of the collection, and its cosine with the picture."""
+  text: str
+  score: float
+
+
+class Described(pydantic.BaseModel):
+  """Captions that fit a picture, by language, best first."""
+  captions: dict[str, list[Caption]]
+
+
+def add(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+        answers: answers_lib.Answers) -> None:
+  """Adds the API and its page to the application, see `app.create`."""
+  _add_search(app, get, answers)
+  _add_describe(app, get, answers)
+  _add_page(app)
+
+
+def _add_search(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+                answers: answers_lib.Answers) -> None:
+
+  def found(finder: finder_lib.Finder, ranking: rankings.Ranking,
+            wanted: selection.Wanted) -> Found:
+    cards, has_more = finder.cards(ranking, wanted)
+    return Found(
+        num_pictures=len(finder.searcher.index.pictures),
+        next_offset=wanted.offset + wanted.k if has_more else None,
+        pictures=[Picture(
+            key=one.key, date=one.date, similar=one.similar,
+            **one.result._asdict() | {'thumbnail': f'/{one.address}'})
+                  for one in cards])
+
+  @app.get(f'{PREFIX}/search')
+  async def search(query: Query, wanted: Wanted,
+                   mode: Mode = 'dual') -> Found:
+    """Pictures that fit words in any language."""
+    finder, asked = get(), finder_lib.Asked(query, mode=mode)
+    return found(finder, await answers.last(
+        finder.rankings(asked), is_long=asked.is_long), wanted)
+
+  @app.get(f'{PREFIX}/similar')
+  async def similar(key: _Key, wanted: Wanted) -> Found:
+    """Pictures like one of the collection."""
+    finder = get()
+    return found(finder, await answers.work(
+        finder.like, key, is_long=False), wanted)
+
+  @app.post(f'{PREFIX}/similar', openapi_extra=_BODY)
+  async def similar_to_own(request: fastapi.Request, wanted: Wanted) -> Found:
+    """Pictures like the one that is sent; nothing of it is kept."""
+    finder = get()
+    return found(finder, await answers.work(
+        finder.like, await answers.picture(request, finder)), wanted)
+
+
+def _add_describe(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+                  answers: answers_lib.Answers) -> None:
+
+  async def described(
+      finder: finder_lib.Finder, picture: str | batch_lib.Regions,
+      languages: Sequence[str], k: int) -> Described:
+    found = await answers.work(finder.describe, picture, languages, k)
+    return Described(captions={
+        code: [Caption(**one._asdict()) for one in captions]
+        for code, captions in found.items()})
+
+  @app.get(f'{PREFIX}/describe')
+  async def describe(key: _Key, languages: Languages = (),
+                     k: _Count = 3) -> Described:
+    """The collection's captions that fit a picture of it."""
+    return await described(get(), key, languages, k)
+
+  @app.post(f'{PREFIX}/describe', openapi_extra=_BODY)
+  async def describe_own(request: fastapi.Request, languages: Languages = (),
+                         k: _Count = 3) -> Described:
+    """The collection's captions that fit the picture that is sent."""
+    finder = get()
+    return await described(
+        finder, await answers.picture(request, finder), languages, k)
+
+
+def _add_page(app: fastapi.FastAPI) -> None:
+
+  @app.get(f'{PREFIX}/docs', include_in_schema=False)
+  def redirect() -> responses.Response:
+    return responses.RedirectResponse('docs/')
+
+  @app.get(f'{PREFIX}/docs/', include_in_schema=False)
+  def page() -> responses.Response:
+    return responses.HTMLResponse(_HTML)
+
+  @app.get(f'{PREFIX}/docs/start.js', include_in_schema=False)
+  def start() -> responses.Response:
+    return responses.Response(_START, media_type='text/javascript')
+
+  @app.get(f'{PREFIX}/docs/{{name}}', include_in_schema=False)
+  def file(name: Literal['swagger-ui.css', 'swagger-ui-bundle.js']
+           ) -> responses.Response:
+    return responses.FileResponse(_FILES / name)
