@@ -150,6 +150,6 @@ def test_a_match_head_that_was_never_trained_is_not_asked(
       ask()
   assert searcher.search('a cat')
   assert page.modes == {'dual': 'Dual'}
-  *_, last = page.show(0, 'a cat', ('en',))
+  *_, last = page.show(searcher.index.key(0), 'a cat', ('en',))
   assert 'Where each word looks' not in last['detail']
   page.warm_up()

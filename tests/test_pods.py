@@ -120,8 +120,9 @@ def test_slurm_is_recognised_and_two_make_the_index_of_one(
          for number in range(2)))
   alone = search.load(stopped / 'checkpoints', data_dir=toy.data_dir(),
                       dataset='packed').index
+  # Weights without a config are read in bfloat16 where a CPU multiplies it.
   np.testing.assert_allclose(np.load(tmp_path / 'index' / 'vectors.npy'),
-                             alone.vectors_IE, atol=1e-5)
+                             alone.vectors_IE, atol=5e-3)
 
 
 @pytest.mark.parametrize('number', [0, 1])

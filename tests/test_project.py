@@ -33,7 +33,8 @@ def _requirements(name: str) -> list[requirements.Requirement]:
 def _make(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
   environment = {name: value for name, value in os.environ.items()
                  if name not in ('VENV', 'PY', 'MAKEFLAGS', 'MAKELEVEL',
-                                 'WORKDIR', 'DATA_DIR', 'PICTURES', 'QUERY')}
+                                 'MAKEOVERRIDES', 'ARGS', 'WORKDIR',
+                                 'DATA_DIR', 'PICTURES', 'QUERY')}
   environment |= variables
   return subprocess.run(
       ['make', *arguments], cwd=ROOT, env=environment, text=True,

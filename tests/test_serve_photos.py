@@ -110,8 +110,8 @@ def test_a_visit(page, run):
 
   page.click('summary:has-text("Folder, date and order")')
   page.select_option('[name=folder]', label='home')
-  page.wait_for_function(
-      "document.querySelectorAll('.m3p-card').length == 14")
+  page.locator('.m3p-card').nth(14).wait_for(state='detached')
+  assert page.locator('.m3p-card').count() == 14
   assert page.locator('.m3p-card time').first.inner_text() == '2019-06-15'
   page.reload()  # The address has all that was chosen.
   assert page.locator('.m3p-card').count() == 14

@@ -30,7 +30,7 @@ from m3p_jax.planning import jobs
 from m3p_jax.planning import links
 
 ConfigDict = ml_collections.ConfigDict
-# The largest and the smallest batch of a search differ by less than this.
+# What a search finds is less than the largest batch by so much at most.
 _SEARCH_PRECISION = 0.05
 JOBS = ('train', 'score', 'index')
 
@@ -245,7 +245,7 @@ def _search(config: ConfigDict) -> Plan:
                          at_least=at_least) / found.rows_per_step
     rows = _job(jobs.scaled(config, scale, parts), devices).rows
     if (any(one.rows_per_step == rows for one in plans)
-        or too_many < at_least * (1 + _SEARCH_PRECISION)):
+        or min(rows, too_many) <= at_least * (1 + _SEARCH_PRECISION)):
       if best:
         return best
       raise errors.UserError(

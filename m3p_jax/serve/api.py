@@ -4,7 +4,7 @@ What is asked and found is the finder's, as it is for the page.
 """
 
 from collections.abc import Callable, Sequence
-import pathlib
+import os
 from typing import Annotated, Literal
 
 import fastapi
@@ -19,7 +19,6 @@ from m3p_jax.serve import answers as answers_lib
 from m3p_jax.serve import finder as finder_lib
 
 PREFIX = '/api'
-_FILES = pathlib.Path(swagger_ui_bundle.swagger_ui_path)
 # The page of the API may run no script of its own text.
 _HTML = '''<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>m3p_jax API</title>
@@ -183,4 +182,5 @@ def _add_page(app: fastapi.FastAPI) -> None:
   @app.get(f'{PREFIX}/docs/{{name}}', include_in_schema=False)
   def file(name: Literal['swagger-ui.css', 'swagger-ui-bundle.js']
            ) -> responses.Response:
-    return responses.FileResponse(_FILES / name)
+    return responses.FileResponse(
+        os.path.join(swagger_ui_bundle.swagger_ui_path, name))

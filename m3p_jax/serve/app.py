@@ -1,6 +1,7 @@
 """The page and its pictures as one ASGI application."""
 
 from collections.abc import Callable, Sequence
+import os
 import pathlib
 from typing import Annotated, Literal
 
@@ -136,7 +137,8 @@ def _add_pictures(app: fastapi.FastAPI,
       raise fastapi.HTTPException(
           404, 'The file is not where it was, or is another one now.')
     return responses.FileResponse(
-        path, media_type='application/octet-stream', filename=path.name)
+        path, media_type='application/octet-stream',
+        filename=os.path.basename(path))
 
 
 def _add_questions(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import io
-import pathlib
 import threading
 from typing import Any
 
@@ -87,14 +86,14 @@ class LargePictures:
     return content.getvalue()
 
 
-def original(index: index_lib.Index, number: int) -> pathlib.Path | None:
+def original(index: index_lib.Index, number: int) -> str | None:
   """Returns the file of a picture, None where it is not what was indexed."""
   path, content = index.file(number), index.pictures[number].get('content')
   if not (path and content):
     return None
   with contextlib.suppress(OSError), open(path, 'rb') as file:
     if hashlib.file_digest(file, 'sha256').hexdigest() == content:
-      return pathlib.Path(path)
+      return path
   return None
 
 
