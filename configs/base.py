@@ -278,7 +278,8 @@ def get_config() -> ConfigDict:
   config.plan.pictures = 5_000
   # Captions that they read; those pictures' in three languages.
   config.plan.captions = 75_000
-  # Find the largest batch that fits, instead of planning the one given.
+  # Find the fastest batch, of those up to the largest that fits, instead of
+  # planning the one given.
   config.plan.search = False
   # Regions of a picture: what is planned reads no data.
   config.plan.num_regions = 100

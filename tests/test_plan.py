@@ -119,13 +119,13 @@ def bytes_of(chip, monkeypatch):
   def count_rows(config):  # As it is counted above, without tracing losses.
     return config.tasks.xmlm.batch_size + 2 * config.tasks.mc_vlm.batch_size
 
-  def of(rule):
+  def of(rule, rate=lambda rows: 1):
     def planned(config):
       rows = count_rows(config)
       used = rule(rows)
       return plan.Plan('x', 1, {}, rows, 0, {
           'parameters': 0, 'optimizer': 0, 'total': used, 'limit': MB},
-                       fits=used <= MB)
+                       rows_per_second=rate(rows), fits=used <= MB)
     monkeypatch.setattr(jobs, 'count_rows', count_rows)
     monkeypatch.setattr(plan, '_plan', planned)
 
@@ -144,6 +144,17 @@ def test_search_finds_a_batch_that_fits_and_hardly_more_does(
   assert found['fits']
   # Batches of the tasks are whole numbers, 10 rows together.
   assert rule(found['rows_per_step'] * 1.06 + 10) > MB
+
+
+def test_search_takes_the_fastest_and_says_what_it_tried(
+    bytes_of, tmp_path, capsys):
+  bytes_of(lambda rows: 1e5 + 700 * rows, lambda rows: -abs(rows - 100))
+  plan.plan(make_config(search=True), tmp_path)
+  found = json.loads((tmp_path / 'plan.json').read_text())
+  rows = [one[0] for one in found['tried']]
+  assert found['rows_per_step'] == min(rows, key=lambda one: abs(one - 100))
+  assert found['rows_per_step'] < max(rows)
+  assert capsys.readouterr().out.count('tried ') == len(rows)
 
 
 def test_search_where_nothing_fits(bytes_of, tmp_path):

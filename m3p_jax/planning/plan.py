@@ -30,7 +30,7 @@ from m3p_jax.planning import jobs
 from m3p_jax.planning import links
 
 ConfigDict = ml_collections.ConfigDict
-# What a search finds is less than the largest batch by so much at most.
+# A search goes up to the largest batch, or to less by so much at most.
 _SEARCH_PRECISION = 0.05
 JOBS = ('train', 'score', 'index')
 
@@ -71,6 +71,8 @@ class Plan:
   chip_hours: float | None = None
   host_input: dict[str, Any] | None = None
   fits: bool = True
+  # Of a search: rows a step, bytes and utilisation of each batch.
+  tried: list[list[Any]] = dataclasses.field(default_factory=list)
 
 
 def plan(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -216,7 +218,10 @@ def _speed(config: ConfigDict, job: jobs.Job, total: dict[str, Any],
 
 
 def _search(config: ConfigDict) -> Plan:
-  """Returns the plan of the largest batch that fits.
+  """Returns the plan of the fastest batch of some, up to the largest that fits.
+
+  A larger one need not be faster: what no longer stays in a core's memory is
+  written and read again.
 
   Raises:
     UserError: not even one row a device and task fits.
@@ -233,9 +238,10 @@ def _search(config: ConfigDict) -> Plan:
   while True:
     found = _plan(jobs.scaled(config, scale, parts))
     plans.append(found)
-    logging.info('%d rows: %s of %s', found.rows_per_step,
+    logging.info('%d rows: %s of %s, utilisation %s', found.rows_per_step,
                  _gb(found.bytes_per_chip['total']),
-                 _gb(found.bytes_per_chip['limit']))
+                 _gb(found.bytes_per_chip['limit']),
+                 _utilisation(found.utilisation_bound))
     best = max((one for one in plans if one.fits), default=None,
                key=lambda one: one.rows_per_step)
     at_least = best.rows_per_step if best else 0
@@ -247,7 +253,11 @@ def _search(config: ConfigDict) -> Plan:
     if (any(one.rows_per_step == rows for one in plans)
         or min(rows, too_many) <= at_least * (1 + _SEARCH_PRECISION)):
       if best:
-        return best
+        fastest = max((one for one in plans if one.fits), key=lambda one: (
+            one.rows_per_second or 0, one.rows_per_step))
+        return dataclasses.replace(fastest, tried=[
+            [one.rows_per_step, one.bytes_per_chip['total'],
+             one.utilisation_bound] for one in plans])
       raise errors.UserError(
           f'not even {rows} rows a step fit {found.topology}: '
           f'{_advice(found)}')
@@ -303,6 +313,8 @@ def _table(found: Plan) -> str:
       lines.append(f'{label:<20}{value / unit:,.2f} {name} a chip and step')
   if found.utilisation_bound is not None:
     lines += _speed_lines(found)
+  lines += [f'tried               {rows:,} rows: {_gb(size)}, utilisation '
+            f'{_utilisation(bound)}' for rows, size, bound in found.tried]
   lines.append('fits' if found.fits else f'does not fit: {_advice(found)}')
   return '\n'.join(lines)
 
@@ -332,6 +344,10 @@ def _advice(found: Plan) -> str:
           "Lower tasks.*.batch_size or raise accumulation_steps; set "
           "model.remat='input'; or take more chips (mesh.fsdp splits the "
           f'state: {_gb(memory["parameters"] + memory["optimizer"])} here)')
+
+
+def _utilisation(bound: float | None) -> str:
+  return '-' if bound is None else f'{bound:.3f}'
 
 
 def _gb(size: float) -> str:
