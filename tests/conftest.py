@@ -18,8 +18,9 @@ from tests import toy_packages
 compiler.configure()
 
 # Files that take longest, first of all: no process shall end alone with one.
-_LONGEST = ('test_end_to_end', 'test_notebooks', 'test_sharding', 'test_train',
-            'test_exact', 'test_serve')
+_LONGEST = ('test_end_to_end', 'test_storage', 'test_multi30k',
+            'test_notebooks', 'test_sharding', 'test_train', 'test_exact',
+            'test_serve')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
