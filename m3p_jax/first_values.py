@@ -24,15 +24,16 @@ from m3p_jax.objectives import negatives
 def fit(model: nn.Module, params: Any,
         batches: Sequence[Mapping[str, batch_lib.Batch]],
         frequencies: Mapping[str, frequencies_lib.Frequencies],
-        key: jax.Array) -> Any:
+        key: jax.Array, *, writes: bool) -> Any:
   """Returns params with all heads fitted that the data decides.
 
   `batches` are the first rows of each task; the token bias is the mixture of
-  the streams' frequencies.
+  the streams' frequencies. `writes` says whether a task writes text, whose end
+  is a token then; masked tasks never ask for it.
   """
   if frequencies:
     found = frequencies_lib.mixture(frequencies)
-    if model.config.decoder:
+    if writes:
       found = found._replace(log_token_V=found.log_written_V())
     params = fit_masked_heads(params, found)
   paired = [batch for tasks in batches for batch in tasks.values()

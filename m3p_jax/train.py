@@ -274,7 +274,8 @@ class _Run:
                    for _ in range(self.config.fitting_batches)]
         params = first_values.fit(
             self.model, params, batches, self.frequencies,
-            jax.random.fold_in(self.init_key, 1))
+            jax.random.fold_in(self.init_key, 1),
+            writes='decoder' in config_lib.needs(self.config))
       state = jax.jit(self.create, out_shardings=shardings, donate_argnums=0)(
           params)
     return sharding.settle(jax.device_put(state, shardings))

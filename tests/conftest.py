@@ -10,6 +10,7 @@ import pytest
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.downloads import packages
+from m3p_jax.model import config as model_config
 from tests import compiler
 from tests import python_server
 from tests import small_search
@@ -65,6 +66,15 @@ def python(tmp_path_factory):
 def keep_compiled(monkeypatch) -> None:
   """Stages of a recipe forget what is compiled: here others still need it."""
   monkeypatch.setattr(jax, 'clear_caches', lambda: None)
+
+
+@pytest.fixture
+def float32(monkeypatch) -> None:
+  """Weights without a config are read in float32, as the runs here say it.
+
+  A CPU that multiplies bfloat16 would take that, and be near but not equal.
+  """
+  monkeypatch.setattr(model_config, 'fast_dtype', lambda platform: 'float32')
 
 
 @pytest.fixture

@@ -103,3 +103,18 @@ def test_masked_heads_begin_at_the_baseline():
       np.testing.assert_allclose(
           float(metrics[name].compute()), float(metrics[baseline].compute()),
           rtol=1e-3)
+
+
+def test_the_end_of_a_text_counts_where_texts_are_written():
+  module, params = models.tiny()
+  batch = models.batch(rows=8)
+  known = frequencies.count(
+      [{'image_text': jax.tree.map(np.asarray, batch)}],
+      vocab_size=models.TINY.padded_vocab_size,
+      num_classes=models.TINY.num_region_classes)
+  masked, written = (
+      first_values.fit(module, params, [], known, jax.random.key(0),
+                       writes=writes)['token_bias'] for writes in (False, True))
+  np.testing.assert_array_equal(masked, known['image_text'].log_token_V)
+  np.testing.assert_array_equal(written, known['image_text'].log_written_V())
+  assert written[2] > masked[2]

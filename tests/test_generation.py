@@ -300,6 +300,14 @@ def test_golden_weights_write_by_three_commands(tmp_path, python):
   assert all(line['references'] == ['red dog'] for line in lines)
   assert json.loads(path.with_suffix('.json').read_text())[
       'languages']['en']['with_references'] == 3
+  # Into a folder that is not there yet, the same.
+  run('main.py', f'--config={workdir}/config.json',
+      f'--workdir={tmp_path}/new/run', '--mode=generate',
+      f'--config.init_from={workdir}', '--config.generate.language=en',
+      '--config.evaluation.dataset=captioned', '--config.evaluation.split=test',
+      '--config.generate.max_length=6')
+  assert (tmp_path / 'new' / 'run' / 'captions' / path.name
+          ).read_text() == path.read_text()
   searcher = search.load(workdir, data_dir=tmp_path / 'data',
                          dataset='captioned', split='test')
   found = searcher.describe('picture 0', ['en'], 3, write=True)['en']

@@ -21,6 +21,8 @@ from m3p_jax.serve import server
 from m3p_jax.serve import views
 from tests import small_search
 
+pytestmark = pytest.mark.usefixtures('float32')
+
 TEXTS = ('a red apple.', '赤いりんご、バナナ', 'แมวสีส้ม', '한국어 단어',
          'تفاحة حمراء 🍎', 'Wörter mit „Zeichen“', 'x' * 300)
 
@@ -109,20 +111,13 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
 
   again = search.load(tmp_path / 'index')
   for mode in ('dual', 'rerank'):
-    _check_alike(again.search('茶色い犬', 4, mode=mode),
-                 searcher.search('茶色い犬', 4, mode=mode))
-  _check_alike(*(each.describe('1f415.webp', ('en',))['en']
-                 for each in (again, searcher)))
+    assert again.search('茶色い犬', 4, mode=mode) == searcher.search(
+        '茶色い犬', 4, mode=mode)
+  assert again.describe('1f415.webp', ('en',)) == searcher.describe(
+      '1f415.webp', ('en',))
   with pytest.raises(errors.UserError, match='exists; allowed: a new folder'):
     exported.export(searcher, tmp_path / 'index')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['index']
-
-
-def _check_alike(found, expected):
-  """Scores may differ as those of float32 and bfloat16 do, in which weights
-  without their run's config are read where a CPU multiplies it natively."""
-  np.testing.assert_allclose([one.score for one in found],
-                             [one.score for one in expected], atol=2e-2)
 
 
 def _swap_lines(content):
@@ -159,8 +154,7 @@ def test_an_exported_index_is_searched_with_its_own_weights(
   with pytest.raises(errors.UserError, match='load.path, checkpoint=DIR'):
     search.load(folder)
   found = search.load(folder, checkpoint=searcher.weights.path)
-  _check_alike(found.search('a red apple', 1),
-               searcher.search('a red apple', 1))
+  assert found.search('a red apple', 1) == searcher.search('a red apple', 1)
   other = tmp_path / 'run' / 'checkpoints' / '7'
   shutil.copytree(searcher.weights.path, other)
   with pytest.raises(errors.UserError, match=r'are \[7, 32\].* \[60, 32\]'):

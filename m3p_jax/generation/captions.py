@@ -66,7 +66,7 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
   if jax.process_index():
     return found  # Hosts write together; the first one says what.
   path = workdir / 'captions' / f'{c.dataset}_{c.split}.jsonl'
-  path.parent.mkdir(exist_ok=True)
+  path.parent.mkdir(parents=True, exist_ok=True)
   results.write_text(path, ''.join(
       json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
   results.write(path.with_suffix('.json'), {

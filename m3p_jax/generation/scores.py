@@ -6,11 +6,13 @@ import importlib.util
 import math
 import re
 
+from input_pipeline import captions
+
 Grams = Counter[tuple[str, ...]]
 _LONGEST = 4
 _SIGMA = 6.0
 # Of Chinese and Japanese, whose words no space divides, the characters.
-_WORD = re.compile(r'[぀-ヿ㐀-鿿]|[^\W぀-ヿ㐀-鿿]+')
+_PIECE = re.compile(r'[぀-ヿ㐀-鿿]|[^぀-ヿ㐀-鿿]+')
 
 
 def words(text: str) -> list[str]:
@@ -18,10 +20,14 @@ def words(text: str) -> list[str]:
 
   Nothing is stemmed, as in the measure's usual implementation.
 
-  >>> words('Zwei Männer, lachend.'), words('赤いりんご')
+  >>> words('Zwei Männer, lachend.'), words('赤いりんご。')
   (['zwei', 'männer', 'lachend'], ['赤', 'い', 'り', 'ん', 'ご'])
+  >>> words('हिन्दी में।')
+  ['हिन्दी', 'में']
   """
-  return _WORD.findall(text.lower())
+  pieces = (piece for word in captions.split_words(text.lower())
+            for piece in _PIECE.findall(word))
+  return [core for piece in pieces if (core := captions.split_word(piece).core)]
 
 
 def cider(texts: Sequence[str],

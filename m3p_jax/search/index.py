@@ -23,9 +23,9 @@ from input_pipeline import paths
 
 VECTORS, PICTURES, MANIFEST = 'vectors.npy', 'pictures.jsonl', 'manifest.json'
 FORMAT = 'm3p_jax index 1'
-# Of a picture, beside its name and captions; an older index has fewer.
 # Bits of 64 in which the looks of near duplicates may differ, see `alike`.
 SAME_BITS = 8
+# Of a picture, beside its name and captions; an older index has fewer.
 FIELDS = ('picture', 'original', 'content', 'date', 'look')
 
 
