@@ -56,6 +56,9 @@ def model_config() -> ConfigDict:
   model.caption_match = False
   # Cross-attention in every layer, so that the same weights write text.
   model.decoder = False
+  # Heads that tasks bring with them: (task, file of model/heads/, numbers out,
+  # states in); a task adds its own.
+  model.heads = ()
   # Activations: 'float32', 'bfloat16' or 'auto': bfloat16 on TPU, GPU and CPUs
   # with AMX or AVX-512 BF16, float32 on others.
   model.dtype = 'auto'
@@ -68,8 +71,13 @@ def model_config() -> ConfigDict:
 
 def task_config(objective: str, stream: str, batch_size: int,
                 weight: float = 1.0, rows: str = 'own',
-                weight_schedule: str = '', **options) -> ConfigDict:
+                weight_schedule: str = '', data: dict | None = None,
+                **options) -> ConfigDict:
   """Returns one task: an objective of `objectives/` on rows of one stream.
+
+  `stream`: the kind of its rows, see `input_pipeline/streams.py`.
+  `data`: what it reads otherwise than the config's `data.text`, or
+  `data.image_text` for other kinds: `dict(datasets=('xvnli',))`.
 
   `weight_schedule`: factors of its weight by step, linear between, '' = 1
   throughout: '0:0,1000:1' lets it in over a thousand steps.
@@ -79,7 +87,7 @@ def task_config(objective: str, stream: str, batch_size: int,
   return ConfigDict(dict(
       objective=objective, stream=stream, batch_size=batch_size,
       weight=weight, weight_schedule=weight_schedule, rows=rows,
-      options=options))
+      data=data or {}, options=options))
 
 
 def code_switch_config() -> ConfigDict:
@@ -147,6 +155,10 @@ def data_config() -> ConfigDict:
   data.image_text.memory_bytes = 4_000_000_000
   # Few-shot: training pictures of each dataset in each language; 0 = all.
   data.image_text.shots = 0
+  # Split that is trained on: a few-shot one of IGLUE is 'train_1', 'train_5' …
+  data.image_text.train_split = 'train'
+  # Languages of the texts that a task of stream 'parallel' reads beside each.
+  data.image_text.sources = ('en',)
   data.image_text.code_switch = code_switch_config()
   return data
 
@@ -211,6 +223,8 @@ def evaluation_config() -> ConfigDict:
   # Ids in a caption at evaluation, `<s>` and `</s>` included; longer ones are
   # cut and counted. 0 = what the longest caption needs, within `max_positions`.
   evaluation.max_length = 0
+  # Of an accuracy: the task whose head answers; '' = the only one that can.
+  evaluation.head = ''
   # Pairs or rows in one forward pass.
   evaluation.batch_size = 256
   return evaluation

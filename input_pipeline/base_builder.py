@@ -143,7 +143,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     # Protocols take the first pictures and folds of a published list; training
     # cuts rows of text out of neighbours, which shall have nothing in common.
     return sorted(items, key=lambda item: (
-        items_lib.SPLITS.index(item.split),
+        items_lib.SPLITS.index(item.split.partition('_')[0]), item.split,
         hasher.hash_key(item[0]) if item.split == 'train' else 0)), len(items)
 
   def _download_and_prepare(self, dl_manager, download_config=None):

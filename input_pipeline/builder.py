@@ -78,8 +78,8 @@ class TextBuilder(base_builder.Builder):
 
 
 class _Opened(NamedTuple):
-  """What was read of a picture."""
-  tile: Any  # What `extract` takes; None where there is a record.
+  """What was read of an item."""
+  tiles: list[Any]  # What `extract` takes; none where there is a record.
   record: known_lib.Record | None = None  # Made of this picture before.
   stamp: list[Any] | None = None  # None = it will not be known again.
   content: str = ''
@@ -88,7 +88,14 @@ class _Opened(NamedTuple):
 
 
 class ImageTextBuilder(base_builder.Builder):
-  """Builder of `ImageText` records: reads pictures, extracts regions."""
+  """Builder of `ImageText` records: reads pictures, extracts regions.
+
+  Attributes:
+    labels: names of the classes that captions have; () = they have none.
+    num_pictures: of an item, 1 or 2.
+  """
+  labels: Sequence[str] = ()
+  num_pictures = 1
 
   def __init__(self, *, options: Options, **kwargs):
     self.extractor: Any = self.make_extractor(options)
@@ -105,17 +112,19 @@ class ImageTextBuilder(base_builder.Builder):
   def _info(self):
     return self.dataset_info_from_configs(
         features=records.image_text_features(
-            self.extractor.feature_dim, self.options.storage))
+            self.extractor.feature_dim, self.options.storage,
+            self.num_pictures, has_labels=bool(self.labels)))
 
   @classmethod
   def remembers(cls, options):
     """Returns whether pictures of the user's own are read here."""
-    return bool(options.raw_dir) and not options.features_format
+    return (bool(options.raw_dir) and not options.features_format
+            and not cls.labels)
 
   def key_of(self, items):
     """Returns the digest of items and of their pictures' stamps."""
     return fingerprint.of_rows(
-        [*item._replace(path=str(item.path)), known_lib.stamp(item.path)]
+        [*item.row(str(item.path)), known_lib.stamp(item.path)]
         for item in items) if self.remembers(self.options) else ''
 
   @functools.cached_property
@@ -146,17 +155,19 @@ class ImageTextBuilder(base_builder.Builder):
       names: dict[Any, str] = {}
       for item in items:
         other = names.setdefault((item.path, item.span), item.image_id)
-        if other != item.image_id:
+        if other != item.image_id and not item.pictures:
           raise errors.UserError(
               f'{self.name}: {other!r} and {item.image_id!r} are the same '
               f'file, {item.path}; allowed: one item a picture')
     if self.options.features_format:
-      self.extractor.match([item.image_id for item in items])
+      self.extractor.match(
+          [part.image_id for item in items for part in item.parts])
 
   def restore_item(self, row):
     item = ImageItem(*row)
     return item._replace(
-        path=pathlib.Path(item.path),
+        path=pathlib.Path(item.path), pictures=tuple(
+            (name, pathlib.Path(path)) for name, path in item.pictures),
         span=(item.span[0], item.span[1]) if item.span else None)
 
   def make_records(self, items, report):
@@ -164,7 +175,7 @@ class ImageTextBuilder(base_builder.Builder):
     self._known  # noqa: B018 — Made here, before there are threads.
     for batch in _batched(self._read(items, report), _PICTURES):
       region_sets = iter(self.extractor.extract([
-          found.tile for _, found, _ in batch if not found.record]))
+          tile for _, found, _ in batch for tile in found.tiles]))
       for item, found, captions in batch:
         digest = fingerprint.of([item.image_id, item.group, item.captions])
         record = found.record
@@ -173,23 +184,29 @@ class ImageTextBuilder(base_builder.Builder):
           yield record.read()
         else:
           columns = (self.info.features.deserialize_example_np(record.read())
-                     if record else self._pack(next(region_sets)))
-          max_class_id = int(columns['class_ids'].max(initial=0))
+                     if record else self._pack(
+                         [next(region_sets) for _ in found.tiles]))
+          max_class_id = max(
+              int(one['class_ids'].max(initial=0))
+              for one in (columns, columns.get('second', columns)))
           yield columns | {'image_id': item.image_id, 'group': item.group,
                            'captions': self.encode(captions)}
         if found.stamp:
           report.files.append(known_lib.Row(
               item.image_id, os.path.realpath(item.path), found.stamp,
               found.content, digest, max_class_id, found.date, found.look))
-        report.languages += {language for language, _ in captions}
+        report.languages += {language for language, *_ in captions}
         report.max_class_id = max(report.max_class_id, max_class_id)
 
-  def _pack(self, found: regions.RegionSet) -> dict[str, Any]:
-    """Returns the record's columns of a picture's regions."""
-    return {'height': found.height, 'width': found.width,
-            'boxes': found.boxes_R4.astype(np.float32),
-            'class_ids': found.class_ids_R.astype(np.int32),
-            **records.pack_features(found.features_RF, self.options.storage)}
+  def _pack(self, region_sets: Sequence[regions.RegionSet]) -> dict[str, Any]:
+    """Returns the record's columns of the regions of its pictures."""
+    first, *second = (
+        {'height': found.height, 'width': found.width,
+         'boxes': found.boxes_R4.astype(np.float32),
+         'class_ids': found.class_ids_R.astype(np.int32),
+         **records.pack_features(found.features_RF, self.options.storage)}
+        for found in region_sets)
+    return first | ({'second': second[0]} if second else {})
 
   def _read(self, items: Sequence[ImageItem],
             report: shards.Report) -> Iterator[tuple]:
@@ -207,23 +224,27 @@ class ImageTextBuilder(base_builder.Builder):
         yield item, outcome, captions
 
   def _open(self, item: ImageItem):
-    """Returns what was read of a picture, or the error that it ends in."""
+    """Returns what was read of an item, or the error that it ends in."""
+    if item.pictures:
+      parts = [self._open(part._replace(pictures=())) for part in item.parts]
+      return next((part for part in parts if isinstance(part, errors.RowError)),
+                  None) or _Opened([part.tiles[0] for part in parts])
     try:
       if self.options.features_format:
         if os.path.isfile(item.path):  # Not needed, but nice to see.
           self._picture(item)
-        return _Opened(self.extractor.load(
-            item.image_id, None if item.span else item.path))
+        return _Opened([self.extractor.load(
+            item.image_id, None if item.span else item.path)])
       stamp = (known_lib.stamp(item.path)
                if self._known and not item.span else None)
       record = self._known.find(item.path, stamp) if stamp else None
       if record:
         if not self._staged(record.row.content).exists():
           copies.link(record.small, self._staged(record.row.content))
-        return _Opened(None, record, stamp, *record.row.kept())
+        return _Opened([], record, stamp, *record.row.kept())
       picture = self._picture(item, is_staged=bool(stamp))
       return _Opened(
-          self.extractor.cut(picture), None, stamp, picture.sha256,
+          [self.extractor.cut(picture)], None, stamp, picture.sha256,
           picture.date, copies.look(picture.image) if stamp else '')
     except errors.RowError as error:
       if isinstance(error, pictures.PictureError) and not os.path.isfile(
@@ -245,13 +266,14 @@ class ImageTextBuilder(base_builder.Builder):
     return picture
 
   def _kept_captions(self, item: ImageItem,
-                     report: shards.Report) -> list[tuple[str, str]]:
+                     report: shards.Report) -> list[Any]:
     """Returns the captions that can be used."""
     kept = []
-    for language, text in item.captions:
+    for caption in item.captions:
+      language, text, *_ = caption
       try:
         self._check_caption(text)
-        kept.append((language, text))
+        kept.append(caption)
       except errors.RowError as error:
         self.skip(report, f'{item.where} ({language})', error.reason)
     return kept

@@ -81,15 +81,19 @@ class Encoder:
     self._tokenizer = tokenizer
     self._met: dict[str, _Encoded] = {}
 
-  def encode(self, texts: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+  def encode(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
     """Returns (language, text) of captions as `image_text_features` has them.
+
+    A third number, of a caption's class, stays with it.
 
     Each word is tokenised by itself: SentencePiece never crosses a space, so
     the ids of the words, one after the other, are the ids of the sentence.
     """
-    captions = [(language, split_words(text)) for language, text in texts]
+    captions = [(language, split_words(text)) for language, text, *_ in texts]
     self._meet({word for _, words in captions for word in words})
-    return [self._caption(language, words) for language, words in captions]
+    return [self._caption(language, words) | (
+        {'label': label[0]} if label else {}) for (language, words), (
+            _, _, *label) in zip(captions, texts, strict=True)]
 
   def _meet(self, words: set[str]) -> None:
     new = sorted(words - self._met.keys())

@@ -34,7 +34,7 @@ class Pictures(NamedTuple):
     file_N: int32 [N], the record's file.
     offset_N: int64 [N], where it begins there.
     bytes_N: int64 [N], its length in the file.
-    num_regions_N: int32 [N].
+    num_regions_N: int32 [N], of the picture, or the larger of two.
     image_id_N: int32 [N], hash of the group.
     num_captions_N: int32 [N].
     num_ids_C: int32 [C], token ids of each caption, picture by picture.
@@ -94,7 +94,7 @@ def scan(path: str | os.PathLike[str]) -> Index:
       file.seek(offset + HEADER_BYTES)
       feature = tf.train.Example.FromString(
           file.read(length - FRAME_BYTES)).features.feature
-      kind = Pictures if 'boxes' in feature else Texts
+      kind = Pictures if 'image_id' in feature else Texts
       look = _look_at_picture if kind is Pictures else _look_at_text
       *numbers, found = look(feature)
       rows.append((0, offset, length, *numbers))
@@ -112,15 +112,18 @@ def _look_at_text(feature: Any) -> tuple:
 
 
 def _look_at_picture(feature: Any) -> tuple:
-  (boxes,) = feature['boxes'].bytes_list.value
+  # Of texts without a picture there are none; of two pictures, the larger.
+  num_regions = max([0, *(
+      len(boxes) // records.BOX_BYTES for name in ('boxes', 'second/boxes')
+      for boxes in feature[name].bytes_list.value)])
   (group,) = feature['group'].bytes_list.value
   num_words, word_lengths = (
       feature[f'captions/{name}'].int64_list.value
       for name in ('keys/ragged_row_lengths_0',
                    'word_lengths/ragged_flat_values'))
   ends_C = np.append(0, np.cumsum(word_lengths))[np.cumsum(num_words)]
-  return (len(boxes) // records.BOX_BYTES, group_id(group.decode()),
-          len(num_words), list(np.diff(ends_C, prepend=0)))
+  return (num_regions, group_id(group.decode()), len(num_words),
+          list(np.diff(ends_C, prepend=0)))
 
 
 def _frames(file: BinaryIO, path) -> Iterator[tuple[int, int]]:

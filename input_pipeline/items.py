@@ -14,23 +14,43 @@ class ImageItem(NamedTuple):
   Attributes:
     image_id: unique in the dataset.
     path: the picture file.
-    split: one of `SPLITS`.
+    split: one of `SPLITS`, or one of 'train_1', 'train_5' … for few shots.
     group: pictures of a group share their right answers.
-    captions: (language, text) of each caption.
+    captions: (language, text) of each caption, and the number of its class
+      where the dataset has `labels`; -1 = none that is known.
     span: where in the file it lies: its first byte, and how many; None = it
       is the file.
+    pictures: (name, path) of its one picture or two, where `image_id` is no
+      picture's name; () = it is that of the one at `path`.
   """
   image_id: str
   path: pathlib.Path
   split: str
   group: str
-  captions: list[tuple[str, str]]
+  captions: list[Any]
   span: tuple[int, int] | None = None
+  pictures: tuple[tuple[str, pathlib.Path], ...] = ()
 
   @property
   def where(self) -> str:
     """What messages call it."""
     return f'{self.path}, {self.image_id}' if self.span else str(self.path)
+
+  def row(self, path: str) -> list[Any]:
+    """Returns what a digest is made of, with `path` in the path's place.
+
+    Without `pictures` where there are none: older items had no such field.
+    """
+    fields = list(self._replace(path=path))
+    if self.pictures:
+      return fields[:-1] + [name for name, _ in self.pictures]
+    return fields[:-1]
+
+  @property
+  def parts(self) -> list['ImageItem']:
+    """Returns an item for each of its pictures, called as the picture is."""
+    return [self._replace(image_id=name, path=path)
+            for name, path in self.pictures] or [self]
 
 
 class TextItem(NamedTuple):

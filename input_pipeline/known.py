@@ -62,7 +62,7 @@ def key_of(builder_class: Any, folder: pathlib.Path,
     key['files'] = files_of(options, items, folder)
     if isinstance(items, list):
       key['items'] = fingerprint.of_rows(
-          item._replace(path='') if hasattr(item, 'path') else item
+          item.row('') if hasattr(item, 'path') else item
           for item in items)
   else:
     fetched = sorted(sources.SOURCES)
@@ -78,7 +78,8 @@ def files_of(options: items_lib.Options, items: Any,
   if not isinstance(items, list):  # Too many to be read for this.
     return fingerprint.of_path(options.raw_dir, skip=[
         os.path.realpath(path) for path in (folder, folder.parent)])
-  pictures = [item.path for item in items if hasattr(item, 'path')]
+  pictures = [part.path for item in items if hasattr(item, 'path')
+              for part in item.parts]
   if not options.features_format:
     real = functools.cache(os.path.realpath)
     return fingerprint.of_rows(

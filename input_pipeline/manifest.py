@@ -32,6 +32,8 @@ def describe(builder: Any, dataset: str, options: Mapping[str, Any],
           for _, reason in report.skipped).items())),
       **builder.notes}
   if isinstance(builder, builder_lib.ImageTextBuilder):
+    if builder.labels:
+      manifest['labels'] = list(builder.labels)
     manifest['feature_extractor'] = builder.extractor.manifest
     manifest['max_class_id'] = max(
         [0, *(report.max_class_id for report in reports)])

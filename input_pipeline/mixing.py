@@ -146,6 +146,57 @@ def _is_shot(group_C: np.ndarray, shots: int) -> np.ndarray:
   return np.isin(group_C, chosen)
 
 
+class Sources(NamedTuple):
+  """Of each caption, those of its item that it may be a translation of.
+
+  Attributes:
+    order: int64, captions.
+    first_C: int64 [C], where a caption's begin in `order`.
+    count_C: int64 [C], how many they are; 0 = there is none.
+  """
+  order: Any
+  first_C: Any
+  count_C: Any
+
+
+def find_sources(rows: Sequence[tuple[np.ndarray, np.ndarray]],
+                 languages: Collection[str]) -> Sources:
+  """Returns the sources of all captions: those in another of the languages.
+
+  Args:
+    rows: as of `make_items`, the numbers of a dataset's items rising.
+    languages: that sources are in.
+  """
+  orders, firsts, counts, offset, length = [], [], [], 0, 0
+  for row_languages, group_C in rows:
+    first_C, count_C = np.zeros((2, len(group_C)), np.int64)
+    for language in set(row_languages):
+      is_C = row_languages == language
+      (order,) = np.nonzero(np.isin(
+          row_languages, [name for name in languages if name != language]))
+      first_C[is_C], last_C = (
+          np.searchsorted(group_C[order], group_C[is_C], side)
+          for side in ('left', 'right'))
+      count_C[is_C] = last_C - first_C[is_C]
+      first_C[is_C] += length
+      orders.append(order + offset)
+      length += len(order)
+    firsts.append(first_C)
+    counts.append(count_C)
+    offset += len(group_C)
+  return Sources(*map(np.concatenate, (orders, firsts, counts)))
+
+
+def draw_source(sources: Sources, caption_B: tf.Tensor, rows_B: tf.Tensor,
+                seed: tf.Tensor) -> tf.Tensor:
+  """Returns a source of each caption int64 [B], of those that have one."""
+  # −2 keeps this hash apart from that of `draw`.
+  hash_B = records.mix_keys(records.mix_keys(seed, np.int64(-2)), rows_B)
+  return tf.gather(sources.order, tf.gather(
+      sources.first_C, caption_B) + tf.math.floormod(
+          hash_B, tf.gather(sources.count_C, caption_B)))
+
+
 def draw(items: Items, deck: Deck, rows_B: tf.Tensor, seed: tf.Tensor,
          ) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns the caption of each row int64 [B], and its language."""

@@ -1,4 +1,4 @@
-"""The two kinds of TFDS record, and how keys of phrases are made.
+"""The kinds of TFDS record, and how keys of phrases are made.
 
 Every dataset is prepared into one of these; nothing else is read in training.
 Letters: B records, R regions, F region feature, G=5 box, W words of all
@@ -39,9 +39,31 @@ class CaptionWords(NamedTuple):
   suffix_ids: Ragged
 
 
+class Kind(NamedTuple):
+  """What records of captions hold.
+
+  Attributes:
+    feature_dim: numbers of a region.
+    storage: of these, one of `STORAGE`.
+    num_pictures: of a record; 0 = texts alone.
+    has_labels: whether captions have classes.
+  """
+  feature_dim: int
+  storage: str
+  num_pictures: int = 1
+  has_labels: bool = False
+
+
+# What the columns of each picture of a record begin with.
+_PICTURES = ('', 'second/')
+
+
 def image_text_features(feature_dim: int, storage: str = 'float16',
+                        num_pictures: int = 1, *, has_labels: bool = False,
                         ) -> tfds.features.FeaturesDict:
   """Returns the record of a picture with its regions and captions.
+
+  Or of two pictures, or of captions alone; arguments as of `Kind`.
 
   A caption's words are flattened: `word_ids` holds the token ids of all words
   one after the other, `word_lengths` how many ids each word has. Keys and
@@ -56,7 +78,15 @@ def image_text_features(feature_dim: int, storage: str = 'float16',
   for part in PARTS:
     caption[f'{part}_ids'] = tfds.features.Sequence(np.int32)
     caption[f'{part}_lengths'] = tfds.features.Sequence(np.int32)
+  if has_labels:
+    caption['label'] = np.int64
   columns = {
+      'height': np.int32,
+      'width': np.int32,
+      'boxes': tfds.features.Tensor(
+          shape=(None, 4), dtype=np.float32, encoding='bytes'),
+      'class_ids': tfds.features.Tensor(
+          shape=(None,), dtype=np.int32, encoding='bytes'),
       'features': tfds.features.Tensor(
           shape=(None, feature_dim), dtype=np.dtype(storage).type,
           encoding='bytes')}
@@ -67,13 +97,19 @@ def image_text_features(feature_dim: int, storage: str = 'float16',
       'image_id': tfds.features.Text(),
       # Pictures of a group share their right answers.
       'group': tfds.features.Text(),
-      'height': np.int32,
-      'width': np.int32,
-      'boxes': tfds.features.Tensor(
-          shape=(None, 4), dtype=np.float32, encoding='bytes'),
-      'class_ids': tfds.features.Tensor(
-          shape=(None,), dtype=np.int32, encoding='bytes'),
-      'captions': tfds.features.Sequence(caption)} | columns)
+      'captions': tfds.features.Sequence(caption)}
+      | (columns if num_pictures else {})
+      | ({'second': columns} if num_pictures == 2 else {}))
+
+
+def kind_of(features: tfds.features.FeaturesDict) -> Kind:
+  """Returns what records with these features hold."""
+  has_labels = 'label' in features['captions'].feature
+  if 'features' not in features:
+    return Kind(0, STORAGE[0], 0, has_labels)
+  regions = features['features']
+  return Kind(regions.shape[-1], np.dtype(regions.np_dtype).name,
+              2 if 'second' in features else 1, has_labels)
 
 
 def pack_features(features_RF: np.ndarray, storage: str,
@@ -93,9 +129,11 @@ def pack_features(features_RF: np.ndarray, storage: str,
           'scales': scales_R.astype(np.float32)}
 
 
-def image_text_spec(storage: str) -> dict[str, Any]:
+def image_text_spec(kind: Kind) -> dict[str, Any]:
   """Returns how TFDS lays an `ImageText` record out, as far as rows need it."""
-  return regions_spec(storage) | words_spec()
+  return words_spec(has_labels=kind.has_labels) | {
+      f'{prefix}{name}': column for prefix in _PICTURES[:kind.num_pictures]
+      for name, column in regions_spec(kind.storage).items()}
 
 
 def regions_spec(storage: str) -> dict[str, Any]:
@@ -110,9 +148,11 @@ def regions_spec(storage: str) -> dict[str, Any]:
   return spec
 
 
-def words_spec() -> dict[str, Any]:
+def words_spec(*, has_labels: bool = False) -> dict[str, Any]:
   """Returns the part of `image_text_spec` that `parse_words` reads."""
   spec: dict[str, Any] = {}
+  if has_labels:
+    spec['label'] = tf.io.RaggedFeature(tf.int64, value_key='captions/label')
   spec['keys'] = tf.io.RaggedFeature(
       tf.int64, value_key='captions/keys/ragged_flat_values',
       partitions=[tf.io.RaggedFeature.RowLengths(
@@ -142,8 +182,9 @@ def parse_words(columns: dict[str, Any]) -> tuple[CaptionWords, tf.Tensor]:
       ids=word, prefix_ids=prefix, suffix_ids=suffix), keys.row_splits[:-1]
 
 
-def parse_regions(columns: dict[str, Any], num_regions: int, feature_dim: int,
-                  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+def parse_regions(
+    columns: dict[str, Any], num_regions: int, feature_dim: int, *,
+    picture: int = 0) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
   """Returns the regions of records, as `batch.Regions` has them.
 
   features float16 [B, R, F], boxes float32 [B, R, 5], class ids int32 [B, R]
@@ -153,7 +194,12 @@ def parse_regions(columns: dict[str, Any], num_regions: int, feature_dim: int,
     columns: parsed by `image_text_spec`.
     num_regions: R; where a record has fewer, zeros follow.
     feature_dim: F.
+    picture: of a record with several, which one.
   """
+  prefix = _PICTURES[picture]
+  if prefix:
+    columns = {name.removeprefix(prefix): column
+               for name, column in columns.items() if name.startswith(prefix)}
   height_B1, width_B1 = (
       tf.cast(columns[name], tf.float32)[:, tf.newaxis]
       for name in ('height', 'width'))

@@ -149,12 +149,6 @@ def open_index(builder: tfds.core.DatasetBuilder, split: str, *,
       builder.info.splits[split].filepaths)
 
 
-def storage_of(builder: tfds.core.DatasetBuilder) -> tuple[int, str]:
-  """Returns the size of a dataset's region features, and their storage."""
-  features = builder.info.features['features']
-  return features.shape[-1], np.dtype(features.np_dtype).name
-
-
 def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
                     split: str) -> tuple[Pictures, Captions]:
   """Returns the pictures and captions of one split, in the records' order.
@@ -165,15 +159,15 @@ def read_image_text(data_dir: str | os.PathLike[str], dataset: str,
   builder = open_builder(data_dir, dataset, split)
   _check_memory(dataset, builder.info.splits[split].num_bytes)
   index = open_index(builder, split)
-  feature_dim, storage = storage_of(builder)
+  kind = records.kind_of(builder.info.features)
   regions: list[list[np.ndarray]] = []
 
   def look(columns):
     regions.append([tensor.numpy() for tensor in records.parse_regions(
-        columns, int(index.num_regions_N.max()), feature_dim)])
+        columns, int(index.num_regions_N.max()), kind.feature_dim)])
 
   image_ids, groups, captions = _read(
-      index, records.regions_spec(storage), look)
+      index, records.regions_spec(kind.storage), look)
   return Pictures(image_ids, groups, index.image_id_N,
                   *map(np.concatenate, zip(*regions, strict=True))), captions
 

@@ -22,10 +22,26 @@ from m3p_jax import batch as batch_lib
 
 # Records that a search reads at the same time.
 _AT_ONCE = 16
-# Numbers of captions int64 [B] → captions, the rows' numbers in these int64
-# [B], and the rows' regions.
-Fetch = Callable[[tf.Tensor], tuple[
-    store.Captions | records.CaptionWords, tf.Tensor, batch_lib.Regions]]
+
+
+class Rows(NamedTuple):
+  """What was fetched of B captions and their pictures.
+
+  Attributes:
+    captions: theirs, and others of the same pictures.
+    shift_B: int64 [B], what makes a number of any caption of a row's picture
+      its number in `captions`.
+    regions: of the rows' pictures: of each row none, one or two.
+    label_B: int32 [B], numbers of classes; None where captions have none.
+  """
+  captions: store.Captions | records.CaptionWords
+  shift_B: tf.Tensor
+  regions: tuple[batch_lib.Regions, ...]
+  label_B: tf.Tensor | None = None
+
+
+# Numbers of captions int64 [B] → their rows.
+Fetch = Callable[[tf.Tensor], Rows]
 
 
 class Texts(NamedTuple):
@@ -43,25 +59,27 @@ class Texts(NamedTuple):
 
 
 def picture_rows(datasets: Sequence[str], indices: Sequence[index_lib.Pictures],
-                 kinds: Sequence[tuple[int, str]], *, parallel: int) -> Fetch:
+                 kinds: Sequence[records.Kind], *, parallel: int) -> Fetch:
   """Returns what fetches rows of all datasets together.
 
   Args:
     datasets: names, for messages.
     indices: theirs.
-    kinds: size and storage of their region features.
+    kinds: what their records hold; what not all of them have is not read.
     parallel: records read at the same time.
 
   Raises:
     UserError: features differ in size or storage.
   """
-  if len(set(kinds)) > 1:
+  if len({kind[:2] for kind in kinds}) > 1:
     raise errors.UserError(
         'datasets whose region features differ in size or storage cannot be '
-        'mixed: ' + ', '.join(f'{name} has {size} numbers in {storage}' for
-                              name, (size, storage)
-                              in zip(datasets, kinds, strict=True)))
-  feature_dim, storage = kinds[0]
+        'mixed: ' + ', '.join(
+            f'{name} has {kind.feature_dim} numbers in {kind.storage}'
+            for name, kind in zip(datasets, kinds, strict=True)))
+  kind = kinds[0]._replace(
+      num_pictures=min(kind.num_pictures for kind in kinds),
+      has_labels=all(kind.has_labels for kind in kinds))
   index = index_lib.join(indices)
   num_regions = int(index.num_regions_N.max())
   ends_N = np.cumsum(index.num_captions_N, dtype=np.int64)
@@ -74,34 +92,37 @@ def picture_rows(datasets: Sequence[str], indices: Sequence[index_lib.Pictures],
     picture_B = tf.gather(picture_C, caption_B)
     columns = tf.io.parse_example(
         tf.ensure_shape(read(picture_B), caption_B.shape),
-        records.image_text_spec(storage))
+        records.image_text_spec(kind))
     captions, first_B = records.parse_words(columns)
-    return captions, first_B + caption_B - tf.gather(first_N, picture_B), (
+    shift_B = first_B - tf.gather(first_N, picture_B)
+    return Rows(captions, shift_B, tuple(
         batch_lib.Regions(
             tf.gather(image_id_N, picture_B), *records.parse_regions(
-                columns, num_regions, feature_dim)))
+                columns, num_regions, kind.feature_dim, picture=picture))
+        for picture in range(kind.num_pictures)), tf.cast(tf.gather(
+            columns['label'].values, caption_B + shift_B), tf.int32)
+                if kind.has_labels else None)
 
   return fetch
 
 
-def read_pictures(index: index_lib.Pictures, kind: tuple[int, str],
+def read_pictures(index: index_lib.Pictures, kind: records.Kind,
                   ) -> Callable[[np.ndarray], tuple[
                       list[str], batch_lib.Regions]]:
   """Returns what reads names and regions of the pictures of some numbers.
 
   Args:
-    kind: size and storage of the region features.
+    kind: what its records hold.
   """
-  feature_dim, storage = kind
   num_regions = int(index.num_regions_N.max())
   read = tf.function(_make_read(index, _AT_ONCE), input_signature=[
       tf.TensorSpec([None], tf.int64)])
-  spec = records.regions_spec(storage) | {
+  spec = records.regions_spec(kind.storage) | {
       'image_id': tf.io.FixedLenFeature([], tf.string)}
 
   def fetch(number_B):
     columns = tf.io.parse_example(read(number_B), spec)
-    regions = records.parse_regions(columns, num_regions, feature_dim)
+    regions = records.parse_regions(columns, num_regions, kind.feature_dim)
     return [name.decode() for name in columns['image_id'].numpy()], (
         batch_lib.Regions(index.image_id_N[number_B],
                           *(tensor.numpy() for tensor in regions)))

@@ -3,6 +3,7 @@
 Letters: B rows, L text length, R regions, F region feature, G=5 box.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -35,11 +36,16 @@ class Batch(NamedTuple):
     text_mask_BL: bool [B, L], False at padding.
     language_B: int32 [B], index in the checkpoint's `languages`.
     regions: the rows' pictures, or None for a batch of text alone.
+    extra: what the stream's kind has beside, rows in front, by name:
+      'label_B', int32 numbers of classes, -1 where unknown; 'second', Regions
+      of each row's second picture; 'source_ids_BL', 'source_mask_BL' and
+      'source_language_B' of a text that says the same in another language.
   """
   token_ids_BL: Any
   text_mask_BL: Any
   language_B: Any
   regions: Regions | None = None
+  extra: Mapping[str, Any] = {}
 
   @property
   def num_regions(self) -> int:

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import importlib
 import pathlib
 import re
 import sys
@@ -204,12 +205,16 @@ def run(argv: list[str]) -> None:
     if sharding.is_first():  # Others may see its last files later.
       print(summary.after_training(workdir, config))
   elif f.mode == 'evaluate':
-    from m3p_jax.evaluation import retrieval
+    from m3p_jax.evaluation import protocols
     from m3p_jax.evaluation import weights
+    kind = protocols.get(config.evaluation.protocol).kind
     summary.show(summary.evaluation_rows(
         config, workdir, weights.source(config, workdir, given=given)))
-    retrieval.evaluate(config, workdir, given=given)
-    print('\n'.join(['', *summary.next_commands('evaluate', workdir, config)]))
+    importlib.import_module(f'm3p_jax.evaluation.{kind}').evaluate(
+        config, workdir, given=given)
+    if kind == 'retrieval':
+      print('\n'.join(['', *summary.next_commands(
+          'evaluate', workdir, config)]))
   elif f.mode == 'generate':
     from m3p_jax.generation import captions
     captions.generate(config, workdir, given=given)

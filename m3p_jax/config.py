@@ -16,10 +16,10 @@ from configs import base
 from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import paths
+from input_pipeline import streams
 from m3p_jax import objectives
 
 ConfigDict = ml_collections.ConfigDict
-STREAMS = ('text', 'image_text')
 MOMENT_DTYPES = ('float32', 'bfloat16')
 # Keys (or sections) that a run may be resumed with changed.
 RESUMABLE = (
@@ -32,10 +32,10 @@ RESUMABLE = (
 _FORMER = ('model.platform',)
 # Workdirs of version 1 have one folder's name here.
 _NOW_LIST = 'data.image_text.code_switch.dictionary'
-# Keyword of a loss that the loop fills, no option of a config.
-_BASELINE = 'baseline'
-# Version 1's tasks do not have them.
-_NEW_TASK_KEYS = {'rows': 'own', 'weight_schedule': ''}
+# Keywords of a loss that the loop fills, no options of a config.
+_BASELINE, _HEAD = 'baseline', 'head'
+# Old tasks do not have them.
+_NEW_TASK_KEYS = {'rows': 'own', 'weight_schedule': '', 'data': {}}
 _TASK_KEYS = tuple(base.task_config('', '', 1))
 
 
@@ -136,12 +136,17 @@ def check(config: ConfigDict) -> None:
     loss = find_loss(name, task)
     errors.check_choice(
         f'stream of tasks.{name} ({task.objective})', task.stream,
-        getattr(sys.modules[loss.__module__], 'STREAMS', STREAMS))
+        getattr(sys.modules[loss.__module__], 'STREAMS', streams.KINDS))
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
     schedule_points(name, task)
-    if not config.data[task.stream].datasets:
+    section = streams.KINDS[task.stream]
+    own, known = to_json(task.data), flatten(config.data[section])
+    for key in flatten(own):
+      errors.check_choice(f'key of tasks.{name}.data', key, known)
+    _check_types(own, config.data[section], 'config', f'tasks.{name}.data.')
+    if not streams.data_of(config.data, task).datasets:
       raise errors.UserError(
-          f'data.{task.stream}.datasets is empty, but tasks.{name} reads it')
+          f'data.{section}.datasets is empty, but tasks.{name} reads it')
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
               'keep_checkpoints', 'accumulation_steps', 'max_bad_steps',
               'counted_rows', 'fitting_batches', 'data.parallel_reads',
@@ -208,7 +213,8 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
         f'tasks.{name}.objective is {task.objective!r}, which has no `loss`')
   allowed = [key for key, parameter
              in inspect.signature(module.loss).parameters.items()
-             if parameter.kind is parameter.KEYWORD_ONLY and key != _BASELINE]
+             if parameter.kind is parameter.KEYWORD_ONLY
+             and key not in (_BASELINE, _HEAD)]
   for option in task.options:
     errors.check_choice(f'option of tasks.{name}', option, allowed)
   return module.loss
@@ -218,17 +224,24 @@ def needs(config: ConfigDict) -> dict[str, Any]:
   """Returns the parts of the geometry that the tasks need: {key: value}.
 
   An objective names them in `NEEDS`; a language table is as long as
-  `data.languages`.
+  `data.languages`. `HEAD` names the file of a head and the option that says
+  how many numbers it gives: each task has one of its own.
 
   Raises:
-    UserError: see `find_loss`.
+    UserError: see `find_loss`, or the option is not given.
   """
-  found = {}
-  for name, task in config.tasks.items():
+  found: dict[str, Any] = {}
+  for name, task in sorted(config.tasks.items()):
     module = sys.modules[find_loss(name, task).__module__]
     for key in getattr(module, 'NEEDS', ()):
       found[key] = (len(config.data.languages) if key == 'num_languages'
                     else True)
+    if head := getattr(module, 'HEAD', None):
+      file, option = head
+      _check_least(f'tasks.{name}.options.{option}',
+                   task.options.get(option, 0), 1)
+      found['heads'] = (*found.get('heads', ()), (
+          name, file, task.options[option], streams.num_pictures(task) or 1))
   return found
 
 
@@ -260,13 +273,18 @@ def takes_baseline(loss: Callable[..., Any]) -> bool:
   return _BASELINE in inspect.signature(loss).parameters
 
 
+def filled(name: str, loss: Callable[..., Any]) -> dict[str, Any]:
+  """Returns what a loss is told of its task: its head is called as that."""
+  return {_HEAD: name} if _HEAD in inspect.signature(loss).parameters else {}
+
+
 def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
                     workdir: paths.Path) -> None:
   """Raises UserError where the run of `saved` cannot go on with `config`."""
   # A key that is newer than the run had its default then.
-  old = flatten(to_json(base.get_config())) | flatten(saved)
-  old = {f'tasks.{name}.{key}': value for name in saved.get('tasks', {})
-         for key, value in _NEW_TASK_KEYS.items()} | old
+  old = flatten(to_json(base.get_config())) | flatten({**saved, 'tasks': {
+      name: _NEW_TASK_KEYS | task
+      for name, task in saved.get('tasks', {}).items()}})
   for key in ('tasks', *_FORMER):
     old.pop(key, None)
   new = flatten(to_json(config))
@@ -286,9 +304,13 @@ def check_resumable(saved: Mapping[str, Any], config: ConfigDict,
 
 def _check_languages(config: ConfigDict) -> None:
   languages.check(config.data.languages)
-  for stream in STREAMS:
-    for language in set(config.data[stream].languages) - {languages.ALL}:
-      errors.check_choice(f'language of data.{stream}.languages', language,
+  read = {f'data.{section}': config.data[section]
+          for section in ('text', 'image_text')}
+  read |= {f'tasks.{name}.data': streams.data_of(config.data, task)
+           for name, task in config.tasks.items() if task.data}
+  for where, data in read.items():
+    for language in set(data.languages) - {languages.ALL}:
+      errors.check_choice(f'language of {where}.languages', language,
                           config.data.languages)
 
 

@@ -34,8 +34,12 @@ def geometry(saved: ModelConfig, asked: ModelConfig, *,
     asked: of the config.
     needs: of the config's tasks, see `config.needs`.
     given: dotted keys of the command line.
+
+  Raises:
+    ValueError: a task has a head that is another in the weights.
   """
-  added = {}
+  added: dict[str, Any] = {'heads': model_config.join_heads(
+      saved.heads, asked.heads)}
   for name, none in model_config.ADDABLE.items():
     if getattr(saved, name) == none:
       added[name] = needs.get(name, none)

@@ -17,6 +17,7 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import paths
 from input_pipeline import sources
+from input_pipeline import streams as streams_lib
 from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -61,9 +62,11 @@ def model_config(config: ConfigDict) -> ModelConfig:
     UserError: there is none such.
   """
   asked = _refused_by_name(model_config_lib.geometry, config.model)
-  return dataclasses.replace(asked, **{
-      name: max(value, getattr(asked, name))
-      for name, value in config_lib.needs(config).items()})
+  needs = config_lib.needs(config)
+  heads = _refused_by_name(
+      model_config_lib.join_heads, asked.heads, needs.pop('heads', ()))
+  return dataclasses.replace(asked, heads=heads, **{
+      name: max(value, getattr(asked, name)) for name, value in needs.items()})
 
 
 def model_options(config: ConfigDict,
@@ -98,10 +101,11 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
   """
   asked = model_config(config)
   languages = tuple(config.data.languages)
-  streams = sorted({task.stream for task in config.tasks.values()})
+  streams = {streams_lib.key(task): streams_lib.data_of(config.data, task)
+             for task in config.tasks.values()}
   manifests = [
-      read_manifest(config.data.data_dir, dataset) for stream in streams
-      for dataset in config.data[stream].datasets]
+      read_manifest(config.data.data_dir, dataset) for _, data
+      in sorted(streams.items()) for dataset in data.datasets]
   manifest = _common(manifests)
   steps = checkpoint.steps(workdir / 'checkpoints')
   path, source = None, 'fresh'
@@ -117,8 +121,9 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
     source = str(path)
   if path is not None:
     saved_config, saved = checkpoint.peek(path)
-    whole = saved_config if steps else parts.geometry(
-        saved_config, asked, needs=config_lib.needs(config), given=given)
+    whole = saved_config if steps else _refused_by_name(
+        functools.partial(parts.geometry, needs=config_lib.needs(config),
+                          given=given), saved_config, asked)
     _check_geometry(asked, whole, path, given)
     asked, fresh = whole, parts.describe(
         whole, saved_config, checkpoint.find(path)[0])
@@ -130,6 +135,7 @@ def resolve(config: ConfigDict, workdir: paths.Path, *,
     check_fit(asked, content, where, source,
               classes=any(task.objective == 'masked_region'
                           for task in config.tasks.values()))
+  _check_labels(config)
   # Of weights that do not say what they have learned it stays unknown.
   before = saved.get('objectives')
   if before is not None:
@@ -181,9 +187,9 @@ def make_tasks(task_configs: ConfigDict, *,
   tasks = []
   for name, task in sorted(task_configs.items()):
     loss = config_lib.find_loss(name, task)
-    options = dict(task.options)
+    options = dict(task.options) | config_lib.filled(name, loss)
     if frequencies and config_lib.takes_baseline(loss):
-      options['baseline'] = frequencies[task.stream]
+      options['baseline'] = frequencies[streams_lib.key(task)]
     points = config_lib.schedule_points(name, task)
     tasks.append(train_step.Task(
         name, functools.partial(loss, **options), task.weight,
@@ -337,6 +343,19 @@ def check_fit(config: ModelConfig, content: Mapping[str, Any], where: Any,
         f'to {config.num_region_classes - 1:,}, where 0 is the background')
 
 
+def _check_labels(config: ConfigDict) -> None:
+  """Raises UserError where a task's head has no room for its data's labels."""
+  for name, task in config.tasks.items():
+    asked = task.options.get('num_labels')
+    for dataset in streams_lib.data_of(
+        config.data, task).datasets if asked else ():
+      labels = read_manifest(config.data.data_dir, dataset)[0].get('labels', ())
+      if asked < len(labels):
+        raise errors.UserError(
+            f'tasks.{name}.options.num_labels is {asked}; allowed: '
+            f'{len(labels)}, the labels of {dataset}, or more')
+
+
 def _check_geometry(asked: ModelConfig, saved: ModelConfig,
                     path: paths.Path, given: Collection[str]) -> None:
   """Raises UserError where the command line contradicts a checkpoint."""
@@ -355,11 +374,12 @@ def _check_needs(config: ConfigDict, found: ModelConfig,
                  path: paths.Path) -> None:
   """Raises UserError where a run goes on without what its tasks need."""
   for name, value in config_lib.needs(config).items():
-    if getattr(found, name) < value:
+    has = getattr(found, name)
+    if not set(value) <= set(has) if name == 'heads' else has < value:
       raise errors.UserError(
-          f'the tasks need model.{name}={value}, but it is '
-          f'{getattr(found, name)} in {path}, and a run that goes on gets no '
-          'new parts: start in another --workdir, with init_from')
+          f'the tasks need model.{name}={value}, but it is {has} in {path}, '
+          'and a run that goes on gets no new parts: start in another '
+          '--workdir, with init_from')
 
 
 def _saved_languages(languages: tuple[str, ...], saved: Mapping[str, Any],

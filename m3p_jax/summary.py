@@ -10,6 +10,7 @@ import jax
 import ml_collections
 
 from input_pipeline import paths
+from input_pipeline import streams as streams_lib
 import m3p_jax
 from m3p_jax import checkpoint
 from m3p_jax import metrics
@@ -59,14 +60,16 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
     tasks.append(f'{name}: {task.batch_size} rows of {task.stream}, weight '
                  f'{task.weight:g}' + (task.weight_schedule and
                                        f' times {task.weight_schedule}'))
-    streams[task.stream] = config.data[task.stream]
-  data = [f'{name}: {"+".join(stream.datasets)} in '
-          f'{_languages(stream.languages)}'
-          for name, stream in sorted(streams.items())]
-  switch = config.data.image_text.code_switch
-  if switch.rate and 'image_text' in streams:
-    data.append(f'image_text: {switch.rate:.0%} of words switched into '
-                f'{_languages(switch.languages)}')
+    streams[streams_lib.key(task)] = (
+        task.stream, streams_lib.data_of(config.data, task))
+  data = []
+  for _, (name, stream) in sorted(streams.items()):
+    data.append(f'{name}: {"+".join(stream.datasets)} in '
+                f'{_languages(stream.languages)}')
+    switch = stream.get('code_switch')
+    if switch and switch.rate:
+      data.append(f'{name}: {switch.rate:.0%} of words switched into '
+                  f'{_languages(switch.languages)}')
   return {
       'devices': f'{mesh.size} × {jax.devices()[0].device_kind}, mesh '
                  f'{dict(mesh.shape)}, activations '

@@ -18,6 +18,7 @@ import ml_collections
 
 from input_pipeline import errors
 from input_pipeline import paths
+from input_pipeline import streams as streams_lib
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -158,8 +159,8 @@ class _Run:
       return {}
     batch_size = min(_COUNTED_TOGETHER, config.counted_rows)
     tasks = {
-        task.stream: ConfigDict({'stream': task.stream,
-                                 'batch_size': batch_size})
+        streams_lib.key(task): ConfigDict({
+            'stream': task.stream, 'data': task.data, 'batch_size': batch_size})
         for task in config.tasks.values()}
     # The same rows on every host: all begin with the same values.
     source = iter(streams.dataset(tasks, seed=config.seed, switches=False))
@@ -318,6 +319,8 @@ def _check_lengths(dataset, config: model_config.ModelConfig) -> None:
   """
   for name, rows in dataset.element_spec.items():
     length = rows.token_ids_BL.shape[1]
+    if 'source_ids_BL' in rows.extra:  # Read in one row.
+      length += rows.extra['source_ids_BL'].shape[1]
     has_regions = isinstance(rows.regions, batch_lib.Regions)
     num_regions = rows.num_regions if has_regions else 0
     try:

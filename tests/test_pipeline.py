@@ -268,3 +268,151 @@ def test_few_shots_are_the_same_pictures_in_every_language():
   # German and French captions are of the same pictures here.
   assert few[1] == few[2] < more[1] == more[2]
   assert few[0] < more[0]
+
+
+# Kinds of rows, and data that a task has of its own.
+
+KINDS = ml_collections.ConfigDict({
+    'classes': base.task_config('classification', 'labelled', 6, data=dict(
+        datasets=('labelled',), languages=('en', 'de'), max_length=20)),
+    'shots': base.task_config('classification', 'labelled', 6, data=dict(
+        datasets=('labelled',), languages=('de',), train_split='train_5')),
+    'twins': base.task_config('classification', 'pair', 6, data=dict(
+        datasets=('twins',), languages=('en',))),
+    'vtlm': base.task_config('masked_lm', 'parallel', 6, data=dict(
+        datasets=('pairs',), sources=('en', 'de'))),
+    'tlm': base.task_config('masked_lm', 'parallel', 6, data=dict(
+        datasets=('translated',), languages=('de', 'fr'),
+        code_switch=dict(rate=1.0)))})
+KINDS.mc_mlm = TASKS.mc_mlm
+
+
+@functools.cache
+def _kinds():
+  return pipeline.Streams(_config(**{'image_text.code_switch.rate': 0.0}),
+                          KINDS, split='train')
+
+
+def _rows(name, steps=4, **options):
+  dataset = _kinds().dataset(
+      ml_collections.ConfigDict({name: KINDS[name]}), seed=1, **options)
+  return [batch[name] for batch in _next(iter(dataset), steps)]
+
+
+def _captions(dataset, split='train'):
+  """Returns {text without spaces: its captions' (picture, language, label)}."""
+  found = {}
+  builder = store.open_builder(toy.data_dir(), dataset, split)
+  for row in builder.as_dataset(split).as_numpy_iterator():
+    captions = row['captions']
+    for i, text in enumerate(captions['text']):
+      found.setdefault(text.decode().replace(' ', ''), set()).add((
+          row['image_id'].decode(), captions['language'][i].decode(),
+          int(captions['label'][i]) if 'label' in captions else None))
+  return found
+
+
+def test_tasks_of_one_run_read_different_data():
+  shape = {name: _next(iter(_kinds().dataset(KINDS, seed=1)), 1)[0][
+      name].token_ids_BL.shape[1] for name in KINDS}
+  assert shape['classes'] == 20 and shape['mc_mlm'] == shape['twins'] == 24
+  # What has no data of its own reads what it did, row by row.
+  own = _kinds().dataset(FEW, seed=1)
+  _assert_equal(_next(iter(own), 3),
+                _take(3, changes={'image_text.code_switch.rate': 0.0}))
+
+
+def test_a_label_goes_with_its_caption():
+  known = _captions('labelled')
+  for batch in _rows('classes'):
+    for row, language, label in zip(
+        batch.token_ids_BL, batch.language_B, batch.extra['label_B'],
+        strict=True):
+      texts = [text for text in known if text[:18] == toy.decode(row)]
+      assert any(one[1:] == (toy.LANGUAGES[language], label)
+                 for text in texts for one in known[text])
+  assert batch.extra['label_B'].dtype == np.int32
+  # A split of few shots has five pictures, and German texts were asked for.
+  few = _rows('shots', 10)
+  pictures = {float(x) for b in few for x in b.regions.features_BRF[:, 0, 0]}
+  assert pictures == set(range(5))
+  assert {int(x) for b in few for x in b.language_B} == {1}
+
+
+def test_a_pair_has_its_second_picture():
+  for batch in _rows('twins'):
+    first, second = batch.regions, batch.extra['second']
+    # As many regions as either has, the shorter one padded.
+    assert first.mask_BR.shape == second.mask_BR.shape == (6, 4)
+    np.testing.assert_array_equal(second.mask_BR.sum(1), 3)
+    np.testing.assert_array_equal(
+        second.features_BRF[:, 0, 0], 90 - first.features_BRF[:, 0, 0])
+
+
+@pytest.mark.parametrize('name, dataset', [
+    ('vtlm', 'pairs'), ('tlm', 'translated')])
+def test_parallel_texts_are_of_one_item_in_two_languages(name, dataset):
+  known, languages = _captions(dataset), set()
+  for batch in _rows(name, 8, switches=False):
+    assert (batch.regions is None) == (name == 'tlm')
+    for target, source, *pair in zip(
+        batch.token_ids_BL, batch.extra['source_ids_BL'], batch.language_B,
+        batch.extra['source_language_B'], strict=True):
+      found = [{(picture, language) for text, where in known.items()
+                if text[:22] == toy.decode(row)
+                for picture, language, _ in where}
+               for row in (target, source)]
+      one, other = (toy.LANGUAGES[number] for number in pair)
+      assert one != other
+      assert any((picture, other) in found[1]
+                 for picture, language in found[0] if language == one)
+      languages.add((one, other))
+  wanted = {('de', 'en'), ('fr', 'en')}
+  assert languages == wanted if name == 'tlm' else languages == wanted | {
+      ('en', 'de'), ('fr', 'de')}
+
+
+def test_a_task_has_its_own_code_switching():
+  (plain,), (switched,) = (_rows('tlm', 1, switches=switches)
+                           for switches in (False, True))
+  before, after = (''.join(map(toy.decode, batch.extra['source_ids_BL']))
+                   for batch in (plain, switched))
+  assert before == before.lower() and after != after.lower()
+  # Only English is: the targets are German and French.
+  np.testing.assert_array_equal(plain.token_ids_BL, switched.token_ids_BL)
+
+
+def test_kinds_resume_exactly_and_their_shapes_are_known(tmp_path):
+  dataset = _kinds().dataset(KINDS, seed=1)
+  assert b'PyFunc' not in dataset._as_serialized_graph().numpy()
+  iterator = iter(dataset)
+  (batch,) = _next(iterator, 1)
+  for name in KINDS:
+    known = [spec.shape for spec in jax.tree.leaves(dataset.element_spec[name])
+             if isinstance(spec, tf.TensorSpec)]
+    assert known == [x.shape for x in jax.tree.leaves(batch[name])]
+  path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'data'))
+  wanted = _next(iterator, 2)
+  resumed = iter(_kinds().dataset(KINDS, seed=1))
+  tf.train.Checkpoint(iterator=resumed).read(path)
+  _assert_equal(_next(resumed, 2), wanted)
+  parts = [_rows('vtlm', 1, switches=False, shard_index=i, num_shards=2)[0]
+           for i in range(2)]
+  _assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *parts),
+                _rows('vtlm', 1, switches=False)[0])
+
+
+@pytest.mark.parametrize('stream, data, words', [
+    ('labelled', dict(datasets=('pairs',)), "'pairs' has no labels"),
+    ('pair', dict(datasets=('labelled',)), 'has 1 pictures a row'),
+    ('image_text', dict(datasets=('translated',)), 'has 0 pictures a row'),
+    ('parallel', dict(datasets=('english',), languages=('en',)),
+     'no text in en has another'),
+    ('labelled', dict(datasets=('labelled',), train_split='train_1'),
+     "'train_1'.*train_5")])
+def test_data_that_a_kind_cannot_read_are_refused(stream, data, words):
+  tasks = ml_collections.ConfigDict({
+      'one': base.task_config('masked_lm', stream, 4, data=data)})
+  with pytest.raises(errors.UserError, match=words):
+    pipeline.Streams(_config(**{'image_text.languages': ('all',)}), tasks,
+                     split='train')

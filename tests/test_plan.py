@@ -58,13 +58,15 @@ def test_reads_are_counted_by_the_records_that_are_there():
       'masked_lm', 'image_text', 8, rows='shared')
   config.tasks.mc_vlm.rows = 'shared'
   config.data.data_dir = str(toy.data_dir())
-  by_shape = feed.record_bytes(config, 'image_text')  # No emoji there.
+  by_shape = feed.record_bytes(
+      config, config.tasks.mc_mlm)  # No emoji there.
   config.data.image_text.datasets = ('pairs', 'english')
   infos = [store.open_builder(toy.data_dir(), name).info
            for name in ('pairs', 'english')]
   size = (sum(info.dataset_size for info in infos) / sum(
       split.num_examples for info in infos for split in info.splits.values()))
-  assert feed.record_bytes(config, 'image_text') == size != by_shape
+  assert feed.record_bytes(
+      config, config.tasks.mc_mlm) == size != by_shape
   found = feed.needed(config, step_seconds=.5, hosts=2)
   # Shared rows are read once: eight of the larger batch.
   assert found['image_text']['rows_per_second'] == 8

@@ -28,6 +28,7 @@ ENTRIES = {
     'fire engine': ['LOESCHZUG'], 'big red house': ['GRH'], 'house': ['HAUS']}
 TRANSLATABLE = ('red', 'apple', 'fire', 'house')
 LANGUAGES = ('en', 'de', 'fr')
+LABELS = ('red', 'big', 'other')
 FEATURE_DIM = 8
 _FIRST_ID = 10
 
@@ -81,7 +82,9 @@ def caption_record(texts: list[tuple[str, str]]) -> list[dict]:
 def data_dir() -> pathlib.Path:
   """Returns a folder with `pairs` (en de fr), `english`, `sentences`.
 
-  And `packed`, the pictures of `english` stored as int8.
+  And `packed`, the pictures of `english` stored as int8; `labelled`, whose
+  captions have three classes, by their words; `twins`, pairs of pictures with
+  such captions; `translated`, the texts of `pairs` without a picture.
   """
   folder = pathlib.Path(_temporary().name)
   draw = random.Random(0)
@@ -99,6 +102,22 @@ def data_dir() -> pathlib.Path:
   write(folder / 'sentences', records.text_features(),
          {split: list(records.pack_texts(_sentence(draw, i) for i in range(n)))
           for split, n in (('train', 50), ('validation', 6), ('test', 6))})
+  labelled = {split: [_labelled(draw, i) for i in range(n)]
+              for split, n in (('train', 20), ('train_5', 5),
+                               ('validation', 4), ('test', 6))}
+  write(folder / 'labelled', records.image_text_features(
+      FEATURE_DIM, has_labels=True), labelled, labels=LABELS)
+  write(folder / 'twins', records.image_text_features(
+      FEATURE_DIM, 'float16', 2, has_labels=True), {
+          split: [row | {'second': _regions(90 - i, 3)}
+                  for i, row in enumerate(rows)]
+          for split, rows in labelled.items()}, labels=LABELS)
+  write(folder / 'translated', records.image_text_features(
+      0, num_pictures=0), {
+      split: [{key: row[key] for key in ('image_id', 'group', 'captions')}
+              for row in (_picture(draw, i, LANGUAGES if i % 3 else ('en',))
+                          for i in range(n))]
+      for split, n in (('train', 30), ('validation', 4))})
   target = folder / dictionaries.FOLDER
   target.mkdir(parents=True)
   for language in LANGUAGES[1:]:
@@ -132,6 +151,7 @@ def config(*tasks, **changes):
   data.image_text.languages = LANGUAGES
   data.image_text.code_switch.languages = ('de', 'fr')
   for objective, options in tasks or [('masked_lm', {})]:
+    options = dict(options)
     stream = options.pop('stream', 'image_text')
     made.tasks[f'{objective}_{stream}'] = base.task_config(
         objective, stream, 4, **options)
@@ -158,20 +178,35 @@ def _text(draw: random.Random) -> str:
 def _picture(draw, number, languages, num_regions=4) -> dict:
   texts = [(language, _text(draw)) for language in languages
            for _ in range(1 + number % 3)]
-  return {
+  return _regions(number, num_regions) | {
       'image_id': f'picture {number}', 'group': f'group {number // 2}',
+      'captions': caption_record(texts)}
+
+
+def _regions(number, num_regions) -> dict:
+  return {
       'height': 200, 'width': 100,
       'boxes': np.tile([[0, 0, 50, 100]], (num_regions, 1)).astype(np.float32),
       'features': np.full((num_regions, FEATURE_DIM), number, np.float16),
-      'class_ids': np.arange(1, num_regions + 1, dtype=np.int32),
-      'captions': caption_record(texts)}
+      'class_ids': np.arange(1, num_regions + 1, dtype=np.int32)}
+
+
+def _labelled(draw, number) -> dict:
+  row = _picture(draw, number, ('en', 'de'))
+  return row | {'captions': [
+      one | {'label': label_of(one['text'])} for one in row['captions']]}
+
+
+def label_of(text: str) -> int:
+  """Returns the class of a caption of `labelled`: which words it has."""
+  return 0 if 'red' in text else 1 if 'big' in text else 2
 
 
 def _sentence(draw, number) -> tuple[str, list[int]]:
   return LANGUAGES[number % 2], encode(_text(draw).replace(' ', ''))
 
 
-def write(folder, features, splits) -> None:
+def write(folder, features, splits, **manifest) -> None:
   """Writes TFDS records and a manifest."""
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -194,4 +229,5 @@ def write(folder, features, splits) -> None:
   folder.mkdir(parents=True)
   Builder(data_dir=folder).download_and_prepare()
   (folder / 'manifest.json').write_text(json.dumps(
-      {'counts': {split: len(rows) for split, rows in splits.items()}}))
+      manifest | {'counts': {
+          split: len(rows) for split, rows in splits.items()}}))

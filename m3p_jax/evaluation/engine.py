@@ -23,6 +23,7 @@ from m3p_jax.generation import decoding
 from m3p_jax.model import config as model_config_lib
 from m3p_jax.model import m3p
 from m3p_jax.model import transformer
+from m3p_jax.objectives import classification
 
 # Captions are cut to these lengths, so that short ones cost little; pictures
 # to a multiple of so many regions.
@@ -148,6 +149,14 @@ class Engine:
     return jax.tree.map(
         lambda x: sharding.gather_shares(x[mine], count), written)
 
+  def classify(self, batch: batch_lib.Batch, head: str) -> np.ndarray:
+    """Returns int32 [B], the likeliest class of each row, by a task's head."""
+    found_B = np.zeros(len(batch.token_ids_BL), np.int32)
+    with _bar('', len(found_B), 'texts') as bar:
+      self._run(lambda rows: self._functions.classify(self.params, rows, head),
+                batch, np.arange(len(found_B)), found_B, bar)
+    return found_B
+
   def attention(self, regions: batch_lib.Regions,
                 texts: Texts) -> np.ndarray:
     """Returns float32 [B, L, R]: how much text looks at its picture's regions.
@@ -233,6 +242,7 @@ class _Functions(NamedTuple):
   attention: Callable[..., jax.Array]
   logit_scale: Callable[..., jax.Array]
   write: Callable[..., decoding.Written]
+  classify: Callable[..., jax.Array]
 
 
 # Compiled once for all engines of a geometry.
@@ -268,4 +278,7 @@ def functions(config: model_config_lib.ModelConfig,
       jit(lambda model, regions: model.embed_images(regions)),
       jit(lambda model, texts: model.embed_texts(*texts)), jit(match),
       jax.jit(attention), jit(lambda model: model.logit_scale()),
-      jax.jit(functools.partial(decoding.write, module), static_argnums=2))
+      jax.jit(functools.partial(decoding.write, module), static_argnums=2),
+      jax.jit(lambda params, batch, head: nn.apply(
+          lambda model: classification.logits(model, batch, head).argmax(1),
+          module)({'params': params}), static_argnums=2))

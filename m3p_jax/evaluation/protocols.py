@@ -1,6 +1,6 @@
-"""Retrieval protocols by name: what is asked, of what, and what is right.
+"""Protocols by name: what is asked, of what, and what is right.
 
-docs/protocols.md tells each one's source and traps. A protocol turns a
+docs/protocols.md tells each one's source and traps. One of retrieval turns a
 language's captions into trials, galleries with their queries, whose metrics are
 averaged. Letters: I pictures and C captions of a trial, Q pictures that are
 queries, M captions as written.
@@ -47,6 +47,8 @@ class Trial(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Protocol:
   """How a set is asked."""
+  # File of this folder whose `evaluate` asks; what follows is of retrieval.
+  kind: str = dataclasses.field(default='retrieval', kw_only=True)
   # Exactly so many, the first ones; 0 = all there are.
   captions_per_picture: int = 0
   # Of the published set; 0 or none = any.
@@ -89,6 +91,14 @@ PROTOCOLS = {
     'xtd10': Protocol(1, 1_000),
     'xm3600': Protocol(0, 3_600),
     'm3p-pad5': Protocol(5, 1_000, pads=True),
+    'xvnli': Protocol(
+        kind='accuracy', languages=('ar', 'en', 'es', 'fr', 'ru')),
+    'xgqa': Protocol(kind='accuracy', languages=(
+        'bn', 'de', 'en', 'id', 'ko', 'pt', 'ru', 'zh_CN')),
+    'marvl': Protocol(
+        kind='accuracy', languages=('id', 'sw', 'ta', 'tr', 'zh_CN')),
+    'nlvr2': Protocol(kind='accuracy', languages=('en',)),
+    'labels': Protocol(kind='accuracy'),
 }
 
 

@@ -79,7 +79,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | paths.Path,
 
 def _check(c: ml_collections.ConfigDict) -> None:
   """Raises UserError for a value of config.evaluation that cannot be meant."""
-  protocols.get(c.protocol)
+  if protocols.get(c.protocol).kind != 'retrieval':
+    raise errors.UserError(
+        f'config.evaluation.protocol is {c.protocol!r}; allowed for retrieval: '
+        + ', '.join(name for name, protocol in protocols.PROTOCOLS.items()
+                    if protocol.kind == 'retrieval'))
   scoring.check_mode(c.mode)
   for key, least in (('top_k', 1), ('batch_size', 1), ('max_length', 3)):
     if c[key] < least and (key, c[key]) != ('max_length', 0):

@@ -82,6 +82,15 @@ def interval(languages: Sequence[Language], *, seed: int = 0) -> Interval:
       weight_SU @ hits_UK, weight_SU @ count_UK), len(hits_UK), seed)
 
 
+def accuracy(is_right_Q: np.ndarray, unit_Q: np.ndarray, *,
+             seed: int = 0) -> Interval:
+  """Returns the share of right answers in per cent; `unit_Q` are pictures."""
+  _, unit_Q = np.unique(unit_Q, return_inverse=True)
+  hits_U, count_U = np.bincount(unit_Q, is_right_Q), np.bincount(unit_Q)
+  return _bootstrap(lambda weight_SU: 100 * (weight_SU @ hits_U) / (
+      weight_SU @ count_U), len(count_U), seed)
+
+
 def paired(one: Sequence[Language], other: Sequence[Language], *,
            seed: int = 0) -> tuple[Interval, float]:
   """Returns one's mean recall minus the other's, and the p of "no difference".

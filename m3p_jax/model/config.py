@@ -45,6 +45,8 @@ class ModelConfig:
       and the picture's, both read from the joint states.
     caption_match: whether there is the head that matches two captions.
     decoder: whether the layers can attend to encoded rows, to write text.
+    heads: (task, file of `model/heads/`, numbers out, states in) of each head
+      that a task brought.
   """
   vocab_size: int = 250_002
   width: int = 768
@@ -63,8 +65,11 @@ class ModelConfig:
   match_head: str = 'first'
   caption_match: bool = False
   decoder: bool = False
+  heads: tuple[tuple[str, str, int, int], ...] = ()
 
   def __post_init__(self):
+    # JSON has lists.
+    object.__setattr__(self, 'heads', tuple(map(tuple, self.heads)))
     if self.width % self.num_heads:
       raise ValueError(
           f'model.num_heads must divide model.width: {self.width} % '
@@ -105,6 +110,22 @@ class ModelConfig:
 # Parts that fresh parameters add to weights which have none of them, and the
 # value of such weights.
 ADDABLE = {'caption_match': False, 'decoder': False, 'num_languages': 1}
+
+
+def join_heads(one: Any, other: Any) -> tuple[tuple[str, str, int, int], ...]:
+  """Returns the heads of both, by name.
+
+  Raises:
+    ValueError: they have one name for two heads.
+  """
+  found: dict[str, Any] = {}
+  for head in (*one, *other):
+    if found.setdefault(head[0], tuple(head)) != tuple(head):
+      raise ValueError(
+          f'the head of the task {head[0]!r} is {tuple(head[1:])} (file, '
+          f'numbers out, states in); allowed: {found[head[0]][1:]}, which '
+          'another has by that name')
+  return tuple(sorted(found.values()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
 from m3p_jax.model import config as model_config
+from m3p_jax.model import heads as heads_lib
 from m3p_jax.model import regions as regions_lib
 from m3p_jax.model import transformer
 from m3p_jax.model import vocabulary
@@ -78,6 +79,9 @@ class M3P(nn.Module):
     if c.caption_match:
       self.caption_pooler = linear(c.width, 'mlp')
       self.caption_match = linear(1, 'one')
+    self.heads = {
+        head[0]: heads_lib.make(heads_lib.Kind(*head), c, self.options)
+        for head in c.heads}
     if c.match_head == 'first+product':
       self.match_product = self._vector('match_product', c.embedding_dim,
                                         'shared', nn.initializers.ones)
@@ -115,9 +119,11 @@ class M3P(nn.Module):
         self.embed_images(batch.regions, deterministic=True),
         self.embed_texts(batch.token_ids_BL, batch.text_mask_BL,
                          batch.language_B, deterministic=True),
-        self.logit_scale()]
+        self.logit_scale(),
+        *(head(jnp.zeros((1, head.inputs, self.config.width)))
+          for head in self.heads.values())]
     if self.config.caption_match:
-      outputs.append(self.caption_match_logits(encoded.text_BLD))
+      outputs.append(self.caption_match_logits(encoded.regions_BRD))
     if self.config.decoder:
       memory = encoded.regions_BRD, batch.regions.mask_BR
       outputs.append(self.decode(
@@ -231,10 +237,11 @@ class M3P(nn.Module):
     return hidden_BRD
 
   def _add_language(self, hidden_BTD, language_B):
+    """`language_B` may be [B, T], where texts of two languages are one."""
     if self.config.num_languages == 1 or language_B is None:
       return hidden_BTD
-    return hidden_BTD + self.languages(language_B)[:, None].astype(
-        hidden_BTD.dtype)
+    added = self.languages(language_B).astype(hidden_BTD.dtype)
+    return hidden_BTD + (added if language_B.ndim == 2 else added[:, None])
 
   def _place(self, hidden_BTD, mask_BT, position_T, deterministic):
     """Returns what enters the first layer, position by position."""
@@ -300,14 +307,18 @@ class M3P(nn.Module):
     return logits_B + FIRST_LOGIT_SCALE * jnp.einsum(
         'BE,E->B', encoded.product_BE, self.match_product)
 
-  def caption_match_logits(self, text_BLD: jax.Array) -> jax.Array:
-    """Returns [B] float32: do two captions in one text mean the same.
+  def caption_match_logits(self, hidden_BPD: jax.Array) -> jax.Array:
+    """Returns [B] float32: do two captions in one row mean the same.
 
-    The release's head for pairs of captions in two languages; read from
-    position 0. Needs `config.caption_match`.
+    The release's head, read from position 0, of the joint rows a region. Needs
+    `config.caption_match`.
     """
-    pooled_BD = jnp.tanh(self.caption_pooler(text_BLD[:, 0]))
+    pooled_BD = jnp.tanh(self.caption_pooler(hidden_BPD[:, 0]))
     return self.caption_match(pooled_BD)[:, 0].astype(jnp.float32)
+
+  def head(self, name: str, hidden_BND: jax.Array) -> jax.Array:
+    """Returns what a task's head makes of states: float32 [B, X]."""
+    return self.heads[name](hidden_BND)
 
   # The dual encoder.
 

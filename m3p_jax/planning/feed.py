@@ -8,14 +8,15 @@ import ml_collections
 
 from input_pipeline import errors
 from input_pipeline import paths
+from input_pipeline import streams
 
 ConfigDict = ml_collections.ConfigDict
 # XLM-R's ids stand for about 4.5 bytes of text each; records take 0.6 of the
 # text (udhr 0.44, Multi30K's captions 0.58).
 _BYTES_AN_ID = 3
 # Rows of `benchmarks.input_pipeline` by the stream that they measure.
-_MEASURED = {'image_text': 'input pipeline, streamed',
-             'text': 'input pipeline, text'}
+_MEASURED = {'text': 'input pipeline, text'}
+_STREAMED = 'input pipeline, streamed'
 
 
 def needed(config: ConfigDict, step_seconds: float,
@@ -34,26 +35,28 @@ def needed(config: ConfigDict, step_seconds: float,
       raise errors.UserError(f'plan.benchmarks={path} is no table.json of '
                              f'benchmarks.run: {error}') from error
   found = {}
-  for name in sorted({task.stream for task in config.tasks.values()}):
-    tasks = [task for task in config.tasks.values() if task.stream == name]
+  for name in sorted({streams.key(task) for task in config.tasks.values()}):
+    tasks = [task for task in config.tasks.values()
+             if streams.key(task) == name]
     # Shared rows are read once.
     read = sum(task.batch_size for task in tasks if task.rows != 'shared')
     read += max((task.batch_size for task in tasks if task.rows == 'shared'),
                 default=0)
     rows = read / step_seconds / hosts
-    size = record_bytes(config, name)
+    size = record_bytes(config, tasks[0])
     found[name] = {
         'rows_per_second': rows, 'bytes_per_record': size,
         'bytes_per_second': size * rows,
-        'measured_rows_per_second': measured.get(_MEASURED[name])}
+        'measured_rows_per_second': measured.get(
+            _MEASURED.get(tasks[0].stream, _STREAMED))}
   return found
 
 
-def record_bytes(config: ConfigDict, stream: str) -> float:
+def record_bytes(config: ConfigDict, task: Any) -> float:
   """Returns the bytes of a row's record: as prepared, else by its shape."""
-  data = config.data[stream]
+  data = streams.data_of(config.data, task)
   ids = data.max_length * _BYTES_AN_ID
-  if stream == 'text':
+  if task.stream == 'text':
     # Filled to its length, a row is as many ids and no one record.
     return ids
   splits = [split for dataset in data.datasets for path in (
@@ -63,7 +66,7 @@ def record_bytes(config: ConfigDict, stream: str) -> float:
   if count:
     return sum(int(split['numBytes']) for split in splits) / count
   # Features in float16, a box in four float32, and its class.
-  return ids + config.plan.num_regions * (
+  return ids + streams.num_pictures(task) * config.plan.num_regions * (
       2 * config.model.region_feature_dim + 4 * 4 + 4)
 
 

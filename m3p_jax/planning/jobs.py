@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 import ml_collections
 import numpy as np
 
+from input_pipeline import streams
 from m3p_jax import batch as batch_lib
 from m3p_jax import sharding
 from m3p_jax import startup
@@ -272,13 +273,22 @@ def _batches(config, geometry: model_config_lib.ModelConfig, split):
   """Returns {task: abstract Batch}."""
   batches = {}
   for name, task in config.tasks.items():
-    shape = (task.batch_size, config.data[task.stream].max_length)
-    token_ids_BL, mask_BL, language_B = (
+    shape = (task.batch_size,
+             streams.data_of(config.data, task).max_length)
+    ids, mask, row = (
         jax.ShapeDtypeStruct(shape, dtype, sharding=split)
         for shape, dtype in ((shape, jnp.int32), (shape, jnp.bool_),
                              (shape[:1], jnp.int32)))
+    pictures = [
+        _regions(config, geometry, task.batch_size, split)
+        for _ in range(streams.num_pictures(task))]
+    extra: dict[str, Any] = {}
+    if task.stream == 'parallel':
+      extra = {'source_ids_BL': ids, 'source_mask_BL': mask,
+               'source_language_B': row}
+    elif task.stream in ('labelled', 'pair'):
+      extra = {'label_B': row} | (
+          {'second': pictures[1]} if task.stream == 'pair' else {})
     batches[name] = batch_lib.Batch(
-        token_ids_BL, mask_BL, language_B, regions=_regions(
-            config, geometry, task.batch_size, split)
-        if task.stream == 'image_text' else None)
+        ids, mask, row, pictures[0] if pictures else None, extra)
   return batches

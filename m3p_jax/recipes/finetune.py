@@ -27,6 +27,7 @@ from input_pipeline import errors
 from input_pipeline import languages as languages_lib
 from input_pipeline import paths
 from input_pipeline import prepare
+from input_pipeline import streams
 from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import retrieval
@@ -136,7 +137,7 @@ class Finetune:
     """Returns what the sets that a run reads were made from."""
     return [prepare.read_key(self._data_dir / dataset)
             for task in config.tasks.values()
-            for dataset in config.data[task.stream].datasets]
+            for dataset in streams.data_of(config.data, task).datasets]
 
   def _results(self, config: ml_collections.ConfigDict) -> paths.Path:
     """Returns the file that an evaluation goes to."""

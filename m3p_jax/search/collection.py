@@ -22,6 +22,7 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import items
 from input_pipeline import paths
+from input_pipeline import records
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax import output
@@ -78,7 +79,7 @@ class Records:
       self._facts += known.facts(
           str(builder.data_dir), name, len(part.file_N))
     self.regions = streamed.read_pictures(
-        places.join(self._parts), store.storage_of(builder))
+        places.join(self._parts), records.kind_of(builder.info.features))
 
   def pictures(self) -> list[dict[str, Any]]:
     """Returns what an index says of each picture."""
