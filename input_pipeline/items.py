@@ -41,7 +41,9 @@ class ImageItem(NamedTuple):
 
     Without `pictures` where there are none: older items had no such field.
     """
-    fields = list(self._replace(path=path))
+    fields: list[Any] = [
+        path if name == 'path' else value
+        for name, value in self._asdict().items()]
     if self.pictures:
       return fields[:-1] + [name for name, _ in self.pictures]
     return fields[:-1]

@@ -5,6 +5,7 @@ FSDP MODEL [DATA FSDP MODEL ...]; as one of two: --coordinator=HOST:PORT ID.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -19,6 +20,7 @@ from m3p_jax import startup
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
+from m3p_jax.objectives import classification
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
 from m3p_jax.planning import hlo_cost
@@ -26,7 +28,8 @@ from tests import models
 
 FACTORS = ((r'^positions/', 0.0), (r'^encoder/', 0.5))
 # Heads that four devices can share; few layers, for most of it is compiling.
-CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=2)
+CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=2, heads=(
+    ('pairs', 'classifier', 3, 2),))
 STEPS = 8
 ROWS = 8
 
@@ -48,13 +51,18 @@ def run(data: int, fsdp: int, model: int) -> None:
   abstract, create = startup.abstract_state(
       CONFIG, mesh=mesh, tx=tx, rate_factors=FACTORS)
   tasks = (train_step.Task('contrastive', contrastive.loss),
-           train_step.Task('mc_mlm', masked_lm.loss, 0.5))
+           train_step.Task('mc_mlm', masked_lm.loss, 0.5),
+           train_step.Task('pairs', functools.partial(
+               classification.loss, head='pairs', num_labels=3)))
   share = ROWS // jax.process_count()
 
   def batches(seed):
     rows = first_rows(models.short_words(models.batch(rows=ROWS, seed=seed)),
                       jax.process_index() * share, share)
-    return {task.name: rows for task in tasks}
+    pairs = rows._replace(extra={
+        'second': models.batch(rows=share, seed=seed + 9).regions,
+        'label_B': rows.token_ids_BL[:, 1] % 3})
+    return {'contrastive': rows, 'mc_mlm': rows, 'pairs': pairs}
 
   # One of the meshes as a TPU's config has it; it changes no number.
   options = dataclasses.replace(

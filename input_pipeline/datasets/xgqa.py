@@ -8,7 +8,7 @@ English for all languages. One that is not among them is never right. IGLUE's
 scores are those of `few_shot/<language>/test.json`, 9,666 questions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import functools
 import re
 
@@ -25,7 +25,8 @@ _ANSWERS = 'trainval_ans2label'
 
 class Builder(_labelled.Builder):
   """Pictures of GQA with questions, whose classes are answers."""
-  labels = ('',)  # There are some; which ones, the file of answers says.
+  # There are some; which ones, the file of answers says.
+  labels: Sequence[str] = ('',)
 
   def __init__(self, *, options: builder.Options, **kwargs):
     super().__init__(options=options, **kwargs)

@@ -316,9 +316,9 @@ class M3P(nn.Module):
     pooled_BD = jnp.tanh(self.caption_pooler(hidden_BPD[:, 0]))
     return self.caption_match(pooled_BD)[:, 0].astype(jnp.float32)
 
-  def head(self, name: str, hidden_BND: jax.Array) -> jax.Array:
+  def head(self, name: str, hidden_BPD: jax.Array) -> jax.Array:
     """Returns what a task's head makes of states: float32 [B, X]."""
-    return self.heads[name](hidden_BND)
+    return self.heads[name](hidden_BPD)
 
   # The dual encoder.
 

@@ -3,7 +3,7 @@
 One joint row for each picture, read at position 0; a head of the task's own
 makes classes of it. So are visual entailment (XVNLI), questions with a list of
 answers (xGQA) and statements about two pictures (MaRVL, NLVR2).
-Letters: B rows, N pictures of a row, D width, X classes.
+Letters: B rows, X classes.
 Source: IGLUE (Bugliarello et al. 2022), which trains VOLTA's classifiers.
 """
 

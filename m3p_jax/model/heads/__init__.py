@@ -1,7 +1,7 @@
 """Heads that tasks bring with them, a file each.
 
-A file has a `Head`, a module that maps hidden states [B, N, D], of each row the
-N that its task reads, to float32 [B, X], the numbers that it asks for. A model
+A file has a `Head`, a module that maps hidden states [B, P, D], of each row the
+P that its task reads, to float32 [B, X], the numbers that it asks for. A model
 has one for each such task, by the task's name: they are its `config.heads`.
 """
 
@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     name: its task's.
     file: of this folder.
     outputs: X.
-    inputs: N.
+    inputs: P.
   """
   name: str
   file: str

@@ -1,6 +1,6 @@
 """Classes of a text about one picture, or two.
 
-Letters: B rows, N states of a row, D width, E their pooled vectors together, M
+Letters: B rows, P states of a row, D width, E their pooled vectors together, M
 hidden units, X classes.
 Source: VOLTA's classifiers, as IGLUE trains them: a pooler of its own, then
 Linear, GELU, LayerNorm, Linear on the pictures' pooled vectors side by side.
@@ -22,15 +22,15 @@ class Head(nn.Module):
   inputs: int
 
   @nn.compact
-  def __call__(self, hidden_BND: jax.Array) -> jax.Array:
+  def __call__(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, X]."""
     width = self.config.width
-    pooled_BNE = jnp.tanh(transformer.Linear(
-        'BND,DE->BNE', (width, width), ('embed', 'mlp'),
-        name='pooler')(hidden_BND))
-    pooled_BE = pooled_BNE.reshape(len(pooled_BNE), -1)
+    pooled_BPE = jnp.tanh(transformer.Linear(
+        'BPD,DE->BPE', (width, width), ('embed', 'mlp'),
+        name='pooler')(hidden_BPD))
+    pooled_BE = pooled_BPE.reshape(len(pooled_BPE), -1)
     hidden_BM = transformer.Linear(
-        'BE,EM->BM', (self.inputs * width, 2 * width), ('mlp_in', 'mlp'),
+        'BE,EM->BM', (self.inputs * width, 2 * width), ('embed', 'mlp'),
         name='inner')(pooled_BE)
     hidden_BM = transformer.layer_norm(
         self.config.layer_norm_epsilon, hidden_BM.dtype, name='norm')(
