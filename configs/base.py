@@ -235,6 +235,10 @@ def generate_config() -> ConfigDict:
   generate = ConfigDict()
   # Languages to write in.
   generate.language = ('en',)
+  # Language of the captions to translate; '' = write of the pictures alone.
+  generate.source = ''
+  # Look at the pictures when translating.
+  generate.use_picture = True
   # Hypotheses kept of a picture; 1 = greedy. Or texts drawn, of which the
   # likeliest is taken.
   generate.num_beams = 4

@@ -1,5 +1,9 @@
 """Captioning from trained weights: the encoder goes on to write what it sees.
 
+configs/captioning.py, or configs/captioning.py:translation: each caption is
+written from the picture and its caption in `--config.data.image_text.sources`;
+`--config.tasks.captioning.options.use_picture=False` leaves the picture out.
+
 Made for weights of multilingual E5's size with regions of EfficientNet-Lite0,
 such as weights/photos; weights of another geometry bring theirs. What is
 prepared and in which languages is for the command line:
@@ -13,10 +17,13 @@ import ml_collections
 
 from configs import base
 from configs import quickstart
+from input_pipeline import errors
 
 
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the config."""
+def get_config(what: str = 'captions') -> ml_collections.ConfigDict:
+  """Returns the config: captions, or their 'translation'."""
+  errors.check_choice(
+      'configs/captioning.py:WHAT', what, ('captions', 'translation'))
   config = quickstart.get_config('all')
   config.init_from = 'weights/photos'
   config.data.languages = config.data.text.languages = ('en',)
@@ -24,10 +31,13 @@ def get_config() -> ml_collections.ConfigDict:
       datasets=('captions',), languages=('en',), max_length=16))
   config.data.image_text.code_switch.update(dict(rate=0.0, languages=()))
   config.tasks = dict(captioning=base.task_config(
-      'captioning', 'image_text', 16))
+      'captioning', 'parallel' if what == 'translation' else 'image_text', 16))
   # Without the words' frequencies, hundreds of steps would go into them.
   config.fit_first_values = True
   config.num_train_steps = 3_000
+  if what == 'translation':
+    config.tasks.captioning.options.use_picture = True
+    config.generate.source = 'en'
   config.model.dropout = 0.0
   config.optimizer.learning_rate = 1e-3
   config.optimizer.rate_factors = (

@@ -28,13 +28,16 @@ here and names the nearest.
 '''
 _TASK_ROWS = {
     'objective': ("''", 'name', 'A file of `m3p_jax/objectives/`.'),
-    'stream': ("''", 'name', '`text` or `image_text`.'),
+    'stream': ("''", 'name', 'Kind of the rows: `text`, `image_text`, '
+               '`parallel`, `labelled`, `pair` (`input_pipeline/streams.py`).'),
     'batch_size': ('1', 'rows a step', 'Over all devices and hosts.'),
     'rows': ("'own'", 'name', "`own`, or `shared` with the stream's other such "
              'tasks, a row read once: a batch size divides the largest.'),
     'weight': ('1.0', 'factor', 'Of the loss, in the sum of all tasks.'),
     'weight_schedule': ("''", 'step:factor, …', 'Factors of the weight, linear '
                         'between the steps: `0:0,1000:1`; empty = 1.'),
+    'data': ('{}', '', 'What it reads otherwise than `data.text`, or '
+             '`data.image_text` for other kinds; keys as there.'),
     'options': ('{}', '', "Keywords of the objective's `loss`.")}
 
 

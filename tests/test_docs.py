@@ -184,7 +184,19 @@ def test_extending_works_as_written(tmp_path):
       ' margin=2.0)',
       'mean, _ = models.call(run)',
       # Two unit vectors are at most 2 apart: at this margin every row pays.
-      'assert 0 < float(mean.compute()) <= 4, mean')))
+      'assert 0 < float(mean.compute()) <= 4, mean',
+      # The new head is trained, saved, and found again.
+      'from m3p_jax import checkpoint, train',
+      'from tests import toy',
+      'made = toy.config(("grading", dict(',
+      '    stream="labelled", num_steps=2, data=dict(datasets=("labelled",),',
+      '    languages=("en", "de")))), data__image_text__datasets=())',
+      'made.tasks = dict(grades=made.tasks.grading_labelled)',
+      'train.train_and_evaluate(made, "run")',
+      'params, geometry, _ = checkpoint.load("run")',
+      'assert geometry.heads == (("grades", "thresholds", 2, 1),)',
+      'assert params["heads_grades"]["threshold"].any()',
+      'assert config.tasks.grades.data.datasets == ("grades",)')))
   shutil.copytree(config_table.ROOT / 'tests', tmp_path / 'tests',
                   ignore=shutil.ignore_patterns('__pycache__'))
   done = subprocess.run([sys.executable, 'check.py'], cwd=tmp_path, text=True,

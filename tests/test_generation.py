@@ -26,6 +26,7 @@ from m3p_jax.generation import decoding
 from m3p_jax.generation import scores
 from m3p_jax.model import m3p
 from m3p_jax.objectives import captioning
+from m3p_jax.objectives import parallel
 from tests import compiler
 from tests import models
 from tests import toy
@@ -73,7 +74,7 @@ def log_probs(given, ids_BL):
 def _log_probs(module, params, given, ids_BL):
 
   def run(model):
-    memory = (model.encode_images(given.regions), given.regions.mask_BR)
+    memory = parallel.memory(model, given.regions, given.extra)
     return model.token_logits(model.decode(
         ids_BL, jnp.ones(ids_BL.shape, bool), memory, given.language_B))
 
@@ -94,9 +95,17 @@ def greedy(given):
   return ids_BL
 
 
-def test_beam_of_one_is_greedy_and_what_is_kept_changes_nothing():
-  written = write(decoding.Settings(max_length=LENGTH))
-  expected_BL = greedy(rows())
+@pytest.mark.parametrize('read', ['picture', 'text', 'both'])
+def test_beam_of_one_is_greedy_and_what_is_kept_changes_nothing(read):
+  given = rows()
+  if read != 'picture':
+    source = np.array([[0, 4, 5, 2, 1]] * 3 + [[0, 8, 6, 7, 2]] * 3, np.int32)
+    given = given._replace(
+        regions=given.regions if read == 'both' else None,
+        extra={'source_ids_BL': source, 'source_mask_BL': source != 1,
+               'source_language_B': np.full(6, 2, np.int32)})
+  written = write(decoding.Settings(max_length=LENGTH), given)
+  expected_BL = greedy(given)
   np.testing.assert_array_equal(written.token_ids_BKL[:, 0], expected_BL)
   # Texts of several lengths are compared, one without an end among them.
   assert len({int((row != 1).sum()) for row in expected_BL}) > 1

@@ -4,7 +4,7 @@ Letters: I pictures, C captions, P pairs, L text length, R regions, B rows of
 one forward pass, N layers, H heads, E shared space of the dual encoder.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -121,25 +121,28 @@ class Engine:
     return sharding.gather_shares(
         logits_P[mine], count) if is_shared else logits_P
 
-  def write(self, regions: batch_lib.Regions, settings: decoding.Settings, *,
-            language: int | None = None, seed: int = 0,
+  def write(self, regions: batch_lib.Regions | None,
+            settings: decoding.Settings, *, language: int | None = None,
+            source: Mapping[str, Any] | None = None, seed: int = 0,
             title: str = '') -> decoding.Written:
     """Returns what the decoder writes of pictures, [I, K, L] and [I, K].
 
     Args:
-      regions: of I pictures.
+      regions: of I pictures; None = only `source` is read.
       settings: how; what is drawn for a picture depends on its number alone.
       language: row of the language table; None = there is none.
+      source: I texts to translate, as in `decoding.Rows.extra`.
       seed: of what is drawn.
       title: of a progress bar; '' = none.
     """
-    count, beams = len(regions.mask_BR), settings.num_beams
+    count = len(source['source_ids_BL'] if source else regions.mask_BR)
+    beams = settings.num_beams
     mine = sharding.my_share(count)
     rows = decoding.Rows(
         regions, None if language is None else np.full(
             count, language, np.int32),
-        np.random.default_rng(seed).integers(2 ** 32, size=count, dtype=(
-            np.uint32)))
+        np.random.default_rng(seed).integers(
+            2 ** 32, size=count, dtype=np.uint32), source or {})
     written = decoding.Written(
         np.zeros((count, beams, settings.max_length), np.int32),
         np.zeros((count, beams), np.float32))

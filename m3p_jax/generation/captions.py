@@ -1,4 +1,9 @@
-"""`--mode=generate`: captions of a prepared split, and how good they are."""
+"""`--mode=generate`: captions of a prepared split, and how good they are.
+
+With `generate.source` they are translations: of each picture's first caption in
+that language, and of the picture.
+Letters: I pictures, N captions.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
@@ -7,6 +12,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
@@ -52,20 +58,29 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
       weights.params, weights.config, batch_size=config.generate.batch_size,
       dtype=weights.dtype)
   lines, found = [], {}
+  picture_I, source, texts = _sources(config, weights, pictures)
+  regions = jax.tree.map(lambda x: x[picture_I], pictures.regions)
   for language in languages:
     best = [one[0] for one in write(
-        weights, engine, pictures.regions, settings, language,
-        seed=config.seed, title=f'captions in {language}')]
+        weights, engine, regions if config.generate.use_picture else None,
+        settings, language, source=source, seed=config.seed,
+        title=f'captions in {language}')]
     references = _references(pictures, language)
+    references = [references[i] for i in picture_I]
     lines += [
-        {'image': image, 'language': language, 'caption': text,
-         'score': score} | ({'references': one} if one else {})
-        for image, (text, score), one in zip(
-            pictures.image_ids, best, references, strict=True)]
+        {'image': pictures.image_ids[i], 'language': language, 'caption': text,
+         'score': score} | ({'source': texts[i]} if source else {})
+        | ({'references': one} if one else {})
+        for i, (text, score), one in zip(
+            picture_I, best, references, strict=True)]
     found[language] = measure([text for text, _ in best], references)
   if jax.process_index():
     return found  # Hosts write together; the first one says what.
-  path = workdir / 'captions' / f'{c.dataset}_{c.split}.jsonl'
+  name = f'{c.dataset}_{c.split}'
+  if source:
+    name += f'_from_{config.generate.source}' + (
+        '_alone' * (not config.generate.use_picture))
+  path = workdir / 'captions' / f'{name}.jsonl'
   path.parent.mkdir(parents=True, exist_ok=True)
   results.write_text(path, ''.join(
       json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
@@ -106,17 +121,48 @@ def check(weights: weights_lib.Weights,
   return languages
 
 
+def _sources(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
+             pictures: Any,
+             ) -> tuple[np.ndarray, dict[str, Any], dict[int, str]]:
+  """Returns pictures to write of, their sources for an engine, and as written.
+
+  Raises:
+    UserError: weights do not know the sources' language, or no picture has one.
+  """
+  name, use_picture = config.generate.source, config.generate.use_picture
+  if not name:
+    if not use_picture:
+      raise errors.UserError(
+          'generate.use_picture is False; allowed: with generate.source, the '
+          'language to translate from')
+    return np.arange(len(pictures.image_ids)), {}, {}
+  errors.check_choice('generate.source', name, weights.language_ids)
+  errors.check_choice('generate.source', name, pictures.captions)
+  captions = pictures.captions[name]
+  first = {picture: caption for caption, picture
+           in reversed(captions.written_M2.tolist())}
+  picture_I = np.array(sorted(first))
+  caption_I = np.array([first[picture] for picture in picture_I.tolist()])
+  return picture_I, {
+      'source_ids_BL': captions.token_ids_NL[caption_I],
+      'source_mask_BL': captions.text_mask_NL[caption_I],
+      'source_language_B': np.full(
+          len(caption_I), weights.language_ids[name], np.int32)}, {
+              picture: captions.texts[first[picture]] for picture in first}
+
+
 def write(weights: weights_lib.Weights, engine: engine_lib.Engine,
           regions: Any, settings: decoding.Settings, language: str, *,
-          seed: int = 0, title: str = '',
-          ) -> list[list[tuple[str, float]]]:
+          source: Mapping[str, Any] | None = None, seed: int = 0,
+          title: str = '') -> list[list[tuple[str, float]]]:
   """Returns the texts of each picture and their scores, the best first."""
   number = (None if weights.config.num_languages == 1
             else weights.language_ids[language])
   settings = dataclasses.replace(settings, max_length=min(
       settings.max_length, weights.config.max_positions))
   written = engine.write(
-      regions, settings, language=number, seed=seed, title=title)
+      regions, settings, language=number, source=source, seed=seed,
+      title=title)
   tokenizer = tokenizer_lib.load()
   return [[(tokenizer.decode(ids), score) for ids, score in zip(
       *one, strict=True)] for one in zip(
@@ -138,6 +184,7 @@ def measure(texts: Sequence[str], references: Sequence[Sequence[str]],
       'cider_d': sum(each) / len(each)}
   if measured := scores.bleu(texts, references):
     found |= {'bleu': measured[0], 'bleu_signature': measured[1]}
+    found['chrf'], found['chrf_signature'] = scores.chrf(texts, references)
   return found
 
 
@@ -169,8 +216,9 @@ def _show(lines: Sequence[Mapping[str, Any]],
     print('\n'.join(['', *(
         f'{line["image"]}  {language}: {line["caption"]}' for line in shown)]))
     if one['with_references']:
-      bleu = (f'BLEU-4 {one["bleu"]:.1f}, ' if 'bleu' in one else
-              'BLEU needs requirements-metrics.txt, ')
+      bleu = (f'BLEU-4 {one["bleu"]:.1f}, chrF {one["chrf"]:.1f}, '
+              if 'bleu' in one else
+              'BLEU and chrF need requirements-metrics.txt, ')
       print(f'{language}: {bleu}CIDEr-D {one["cider_d"]:.3f} on '
             f'{one["with_references"]} pictures')
   print(f'\nwritten to {path}')

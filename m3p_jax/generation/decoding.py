@@ -7,6 +7,7 @@ Letters: B pictures, K hypotheses of each, L text length, V padded vocabulary,
 R regions, D width.
 """
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from m3p_jax import batch as batch_lib
 from m3p_jax.model import transformer
 from m3p_jax.objectives import masking
+from m3p_jax.objectives import parallel
 
 BOS, PAD, EOS = 0, 1, 2
 _LOWEST = -1e30
@@ -44,16 +46,18 @@ class Settings:
 
 
 class Rows(NamedTuple):
-  """B pictures to write of.
+  """B pictures to write of, or texts to translate.
 
   Attributes:
-    regions: theirs.
+    regions: the pictures'; None where a translation does without.
     language_B: rows of the language table; None where there is none.
     seed_B: uint32; what is drawn for a row depends on nothing else.
+    extra: a text in another language, as `Batch.extra` has it; {} = none.
   """
-  regions: batch_lib.Regions
+  regions: batch_lib.Regions | None
   language_B: Any
   seed_B: Any
+  extra: Mapping[str, Any] = {}
 
 
 class Written(NamedTuple):
@@ -104,8 +108,9 @@ class _Loop:
     self._module, self._variables = module, {'params': params}
     self._rows, self._settings = rows, settings
     self._memory = nn.apply(
-        lambda model: (model.encode_images(rows.regions, deterministic=True),
-                       rows.regions.mask_BR), module)(self._variables)
+        lambda model: parallel.memory(
+            model, rows.regions, rows.extra, deterministic=True), module)(
+                self._variables)
 
   def start(self) -> _State:
     """Returns the state after the first tokens, which come of `<s>` alone."""

@@ -1,4 +1,4 @@
-"""Scores of written captions against those of people: BLEU and CIDEr-D."""
+"""Scores of what was written against people's texts: BLEU, chrF, CIDEr-D."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -71,7 +71,17 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]],
   if not importlib.util.find_spec('sacrebleu'):
     return None
   import sacrebleu
-  metric = sacrebleu.BLEU(lowercase=True)
+  return _score(sacrebleu.BLEU(lowercase=True), texts, references)
+
+
+def chrf(texts: Sequence[str],
+         references: Sequence[Sequence[str]]) -> tuple[float, str]:
+  """Returns (chrF of the set, case counted; its signature), by sacrebleu."""
+  import sacrebleu
+  return _score(sacrebleu.CHRF(), texts, references)
+
+
+def _score(metric, texts, references) -> tuple[float, str]:
   # A picture may have fewer references than another.
   score = metric.corpus_score(list(texts), [
       [one[i] if i < len(one) else None for one in references]

@@ -1,7 +1,8 @@
-"""Captioning: write a picture's caption, left to right, in its language.
+"""Captioning and translation: write a text, left to right, in its language.
 
-The encoder's layers read the picture alone; the same layers, with attention to
-what was read, predict each token from those before it (teacher forcing).
+The encoder's layers read the picture alone, or with it a text in another
+language, or that alone; the same layers, with attention to what was read,
+predict each token from those before it (teacher forcing).
 Letters: B rows, P predictions a row.
 Source: reference.md, section 3, "decoder use". Deliberate deviation: a text
 begins with `<s>` in training and in generation; the release begins generation
@@ -14,13 +15,15 @@ import jax.numpy as jnp
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics
 from m3p_jax.objectives import frequencies
+from m3p_jax.objectives import parallel
 
-STREAMS = ('image_text',)
+STREAMS = ('image_text', 'parallel')
 # Of the geometry; the language is what tells the decoder which one to write.
 NEEDS = ('decoder', 'num_languages')
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
+         use_picture: bool = True,
          baseline: frequencies.Frequencies | None = None):
   """Returns the cross-entropy in nats of the captions' tokens, and accuracy.
 
@@ -28,15 +31,16 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
 
   Args:
     model: bound `M3P`, with a decoder.
-    batch: rows with regions.
+    batch: rows with regions, or with a source text, or with both.
     key: unused; this objective draws nothing.
+    use_picture: whether a translation looks at the picture, where there is one.
     baseline: adds 'unigram_loss', that of knowing the frequencies alone.
   """
   del key
-  regions = batch.regions
+  regions = batch.regions if use_picture else None
   hidden_BPD = model.decode(
       batch.token_ids_BL[:, :-1], batch.text_mask_BL[:, :-1],
-      (model.encode_images(regions), regions.mask_BR), batch.language_B)
+      parallel.memory(model, regions, batch.extra), batch.language_B)
   target_BP = batch.token_ids_BL[:, 1:]
   is_token_BP = batch.text_mask_BL[:, 1:]
   nats_BP, likeliest_BP = model.token_nats(hidden_BPD, target_BP)

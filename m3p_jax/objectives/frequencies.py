@@ -65,11 +65,15 @@ class _Counter:
 
   def add(self, batch: batch_lib.Batch) -> None:
     """Counts what may be masked: words, and regions that are no background."""
-    is_word_BL = (np.asarray(masking.is_word(batch.token_ids_BL))
-                  & batch.text_mask_BL)
-    self._tokens_V += np.bincount(
-        batch.token_ids_BL[is_word_BL], minlength=len(self._tokens_V))
-    self._num_ends += int((batch.token_ids_BL == _EOS).sum())
+    texts = [(batch.token_ids_BL, batch.text_mask_BL)]
+    if 'source_ids_BL' in batch.extra:
+      texts.append((batch.extra['source_ids_BL'],
+                    batch.extra['source_mask_BL']))
+    for token_ids_BL, text_mask_BL in texts:
+      is_word_BL = np.asarray(masking.is_word(token_ids_BL)) & text_mask_BL
+      self._tokens_V += np.bincount(
+          token_ids_BL[is_word_BL], minlength=len(self._tokens_V))
+      self._num_ends += int((token_ids_BL == _EOS).sum())
     regions = batch.regions
     if regions is None:
       return

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
-from m3p_jax import metrics
 from m3p_jax.objectives import negatives as negatives_lib
 
 STREAMS = ('image_text',)
@@ -41,10 +40,4 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   pairs = jax.tree.map(lambda x: x[both_B2.ravel()], batch._replace(
       regions=None))._replace(regions=jax.tree.map(
           lambda x: jnp.repeat(x, 2, axis=0), batch.regions))
-  label = jnp.tile(jnp.array([1.0, 0.0]), size)
-  weight = jnp.stack([jnp.ones(size), valid_B1[:, 0]], axis=1).ravel()
-  logits = model.match_rows(pairs)
-  nats = negatives_lib.sigmoid_cross_entropy(logits, label)
-  is_right = (logits > 0) == (label > 0.5)
-  return (metrics.Mean((nats * weight).sum(), weight.sum()),
-          {'accuracy': metrics.Mean((is_right * weight).sum(), weight.sum())})
+  return negatives_lib.judge(model.match_rows(pairs), valid_B1)

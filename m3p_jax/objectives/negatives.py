@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from input_pipeline import errors
 from m3p_jax import batch as batch_lib
+from m3p_jax import metrics
 
 KINDS = ('random', 'hard')
 
@@ -54,6 +55,22 @@ def pair(batch: batch_lib.Batch, image_index: jax.Array,
       text_mask_BL=batch.text_mask_BL[text_index],
       language_B=batch.language_B[text_index],
       regions=jax.tree.map(lambda x: x[image_index], batch.regions))
+
+
+def judge(logits: jax.Array, valid_B1: jax.Array):
+  """Returns the loss and accuracy of pairs, right and wrong ones in turn.
+
+  Args:
+    logits: float32 [2 B]: of row i its right pair, then a wrong one.
+    valid_B1: whether the wrong one is one, as `draw` tells.
+  """
+  size = len(valid_B1)
+  label = jnp.tile(jnp.array([1.0, 0.0]), size)
+  weight = jnp.stack([jnp.ones(size), valid_B1[:, 0]], axis=1).ravel()
+  nats = sigmoid_cross_entropy(logits, label)
+  is_right = (logits > 0) == (label > 0.5)
+  return (metrics.Mean((nats * weight).sum(), weight.sum()),
+          {'accuracy': metrics.Mean((is_right * weight).sum(), weight.sum())})
 
 
 def sigmoid_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
