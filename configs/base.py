@@ -72,10 +72,11 @@ def model_config() -> ConfigDict:
 def task_config(objective: str, stream: str, batch_size: int,
                 weight: float = 1.0, rows: str = 'own',
                 weight_schedule: str = '', data: dict | None = None,
-                **options) -> ConfigDict:
+                noise: dict | None = None, **options) -> ConfigDict:
   """Returns one task: an objective of `objectives/` on rows of one stream.
 
   `stream`: the kind of its rows, see `input_pipeline/streams.py`.
+  `noise`: adversarial steps, see `m3p_jax/adversary.py`: `dict(steps=2)`.
   `data`: what it reads otherwise than the config's `data.text`, or
   `data.image_text` for other kinds: `dict(datasets=('xvnli',))`.
 
@@ -87,7 +88,7 @@ def task_config(objective: str, stream: str, batch_size: int,
   return ConfigDict(dict(
       objective=objective, stream=stream, batch_size=batch_size,
       weight=weight, weight_schedule=weight_schedule, rows=rows,
-      data=data or {}, options=options))
+      data=data or {}, noise=noise or {}, options=options))
 
 
 def code_switch_config() -> ConfigDict:

@@ -38,6 +38,8 @@ _TASK_ROWS = {
                         'between the steps: `0:0,1000:1`; empty = 1.'),
     'data': ('{}', '', 'What it reads otherwise than `data.text`, or '
              '`data.image_text` for other kinds; keys as there.'),
+    'noise': ('{}', '', 'Adversarial steps on the embedded words (FreeLB): '
+              '`steps`, `rate`, `first_norm`, `max_norm`.'),
     'options': ('{}', '', "Keywords of the objective's `loss`.")}
 
 

@@ -1,6 +1,7 @@
 """What a config may hold: keys, values, and what may change on resuming."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -17,6 +18,7 @@ from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import paths
 from input_pipeline import streams
+from m3p_jax import adversary
 from m3p_jax import objectives
 
 ConfigDict = ml_collections.ConfigDict
@@ -35,7 +37,9 @@ _NOW_LIST = 'data.image_text.code_switch.dictionary'
 # Keywords of a loss that the loop fills, no options of a config.
 _BASELINE, _HEAD = 'baseline', 'head'
 # Old tasks do not have them.
-_NEW_TASK_KEYS = {'rows': 'own', 'weight_schedule': '', 'data': {}}
+_NEW_TASK_KEYS = {'rows': 'own', 'weight_schedule': '', 'data': {},
+                  'noise': {}}
+_NOISE = [field.name for field in dataclasses.fields(adversary.Settings)]
 _TASK_KEYS = tuple(base.task_config('', '', 1))
 
 
@@ -139,6 +143,9 @@ def check(config: ConfigDict) -> None:
         getattr(sys.modules[loss.__module__], 'STREAMS', streams.KINDS))
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
     schedule_points(name, task)
+    for key, value in task.noise.items():
+      errors.check_choice(f'key of tasks.{name}.noise', key, _NOISE)
+      _check_least(f'tasks.{name}.noise.{key}', value, key == 'steps')
     section = streams.KINDS[task.stream]
     own, known = to_json(task.data), flatten(config.data[section])
     for key in flatten(own):
@@ -314,6 +321,6 @@ def _check_languages(config: ConfigDict) -> None:
                           config.data.languages)
 
 
-def _check_least(name: str, value: int, least: int) -> None:
+def _check_least(name: str, value: float, least: int) -> None:
   if value < least:
     raise errors.UserError(f'{name} is {value}; allowed: {least} or more')

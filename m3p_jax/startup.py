@@ -19,6 +19,7 @@ from input_pipeline import paths
 from input_pipeline import sources
 from input_pipeline import streams as streams_lib
 from input_pipeline import tokenizer as tokenizer_lib
+from m3p_jax import adversary
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
 from m3p_jax import optimizer
@@ -193,7 +194,8 @@ def make_tasks(task_configs: ConfigDict, *,
     points = config_lib.schedule_points(name, task)
     tasks.append(train_step.Task(
         name, functools.partial(loss, **options), task.weight,
-        optimizer.points_schedule(points) if points else None))
+        optimizer.points_schedule(points) if points else None,
+        adversary.Settings(**task.noise) if task.noise else None))
   return tuple(tasks)
 
 

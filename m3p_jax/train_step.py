@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 import optax
 
+from m3p_jax import adversary
 from m3p_jax import batch as batch_lib
 from m3p_jax import metrics as metrics_lib
 from m3p_jax import optimizer
@@ -75,12 +76,14 @@ class Task:
     loss: loss(model, batch, key) -> (Mean, dict[str, Mean]).
     weight: factor of its mean in the sum of the losses.
     schedule: from the number of past updates to a factor of the weight.
+    noise: of adversarial steps; None = there are none.
   """
   name: str
   loss: Callable[[nn.Module, batch_lib.Batch, jax.Array],
                  tuple[Mean, Metrics]]
   weight: float = 1.0
   schedule: optax.Schedule | None = None
+  noise: adversary.Settings | None = None
 
   def weight_at(self, step: Any) -> Any:
     """Returns the weight after so many updates."""
@@ -178,7 +181,8 @@ def _task_gradient(learned: tuple[Any, Any], fixed: Any,
         key, model=model, task=task, with_dropout=True)
     return metrics['loss'].total, metrics
 
-  gradient = jax.grad(total, has_aux=True)
+  gradient = (adversary.gradient(total, task.noise) if task.noise
+              else jax.grad(total, has_aux=True))
   if parts == 1:
     return gradient(learned, batch, key)
   # Part i has the rows i, i + parts, ...: every device gives to every part.

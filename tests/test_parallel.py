@@ -64,12 +64,12 @@ def loss(params, batch, *, objective, use_picture=True):
 def test_both_texts_are_masked():
   joined = parallel.join(rows())
   assert joined.token_ids_BL.shape == (4, 16)
-  masked = masking.mask_tokens(joined, KEY, rate=0.5)
+  masked = masking.mask_tokens(joined, KEY, rate=1.0)
   chosen = np.asarray(masked.positions_BP)[np.asarray(masked.weights_BP) > 0]
-  # 4 words of the source, 6 of the text: special tokens are in between.
-  assert set(chosen) == {1, 2, 3, 4, *range(8, 14)}
+  # 3 words of the source, 5 of the text: special tokens are in between.
+  assert set(chosen) == {1, 2, 3, *range(8, 13)}
   mean, others = loss(model()[1], rows(), objective=masked_lm)
-  assert mean.weight == others['accuracy'].weight == 4 * round(0.15 * 10)
+  assert mean.weight == others['accuracy'].weight == 4 * round(0.15 * 8)
 
 
 CASES = [(True, True), (True, False), (False, True)]
@@ -149,7 +149,7 @@ def test_a_translation_reads_its_source(has_picture, use_picture):
   def total(batch):
     mean, _ = loss(model()[1], batch, objective=captioning,
                    use_picture=use_picture)
-    assert mean.weight == 4 * 7
+    assert mean.weight == 4 * 6
     return float(mean.total)
 
   before = total(batch)
