@@ -224,8 +224,6 @@ def evaluation_config() -> ConfigDict:
   # Ids in a caption at evaluation, `<s>` and `</s>` included; longer ones are
   # cut and counted. 0 = what the longest caption needs, within `max_positions`.
   evaluation.max_length = 0
-  # Of an accuracy: the task whose head answers; '' = the only one that can.
-  evaluation.head = ''
   # Pairs or rows in one forward pass.
   evaluation.batch_size = 256
   return evaluation

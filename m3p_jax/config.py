@@ -145,7 +145,7 @@ def check(config: ConfigDict) -> None:
     schedule_points(name, task)
     for key, value in task.noise.items():
       errors.check_choice(f'key of tasks.{name}.noise', key, _NOISE)
-      _check_least(f'tasks.{name}.noise.{key}', value, key == 'steps')
+      _check_least(f'tasks.{name}.noise.{key}', value, int(key == 'steps'))
     section = streams.KINDS[task.stream]
     own, known = to_json(task.data), flatten(config.data[section])
     for key in flatten(own):

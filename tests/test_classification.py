@@ -363,8 +363,8 @@ def test_a_head_goes_onto_any_weights_and_all_else_stays(tmp_path):
 
 
 @pytest.mark.parametrize('changes, message', [
-    (dict(evaluation__head='other'), 'head is .other.; .*classification_label'),
-    (dict(evaluation__dataset='twins'), 'labels of 2 pictures'),
+    (dict(evaluation__dataset='twins'),
+     'classification_labelled .3 numbers of 1 .* for 3 labels of 2 pictures'),
     (dict(evaluation__dataset='pairs'), "'pairs' has no labels"),
     (dict(evaluation__split='train_1'), "'train_1'")])
 def test_what_cannot_be_measured_is_refused(run, changes, message):

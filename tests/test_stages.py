@@ -74,6 +74,15 @@ def test_what_changes_no_weights_is_no_setting():
   assert stages.settings_of(config) == {'seed': 1, 'data.languages': ['en']}
 
 
+def test_keys_that_came_later_are_settings_where_they_say_something():
+  task = {'options': {}, 'data': {}, 'noise': {}}
+  config = {'model': {'heads': []}, 'tasks': {'a': task}}
+  assert stages.settings_of(config) == {'tasks.a.options': {}}
+  task = task | {'data': {'languages': ['de']}}
+  assert stages.settings_of(config | {'tasks': {'a': task}}) == {
+      'tasks.a.options': {}, 'tasks.a.data.languages': ['de']}
+
+
 def _run(workdir, work, *, settings=None, inputs=None, made=lambda: None,
          **options):
   recipe = stages.Stages(workdir, 2)

@@ -45,7 +45,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | paths.Path,
   asked = labelled_set.LabelledSet(
       data_dir, c.dataset, c.split, c.languages, c.max_length)
   labels = startup.read_manifest(data_dir, c.dataset)[0].get('labels', ())
-  head = find_head(weights, c.head, len(labels), asked.num_pictures)
+  head = find_head(weights, (c.dataset, c.protocol), len(labels),
+                   asked.num_pictures)
   engine = engine_lib.Engine(weights.params, weights.config,
                              batch_size=c.batch_size, dtype=weights.dtype)
   start = time.perf_counter()
@@ -70,24 +71,26 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | paths.Path,
   return entry
 
 
-def find_head(weights: weights_lib.Weights, name: str, num_labels: int,
-              num_pictures: int) -> str:
-  """Returns the head that answers: `name`, else the only one that can.
+def find_head(weights: weights_lib.Weights, names: Collection[str],
+              num_labels: int, num_pictures: int) -> str:
+  """Returns the head that answers: one of the names, else the only one.
 
   Raises:
-    UserError: there is none, or more than one.
+    UserError: there is none that can, or more than one.
   """
   fits = [head[0] for head in weights.config.heads
           if head[1] == 'classifier' and head[2] >= num_labels
-          and head[3] == num_pictures and name in ('', head[0])]
+          and head[3] == num_pictures]
+  fits = [name for name in fits if name in names] or fits
   if len(fits) != 1:
     there = ', '.join(
         f'{head[0]} ({head[2]} numbers of {head[3]} pictures)'
         for head in weights.config.heads)
     raise errors.UserError(
-        f'evaluation.head is {name!r}; allowed: the name of a head for '
-        f'{num_labels} labels of {num_pictures} pictures; {weights.path} has '
-        f'{there or "none: a task with the objective classification makes it"}')
+        f'{weights.path} has the heads '
+        f'{there or "of no task with the objective classification"}; allowed: '
+        f'one for {num_labels} labels of {num_pictures} pictures, of a task '
+        f'called {" or ".join(names)} where there are more')
   return fits[0]
 
 

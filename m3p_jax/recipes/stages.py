@@ -6,6 +6,7 @@ import functools
 import gc
 import hashlib
 import json
+import re
 import resource
 import sys
 import time
@@ -38,6 +39,12 @@ _NOT_IN_RESULTS = (
     'checkpoint_every_steps', 'data.data_dir', 'eval_batches',
     'eval_every_steps', 'evaluation', 'init_from', 'keep_checkpoints',
     'log_every_steps', 'mesh', 'require')
+# Keys that are younger than workdirs which recipes go on with, as these were
+# then; and of tasks, those that were not there.
+_YOUNGER = {'model.heads': [], 'data.image_text.train_split': 'train',
+            'data.image_text.sources': ['en'], 'generate.source': '',
+            'generate.use_picture': True}
+_YOUNGER_OF_TASKS = re.compile(r'tasks\.\w+\.(data|noise)')
 
 
 class Options(NamedTuple):
@@ -240,7 +247,9 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
   """Returns what of a config's JSON decides the weights, by dotted key."""
   return {key: value for key, value in config_lib.flatten(config).items()
           if not any(key == name or key.startswith(f'{name}.')
-                     for name in _NOT_IN_RESULTS)}
+                     for name in _NOT_IN_RESULTS)
+          and _YOUNGER.get(key, ...) != value
+          and not (_YOUNGER_OF_TASKS.fullmatch(key) and value == {})}
 
 
 def newest_weights(path: str | paths.Path) -> str | None:
