@@ -69,9 +69,10 @@ def make(kind: str, config: ConfigDict, data_dir: str, split: str,
   else:
     fetch = streamed.picture_rows(datasets, indices, kinds, parallel=parallel)
   return _caption_maker(
-      kind, config, indices, fetch, languages,
-      _switch(config.code_switch, data_dir) if switches else None,
-      is_training=split == config.train_split)
+      kind, _plan(kind, config, indices, languages,
+                  is_training=split == config.train_split),
+      fetch, config.max_length,
+      _switch(config.code_switch, data_dir) if switches else None)
 
 
 def _check_kind(kind: str, dataset: str, found: records.Kind) -> None:
@@ -145,43 +146,67 @@ def _text_maker(config: ConfigDict, data_dir: str, split: str,
   return tf.function(make, autograph=False)
 
 
-def _caption_maker(kind: str, config: ConfigDict,
-                   indices: Sequence[index_lib.Pictures],
-                   fetch: streamed.Fetch, languages: tuple[str, ...],
-                   switch: _Switch | None, *, is_training: bool) -> MakeBatch:
-  """Returns what makes batches of captions.
+class _Plan(NamedTuple):
+  """Which captions are read, and what is known of all: tensors.
+
+  Attributes:
+    items: what is dealt.
+    deck: by which it is.
+    sources: of the captions; None = they are read without.
+    language_C: int32 [C], index of each caption's language; -1 = unknown.
+    is_english_C: bool [C], whether a caption can be code-switched.
+  """
+  items: mixing.Items
+  deck: mixing.Deck
+  sources: mixing.Sources | None
+  language_C: tf.Tensor
+  is_english_C: tf.Tensor
+
+
+def _plan(kind: str, config: ConfigDict, indices: Sequence[index_lib.Pictures],
+          languages: tuple[str, ...], *, is_training: bool) -> _Plan:
+  """Returns which captions a stream reads.
 
   Args:
     kind: one of `streams.KINDS`, as are other arguments those of `make`.
     indices: of the datasets.
-    fetch: reads their rows.
-    switch: how English captions are code-switched; None = not at all.
     is_training: whether rows are of the split that is trained on.
   """
-  datasets, max_length = config.datasets, config.max_length
   read = mixing.choose_languages(
-      'image_text', config.languages, languages, datasets,
+      'image_text', config.languages, languages, config.datasets,
       [index.languages for index in indices])
   rows = [(np.array(index.languages)[index.language_C],
            np.repeat(np.arange(len(index.file_N)), index.num_captions_N))
           for index in indices]
-  caption_languages_C = np.concatenate([names for names, _ in rows])
+  names_C = np.concatenate([names for names, _ in rows])
   if is_training:
     _log_cut('image_text', np.concatenate([
-        index.num_ids_C for index in indices])[
-            np.isin(caption_languages_C, read)], max_length)
+        index.num_ids_C for index in indices])[np.isin(names_C, read)],
+             config.max_length)
   sources = None
   if kind == 'parallel':
     sources, rows = _translated(config, rows, read, languages)
   items = mixing.make_items(
       read, languages, rows, shots=config.shots if is_training else 0)
-  deck = mixing.make_deck(items.sizes, config.alpha)
-  is_english_C = tf.constant(
-      caption_languages_C == captions_lib.SOURCE_LANGUAGE)
-  items, sources = _to_tensors(items), _to_tensors(sources)
   number = {name: i for i, name in enumerate(languages)}
-  language_C = tf.constant(
-      [number.get(name, -1) for name in caption_languages_C], tf.int32)
+  return _Plan(
+      _to_tensors(items), mixing.make_deck(items.sizes, config.alpha),
+      _to_tensors(sources),
+      tf.constant([number.get(name, -1) for name in names_C], tf.int32),
+      tf.constant(names_C == captions_lib.SOURCE_LANGUAGE))
+
+
+def _caption_maker(kind: str, plan: _Plan, fetch: streamed.Fetch,
+                   max_length: int, switch: _Switch | None) -> MakeBatch:
+  """Returns what makes batches of captions.
+
+  Args:
+    kind: one of `streams.KINDS`.
+    plan: which captions.
+    fetch: reads their rows.
+    max_length: ids of a text, `<s>` and `</s>` included.
+    switch: how English captions are code-switched; None = not at all.
+  """
   if switch:
     switch = switch._replace(dictionary=_to_tensors(switch.dictionary))
 
@@ -190,22 +215,23 @@ def _caption_maker(kind: str, config: ConfigDict,
                                max_words=max_length - 2)
     ids = code_switch.switch(
         words, switch.dictionary, seed=seed, settings=switch.settings,
-        is_source_B=tf.gather(is_english_C, caption_B)) if (
+        is_source_B=tf.gather(plan.is_english_C, caption_B)) if (
             switch and switches) else phrases.unswitched(words)
     return store.pad_ids(ids, max_length)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor,
            switches: bool) -> batch_lib.Batch:
-    caption_B, language_B = mixing.draw(items, deck, rows_B, seed[0])
+    caption_B, language_B = mixing.draw(
+        plan.items, plan.deck, rows_B, seed[0])
     found = fetch(caption_B)
     extra: dict[str, Any] = {}
-    if sources:
-      source_B = mixing.draw_source(sources, caption_B, rows_B, seed[0])
+    if plan.sources:
+      source_B = mixing.draw_source(plan.sources, caption_B, rows_B, seed[0])
       # Another number, so that other words of it are switched.
       source_seed = tf.stack([records.mix_keys(seed[0], np.int64(-3)), seed[1]])
       extra |= zip(('source_ids_BL', 'source_mask_BL'), ids_of(
           found, source_B, source_seed, switches), strict=True)
-      extra['source_language_B'] = tf.gather(language_C, source_B)
+      extra['source_language_B'] = tf.gather(plan.language_C, source_B)
     if kind in ('labelled', 'pair'):
       extra['label_B'] = found.label_B
     if kind == 'pair':

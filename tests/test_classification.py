@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import json
+import pathlib
 import pickle
+import subprocess
 
 from flax import linen as nn
 import jax
@@ -26,11 +28,13 @@ from m3p_jax.evaluation import statistics
 from m3p_jax.model import m3p
 from m3p_jax.objectives import classification
 from tests import caption_trees
+from tests import compiler
 from tests import models
 from tests import region_writers
 from tests import test_parts
 from tests import toy
 
+ROOT = pathlib.Path(__file__).parent.parent
 _items = caption_trees.items
 KEY = jax.random.key(3)
 HEADS = (('one', 'classifier', 3, 1), ('two', 'classifier', 2, 2))
@@ -320,6 +324,17 @@ def test_a_head_is_trained_saved_and_measured(run, capsys):
   accuracy.evaluate(make_config(evaluation__languages=('de',)), run)
   assert set(json.loads(path.read_text())['settings']['no_finetune'][
       'languages']) == {'en', 'de'}
+
+
+def test_an_accuracy_is_asked_for_by_its_protocol(run, python):
+  """As typed; the workdir's config names the protocol `labels`."""
+  done = subprocess.run(
+      [python, 'main.py', f'--workdir={run}', '--mode=evaluate',
+       '--config.evaluation.languages=de'], cwd=ROOT, text=True,
+      env=compiler.environment(1), capture_output=True, check=False)
+  assert done.returncode == 0, done.stderr
+  assert 'protocol labels, setting no_finetune, accuracy' in done.stdout
+  assert '\nde ' in done.stdout and '\nen ' not in done.stdout
 
 
 def test_an_accuracy_is_that_of_the_objective(run):

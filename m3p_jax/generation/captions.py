@@ -59,14 +59,13 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
       dtype=weights.dtype)
   lines, found = [], {}
   picture_I, source, texts = _sources(config, weights, pictures)
-  regions = jax.tree.map(lambda x: x[picture_I], pictures.regions)
+  regions = jax.tree.map(lambda x: x[picture_I], (
+      pictures.regions if config.generate.use_picture else None))
   for language in languages:
     best = [one[0] for one in write(
-        weights, engine, regions if config.generate.use_picture else None,
-        settings, language, source=source, seed=config.seed,
-        title=f'captions in {language}')]
-    references = _references(pictures, language)
-    references = [references[i] for i in picture_I]
+        weights, engine, regions, settings, language, source=source,
+        seed=config.seed, title=f'captions in {language}')]
+    references = _references(pictures, language, picture_I)
     lines += [
         {'image': pictures.image_ids[i], 'language': language, 'caption': text,
          'score': score} | ({'source': texts[i]} if source else {})
@@ -188,13 +187,14 @@ def measure(texts: Sequence[str], references: Sequence[Sequence[str]],
   return found
 
 
-def _references(pictures: Any, language: str) -> list[list[str]]:
-  """Returns each picture's captions by people, [] where there is none."""
+def _references(pictures: Any, language: str,
+                picture_I: np.ndarray) -> list[list[str]]:
+  """Returns pictures' captions by people, [] where there is none."""
   found: list[list[str]] = [[] for _ in pictures.image_ids]
   if captions := pictures.captions.get(language):
     for caption, picture in captions.written_M2.tolist():
       found[picture].append(captions.texts[caption])
-  return found
+  return [found[i] for i in picture_I]
 
 
 def _settings(c: ml_collections.ConfigDict) -> decoding.Settings:
