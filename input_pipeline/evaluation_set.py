@@ -97,7 +97,9 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
   for language in languages:
     errors.check_choice(f'language of {dataset} ({split})', language,
                         sorted(by_language))
-  max_length = _width(pictures, captions, max_length, text_room)
+  max_length = width(
+      int(np.diff(captions.ids.splits[captions.word_splits]).max(initial=1)),
+      pictures.mask_NR.shape[1], max_length, text_room)
   members: dict[str, set[int]] = {}
   for picture, group in enumerate(pictures.groups[:num]):
     members.setdefault(group, set()).add(picture)
@@ -114,17 +116,19 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
           for language in languages})
 
 
-def _width(pictures: store.Pictures, captions: store.Captions,
-           max_length: int,
-           text_room: Callable[[int], int] | None) -> int:
-  """Returns L, of which every language of the split has the same."""
+def width(longest: int, num_regions: int, max_length: int,
+          text_room: Callable[[int], int] | None) -> int:
+  """Returns L, of which every language of the split has the same.
+
+  Args:
+    longest: ids of the longest caption.
+    num_regions: of the pictures.
+    max_length: as of `load`, and so is `text_room`.
+  """
   if not max_length:
-    longest = int(np.diff(
-        captions.ids.splits[captions.word_splits]).max(initial=1))
     max_length = -(-(longest + 2) // _WIDTH) * _WIDTH
   if text_room is None:
     return max_length
-  num_regions = pictures.mask_NR.shape[1]
   try:
     room = text_room(num_regions)
   except ValueError as error:

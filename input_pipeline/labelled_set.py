@@ -3,13 +3,14 @@
 Letters: C texts of the split, B of those read together, L text length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import os
 
 import numpy as np
 import tensorflow as tf
 
 from input_pipeline import errors
+from input_pipeline import evaluation_set
 from input_pipeline import languages as languages_lib
 from input_pipeline import phrases
 from input_pipeline import records
@@ -32,7 +33,8 @@ class LabelledSet:
   """
 
   def __init__(self, data_dir: str | os.PathLike[str], dataset: str, split: str,
-               languages: Sequence[str], max_length: int = 0):
+               languages: Sequence[str], max_length: int = 0, *,
+               text_room: Callable[[int], int] | None = None):
     """Opens a split.
 
     Args:
@@ -41,9 +43,11 @@ class LabelledSet:
       split: 'train', 'validation' or 'test', or one of few shots.
       languages: of the texts; ('all',) = all that the split has.
       max_length: L; longer texts are cut. 0 = what the longest needs.
+      text_room: as of `evaluation_set.load`.
 
     Raises:
-      UserError: dataset, split or a language is not there, or has no labels.
+      UserError: dataset, split or a language is not there, or has no labels, or
+        the model has no positions for texts beside the regions.
     """
     builder = store.open_builder(data_dir, dataset, split)
     index = store.open_index(builder, split)
@@ -60,7 +64,9 @@ class LabelledSet:
     self.texts = {name: np.flatnonzero(names_C == name) for name in languages}
     self.item_C = np.repeat(np.arange(len(index.file_N)), index.num_captions_N)
     self.num_pictures = kind.num_pictures
-    self.max_length = max_length or int(index.num_ids_C.max()) + 2
+    self.max_length = evaluation_set.width(
+        int(index.num_ids_C.max(initial=1)), int(index.num_regions_N.max()),
+        max_length, text_room)
     self._fetch = tf.function(
         streamed.picture_rows([dataset], [index], [kind], parallel=_AT_ONCE),
         input_signature=[tf.TensorSpec([None], tf.int64)])

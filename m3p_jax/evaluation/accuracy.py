@@ -43,7 +43,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | paths.Path,
   data_dir = c.data_dir or config.data.data_dir
   weights_lib.check_data(weights, data_dir, c.dataset)
   asked = labelled_set.LabelledSet(
-      data_dir, c.dataset, c.split, c.languages, c.max_length)
+      data_dir, c.dataset, c.split, c.languages, c.max_length,
+      text_room=weights.config.text_room)
   labels = startup.read_manifest(data_dir, c.dataset)[0].get('labels', ())
   head = find_head(weights, (c.dataset, c.protocol), len(labels),
                    asked.num_pictures)

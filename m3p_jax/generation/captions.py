@@ -53,7 +53,8 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
   data_dir = c.data_dir or config.data.data_dir
   weights_lib.check_data(weights, data_dir, c.dataset)
   pictures = evaluation_set.load(
-      data_dir, c.dataset, c.split, [languages_lib.ALL])
+      data_dir, c.dataset, c.split, [languages_lib.ALL],
+      text_room=weights.config.text_room if config.generate.source else None)
   engine = engine_lib.Engine(
       weights.params, weights.config, batch_size=config.generate.batch_size,
       dtype=weights.dtype)
@@ -75,11 +76,7 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
     found[language] = measure([text for text, _ in best], references)
   if jax.process_index():
     return found  # Hosts write together; the first one says what.
-  name = f'{c.dataset}_{c.split}'
-  if source:
-    name += f'_from_{config.generate.source}' + (
-        '_alone' * (not config.generate.use_picture))
-  path = workdir / 'captions' / f'{name}.jsonl'
+  path = workdir / 'captions' / f'{_name(config)}.jsonl'
   path.parent.mkdir(parents=True, exist_ok=True)
   results.write_text(path, ''.join(
       json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
@@ -118,6 +115,13 @@ def check(weights: weights_lib.Weights,
         f'{weights.path} has no language table (model.num_languages) to tell '
         'them apart')
   return languages
+
+
+def _name(config: ml_collections.ConfigDict) -> str:
+  """Returns the name of the file, which tells what was read."""
+  c, source = config.evaluation, config.generate.source
+  return f'{c.dataset}_{c.split}' + (source and f'_from_{source}' + (
+      '' if config.generate.use_picture else '_alone'))
 
 
 def _sources(config: ml_collections.ConfigDict, weights: weights_lib.Weights,
