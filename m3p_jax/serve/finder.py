@@ -125,8 +125,8 @@ class Finder:
     """Returns the ranking of the pictures like one: a key, or its regions."""
     searcher = self.searcher
     return searcher.ranking_near(
-        searcher.index.vectors_IE[self.number(picture)][None]
-        if isinstance(picture, str) else searcher.embed_images([picture]))
+        searcher.index.vectors_IE[self.number(picture)]
+        if isinstance(picture, str) else searcher.embed_images([picture])[0])
 
   def cards(self, ranking: rankings_lib.Ranking,
             wanted: selection.Wanted) -> tuple[list[Card], bool]:
