@@ -44,6 +44,9 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
   code_path = None
   # What is lost at most when preparation is killed.
   shard_items = 256
+  # Records of before stay in their files, and new ones come behind them, where
+  # nobody counts on the order of the list.
+  follows_arrival = False
 
   def __init_subclass__(cls, **kwargs):
     # TFDS would call every dataset after the folder, `datasets`.
@@ -159,9 +162,10 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     self.reports = shards.assemble(
         self.options.shards, self, pathlib.Path(self.data_dir), self.names)
 
-  def cut(self, items: Iterable[Any]) -> Iterator[shards.Shard]:
+  def cut(self, items: Iterable[Any],
+          first: int = 0) -> Iterator[shards.Shard]:
     """Yields the shards of the items, which the dataset will be made of."""
-    for shard in shards.cut(items, self.shard_items, self.key_of):
+    for shard in shards.cut(items, self.shard_items, self.key_of, first):
       self.names.add(shard.name)
       yield shard
 

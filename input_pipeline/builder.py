@@ -4,6 +4,7 @@ A dataset is a file in `datasets/` whose `Builder` says which items there are;
 reading, checking, tokenising and extracting happen here.
 """
 
+from collections import Counter
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
@@ -133,12 +134,37 @@ class ImageTextBuilder(base_builder.Builder):
         self.options.shards, self.options.before) if self.remembers(
             self.options) else None
 
+  def cut(self, items, first=0):
+    """Yields the shards of before that keep half of their items, then others.
+    """
+    if self._known and self.follows_arrival:
+      places = [self._known.place_of(item.split, _digest(item), item.path)
+                for item in items]
+      # What has become small is put together anew, or files would multiply.
+      kept = {place: [] for place, count in Counter(places).items()
+              if place is not None and 2 * count >= self.shard_items}
+      rest = []
+      for item, place in zip(items, places, strict=True):
+        kept.get(place, rest).append(item)
+      for first, (place, found) in enumerate(sorted(kept.items()), 1):
+        shard = shards.Shard(
+            found[0].split, first - 1, found, self.key_of(found))
+        self.names.add(shard.name)
+        file = self._known.files[place]
+        if len(found) == len(file.rows):
+          shards.keep(self.options.shards, shard, file)
+        yield shard
+      items = rest
+    yield from super().cut(items, first)
+
   def _download_and_prepare(self, dl_manager, download_config=None):
     super()._download_and_prepare(dl_manager, download_config)
     for report in self.reports.values():
       for row in itertools.starmap(known_lib.Row, report.files):
-        copies.link(self._staged(row.content), copies.small_of(
-            self.options.copies, row.image_id))
+        staged = self._staged(row.content)
+        copies.link(
+            staged if staged.exists() else self._known.small(row.content),
+            copies.small_of(self.options.copies, row.image_id))
 
   def _staged(self, content: str) -> pathlib.Path:
     """Returns where the small copy of a content lies until all are there."""
@@ -177,7 +203,7 @@ class ImageTextBuilder(base_builder.Builder):
       region_sets = iter(self.extractor.extract([
           tile for _, found, _ in batch for tile in found.tiles]))
       for item, found, captions in batch:
-        digest = fingerprint.of([item.image_id, item.group, item.captions])
+        digest = _digest(item)
         record = found.record
         if record and record.row.item == digest:
           max_class_id = record.row.max_class_id
@@ -283,6 +309,11 @@ class ImageTextBuilder(base_builder.Builder):
       raise errors.RowError('empty caption')
     if len(captions_lib.split_words(text)) > captions_lib.MAX_WORDS:
       raise errors.RowError(f'caption over {captions_lib.MAX_WORDS} words')
+
+
+def _digest(item: ImageItem) -> str:
+  """Returns that of what a record says beside its regions."""
+  return fingerprint.of([item.image_id, item.group, item.captions])
 
 
 def _batched(iterable: Iterable[Any], size: int) -> Iterator[list[Any]]:

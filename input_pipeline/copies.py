@@ -97,9 +97,11 @@ def keep(folder: str | os.PathLike[str], image_id: str,
       link.symlink_to(path.resolve())
 
 
-def link(source: pathlib.Path, target: pathlib.Path) -> None:
+def link(source: str | os.PathLike[str],
+         target: str | os.PathLike[str]) -> None:
   """Makes a second name of a file, or a copy where there can be none."""
-  target.unlink(missing_ok=True)
+  with contextlib.suppress(FileNotFoundError):
+    os.unlink(target)
   try:
     os.link(source, target)
   except OSError:

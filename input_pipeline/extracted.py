@@ -164,7 +164,7 @@ def _count(what: str, found: Sequence[str]) -> str:
 def _size(picture: pathlib.Path) -> tuple[int, int]:
   """Returns (height, width) of a picture file, or raises RowError."""
   try:
-    with Image.open(picture, formats=pictures.formats()) as image:
+    with Image.open(picture, formats=pictures.of_pillow()) as image:
       return image.height, image.width
   # Pillow raises much more than OSError at damage.
   except Exception as error:

@@ -160,6 +160,16 @@ def join(parts: Sequence[Any]) -> Any:
          for name in _columns(parts[0])}))
 
 
+def part(index: Pictures, file: int) -> Pictures:
+  """Returns the records of one of the files."""
+  is_there = {'N': index.file_N == file}
+  is_there['C'] = np.repeat(is_there['N'], index.num_captions_N)
+  found = index._replace(paths=[index.paths[file]], **{
+      name: getattr(index, name)[is_there[name[-1]]]
+      for name in _columns(index)})
+  return found._replace(file_N=np.zeros_like(found.file_N))
+
+
 def _columns(kind: Any) -> list[str]:
   return [name for name in kind._fields if name not in ('paths', 'languages')]
 

@@ -18,6 +18,7 @@ import stat
 from typing import Any, NamedTuple
 
 from absl import logging
+import numpy as np
 
 from input_pipeline import copies
 from input_pipeline import extracted
@@ -153,6 +154,13 @@ class Record(NamedTuple):
       return file.read(self.num_bytes)
 
 
+class File(NamedTuple):
+  """A file of records that were made before, what of, and where they lie."""
+  split: str
+  rows: list[Row]
+  records: index_lib.Pictures
+
+
 def is_whole(folder: pathlib.Path) -> bool:
   """Returns whether all records of a prepared dataset are there."""
   damaged = {}
@@ -182,31 +190,43 @@ def facts(folder: str | os.PathLike[str], split: str,
 
 
 class Known:
-  """The pictures of finished shards, and of the data as they were before."""
+  """The pictures of finished shards, and of the data as they were before.
+
+  Attributes:
+    files: of the data as they were.
+  """
 
   def __init__(self, shards: pathlib.Path, before: pathlib.Path | None):
     self._contents: dict[tuple[Any, ...], str] = {}
     self._records: dict[str, Record] = {}
+    self.files: list[File] = []
     if before:
       for path in before.glob(f'*/*/{copies.ROWS.format("*")}'):
-        self._add(
-            path, path.with_name(index_lib.file_name(
-                path.stem.partition('-')[2])), json.loads(path.read_text()),
+        split = path.stem.partition('-')[2]
+        self.files += self._add(
+            path.with_name(index_lib.file_name(split)), split,
+            json.loads(path.read_text()),
             lambda row: copies.small_of(before, row.image_id))
     for path in shards.glob('*.json'):
-      self._add(path, path.with_suffix('.npz'),
+      self._add(path.with_suffix('.npz'), '',
                 json.loads(path.read_text())['files'],
                 lambda row: shards / f'{row.content}.webp')
+    self._places = {
+        (file.split, row.item, row.path, *row.stamp): number
+        for number, file in enumerate(self.files) for row in file.rows
+        if self._records[row.content].small.exists()}
 
-  def _add(self, path: pathlib.Path, index_path: pathlib.Path,
-           rows: Sequence[Any], small: Callable[[Row], pathlib.Path]) -> None:
+  def _add(self, path: pathlib.Path, split: str, values: Sequence[Any],
+           small: Callable[[Row], pathlib.Path]) -> list[File]:
+    """Returns the whole files of an index, whose records are known now."""
+    rows = list(itertools.starmap(Row, values))
     if not rows:
-      return
+      return []
     try:
-      index = index_lib.load_unchecked(index_path)
+      index: Any = index_lib.load_unchecked(path)
       damaged = index_lib.damaged(index)
-      found = zip(itertools.starmap(Row, rows), index.file_N.tolist(),
-                  index.offset_N.tolist(), index.bytes_N.tolist(), strict=True)
+      found = zip(rows, index.file_N.tolist(), index.offset_N.tolist(),
+                  index.bytes_N.tolist(), strict=True)
       for row, file, offset, num_bytes in found:
         if index.paths[file] not in damaged:
           self._contents[tuple(row.stamp)] = row.content
@@ -215,6 +235,23 @@ class Known:
               num_bytes - index_lib.FRAME_BYTES, small(row))
     except (OSError, ValueError) as error:
       logging.warning('%s: its pictures are read again: %s', path, error)
+      return []
+    return [File(split, [rows[i] for i in np.flatnonzero(index.file_N == file)],
+                 index_lib.part(index, file))
+            for file, name in enumerate(index.paths) if name not in damaged]
+
+  def place_of(self, split: str, item: str,
+               path: str | os.PathLike[str]) -> int | None:
+    """Returns which of the files has this very record, None of none.
+
+    It is that of a split's item, whose digest is given, and of a picture.
+    """
+    return self._places.get(
+        (split, item, os.path.realpath(path), *(stamp(path) or ())))
+
+  def small(self, content: str) -> pathlib.Path:
+    """Returns the small copy of a picture that is known."""
+    return self._records[content].small
 
   def find(self, path: str | os.PathLike[str],
            stamp_now: list[Any]) -> Record | None:

@@ -14,12 +14,14 @@ import pathlib
 from typing import Any
 import uuid
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 
 from input_pipeline import copies
 from input_pipeline import index as index_lib
+from input_pipeline import known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,20 +77,24 @@ MakeRecords = Callable[
 
 def cut(items: Iterable[Any], size: int,
         key: Callable[[list[Any]], str] = lambda items: '',
-        ) -> Iterator[Shard]:
-  """Yields shards of `size` items of one split, each split's last smaller."""
+        first: int = 0) -> Iterator[Shard]:
+  """Yields shards of `size` items of one split, each split's last smaller.
+
+  `first` is the number of each split's first.
+  """
   waiting: dict[str, list[Any]] = {}
   numbers: dict[str, Iterator[int]] = {}
   for item in items:
     found = waiting.setdefault(item.split, [])
     found.append(item)
     if len(found) == size:
-      number = next(numbers.setdefault(item.split, itertools.count()))
+      number = next(numbers.setdefault(
+          item.split, itertools.count(first)))
       del waiting[item.split]
       yield Shard(item.split, number, found, key(found))
   for split, found in waiting.items():
-    yield Shard(split, next(numbers.setdefault(split, itertools.count())),
-                found, key(found))
+    yield Shard(split, next(numbers.setdefault(
+        split, itertools.count(first))), found, key(found))
 
 
 def find_report(folder: pathlib.Path, shard: Shard) -> Report | None:
@@ -130,7 +136,25 @@ def write(folder: pathlib.Path, shard: Shard, make_records: MakeRecords,
   draft.rename(path)
   if report.num_records:
     index_lib.save(index_lib.scan(path), path.with_suffix('.npz'))
+  _finish(path, report)
+
+
+def keep(folder: pathlib.Path, shard: Shard, file: known.File) -> None:
+  """Makes a shard of a file whose records are its items', without a copy."""
+  path, index = folder / f'{shard.name}.tfrecord', file.records
+  copies.link(pathlib.Path(index.paths[0]), path)
+  index_lib.save(index._replace(paths=[str(path)]), path.with_suffix('.npz'))
+  _finish(path, Report(
+      num_items=len(shard.items), num_records=len(file.rows),
+      num_bytes=int((index.bytes_N - index_lib.FRAME_BYTES).sum()),
+      languages=[index.languages[i] for i in np.unique(index.language_C)],
+      max_class_id=max(row.max_class_id for row in file.rows),
+      files=[list(row) for row in file.rows]))
+
+
+def _finish(path: pathlib.Path, report: Report) -> None:
   report.languages = sorted(set(report.languages))
+  draft = path.with_suffix(f'.draft-{uuid.uuid4().hex}')
   draft.write_text(json.dumps(vars(report)))
   draft.rename(path.with_suffix('.json'))
 

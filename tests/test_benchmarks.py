@@ -4,8 +4,10 @@ import re
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
+from benchmarks import collections
 from benchmarks import contest
 from benchmarks import input_pipeline
 from benchmarks import on_accelerator
@@ -45,6 +47,18 @@ def few_words(monkeypatch):
   monkeypatch.setitem(problems.PROBLEMS, 'tiny', TINY._replace(model=dict(
       TINY.model, vocab_size=1_000, num_layers=1, dropout=0.0,
       attention_dropout=0.0)))
+
+
+def test_a_few_photographs_make_a_collection_of_any_size(tmp_path):
+  for name in 'ab':
+    Image.effect_noise((90, 60), 80).save(tmp_path / f'{name}.jpg')
+  photographs = sorted(tmp_path.glob('*.jpg'))
+  contents = set()
+  for number in range(9):
+    collections.vary(tmp_path / 'x.jpg', number, photographs)
+    with Image.open(tmp_path / 'x.jpg') as image:
+      contents.add(image.convert('L').resize((90, 60)).tobytes())
+  assert len(contents) == 9
 
 
 def test_our_side_runs(few_words):

@@ -48,14 +48,13 @@ def test_what_is_not_the_users_is_counted(tmp_path):
   (tmp_path / 'run' / 'checkpoints').mkdir()
   (tmp_path / 'run' / 'config.json').touch()
   (tmp_path / 'data' / 'emoji' / 'manifest.json').touch()
-  for name in ('a.CR2', 'b.cr2', 'notes.txt', 'README', '.DS_Store'):
+  for name in ('notes.txt', 'README', '.DS_Store'):
     (tmp_path / name).touch()
   found = folder_lib.find(tmp_path)
   assert found.names == ['a.png']
   assert found.skipped == {
       'folder of a run or of prepared data': ['data/emoji', 'run'],
       'hidden': ['.Trash-1000', '._a.png', '.thumbnails'],
-      'RAW, which is not read: export them as JPEG': ['a.CR2', 'b.cr2'],
       'of another ending': ['README', 'notes.txt'],
       "of the system's own": ['$RECYCLE.BIN', '@eaDir']}
   assert '2 of another ending: none 1, .txt 1' in found.lines()
@@ -128,11 +127,12 @@ def test_names_that_are_not_utf8_are_shown_escaped(tmp_path):
 
 def test_a_format_without_its_library_comes_with_the_command(
     tmp_path, monkeypatch):
-  _write(tmp_path, 'IMG_0001.HEIC', 'new.avif', 'a.png')
+  _write(tmp_path, 'IMG_0001.HEIC', 'new.avif', 'a.png', 'b.CR2')
   monkeypatch.setattr(pictures, 'formats', lambda: ('PNG', 'HEIF'))
   found = folder_lib.find(tmp_path)
   assert found.names == ['IMG_0001.HEIC', 'a.png']
-  (line,) = found.lines()
+  line, raw = found.lines()
+  assert raw.startswith('1 RAW without rawpy') and raw.endswith(': b.CR2')
   assert line.startswith('1 AVIF without Pillow 11.3 (to read it, run: ')
   assert line.endswith("-m pip install 'pillow>=11.3'): new.avif")
 

@@ -14,6 +14,7 @@ import pytest
 
 from input_pipeline import errors
 from input_pipeline.vision import extractors
+from m3p_jax import search
 from m3p_jax.evaluation import engine
 from m3p_jax.recipes import photos
 
@@ -151,6 +152,11 @@ def test_only_new_pictures_are_read_and_embedded(
   np.testing.assert_array_equal(found[renamed], before[old])
   first = 'pictures/IMG_0.png'
   assert np.abs(found[first] - before[first]).max() > 1e-3
+  # A workdir that is moved has its data and vectors with it.
+  (tmp_path / 'run').rename(tmp_path / 'moved')
+  seen.clear()
+  assert {*search.load(tmp_path / 'moved').index.image_ids} == found.keys()
+  assert not seen
 
 
 def test_weights_that_are_no_run_are_refused_before_all_work(

@@ -5,6 +5,7 @@ tile shows it undistorted, and says where it lies in it.
 import io
 import pickle
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -108,6 +109,52 @@ def test_formats_are_read_with_their_library_and_named_without(
   monkeypatch.setattr(pictures, 'formats', lambda: ('PNG',))
   with pytest.raises(pictures.PictureError, match=message):
     pictures.read(data)
+
+
+def _write_dng(path, preview, orientation):
+  """Writes what a camera would: pixels of its sensor, and a JPEG."""
+  sensor = np.full((64, 64), 1000, '<u2').tobytes()
+  width, height = Image.open(io.BytesIO(preview)).size
+  # Tag: its type, as TIFF numbers and `struct` names them, and its values.
+  raw = {254: (4, 'I', 0), 256: (4, 'I', 64), 257: (4, 'I', 64),
+         258: (3, 'H', 16), 259: (3, 'H', 1), 262: (3, 'H', 32803),
+         273: (4, 'I', 0), 274: (3, 'H', orientation), 277: (3, 'H', 1),
+         278: (4, 'I', 64), 279: (4, 'I', len(sensor)),
+         33421: (3, 'H', 2, 2), 33422: (1, 'B', 0, 1, 1, 2),
+         50706: (1, 'B', 1, 4, 0, 0)}
+  small = {254: (4, 'I', 1), 256: (4, 'I', width), 257: (4, 'I', height),
+           258: (3, 'H', 8), 259: (3, 'H', 7), 262: (3, 'H', 6),
+           273: (4, 'I', 0), 277: (3, 'H', 3), 278: (4, 'I', height),
+           279: (4, 'I', len(preview))}
+  second = 8 + 6 + 12 * len(raw)
+  start = second + 6 + 12 * len(small)
+  raw[273], small[273] = (4, 'I', start), (4, 'I', start + len(sensor))
+  content = b'II*\0' + struct.pack('<I', 8)
+  for tags, following in ((raw, second), (small, 0)):
+    content += struct.pack('<H', len(tags)) + b''.join(
+        struct.pack('<HHI', tag, kind, len(values)) + struct.pack(
+            f'<{len(values)}{code}', *values).ljust(4, b'\0')
+        for tag, (kind, code, *values) in tags.items())
+    content += struct.pack('<I', following)
+  path.write_bytes(content + sensor + preview)
+
+
+def test_of_raw_files_the_preview_is_read_upright(tmp_path, monkeypatch):
+  pytest.importorskip('rawpy', reason='optional: requirements-formats.txt')
+  left = Image.new('RGB', (200, 100), 'white')
+  left.paste(_RED, (0, 0, 20, 100))
+  path = tmp_path / 'IMG_1.DNG'
+  _write_dng(path, _encode(left, 'JPEG', quality=95), 6)
+  picture = pictures.read_file(path)
+  assert picture.image.size == (100, 200) and len(picture.sha256) == 64
+  np.testing.assert_allclose(
+      np.asarray(picture.image)[[5, 195], 50], [_RED, (255,) * 3], atol=8)
+  path.write_bytes(path.read_bytes()[:300])
+  with pytest.raises(pictures.PictureError, match='no preview'):
+    pictures.read_file(path)
+  monkeypatch.setitem(sys.modules, 'rawpy', None)
+  with pytest.raises(pictures.PictureError, match='pip install rawpy'):
+    pictures.read_file(path)
 
 
 def test_colours_of_print_are_turned_into_rgb():

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 from PIL import Image
 import pytest
+import tensorflow as tf
 
 from input_pipeline import prepare
 from input_pipeline import shards
@@ -142,7 +143,55 @@ def test_only_what_is_new_is_read(raw, tmp_path, monkeypatch, storage):
     folder = _prepare(raw, tmp_path / 'data', storage=storage)
     assert test_shards.Extractor.pictures_seen == reads, what
     whole = _prepare(raw, tmp_path / f'whole {number}', storage=storage)
-    assert test_shards._contents(folder) == test_shards._contents(whole), what
+    assert _contents(folder) == _contents(whole), what
+
+
+def _contents(folder):
+  """Returns what a set holds, its records in an order of their own."""
+  files = test_shards._contents(folder)
+  names = sorted(name for name in files if '.tfrecord' in name.name)
+  return sorted(_records(folder / name for name in names)), {
+      name: files[name] for name in files.keys() - set(names)}
+
+
+def _records(paths):
+  return list(tf.data.TFRecordDataset(
+      list(map(str, paths))).as_numpy_iterator())
+
+
+def test_records_of_what_did_not_change_stay_in_their_files(
+    raw, tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 4)
+
+  def files(names):
+    """Returns {file of records: numbers of the pictures in it}."""
+    _write_captions(raw, [f'{name}.png' for name in names])
+    folder = _prepare(raw, tmp_path / 'data')
+    found = {path.stat().st_ino: ''.join(
+        tf.train.Example.FromString(record).features.feature[
+            'image_id'].bytes_list.value[0].decode()[0]
+        for record in _records([path])) for path in sorted(
+            folder.rglob('*.tfrecord-*'))}
+    # The index says where they are.
+    assert ''.join(_greys(tmp_path / 'data')).replace('.png', '') == ''.join(
+        found.values())
+    return found
+
+  first = files('01234')
+  assert list(first.values()) == ['0123', '4']
+  _draw(raw / '7.png', 70)  # First in the list, last to arrive.
+  second = files('701234')
+  # A file with few records is put together anew, or they would multiply.
+  assert list(second.values()) == ['0123', '74']
+  assert {*first.items()} & {*second.items()} == {
+      (next(iter(first)), '0123')}
+  third = files('70234')
+  assert sorted(third.values()) == ['023', '74']
+  assert [third[one] for one in second.keys() & third.keys()] == ['74']
+  (raw / '0.png').rename(raw / '9.png')
+  fourth = files('79234')
+  assert sorted(fourth.values()) == ['23', '74', '9']
+  assert [fourth[one] for one in third.keys() & fourth.keys()] == ['74']
 
 
 def test_a_killed_run_goes_on_whatever_was_added_meanwhile(
@@ -175,21 +224,20 @@ def test_a_killed_run_goes_on_whatever_was_added_meanwhile(
   _replace_hidden(raw / '0.png', 1)
   assert seen(lambda: _prepare(raw, tmp_path / 'data')) == 2
   whole = _prepare(raw, tmp_path / 'whole')
-  assert test_shards._contents(tmp_path / 'data' / 'captions') == (
-      test_shards._contents(whole))
+  assert _contents(tmp_path / 'data' / 'captions') == _contents(whole)
 
 
 def test_what_was_damaged_is_read_again(raw, tmp_path, monkeypatch):
   monkeypatch.setattr(extractors, 'GridExtractor', test_shards.Extractor)
   monkeypatch.setattr(prepare.builder_lib.ImageTextBuilder, 'shard_items', 2)
   folder = _prepare(raw, tmp_path / 'data')
-  whole = test_shards._contents(folder)
+  whole = _contents(folder)
   path = sorted(folder.rglob('*.tfrecord-*'))[1]
   path.write_bytes(path.read_bytes()[:-5])
   monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
   _prepare(raw, tmp_path / 'data')
   assert test_shards.Extractor.pictures_seen == 2
-  assert test_shards._contents(folder) == whole
+  assert _contents(folder) == whole
 
 
 def test_what_changes_no_record_prepares_nothing(raw, tmp_path, monkeypatch):

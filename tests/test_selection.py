@@ -9,6 +9,7 @@ import pytest
 
 from input_pipeline import copies
 from input_pipeline import errors
+from m3p_jax.search import cosines as cosines_lib
 from m3p_jax.search import index as index_lib
 from m3p_jax.search import rankings
 from m3p_jax.search import selection
@@ -35,8 +36,16 @@ def index():
 
 @pytest.fixture
 def ranking():
-  score_I = np.random.default_rng(1).permutation(COUNT).astype(np.float32)
-  return rankings.Ranking(score_I, score_I, score_I, 0, 0)
+  return make_ranking(np.random.default_rng(1).permutation(COUNT))
+
+
+def make_ranking(score_I):
+  """Returns the dual encoder's ranking of pictures with these cosines."""
+  cosines = cosines_lib.Cosines(cosines_lib.Gallery(
+      np.array(score_I, np.float32)[:, None]), np.ones(1, np.float32))
+  (first,) = rankings.stages(cosines, np.asarray, mode='dual', logit_scale=1.0,
+                             settings=rankings.Settings())
+  return first
 
 
 def _choose(ranking, index, **wanted):
@@ -56,13 +65,13 @@ def test_pages_have_every_picture_once_and_copies_beside_the_better(
       one.number for one in whole]
   assert sorted(sum(([one.number, *one.similar] for one in whole), [])) == (
       list(range(COUNT)))
-  scores = ranking.score_I[[one.number for one in whole]]
-  assert (np.diff(scores) < 0).all()
+  score_I = ranking.cosines.of(range(COUNT))
+  assert (np.diff(score_I[[one.number for one in whole]]) < 0).all()
   assert len(whole) == COUNT - COUNT // 3
   for one in whole:
     for other in one.similar:
       assert {one.number // 3, other // 3} == {one.number // 3}
-      assert ranking.score_I[other] < ranking.score_I[one.number]
+      assert score_I[other] < score_I[one.number]
       assert other in index.alike(one.number)
   alone, _ = _choose(ranking, index, k=COUNT, is_folded=False)
   assert [one.number for one in alone] == ranking.best(COUNT).tolist()

@@ -90,6 +90,16 @@ def test_a_visit(page, run):
   assert page.locator('.m3p-tag').count() == 0  # It knows no language here.
   assert page.inner_text('.m3p-name >> nth=0').endswith(('.jpg', '.png'))
 
+  # So it does of pictures like one's own.
+  page.set_input_files('#m3p-file', run.parent / 'mine' / 'home' / 'IMG_1.jpg')
+  page.wait_for_selector('h2:text-is("Pictures like yours")')
+  assert page.inner_text('.m3p-name >> nth=0') == 'IMG_1.jpg'
+  page.locator('.m3p-more').scroll_into_view_if_needed()
+  page.wait_for_selector('.m3p-rank:text-is("29")')
+  assert page.locator('.m3p-card').count() == 29
+  assert page.inner_text('h2 >> nth=0') == 'Pictures like yours'
+  test_serve.ask(page, 'ein Bild')
+
   page.click('.m3p-card:has-text("+1 similar")')
   page.wait_for_selector('.m3p-alike img')
   assert not test_serve.serious_violations(page)

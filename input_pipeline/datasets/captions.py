@@ -49,6 +49,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 class Builder(builder.ImageTextBuilder):
   """Pictures and captions of `--raw_dir`."""
+  follows_arrival = True
 
   def items(self) -> list[builder.ImageItem]:
     folder = pathlib.Path(self.options.raw_dir or '.')

@@ -24,9 +24,6 @@ _SYSTEM = ('@eadir', '#recycle', '#snapshot', '@recycle', '$recycle.bin',
 _HIDDEN = 'hidden'
 _OTHER = 'of another ending'
 _EXCLUDED = 'excluded'
-# Cameras' own formats hold a small JPEG each, in a place of the maker's choice.
-_RAW = ('.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.nef', '.nrw', '.orf',
-        '.pef', '.raf', '.raw', '.rw2', '.srw', '.x3f')
 _LINKED = 'link to what is read already'
 # Names shown of a reason.
 _SHOWN = 3
@@ -175,8 +172,6 @@ class _Walk:
       if ending in endings and format_name not in pictures.formats():
         refused = pictures.missing_library(format_name)
         return self._skip(f'{refused.reason} ({refused.detail})', name)
-    if ending in _RAW:
-      return self._skip('RAW, which is not read: export them as JPEG', name)
     if ending not in _endings():
       return self._skip(_OTHER, name)
     if self._is_excluded(name):

@@ -6,7 +6,7 @@ Letters: H and W, height and width; S, the tile's side.
 import contextlib
 import functools
 import hashlib
-import importlib
+import importlib.util
 import io
 import itertools
 import os
@@ -36,16 +36,19 @@ MAX_PIXELS = 178_000_000
 _MAX_BYTES = 8 * MAX_PIXELS
 
 # Formats by Pillow's names, with the endings of their files. No EPS (Pillow
-# would start Ghostscript) and none of the rare formats.
+# would start Ghostscript) and none of the rare formats. RAW are cameras' own,
+# of which the JPEG is read that they put into it.
 ENDINGS = {
     'PNG': ('.png', '.apng'),
     'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.mpo'),
     'WEBP': ('.webp',), 'GIF': ('.gif',), 'BMP': ('.bmp',),
     'TIFF': ('.tif', '.tiff'), 'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
-    'AVIF': ('.avif',), 'HEIF': ('.heic', '.heif', '.hif')}
+    'AVIF': ('.avif',), 'HEIF': ('.heic', '.heif', '.hif'),
+    'RAW': ('.3fr', '.arw', '.cr2', '.cr3', '.dng', '.erf', '.nef', '.nrw',
+            '.orf', '.pef', '.raf', '.raw', '.rw2', '.srw', '.x3f')}
 # What reads the formats that not every installation can read.
 _NEEDS = {'AVIF': ('Pillow 11.3', 'pillow>=11.3'),
-          'HEIF': ('pillow-heif', 'pillow-heif')}
+          'HEIF': ('pillow-heif', 'pillow-heif'), 'RAW': ('rawpy', 'rawpy')}
 _CONTENT_MARGIN = 0.05
 # Longer pictures are shrunk on loading to between one and two times this.
 _SHRUNK_SIDE = 1024
@@ -89,6 +92,11 @@ class PictureError(errors.RowError):
   """A picture that cannot be used."""
 
 
+def of_pillow() -> tuple[str, ...]:
+  """Returns those of `formats` that Pillow opens."""
+  return tuple(name for name in formats() if name in Image.OPEN)
+
+
 @functools.cache
 def formats() -> tuple[str, ...]:
   """Returns those of `ENDINGS` that can be read here."""
@@ -96,7 +104,8 @@ def formats() -> tuple[str, ...]:
   with contextlib.suppress(ImportError):
     importlib.import_module('pillow_heif').register_heif_opener()
   missing = {'AVIF': 'AVIF' not in Image.OPEN or not features.check('avif'),
-             'HEIF': 'HEIF' not in Image.OPEN}
+             'HEIF': 'HEIF' not in Image.OPEN,
+             'RAW': importlib.util.find_spec('rawpy') is None}
   return tuple(name for name in ENDINGS if not missing.get(name))
 
 
@@ -187,7 +196,7 @@ def _open(source: Source, name: str) -> tuple[Image.Image, str]:
   if _SVG.match(data[:4096]) or name.lower().endswith(('.svg', '.svgz')):
     raise PictureError('svg', f'{name} has to be rendered to PNG first')
   try:
-    return Image.open(io.BytesIO(data), formats=formats()), name
+    return Image.open(io.BytesIO(data), formats=of_pillow()), name
   except Image.DecompressionBombError as error:
     raise PictureError('too large', f'{name}: {error}') from error
   except Exception as error:  # Decoders of damaged files raise anything.
@@ -337,13 +346,37 @@ def cut_tile(picture: Picture, size: int) -> Tile:
 
 
 def read_file(path: pathlib.Path) -> Picture:
-  """Returns the picture of a file, as `read` does; of an SVG, its drawing."""
-  is_svg = path.suffix.lower() == '.svg'
+  """Returns the picture of a file, as `read` does.
+
+  Of an SVG that is its drawing, of RAW its preview.
+  """
+  ending = path.suffix.lower()
+  is_svg = ending == '.svg'
   content = _read_bytes(
       path, max_bytes=_SVG_MAX_BYTES if is_svg else _MAX_BYTES)
-  picture = (read(_rasterise(content, path)) if is_svg
-             else read(content, name=str(path)))
+  if is_svg:
+    picture = read(_rasterise(content, path))
+  else:
+    picture = read(_find_preview(content, path) if ending in ENDINGS['RAW']
+                   else content, name=str(path))
   return picture._replace(sha256=hashlib.sha256(content).hexdigest())
+
+
+def _find_preview(content: bytes, path: pathlib.Path) -> bytes:
+  """Returns the JPEG in a RAW file, with the orientation of the camera."""
+  try:
+    import rawpy  # Optional: requirements-formats.txt.
+  except ImportError as error:
+    raise missing_library('RAW') from error
+  try:
+    with rawpy.imread(io.BytesIO(content)) as raw:
+      preview = raw.extract_thumb()
+  except rawpy.LibRawError as error:
+    raise PictureError('unreadable', f'{path} has no preview that can be read '
+                       f'({error})') from error
+  if preview.format is not rawpy.ThumbFormat.JPEG:
+    raise PictureError('unreadable', f'{path}: its preview is no JPEG')
+  return bytes(preview.data)
 
 
 def read_part(path: pathlib.Path, offset: int, size: int) -> Picture:

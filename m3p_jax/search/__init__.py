@@ -96,10 +96,15 @@ def load(path: str | paths.Path, *,
   weights = weights_lib.load(
       weights_path, model=config.model.to_dict() if is_run else None,
       given=given or ())
+  dataset = dataset or config.evaluation.dataset
+  folder = str(data_dir or config.evaluation.data_dir or config.data.data_dir)
+  # A workdir of `make photos` that was moved has its data with it.
+  if (path / 'data' / dataset / 'manifest.json').exists() and not (
+      data_dir or (paths.of(folder) / dataset).exists()):
+    folder = str(path / 'data')
   return Searcher(
       weights, collection_lib.Source(
-          str(data_dir or config.evaluation.data_dir or config.data.data_dir),
-          dataset or config.evaluation.dataset, split,
+          folder, dataset, split,
           path / 'search' if is_run else None),
       batch_size=config.evaluation.batch_size,
       settings=_settings(path, config, given or ()))

@@ -20,6 +20,7 @@ from input_pipeline import errors
 from input_pipeline import file_names
 from input_pipeline import fingerprint
 from input_pipeline import paths
+from m3p_jax.search import cosines as cosines_lib
 
 VECTORS, PICTURES, MANIFEST = 'vectors.npy', 'pictures.jsonl', 'manifest.json'
 FORMAT = 'm3p_jax index 1'
@@ -62,6 +63,14 @@ class Index:
       table['named'].append(
           one['captions'] == {'en': [file_names.title(image_id)]})
     return table | {'folders': list(folders)}
+
+  @functools.cached_property
+  def _gallery(self) -> cosines_lib.Gallery:
+    return cosines_lib.Gallery(self.vectors_IE)
+
+  def cosines(self, vector_E: np.ndarray) -> cosines_lib.Cosines:
+    """Returns those of all pictures with a unit vector."""
+    return cosines_lib.Cosines(self._gallery, vector_E)
 
   @property
   def image_ids(self) -> list[str]:

@@ -1,20 +1,21 @@
 """Orders a collection's pictures for one query, in stages.
 
-Letters: I pictures.
+Letters: I pictures, N the first of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
 from m3p_jax.evaluation import rerank
+from m3p_jax.search import cosines as cosines_lib
 
 MODES = ('dual', 'rerank', 'joint')
-# Pictures that the joint encoder takes at a time where it looks at all: other
-# queries are answered in between.
-CHUNK = 16
+# Pictures that the joint encoder takes at a time: other queries are answered in
+# between, and wait for no longer than these take, about two queries' time.
+CHUNK = 8
 
 # From numbers of pictures to the joint encoder's match logits.
 Match = Callable[[np.ndarray], np.ndarray]
@@ -28,56 +29,75 @@ class Settings:
 
 
 class Ranking(NamedTuple):
-  """Scores of all pictures; the last of a query's rankings is final."""
-  score_I: np.ndarray  # What orders the pictures.
-  cosine_I: np.ndarray
-  match_I: np.ndarray  # NaN where the joint encoder has not looked.
+  """An order of all pictures; the last of a query's rankings is final.
+
+  The joint encoder's scores are those of the first N; the others follow by
+  their cosines.
+  """
+  cosines: cosines_lib.Cosines
+  first_N: np.ndarray  # Numbers; empty = the dual encoder alone orders.
+  score_N: np.ndarray  # What orders them.
+  match_N: np.ndarray  # NaN where the joint encoder has not looked.
   seen: int  # Pictures that the joint encoder has looked at.
   wanted: int  # Pictures that it will have looked at in the end.
+  scale: float = 1.0  # The others' scores: scale · cosine + shift.
+  shift: float = 0.0
 
-  def best(self, k: int) -> np.ndarray:
-    """Returns the numbers of k pictures, best first; of equal ones the first.
+  def best(self, k: int, is_allowed_I: np.ndarray | None = None) -> np.ndarray:
+    """Returns the numbers of k pictures that are allowed, best first."""
+    first_N = self.first_N[np.argsort(-self.score_N, kind='stable')]
+    if is_allowed_I is not None:
+      first_N = first_N[is_allowed_I[first_N]]
+    if len(first_N) < k:
+      rest_N = self.cosines.best(k, is_allowed_I)
+      first_N = np.append(first_N, rest_N[~np.isin(rest_N, self.first_N)])
+    return first_N[:k]
 
-    Without sorting the others, which may be millions.
-    """
-    count = len(self.score_I)
-    chosen = np.arange(count)
-    if 0 < k < count:
-      least = np.partition(self.score_I, count - k)[count - k]
-      chosen = np.flatnonzero(self.score_I >= least)
-    return chosen[np.argsort(-self.score_I[chosen], kind='stable')][:k]
+  def scores(self, numbers: Sequence[int]
+             ) -> list[tuple[float, float, float | None]]:
+    """Returns score, cosine and match probability of some pictures."""
+    places = {number: place for place, number in enumerate(
+        self.first_N.tolist())}
+    found = []
+    for number, cosine in zip(
+        numbers, self.cosines.of(numbers).tolist(), strict=True):
+      place = places.get(number)
+      found.append(
+          (self.scale * cosine + self.shift, cosine, None) if place is None
+          else (float(self.score_N[place]), cosine,
+                probability(self.match_N[place])))
+    return found
 
 
-def stages(cosine_I: np.ndarray, match: Match, *, mode: str,
+def stages(cosines: cosines_lib.Cosines, match: Match, *, mode: str,
            logit_scale: float, settings: Settings) -> Iterator[Ranking]:
   """Yields the dual encoder's ranking, then what the joint encoder makes of it.
 
   Mode 'dual' ends there; 'rerank' re-ranks the first `settings.top_k` and
   'joint' every picture, best cosines first, by the match logit alone.
   """
-  count = len(cosine_I)
-  match_I = np.full(count, np.nan, np.float32)
   wanted, weight = {
-      'dual': (0, 0.0), 'joint': (count, -1.0),
-      'rerank': (min(settings.top_k, count), settings.joint_weight)}[mode]
-  first = Ranking(cosine_I, cosine_I, match_I, 0, wanted)
-  yield first
+      'dual': (0, 0.0), 'joint': (cosines.count, -1.0),
+      'rerank': (min(settings.top_k, cosines.count), settings.joint_weight)
+  }[mode]
+  nothing = np.zeros(0)
+  yield Ranking(cosines, nothing.astype(np.int64), nothing, nothing, 0, wanted)
+  if not wanted:
+    return
   # With the best of those that will stay outside.
-  order_N = first.best(wanted + 1) if wanted else np.arange(0)
-  dual_I = logit_scale * cosine_I.astype(np.float64)
-  dual_N = dual_I[order_N]
-  step = CHUNK if mode == 'joint' else max(wanted, 1)
-  for seen in range(0, wanted, step):
-    chosen = order_N[seen:min(seen + step, wanted)]
-    match_I = match_I.copy()
-    match_I[chosen] = match(chosen)
+  first_N = cosines.best(wanted + 1)
+  dual_N = logit_scale * cosines.of(first_N)
+  match_N = np.full(len(first_N), np.nan, np.float32)
+  for seen in range(0, wanted, CHUNK):
+    chosen = first_N[seen:min(seen + CHUNK, wanted)]
+    match_N = match_N.copy()
+    match_N[seen:seen + len(chosen)] = match(chosen)
     seen += len(chosen)
-    score_QN = rerank.reorder(dual_N[None], match_I[None, order_N],
-                              top_k=seen, joint_weight=weight)
+    (score_N,) = rerank.reorder(
+        dual_N[None], match_N[None], top_k=seen, joint_weight=weight)
     # The rest keeps its distance to the best of those outside.
-    score_I = dual_I + (score_QN[0, -1] - dual_N[-1])
-    score_I[order_N] = score_QN[0]
-    yield Ranking(score_I, cosine_I, match_I, seen, wanted)
+    yield Ranking(cosines, first_N, score_N, match_N, seen, wanted,
+                  logit_scale, float(score_N[-1] - dual_N[-1]))
 
 
 def probability(logit: float) -> float | None:

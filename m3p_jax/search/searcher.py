@@ -122,10 +122,10 @@ class Searcher:
     errors.check_choice('mode', mode, rankings.MODES)
     if mode != 'dual':
       self._check_match(f'mode {mode!r}')
-    cosine_I = self._cosines(self.embed_texts([query], language=language))
+    (vector_E,) = self.embed_texts([query], language=language)
     return rankings.stages(
-        cosine_I, functools.partial(self._match, query), mode=mode,
-        logit_scale=self.logit_scale, settings=self.settings)
+        self.index.cosines(vector_E), functools.partial(self._match, query),
+        mode=mode, logit_scale=self.logit_scale, settings=self.settings)
 
   def results(self, ranking: rankings.Ranking, k: int) -> list[Result]:
     """Returns the first k pictures of a ranking."""
@@ -136,10 +136,10 @@ class Searcher:
     """Returns some pictures of a ranking."""
     index = self.index
     return [Result(
-        index.image_ids[i], float(ranking.score_I[i]),
-        index.file(i) or index.thumbnail(i), index.caption(i),
-        float(ranking.cosine_I[i]), rankings.probability(ranking.match_I[i]),
-        index.thumbnail(i)) for i in numbers]
+        index.image_ids[i], score, index.file(i) or index.thumbnail(i),
+        index.caption(i), cosine, match, index.thumbnail(i))
+            for i, (score, cosine, match) in zip(
+                numbers, ranking.scores(numbers), strict=True)]
 
   def similar(self, image: Any, k: int = 10) -> list[Result]:
     """Returns the k pictures of the collection nearest to a picture.
@@ -148,12 +148,13 @@ class Searcher:
       UserError: unusable picture, k below 1, or no collection.
     """
     _check_k(k)
-    return self.results(self.ranking_near(self.embed_images([image])), k)
+    (vector_E,) = self.embed_images([image])
+    return self.results(self.ranking_near(vector_E), k)
 
-  def ranking_near(self, vector_1E: np.ndarray) -> rankings.Ranking:
+  def ranking_near(self, vector_E: np.ndarray) -> rankings.Ranking:
     """Returns all pictures of the collection by their cosine with a vector."""
     (ranking,) = rankings.stages(
-        self._cosines(vector_1E), np.asarray, mode='dual', logit_scale=1.0,
+        self.index.cosines(vector_E), np.asarray, mode='dual', logit_scale=1.0,
         settings=self.settings)
     return ranking
 
@@ -287,10 +288,6 @@ class Searcher:
   def regions_of(self, number: int) -> batch_lib.Regions:
     """Returns the regions of a picture of the collection."""
     return self.source.regions(self.weights, self.index, [number])
-
-  def _cosines(self, vectors_1E: np.ndarray) -> np.ndarray:
-    # By BLAS: as fast as memory is.
-    return np.asarray(self.index.vectors_IE) @ vectors_1E[0]
 
   def _match(self, query: str, chosen: np.ndarray) -> np.ndarray:
     """Returns the match logits of a query and some pictures of the index."""

@@ -45,14 +45,11 @@ def choose(ranking: rankings.Ranking, index: index_lib.Index,
   """
   errors.check_choice('order', wanted.order, ORDERS)
   is_allowed_I = _allowed(index, wanted)
-  if is_allowed_I is not None:
-    ranking = ranking._replace(
-        score_I=np.where(is_allowed_I, ranking.score_I, -np.inf))
-  count = (len(ranking.score_I) if is_allowed_I is None
+  count = (len(index.pictures) if is_allowed_I is None
            else int(is_allowed_I.sum()))
   last = wanted.offset + wanted.k
   if wanted.order == 'date':
-    found_N = ranking.best(min(BEST, count))
+    found_N = ranking.best(min(BEST, count), is_allowed_I)
     # As floats: NaT, the least number, has no opposite among integers.
     found_N = found_N[np.argsort(
         -index.days_I[found_N].astype(np.int64).astype(np.float64),
@@ -62,7 +59,7 @@ def choose(ranking: rankings.Ranking, index: index_lib.Index,
   size = last + 1
   while True:
     found_N = ranking.best(min(size * (_AHEAD if wanted.is_folded else 1),
-                               count))
+                               count), is_allowed_I)
     chosen = _fold(found_N, index) if wanted.is_folded else _each(found_N)
     if len(chosen) > last or len(found_N) == count:
       return chosen[wanted.offset:last], len(chosen) > last

@@ -125,8 +125,8 @@ class Finder:
     """Returns the ranking of the pictures like one: a key, or its regions."""
     searcher = self.searcher
     return searcher.ranking_near(
-        searcher.index.vectors_IE[self.number(picture)][None]
-        if isinstance(picture, str) else searcher.embed_images([picture]))
+        searcher.index.vectors_IE[self.number(picture)]
+        if isinstance(picture, str) else searcher.embed_images([picture])[0])
 
   def cards(self, ranking: rankings_lib.Ranking,
             wanted: selection.Wanted) -> tuple[list[Card], bool]:
@@ -182,12 +182,16 @@ class Finder:
           'model can read. Try another.', self.examples)}
       return
     for ranking in itertools.chain([first], found):
-      cards, has_more = self.cards(ranking, wanted)
-      yield {'results': views.results(
-          cards, asked, wanted, guess=guess, seen=ranking.seen,
-          wanted_by_joint=ranking.wanted, has_more=has_more
-          and wanted.offset + wanted.k < DEEPEST,
-          name=asked.like and self._name(asked.like))}
+      yield self._results(ranking, asked, wanted, guess)
+
+  def _results(self, ranking: rankings_lib.Ranking, asked: Asked,
+               wanted: selection.Wanted, guess: str = '') -> Part:
+    cards, has_more = self.cards(ranking, wanted)
+    return {'results': views.results(
+        cards, asked, wanted, guess=guess, seen=ranking.seen,
+        wanted_by_joint=ranking.wanted, has_more=has_more
+        and wanted.offset + wanted.k < DEEPEST,
+        name=asked.like and self._name(asked.like))}
 
   def _name(self, key: str) -> str:
     return self.searcher.index.image_ids[self.number(key)].rpartition('/')[2]
@@ -213,11 +217,14 @@ class Finder:
 
   def look(self, regions: batch_lib.Regions, languages: Sequence[str],
            wanted: selection.Wanted) -> Iterator[Part]:
-    """Yields pictures like a visitor's, and captions that fit it."""
-    cards, _ = self.cards(self.like(regions), wanted)
-    yield {'results': views.results(cards, _NOTHING, wanted)}
-    yield from self._described(views.Detail(
-        '', '', 'Your picture', '', '', '', [], regions, ''), languages)
+    """Yields pictures like a visitor's, and captions that fit it.
+
+    Who asks for more of them has the captions.
+    """
+    yield self._results(self.like(regions), _NOTHING, wanted)
+    if not wanted.offset:
+      yield from self._described(views.Detail(
+          '', '', 'Your picture', '', '', '', [], regions, ''), languages)
 
   def _described(self, detail: views.Detail,
                  languages: Sequence[str]) -> Iterator[Part]:

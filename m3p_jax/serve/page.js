@@ -11,6 +11,8 @@ const panel = document.querySelector('#m3p-panel');
 
 // What was searched for last; '' = nothing, or a picture.
 let asked = query.value.trim();
+// The visitor's picture whose like is shown; null = none.
+let picture = null;
 // What is still being answered: a new question ends the old one.
 let searching = new AbortController();
 let showing = new AbortController();
@@ -102,6 +104,7 @@ function begin() {
   searching = new AbortController();
   showing.abort();
   results.removeAttribute('aria-busy');
+  picture = null;
   say('');
   return searching.signal;
 }
@@ -126,8 +129,10 @@ async function more(link) {
   link.setAttribute('aria-busy', 'true');
   const signal = searching.signal;
   const found = document.createElement('template');
-  const address = `search${new URL(link.href).search}`;
-  for await (const part of answers(address, {signal})) {
+  const address = new URL(link.href).search;
+  for await (const part of picture ?
+      answers(`look${address}`, {signal, method: 'POST', body: picture}) :
+      answers(`search${address}`, {signal})) {
     if (part.results) found.innerHTML = part.results;
     if (part.error !== undefined) say(part.error);
   }
@@ -166,13 +171,13 @@ async function show(chosen) {
 }
 
 // A picture is sent as it is; its own copy is what the page goes on showing.
-async function look(picture) {
-  if (!picture) return;
+async function look(chosen) {
+  if (!chosen) return;
   const signal = begin();
   showing = searching;  // Whoever closes the panel wants no more of it.
   own.hidden = true;
   const limit = Number(zone.dataset.limit);
-  if (picture.size > limit) {
+  if (chosen.size > limit) {
     say(`The file is larger than ${Math.round(limit / 2 ** 20)} MB: ` +
         'make it smaller first.');
     return;
@@ -180,17 +185,18 @@ async function look(picture) {
   zone.classList.add('m3p-working');
   const fields = new URLSearchParams([
     ...wanted({query: ''}), ...chosenLanguages()]);
-  const options = {signal, method: 'POST', body: picture};
+  const options = {signal, method: 'POST', body: chosen};
   for await (const part of answers(`look?${fields}`, options)) {
-    if (own.hidden) begun(picture);
+    if (own.hidden) begun(chosen);
     update(part);
   }
 }
 
-function begun(picture) {
+function begun(chosen) {
+  picture = chosen;
   asked = '';
   if (own.src) URL.revokeObjectURL(own.src);
-  own.src = URL.createObjectURL(picture);
+  own.src = URL.createObjectURL(chosen);
   own.hidden = false;
   zone.classList.remove('m3p-working');
   results.querySelector('[aria-current]')?.removeAttribute('aria-current');

@@ -58,8 +58,8 @@ def notice(title: str, message: str,
 
 
 def results(cards: Sequence[Any], asked: Any, wanted: Any, *,
-            guess: str = '', name: str = '', seen: int = 0,
-            wanted_by_joint: int = 0, has_more: bool = False) -> str:
+            guess: str, name: str, seen: int, wanted_by_joint: int,
+            has_more: bool) -> str:
   """Returns a grid of `finder.Card`s under a line that says what it is.
 
   What is asked for is a query, whose language in words is `guess`, the picture
