@@ -27,6 +27,7 @@ from m3p_jax.generation import scores
 from m3p_jax.model import m3p
 from m3p_jax.objectives import captioning
 from m3p_jax.objectives import parallel
+from m3p_jax.serve import finder
 from tests import compiler
 from tests import models
 from tests import toy
@@ -322,6 +323,13 @@ def test_golden_weights_write_by_three_commands(tmp_path, python):
   found = searcher.describe('picture 0', ['en'], 3, write=True)['en']
   assert len({one.text for one in found}) == 3
   assert found == sorted(found, key=lambda one: -one.score)
+  # The page shows the best, before it reads the collection's captions (which
+  # these weights' small vocabulary has no rows for).
+  shown = finder.Finder(searcher).show(searcher.index.key(0), '', ['en'])
+  detail = next(part['detail'] for part in shown
+                if '<h3>In words</h3>' in part['detail'])
+  best, *_ = searcher.describe('picture 0', ['en'], 4, write=True)['en']
+  assert f'lang="en" title="English">{best.text}</span>' in detail
   with pytest.raises(errors.UserError, match='weights cannot write: '):
     search.load(weights).describe('picture 0', ['en'], write=True)
   refused = subprocess.run(

@@ -39,6 +39,13 @@ class Weights(NamedTuple):
     objectives = self.manifest.get('objectives')
     return objectives is None or bool(_MATCHING & set(objectives))
 
+  @property
+  def can_write(self) -> bool:
+    """Returns whether the decoder was trained, as far as is known."""
+    objectives = self.manifest.get('objectives')
+    return self.config.decoder and (
+        objectives is None or 'captioning' in objectives)
+
 
 def source(config: ml_collections.ConfigDict, workdir: paths.Path, *,
            given: Collection[str] | None = None) -> str | paths.Path:

@@ -96,9 +96,8 @@ def check(weights: weights_lib.Weights,
   Raises:
     UserError: they cannot.
   """
-  objectives = weights.manifest.get('objectives')
-  if not weights.config.decoder or (
-      objectives is not None and 'captioning' not in objectives):
+  if not weights.can_write:
+    objectives = weights.manifest.get('objectives')
     raise errors.UserError(
         f'{weights.path} cannot write: it was trained on '
         f'{", ".join(objectives or ()) or "no text to write"}; allowed: '

@@ -285,6 +285,13 @@ class Searcher:
     """Languages of the collection's captions, those with most first."""
     return list(self.index.captions)
 
+  @property
+  def writes(self) -> list[str]:
+    """Languages in which the weights write captions."""
+    known = list(self.weights.language_ids) if self.weights.can_write else []
+    # One alone, where no table tells them apart.
+    return known if self.weights.config.num_languages > 1 else known[:1]
+
   def regions_of(self, number: int) -> batch_lib.Regions:
     """Returns the regions of a picture of the collection."""
     return self.source.regions(self.weights, self.index, [number])

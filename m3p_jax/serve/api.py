@@ -33,6 +33,8 @@ Query = Annotated[str, fastapi.Query(max_length=finder_lib.MAX_QUERY)]
 Languages = Annotated[tuple[str, ...], fastapi.Query(
     description='codes of languages, as en and de')]
 _Count = Annotated[int, fastapi.Query(ge=1, le=finder_lib.DEEPEST)]
+_Write = Annotated[bool, fastapi.Query(
+    description="the model's own words in place of the collection's captions")]
 _Day = Annotated[str, fastapi.Query(description='as 2024-05-31')]
 _Key = Annotated[str, fastapi.Query(
     description='of a picture of the collection')]
@@ -144,25 +146,25 @@ def _add_describe(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
 
   async def described(
       finder: finder_lib.Finder, picture: str | batch_lib.Regions,
-      languages: Sequence[str], k: int) -> Described:
-    found = await answers.work(finder.describe, picture, languages, k)
+      languages: Sequence[str], k: int, write: bool) -> Described:
+    found = await answers.work(finder.describe, picture, languages, k, write)
     return Described(captions={
         code: [Caption(**one._asdict()) for one in captions]
         for code, captions in found.items()})
 
   @app.get(f'{PREFIX}/describe')
   async def describe(key: _Key, languages: Languages = (),
-                     k: _Count = 3) -> Described:
-    """The collection's captions that fit a picture of it."""
-    return await described(get(), key, languages, k)
+                     k: _Count = 3, write: _Write = False) -> Described:
+    """Captions that fit a picture of the collection."""
+    return await described(get(), key, languages, k, write)
 
   @app.post(f'{PREFIX}/describe', openapi_extra=_BODY)
   async def describe_own(request: fastapi.Request, languages: Languages = (),
-                         k: _Count = 3) -> Described:
-    """The collection's captions that fit the picture that is sent."""
+                         k: _Count = 3, write: _Write = False) -> Described:
+    """Captions that fit the picture that is sent."""
     finder = get()
     return await described(
-        finder, await answers.picture(request, finder), languages, k)
+        finder, await answers.picture(request, finder), languages, k, write)
 
 
 def _add_page(app: fastapi.FastAPI) -> None:

@@ -22,6 +22,8 @@ Part = dict[str, str]
 MODES = {'dual': 'Dual', 'rerank': 'Re-ranked', 'joint': 'Joint'}
 # Near duplicates shown, and captions a language.
 _SHOWN, _CAPTIONS = 12, 3
+# Hypotheses of a caption that the model writes.
+_BEAMS = 4
 # Rankings of the joint encoder that are kept.
 _REMEMBERED = 8
 # Folders to choose from; of more only the upper ones.
@@ -75,7 +77,9 @@ class Finder:
                left_out: Sequence[str] = ()):
     """`left_out` says what is not in the collection, a line a reason."""
     self.searcher, self.left_out = searcher, left_out
-    self.languages = searcher.languages
+    self.languages, self.writes = searcher.languages, searcher.writes
+    # Of what is said about a picture, whoever says it.
+    self._told_in = list(dict.fromkeys([*self.languages, *self.writes]))
     # A match head that was never trained has nothing to say.
     self.modes = MODES if searcher.weights.can_match else {
         'dual': MODES['dual']}
@@ -95,14 +99,14 @@ class Finder:
     dataset = self.searcher.source.dataset
     # `captions` is what anybody's own pictures are prepared as.
     name = 'pictures' if dataset == 'captions' else dataset.replace('_', ' ')
-    usual = [code for code in self.languages if code in ('en', 'de')]
+    usual = [code for code in self._told_in if code in ('en', 'de')]
     return views.page(
         self.examples, asked=asked, wanted=wanted, results=results,
         title=name[:1].upper() + name[1:], modes=self.modes,
         folders=_shown_folders(index.folders), left_out=self.left_out,
         has_dates=not np.isnat(index.days_I).all(),
-        count=len(index.pictures), languages=self.languages,
-        chosen=usual or self.languages[:2], max_query=MAX_QUERY,
+        count=len(index.pictures), languages=self._told_in,
+        chosen=usual or self._told_in[:2], max_query=MAX_QUERY,
         max_bytes=pictures.MAX_BYTES, model=weights.path.name
         if weights.step is None else f'step {weights.step:,}')
 
@@ -156,12 +160,17 @@ class Finder:
     return keys[key]
 
   def describe(self, picture: str | batch_lib.Regions,
-               languages: Sequence[str], k: int
+               languages: Sequence[str], k: int, write: bool,
                ) -> dict[str, list[searcher_lib.Description]]:
-    """Returns captions that fit a picture: a key, or its regions."""
+    """Returns captions that fit a picture, a key or its regions.
+
+    They are the collection's, or those that the weights write.
+    """
     if isinstance(picture, str):
       picture = self.searcher.regions_of(self.number(picture))
-    return self.searcher.describe(picture, languages or self.languages, k)
+    return self.searcher.describe(
+        picture, languages or (self.writes[:1] if write else self.languages),
+        k, write=write)
 
   def search(self, asked: Asked, wanted: selection.Wanted) -> Iterator[Part]:
     """Yields ever better results as pieces of the page."""
@@ -228,15 +237,24 @@ class Finder:
 
   def _described(self, detail: views.Detail,
                  languages: Sequence[str]) -> Iterator[Part]:
-    chosen = [code for code in self.languages if code in languages]
-    captions = {}
-    for language in chosen or self.languages[:1]:
-      yield {'detail': views.detail(
-          detail._replace(captions=captions),
-          busy=f'Reading the {names.name(language)} captions…')}
-      captions = captions | self.searcher.describe(
-          detail.regions, (language,), _CAPTIONS)
-    yield {'detail': views.detail(detail._replace(captions=captions))}
+    chosen = [code for code in self._told_in if code in languages]
+    for language in chosen or self._told_in[:1]:
+      name = names.name(language)
+      if language in self.writes:
+        yield {'detail': views.detail(detail, busy=f'Writing in {name}…')}
+        detail = detail._replace(written=detail.written | {
+            language: self._write(detail.regions, language)})
+      if language in self.languages:
+        yield {'detail': views.detail(
+            detail, busy=f'Reading the {name} captions…')}
+        detail = detail._replace(
+            captions=detail.captions | self.searcher.describe(
+                detail.regions, (language,), _CAPTIONS))
+    yield {'detail': views.detail(detail)}
+
+  def _write(self, regions: batch_lib.Regions, language: str) -> str:
+    return self.searcher.describe(
+        regions, (language,), _BEAMS, write=True)[language][0].text
 
   def warm_up(self) -> None:
     """Compiles what the first visitors will ask for."""
@@ -248,6 +266,8 @@ class Finder:
     self.searcher.embed_images([first])
     if self.searcher.weights.can_match:
       self.searcher.explain(first, query)
+    if self.writes:
+      self._write(first, self.writes[0])
 
 
 def _examples(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:

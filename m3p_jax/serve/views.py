@@ -3,7 +3,7 @@
 Letters: W words, R regions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import pathlib
 from typing import Any, NamedTuple
 import urllib.parse
@@ -35,7 +35,8 @@ class Detail(NamedTuple):
   query: str  # Last searched for.
   explanation: searcher_lib.Explanation | None = None
   # Language → captions that fit.
-  captions: Mapping[str, Sequence[searcher_lib.Description]] = {}
+  captions: dict[str, Sequence[searcher_lib.Description]] = {}
+  written: dict[str, str] = {}  # By the weights, in each language.
 
 
 def page(examples: Sequence[tuple[str, str]], *, results: str,
