@@ -24,7 +24,8 @@ _OFF = {f'{_SWITCH}rate': 0.0}
 _BASES = {
     'quickstart': ({'names': 'ablation_warm_start', 'pretrain': 'pretrain',
                     'en': 'ablation_en'}, quickstart.get_config),
-    'multi30k_small': ({'names': 'names', 'pretrain': 'pretrain', 'en': 'en'},
+    'multi30k_small': ({'names': 'ablation_names', 'pretrain': 'pretrain',
+                        'en': 'ablation_en'},
                        finetune_multi30k_small.get_config)}
 BASES = tuple(_BASES)
 
