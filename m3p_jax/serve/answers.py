@@ -22,8 +22,9 @@ T = TypeVar('T')
 # answers beside any number of joint queries, and two of these at once gain
 # nothing.
 _AT_ONCE, _LONG_AT_ONCE = 8, 1
-# Seconds that a part of a long answer lets short ones go first, at most.
-_PATIENCE = 0.25
+# Seconds that a part of a long answer lets short ones go first, at most; and
+# after the last of these, for whoever asks one after the other.
+_PATIENCE, _PAUSE = 0.25, 0.05
 _MOST_WAITING = 200
 # What a refused sender may still send, so that it reads the answer.
 _MAX_DRAINED_BYTES = 2**28
@@ -38,23 +39,29 @@ class Answers:
   def __init__(self):
     self._short = futures.ThreadPoolExecutor(_AT_ONCE)
     self._long = futures.ThreadPoolExecutor(_LONG_AT_ONCE)
+    self._places = asyncio.Semaphore(_LONG_AT_ONCE)
     self._waiting = self._num_short = 0
+    self._last_short = -1.0  # When one ended.
 
   async def work(self, function: Callable[..., T], *args: Any,
                  is_long: bool = True) -> T:
     """Returns function(*args), worked on beside others."""
     loop = asyncio.get_running_loop()
     if is_long:
-      until = loop.time() + _PATIENCE
       # They share the device: a long part would take it for as long as it is.
-      while self._num_short and loop.time() < until:
-        await asyncio.sleep(0.002)
-      return await loop.run_in_executor(self._long, function, *args)
+      # Only who has the place waits, so that one part follows each wait.
+      async with self._places:
+        until = loop.time() + _PATIENCE
+        while loop.time() < until and (
+            self._num_short or loop.time() < self._last_short + _PAUSE):
+          await asyncio.sleep(0.002)
+        return await loop.run_in_executor(self._long, function, *args)
     self._num_short += 1
     try:
       return await loop.run_in_executor(self._short, function, *args)
     finally:
       self._num_short -= 1
+      self._last_short = loop.time()
 
   async def picture(self, request: fastapi.Request,
                     finder: finder_lib.Finder) -> batch_lib.Regions:
