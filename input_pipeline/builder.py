@@ -30,6 +30,7 @@ from input_pipeline import regions
 from input_pipeline import shards
 from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import extractors
+from input_pipeline.vision import files
 from input_pipeline.vision import pictures
 
 SPLITS = items_lib.SPLITS
@@ -282,8 +283,8 @@ class ImageTextBuilder(base_builder.Builder):
   def _picture(self, item: ImageItem, *,
                is_staged: bool = False) -> pictures.Picture:
     """Returns an item's picture, of which a small copy is kept."""
-    picture = (pictures.read_part(item.path, *item.span) if item.span
-               else pictures.read_file(item.path))
+    picture = (files.read_part(item.path, *item.span) if item.span
+               else files.read(item.path))
     if is_staged:
       self._staged(picture.sha256).write_bytes(copies.shrink(picture.image))
     elif self.options.copies:

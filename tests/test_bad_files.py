@@ -13,6 +13,7 @@ from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import prepare
 from input_pipeline.vision import extractors
+from input_pipeline.vision import files
 from input_pipeline.vision import pictures
 from tests import region_writers as writers
 from tests import test_folder
@@ -90,7 +91,7 @@ def test_what_may_not_be_read_has_that_reason():
   with tempfile.TemporaryDirectory() as folder:
     pathlib.Path(folder).chmod(0o755)
     for name, read in {
-        'a.png': pictures.read, 'a.svg': pictures.read_file}.items():
+        'a.png': pictures.read, 'a.svg': files.read}.items():
       path = pathlib.Path(folder, name)
       path.touch()
       path.chmod(0)

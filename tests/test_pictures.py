@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from input_pipeline.vision import files
 from input_pipeline.vision import pictures
 
 _WHITE, _RED = (255, 255, 255), (255, 0, 0)
@@ -145,16 +146,16 @@ def test_of_raw_files_the_preview_is_read_upright(tmp_path, monkeypatch):
   left.paste(_RED, (0, 0, 20, 100))
   path = tmp_path / 'IMG_1.DNG'
   _write_dng(path, _encode(left, 'JPEG', quality=95), 6)
-  picture = pictures.read_file(path)
+  picture = files.read(path)
   assert picture.image.size == (100, 200) and len(picture.sha256) == 64
   np.testing.assert_allclose(
       np.asarray(picture.image)[[5, 195], 50], [_RED, (255,) * 3], atol=8)
   path.write_bytes(path.read_bytes()[:300])
   with pytest.raises(pictures.PictureError, match='no preview'):
-    pictures.read_file(path)
+    files.read(path)
   monkeypatch.setitem(sys.modules, 'rawpy', None)
   with pytest.raises(pictures.PictureError, match='pip install rawpy'):
-    pictures.read_file(path)
+    files.read(path)
 
 
 def test_colours_of_print_are_turned_into_rgb():

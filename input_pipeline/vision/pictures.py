@@ -5,12 +5,9 @@ Letters: H and W, height and width; S, the tile's side.
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import io
-import itertools
 import os
-import pathlib
 import re
 import shlex
 import stat
@@ -22,7 +19,6 @@ import numpy as np
 from PIL import features
 from PIL import Image
 from PIL import ImageChops
-import resvg_py
 
 from input_pipeline import copies
 from input_pipeline import errors
@@ -33,7 +29,7 @@ MIN_SIDE = 8
 MAX_PIXELS = 178_000_000
 
 # What no picture of that many pixels is longer than.
-_MAX_BYTES = 8 * MAX_PIXELS
+MAX_BYTES = 8 * MAX_PIXELS
 
 # Formats by Pillow's names, with the endings of their files. No EPS (Pillow
 # would start Ghostscript) and none of the rare formats. RAW are cameras' own,
@@ -69,21 +65,6 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90}
 
-# SVG drawings become PNG bytes of this longer side, without fonts or scripts.
-_SVG_SIDE = 512
-_SVG_MAX_BYTES = 20_000_000
-# The renderer ends the process at some 200; of 17,000 drawings, most of them
-# openclipart's, the deepest has 13.
-_SVG_MAX_DEPTH = 100
-_FLOAT = r'((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)'
-_NUMBER = rf'\s*=\s*["\']\s*{_FLOAT}\s*(?:px|pt|mm|cm|in)?\s*["\']'
-# Of pictures in other files: a drawing shows only what it holds.
-_LINK = re.compile(r'\b(?:\w+:)?href\s*=\s*(["\'])(?!#|data:)[^"\']*\1')
-_VIEW_BOX = re.compile(
-    rf'viewBox\s*=\s*["\']\s*[-0-9.e]+[\s,]+[-0-9.e]+[\s,]+{_FLOAT}[\s,]+'
-    rf'{_FLOAT}')
-_TAG = re.compile(r'<(/?)[A-Za-z](?:[^<>"\']|"[^<"]*"|\'[^<\']*\')*?(/?)>')
-
 Box = tuple[float, float, float, float]
 Source = str | os.PathLike | bytes | Image.Image | np.ndarray
 
@@ -117,8 +98,8 @@ def missing_library(name: str) -> PictureError:
       f'{sys.executable} -m pip install {shlex.quote(requirement)}')
 
 
-def _read_bytes(path: str | os.PathLike, *,
-               max_bytes: int = _MAX_BYTES) -> bytes:
+def read_bytes(path: str | os.PathLike, *,
+               max_bytes: int = MAX_BYTES) -> bytes:
   """Returns the content of a file that a user names, or raises PictureError."""
   try:
     found = os.stat(path)
@@ -190,7 +171,7 @@ def _open(source: Source, name: str) -> tuple[Image.Image, str]:
   if isinstance(source, bytes):
     data = source
   else:
-    data, name = _read_bytes(source), str(source)
+    data, name = read_bytes(source), str(source)
   if not data:
     raise PictureError('empty file', name)
   if _SVG.match(data[:4096]) or name.lower().endswith(('.svg', '.svgz')):
@@ -343,88 +324,3 @@ def cut_tile(picture: Picture, size: int) -> Tile:
   x1, y1 = x1 - left * scale, y1 - top * scale
   return Tile(np.asarray(tile), (x1, y1, x1 + side, y1 + side),
               picture.height, picture.width)
-
-
-def read_file(path: pathlib.Path) -> Picture:
-  """Returns the picture of a file, as `read` does.
-
-  Of an SVG that is its drawing, of RAW its preview.
-  """
-  ending = path.suffix.lower()
-  is_svg = ending == '.svg'
-  content = _read_bytes(
-      path, max_bytes=_SVG_MAX_BYTES if is_svg else _MAX_BYTES)
-  if is_svg:
-    picture = read(_rasterise(content, path))
-  else:
-    picture = read(_find_preview(content, path) if ending in ENDINGS['RAW']
-                   else content, name=str(path))
-  return picture._replace(sha256=hashlib.sha256(content).hexdigest())
-
-
-def _find_preview(content: bytes, path: pathlib.Path) -> bytes:
-  """Returns the JPEG in a RAW file, with the orientation of the camera."""
-  try:
-    import rawpy  # Optional: requirements-formats.txt.
-  except ImportError as error:
-    raise missing_library('RAW') from error
-  try:
-    with rawpy.imread(io.BytesIO(content)) as raw:
-      preview = raw.extract_thumb()
-  except rawpy.LibRawError as error:
-    raise PictureError('unreadable', f'{path} has no preview that can be read '
-                       f'({error})') from error
-  if preview.format is not rawpy.ThumbFormat.JPEG:
-    raise PictureError('unreadable', f'{path}: its preview is no JPEG')
-  return bytes(preview.data)
-
-
-def read_part(path: pathlib.Path, offset: int, size: int) -> Picture:
-  """Returns the picture that lies in a file from one byte on, as `read` does.
-  """
-  try:
-    with open(path, 'rb') as file:
-      file.seek(offset)
-      return read(file.read(size))
-  except OSError as error:
-    raise PictureError(
-        (error.strerror or 'unreadable').lower(), str(path)) from error
-
-
-def _rasterise(content: bytes, path: pathlib.Path) -> bytes:
-  markup = _LINK.sub('', content.decode('utf-8', 'replace'))
-  steps = [-1 if close else 0 if empty else 1
-           for close, empty in _TAG.findall(markup)]
-  if max(itertools.accumulate(steps), default=0) > _SVG_MAX_DEPTH:
-    raise PictureError('unreadable SVG', f'{path}: over {_SVG_MAX_DEPTH} '
-                       'elements in each other')
-  size = _svg_size(markup)
-  if size is None:
-    raise PictureError(
-        'SVG without size', f'{path}: needs a width and height or a viewBox')
-  is_wide = size[0] >= size[1]
-  try:
-    return bytes(resvg_py.svg_to_bytes(
-        svg_string=markup, background='white', skip_system_fonts=True,
-        width=_SVG_SIDE if is_wide else None,
-        height=None if is_wide else _SVG_SIDE))
-  except ValueError as error:
-    reason = 'SVG without size' if 'size' in str(error) else 'unreadable SVG'
-    raise PictureError(reason, f'{path}: {error}') from error
-
-
-def _svg_size(markup: str) -> tuple[float, float] | None:
-  """Returns the drawing's (width, height) in any unit, None if it has none."""
-  opening = re.search(r'<(?:\w+:)?svg\b[^>]*>', markup)
-  if not opening:
-    return None
-  width, height = (re.search(rf'\b{name}{_NUMBER}', opening[0])
-                   for name in ('width', 'height'))
-  view_box = _VIEW_BOX.search(opening[0])
-  if width and height:
-    size = float(width[1]), float(height[1])
-  elif view_box:
-    size = float(view_box[1]), float(view_box[2])
-  else:
-    return None
-  return size if min(size) > 0 else None

@@ -18,6 +18,7 @@ from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import paths
+from input_pipeline.vision import files
 from input_pipeline.vision import pictures
 from m3p_jax import batch as batch_lib
 from m3p_jax.search import index as index_lib
@@ -75,7 +76,7 @@ class LargePictures:
     file = paths.of(path)
     with self._decoders:
       try:
-        image = pictures.read_file(file).image
+        image = files.read(file).image
       except pictures.PictureError:
         return None
       if small and not copies.is_copy(small, image):
