@@ -57,10 +57,12 @@ def run(data: int, fsdp: int, model: int) -> None:
   share = ROWS // jax.process_count()
 
   def batches(seed):
-    rows = first_rows(models.short_words(models.batch(rows=ROWS, seed=seed)),
-                      jax.process_index() * share, share)
+    rows, others = (
+        first_rows(models.short_words(models.batch(rows=ROWS, seed=one)),
+                   jax.process_index() * share, share)
+        for one in (seed, seed + 9))
     pairs = rows._replace(extra={
-        'second': models.batch(rows=share, seed=seed + 9).regions,
+        'second': others.regions,
         'label_B': rows.token_ids_BL[:, 1] % 3})
     return {'contrastive': rows, 'mc_mlm': rows, 'pairs': pairs}
 

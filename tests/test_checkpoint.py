@@ -109,8 +109,8 @@ def test_average_is_what_a_checkpoint_holds_and_both_come_back(tmp_path):
 def test_newest_are_kept_with_geometry_and_manifest(tmp_path):
   save(tmp_path, 1, 2, 3, keep=2)
   assert checkpoint.steps(tmp_path) == [2, 3]
-  assert json.loads((tmp_path / '3' / 'config.json').read_text()) == (
-      dataclasses.asdict(CONFIG))
+  assert type(CONFIG)(**json.loads(
+      (tmp_path / '3' / 'config.json').read_text())) == CONFIG
   assert json.loads((tmp_path / '3' / 'manifest.json').read_text()) == MANIFEST
 
 

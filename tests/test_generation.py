@@ -104,7 +104,7 @@ def test_beam_of_one_is_greedy_and_what_is_kept_changes_nothing(read):
     given = given._replace(
         regions=given.regions if read == 'both' else None,
         extra={'source_ids_BL': source, 'source_mask_BL': source != 1,
-               'source_language_B': np.full(6, 2, np.int32)})
+               'source_language_B': np.zeros(6, np.int32)})
   written = write(decoding.Settings(max_length=LENGTH), given)
   expected_BL = greedy(given)
   np.testing.assert_array_equal(written.token_ids_BKL[:, 0], expected_BL)
