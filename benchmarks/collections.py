@@ -150,8 +150,7 @@ def measure_vectors(count: int, workdir: pathlib.Path) -> None:
   (workdir / 'one').mkdir(parents=True)
   draw(workdir / 'one' / 'one.jpg', 0)
   _run([sys.executable, '-m', 'm3p_jax.recipes.photos',
-        f'--pictures={workdir / "one"}', f'--workdir={workdir / "run"}',
-        f'--weights={_weights(workdir)}'])
+        f'--pictures={workdir / "one"}', f'--workdir={workdir / "run"}'])
   folder = workdir / 'index'
   manifest = exported.export(search.load(workdir / 'run'), folder)
   dim = manifest['embedding_dim']

@@ -147,15 +147,15 @@ class ImageTextBuilder(base_builder.Builder):
       rest = []
       for item, place in zip(items, places, strict=True):
         kept.get(place, rest).append(item)
-      for first, (place, found) in enumerate(sorted(kept.items()), 1):
+      for number, (place, found) in enumerate(sorted(kept.items()), first):
         shard = shards.Shard(
-            found[0].split, first - 1, found, self.key_of(found))
+            found[0].split, number, found, self.key_of(found))
         self.names.add(shard.name)
         file = self._known.files[place]
         if len(found) == len(file.rows):
           shards.keep(self.options.shards, shard, file)
         yield shard
-      items = rest
+      items, first = rest, first + len(kept)
     yield from super().cut(items, first)
 
   def _download_and_prepare(self, dl_manager, download_config=None):

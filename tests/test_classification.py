@@ -203,6 +203,7 @@ def test_xgqa_is_read_as_published(tmp_path, answers):
     ('marvl', 'marvl-id.jsonl', dict(caption=3, left_img='', right_img='',
                                      label=True), 'the text is 3'),
     ('xgqa', 'trainval_ans2label.json', {'a': 1}, 'numbered from 0'),
+    ('xgqa', 'trainval_ans2label.json', {'a': '0'}, 'numbered from 0'),
     ('xgqa', 'few_shot/de/test.json', {}, 'has no trainval_ans2label')])
 def test_wrong_files_of_iglue_are_named(tmp_path, name, path, content, message):
   caption_trees.write(tmp_path / path, json.dumps(content))

@@ -446,6 +446,8 @@ def test_the_api_answers_as_the_page_does(server, small_run):
                                   ('POST', path, apple)):
       status, content = request(server, method, address, sent)
       assert status == 200 and check(json.loads(content)), (address, content)
+  status, content = request(server, 'GET', f'/api/describe?write=true&{key}')
+  assert status == 400 and b'cannot write' in content
 
 
 @pytest.mark.parametrize(('path', 'status', 'message'), [

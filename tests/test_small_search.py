@@ -97,7 +97,7 @@ def test_a_query_that_is_no_utf_8_is_told(searcher, query):
   assert 'Nothing to search for' in notice['results'].encode().decode()
 
 
-def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
+def test_an_exported_index_searches_like_the_run(searcher, tmp_path, caplog):
   manifest = exported.export(searcher, tmp_path / 'index')
   vectors = np.load(tmp_path / 'index' / 'vectors.npy')
   assert vectors.shape == (
@@ -115,6 +115,15 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path):
         '茶色い犬', 4, mode=mode)
   assert again.describe('1f415.webp', ('en',)) == searcher.describe(
       '1f415.webp', ('en',))
+  # A page of it finds by words where the records have gone, and says so.
+  alone = finder.Finder(search.load(tmp_path / 'index', data_dir=tmp_path))
+  with caplog.at_level('WARNING', 'absl'):
+    alone.warm_up()
+  assert 'nothing but words' in caplog.text and 'not there' in caplog.text
+  *_, last = alone.search(finder.Asked('茶色い犬'), selection.Wanted())
+  assert last['results'].count('data-key=') > 0
+  with pytest.raises(errors.UserError, match='not there'):
+    list(alone.show(next(iter(alone.searcher.index.keys)), '', ['en']))
   with pytest.raises(errors.UserError, match='exists; allowed: a new folder'):
     exported.export(searcher, tmp_path / 'index')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['index']

@@ -44,8 +44,9 @@ class Builder(_labelled.Builder):
       raise errors.UserError(f'{self.folder} has no {_ANSWERS}.json or .pkl')
     answers = (text_files.read_json(found[0]) if '.json' in found[0].name
                else pickles.loads(found[0].read_bytes()))
+    # A number as a string would be no label, and another order.
     if not isinstance(answers, dict) or sorted(
-        map(str, answers.values())) != sorted(map(str, range(len(answers)))):
+        map(repr, answers.values())) != sorted(map(repr, range(len(answers)))):
       raise errors.UserError(
           f'{found[0]}: allowed: an object of answers, numbered from 0')
     return dict(sorted(answers.items(), key=lambda pair: pair[1]))
@@ -65,4 +66,5 @@ class Builder(_labelled.Builder):
         text_files.check_keys(row, _KEYS, where)
         yield _labelled.Row(split, (f'{row["imageId"]}.jpg',), language,
                             _labelled.text_of(row['question'], where),
-                            self._answers.get(row['answer'], -1))
+                            self._answers.get(
+                                _labelled.text_of(row['answer'], where), -1))

@@ -5,6 +5,7 @@ import itertools
 import os
 from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 
 from input_pipeline import errors
@@ -260,11 +261,17 @@ class Finder:
     """Compiles what the first visitors will ask for."""
     query = self.examples[0][1] if self.examples else 'a'
     self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
-    for mode in self.modes.keys() & {'dual', 'rerank'}:
-      self.searcher.search(query, 1, mode=mode)
-    first = self.searcher.regions_of(0)
+    self.searcher.search(query, 1)
+    try:
+      first = self.searcher.regions_of(0)
+    except errors.UserError as error:
+      # Words find pictures without their records: an exported index's may be
+      # elsewhere.
+      logging.warning('nothing but words can be asked: %s', error)
+      return
     self.searcher.embed_images([first])
     if self.searcher.weights.can_match:
+      self.searcher.search(query, 1, mode='rerank')
       self.searcher.explain(first, query)
     if self.writes:
       self._write(first, self.writes[0])
