@@ -149,15 +149,13 @@ def train_step(state: TrainState, batches: Mapping[str, batch_lib.Batch],
   metrics |= {'train/loss': Mean(loss, one),
               'train/gradient_norm': Mean(norm, one)}
 
-  def update(params, opt_state):
-    updates, opt_state = tx.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
-
-  # What is not finite would stay so for ever: such an update is left out.
-  params, opt_state = jax.lax.cond(
-      jnp.isfinite(loss) & jnp.isfinite(norm), update,
-      lambda params, opt_state: (params, opt_state),
-      state.params, state.opt_state)
+  updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+  # What is not finite would stay so for ever: such an update is left out. No
+  # `cond`: collectives in its branch and beside it have no order of their own.
+  params, opt_state = jax.tree.map(
+      functools.partial(jnp.where, jnp.isfinite(loss) & jnp.isfinite(norm)),
+      (optax.apply_updates(state.params, updates), opt_state),
+      (state.params, state.opt_state))
   return state.replace(
       step=state.step + 1, params=params, opt_state=opt_state), metrics
 
@@ -210,15 +208,18 @@ def _task_metrics(variables, batch, key, *, model, task, with_dropout):
 
 
 def eval_step(params: Any, batches: Mapping[str, batch_lib.Batch],
-              key: jax.Array, *, model: nn.Module, tasks: Sequence[Task]
-              ) -> Metrics:
-  """Returns 'task/metric' -> Mean of the whole tree `params`, no dropout."""
+              key: jax.Array, *, model: nn.Module, tasks: Sequence[Task],
+              with_dropout: bool = False) -> Metrics:
+  """Returns 'task/metric' -> Mean of the whole tree `params`.
+
+  With dropout, and what else only training does, where that is asked for.
+  """
   return {
       f'{task.name}/{name}': mean for index, task in enumerate(tasks)
       for name, mean in _task_metrics(
           {'params': params}, batches[task.name],
           jax.random.fold_in(key, index), model=model, task=task,
-          with_dropout=False).items()}
+          with_dropout=with_dropout).items()}
 
 
 def jit(state: TrainState, mesh: Mesh, **step):

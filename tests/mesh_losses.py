@@ -47,7 +47,7 @@ def run(data: int, fsdp: int, model: int) -> None:
       num_train_steps=STEPS)
   tx = optimizer.make_optimizer(
       schedule, b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0,
-      rate_factors=FACTORS)
+      rate_factors=FACTORS, adapters=((r'^encoder/mlp/', 2),))
   abstract, create = startup.abstract_state(
       CONFIG, mesh=mesh, tx=tx, rate_factors=FACTORS)
   tasks = (train_step.Task('contrastive', contrastive.loss),
@@ -95,7 +95,8 @@ def run(data: int, fsdp: int, model: int) -> None:
   print(json.dumps({
       'losses': losses, 'shard': kernel.addressable_shards[0].data.shape,
       'shape': kernel.shape, 'held': held, 'whole': whole,
-      'sent_in_loops': largest_sent_in_a_loop(step_fn.as_text())}),
+      'sent_in_loops': largest_sent_in_a_loop(step_fn.as_text()),
+      'conditionals': step_fn.as_text().count(' conditional(')}),
         file=sys.__stdout__)
 
 

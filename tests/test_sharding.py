@@ -147,6 +147,9 @@ def test_meshes_and_hosts_give_the_losses_of_one_device(python):
   assert arrays['largest'] < arrays['logits'] / 2
   for other in (eight, mixed):
     assert_equal_losses(one, other)
+    # A collective in a branch has no order beside those outside: devices of a
+    # CPU could wait for each other in two of them, for ever.
+    assert not other['conditionals']
   layers, embed, mlp = mixed['shape']
   assert mixed['shard'] == [layers, embed // 2, mlp // 2]
   assert one['shard'] == one['shape']

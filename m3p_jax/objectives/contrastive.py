@@ -20,11 +20,11 @@ def symmetric_cross_entropy(logits_BB: jax.Array,
 
   Rows with equal image ids are neither right nor wrong for each other.
   """
-  size = logits_BB.shape[0]
+  is_own_BB = jnp.eye(logits_BB.shape[0], dtype=bool)
   is_same_BB = image_id_B[:, None] == image_id_B[None]
-  ignored_BB = is_same_BB & ~jnp.eye(size, dtype=bool)
-  logits_BB = jnp.where(ignored_BB, -jnp.inf, logits_BB)
-  right_B = jnp.diagonal(logits_BB)
+  # By a sum: a gather of the diagonal would send its indices between devices.
+  right_B = jnp.where(is_own_BB, logits_BB, 0).sum(1)
+  logits_BB = jnp.where(is_same_BB & ~is_own_BB, -jnp.inf, logits_BB)
   return 0.5 * (jax.nn.logsumexp(logits_BB, axis=1)
                 + jax.nn.logsumexp(logits_BB, axis=0)) - right_B
 
