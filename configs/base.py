@@ -190,6 +190,10 @@ def optimizer_config() -> ConfigDict:
   # learning rate times the factor of the first that matches; 0 = frozen (no
   # gradient, no moments).
   optimizer.rate_factors = ()
+  # (Regular expression, rank) of kernels that learn by adapters (LoRA): the
+  # product of two thin matrices is added to them, and these alone have moments.
+  # The first that matches counts; exports have the kernels, adapters added.
+  optimizer.adapters = ()
   # Rate of a layer, as a part of that of the layer above it: 1 = all alike.
   # Heads have the whole, what enters the first layer the least.
   optimizer.layer_decay = 1.0

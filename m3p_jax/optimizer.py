@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from input_pipeline import errors
+from m3p_jax import adapters as adapters_lib
 
 SCHEDULES = ('inverse_sqrt', 'cosine', 'constant')
 # What enters the first layer.
@@ -107,8 +108,9 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
                    first_moment_dtype: str = 'float32',
                    layer_decay: float = 1.0, num_layers: int = 0,
                    average_decay: float = 0.0,
+                   adapters: adapters_lib.Ranks = (), seed: int = 0,
                    ) -> optax.GradientTransformation:
-  """Returns clipping, AdamW, the rates, and the average of the weights.
+  """Returns clipping, AdamW, the rates, adapters, and the weights' average.
 
   Args:
     schedule: learning rate by the number of past updates.
@@ -123,6 +125,8 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
     layer_decay: see `layer_factor`; 1 = off.
     num_layers: of the encoder.
     average_decay: see `average`; 0 = off.
+    adapters: see `adapters.rank`; () = none.
+    seed: of their first values.
   """
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   parts.append(optax.scale_by_adam(b1, b2, eps, mu_dtype=first_moment_dtype))
@@ -141,6 +145,8 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
         lambda updates, _: traverse_util.path_aware_map(
             lambda path, update: update * layer_factor(
                 path, update.shape, layer_decay, num_layers), updates)))
+  if adapters:
+    parts = [adapters_lib.adapt(optax.chain(*parts), adapters, seed=seed)]
   if average_decay:
     parts.append(average(average_decay))
   return optax.chain(*parts)

@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import logging
 from flax import linen as nn
+from flax import traverse_util
 import jax
 from jax.experimental import mesh_utils
 from jax.experimental import multihost_utils
@@ -319,9 +320,15 @@ def of_opt_state(mesh: Mesh, tx: optax.GradientTransformation, params: Any,
     params: abstract trainable parameters.
     shardings: theirs.
   """
-  return optax.tree.map_params(
-      tx, lambda _, sharding: sharding, jax.eval_shape(tx.init, params),
-      shardings, transform_non_params=lambda _: replicated(mesh))
+  known = traverse_util.flatten_dict(shardings)
+
+  def find(path, _):
+    # A moment's path ends as its parameter's; counts and adapters have another.
+    return known.get(tuple(
+        key.key for key in path if isinstance(key, jax.tree_util.DictKey)),
+                     replicated(mesh))
+
+  return jax.tree.map_with_path(find, jax.eval_shape(tx.init, params))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

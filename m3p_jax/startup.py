@@ -174,7 +174,8 @@ def make_optimizer(config: ConfigDict,
       **{key: options.pop(key)
          for key in ('learning_rate', 'schedule', 'warmup_steps')})
   return schedule, optimizer.make_optimizer(
-      schedule, num_layers=config.model.num_layers, **options)
+      schedule, num_layers=config.model.num_layers, seed=config.seed,
+      **options)
 
 
 def make_tasks(task_configs: ConfigDict, *,

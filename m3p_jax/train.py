@@ -19,6 +19,7 @@ import ml_collections
 from input_pipeline import errors
 from input_pipeline import paths
 from input_pipeline import streams as streams_lib
+from m3p_jax import adapters
 from m3p_jax import batch as batch_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -112,6 +113,7 @@ class _Run:
     self.abstract, self.create = startup.abstract_state(
         start.config, mesh=self.mesh, tx=self.tx,
         rate_factors=config.optimizer.rate_factors)
+    adapters.check(self.abstract.params, config.optimizer.adapters)
     self.step_fn = train_step.jit(
         self.abstract, self.mesh, model=self.model,
         tasks=startup.make_tasks(config.tasks), tx=self.tx,

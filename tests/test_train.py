@@ -77,6 +77,7 @@ def make_config(tmp_path, **changes):
   config.optimizer.warmup_steps = 2
   config.optimizer.learning_rate = 1e-2
   config.optimizer.rate_factors = ((r'^tokens/', 0.0),)
+  config.optimizer.adapters = ((r'^encoder/mlp/', 2),)
   # What is validated and saved; a resumed run goes on from both.
   config.optimizer.average_decay = 0.5
   config.num_train_steps = 6
