@@ -28,13 +28,15 @@ def get_config(what: str = 'captions') -> ml_collections.ConfigDict:
   config.init_from = 'weights/photos'
   config.data.languages = config.data.text.languages = ('en',)
   config.data.image_text.update(dict(
-      datasets=('captions',), languages=('en',), max_length=16))
+      datasets=('captions',), languages=('en',), max_length=24))
   config.data.image_text.code_switch.update(dict(rate=0.0, languages=()))
   config.tasks = dict(captioning=base.task_config(
-      'captioning', 'parallel' if what == 'translation' else 'image_text', 16))
+      'captioning', 'parallel' if what == 'translation' else 'image_text', 16,
+      sampled_words=8_192))
   # Without the words' frequencies, hundreds of steps would go into them.
   config.fit_first_values = True
-  config.num_train_steps = 3_000
+  config.num_train_steps = 1_500
+  config.optimizer.warmup_steps = 100
   if what == 'translation':
     config.tasks.captioning.options.use_picture = True
     config.generate.source = 'en'

@@ -351,6 +351,24 @@ def test_captioning_reads_no_later_token_and_the_picture_and_the_language():
     assert np.abs(before - states(*other))[:, 0].max() > 1e-4
 
 
+def test_words_are_sampled_in_training_alone():
+  module, params = _writer()
+  batch = models.short_words(models.batch(rows=2))
+
+  def loss(rngs, **options):
+    return nn.apply(lambda model: captioning.loss(
+        model, batch, KEY, **options)[0].compute(), module)(
+            {'params': params}, rngs=rngs)
+
+  whole = loss({})
+  assert loss({}, sampled_words=256) == whole
+  training = {'dropout': KEY}
+  no_dropout = loss(training)
+  sampled = loss(training, sampled_words=256)
+  # Of 1,000 words a quarter is drawn: near, and not the same.
+  assert 0 < abs(sampled - no_dropout) < 0.3
+
+
 def test_captioning_without_a_token_is_zero_with_a_finite_gradient():
   _, params = _writer()
   batch = models.short_words(models.batch(rows=2))

@@ -16,6 +16,7 @@ from m3p_jax.objectives import masked_lm
 from m3p_jax.objectives import matching
 from tests import models
 
+KEY = jax.random.key(7)
 POSITIONS_BP = jnp.asarray([[0, 3], [1, 1], [6, 2], [4, 5]])
 
 
@@ -234,3 +235,41 @@ def test_token_nats(rows):
     return [*found, *gradients]
 
   close(measured(blocked), measured(plain), 1e-5)
+
+
+def test_a_sample_of_the_vocabulary_that_has_every_word_is_the_vocabulary():
+  size = 40
+  args = normal(0, 2, 3, 8), normal(1, 1, size, 8), normal(2, size)
+  target = jax.random.randint(jax.random.key(3), (2, 3), 0, size)
+  sample = vocabulary.draw(KEY, target, 5_000, vocab_size=size)
+  assert (sample.token_W[:size] == jnp.arange(size)).all()
+
+  def total(score, args):
+    nats, likeliest = score(*args, target, vocab_size=size)
+    return (nats * normal(4, 2, 3)).sum(), likeliest
+
+  found, wanted = (
+      jax.value_and_grad(functools.partial(total, score), has_aux=True)(args)
+      for score in (functools.partial(vocabulary.sampled_nats, sample=sample),
+                    vocabulary.nats))
+  close(found, wanted, 1e-5)
+
+
+def test_a_sample_of_the_vocabulary_stands_for_all_of_it_on_average():
+  size = 3_000
+  args = normal(0, 2, 3, 8), normal(1, 1, size, 8) / 4, normal(2, size)
+  target = jax.random.randint(jax.random.key(3), (2, 3), 0, size)
+
+  def odds(key):
+    # Linear in the sum over words, which is what the sample estimates.
+    sample = vocabulary.draw(key, target, 200, vocab_size=size)
+    return jnp.exp(vocabulary.sampled_nats(
+        *args, target, sample, vocab_size=size)[0])
+
+  found = jax.lax.map(odds, jax.random.split(KEY, 1_000), batch_size=100)
+  wanted = jnp.exp(vocabulary.nats(*args, target, vocab_size=size)[0])
+  np.testing.assert_allclose(found.mean(0) / wanted, 1, atol=0.04)
+  # Low ids are in nearly every sample, high ones seldom.
+  drawn = jax.vmap(lambda key: vocabulary.draw(
+      key, target, 200, vocab_size=size).token_W)(jax.random.split(KEY, 100))
+  assert (drawn == 0).sum() == 100 > 30 > (drawn == size - 1).sum()

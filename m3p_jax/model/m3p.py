@@ -265,12 +265,26 @@ class M3P(nn.Module):
         hidden_BPD, self.tokens.embedding, self.token_bias,
         vocab_size=self.config.vocab_size)
 
-  def token_nats(self, hidden_BPD: jax.Array, target_BP: jax.Array,
+  def token_nats(self, hidden_BPD: jax.Array, target_BP: jax.Array, *,
+                 key: jax.Array | None = None, sampled_words: int = 0,
                  ) -> tuple[jax.Array, jax.Array]:
-    """Returns the targets' nats [B, P], float32, and likeliest tokens."""
-    return vocabulary.nats(
+    """Returns the targets' nats [B, P], float32, and likeliest tokens.
+
+    Args:
+      hidden_BPD: states.
+      target_BP: tokens.
+      key: of the sample.
+      sampled_words: that stand for the vocabulary in training, 0 = all are
+        scored, as always where there is no dropout's key.
+    """
+    score, size = vocabulary.nats, self.config.vocab_size
+    if sampled_words and self.has_rng('dropout'):
+      score = functools.partial(
+          vocabulary.sampled_nats, sample=vocabulary.draw(
+              key, target_BP, sampled_words, vocab_size=size))
+    return score(
         hidden_BPD, self.tokens.copies(hidden_BPD.dtype), self.token_bias,
-        target_BP, vocab_size=self.config.vocab_size)
+        target_BP, vocab_size=size)
 
   def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, C] of the regions' classes."""

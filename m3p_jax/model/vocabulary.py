@@ -1,14 +1,18 @@
-"""The masked tokens' head: logits over the word table, and their loss.
+"""The tokens' head: logits over the word table, and their loss.
 
 The loss scores a block of the table's rows after the other, and each device
 its part of the table: of a block it keeps a few numbers a prediction, and the
 backward pass makes the logits again. An array of all logits would be the
 largest of a step by far: 4,096 predictions of 250,112 float32 are 4 GB.
+Where steps are many and a vocabulary is large, a sample of it can stand for all
+(`draw`): XLM-R's 250,002 tokens cost a small model more than all its layers.
 Letters: B rows, P predictions a row, N predictions, D width, V rows of the
-word table, K blocks, C rows of a block.
+word table, W of them that are scored, K blocks, C rows of a block.
 """
 
 import functools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,8 @@ from m3p_jax import sharding
 # 115 blocks hold XLM-R's table and 128 rows more. A block's float32 logits of
 # a thousand predictions take 9 MB: they stay in a TPU's on-chip memory.
 BLOCK_ROWS = 2_176
+# Words that are scored come in such groups, for whatever shares them.
+_GROUP = 128
 # What padding scores: finite, so that a block of padding alone gives numbers.
 _LOWEST = -1e30
 _ROWS, (_MODEL,) = sharding.RULES['batch'], sharding.RULES['vocab']
@@ -33,6 +39,56 @@ def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
   is_word_V = jnp.arange(len(bias_V)) < vocab_size
   return sharding.constrain(
       jnp.where(is_word_V, logits_BPV, -jnp.inf), 'batch', None, 'vocab')
+
+
+class Sample(NamedTuple):
+  """Words that stand for the whole vocabulary.
+
+  Attributes:
+    token_W: ids, rising; from `vocab_size` on they are padding.
+    log_weight_W: float32, of how many words of its kind each stands for.
+  """
+  token_W: jax.Array
+  log_weight_W: jax.Array
+
+
+def draw(key: jax.Array, target_BP: jax.Array, count: int, *,
+         vocab_size: int) -> Sample:
+  """Returns the targets, and words drawn to stand for all others.
+
+  Low ids, which XLM-R's frequent pieces have, are drawn most: id v as often as
+  log((v + 2) / (v + 1)), and weighs one over its chance to be among `count`.
+  Source: Jean et al. 2015, section 3; the distribution is that of TensorFlow's
+  log-uniform candidate sampler.
+  """
+  log_size = math.log(vocab_size + 1)
+  drawn = jnp.exp(log_size * jax.random.uniform(key, (count,))).astype(
+      jnp.int32) - 1
+  size = -(-(count + target_BP.size) // _GROUP) * _GROUP
+  token_W = jnp.unique(
+      jnp.concatenate([target_BP.ravel(), jnp.clip(drawn, 0, vocab_size - 1)]),
+      size=size, fill_value=vocab_size)
+  share_W = jnp.log1p(1 / (token_W + 1.0)) / log_size
+  chance_W = -jnp.expm1(count * jnp.log1p(-share_W))
+  is_target_V = jnp.zeros(vocab_size, bool).at[target_BP].set(True)
+  return Sample(token_W, jnp.where(
+      is_target_V[jnp.minimum(token_W, vocab_size - 1)], 0.0,
+      -jnp.log(chance_W)))
+
+
+def sampled_nats(hidden_BPD: jax.Array, table_NVD: jax.Array,
+                 bias_V: jax.Array, target_BP: jax.Array, sample: Sample, *,
+                 vocab_size: int) -> tuple[jax.Array, jax.Array]:
+  """Returns `nats` of targets as among all words, by the sample alone."""
+  token_W = sample.token_W
+  rows_W = jnp.minimum(token_W, vocab_size - 1)
+  nats_BP, index_BP = nats(
+      hidden_BPD, jnp.take(table_NVD, rows_W, axis=1),
+      jnp.where(token_W < vocab_size, bias_V[rows_W] + sample.log_weight_W,
+                _LOWEST),
+      jnp.searchsorted(token_W, target_BP).astype(target_BP.dtype),
+      vocab_size=len(token_W))
+  return nats_BP, token_W[index_BP]
 
 
 def nats(hidden_BPD: jax.Array, table_NVD: jax.Array, bias_V: jax.Array,

@@ -23,7 +23,7 @@ NEEDS = ('decoder', 'num_languages')
 
 
 def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
-         use_picture: bool = True,
+         use_picture: bool = True, sampled_words: int = 0,
          baseline: frequencies.Frequencies | None = None):
   """Returns the cross-entropy in nats of the captions' tokens, and accuracy.
 
@@ -32,18 +32,20 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   Args:
     model: bound `M3P`, with a decoder.
     batch: rows with regions, or with a source text, or with both.
-    key: unused; this objective draws nothing.
+    key: of the words that are sampled.
     use_picture: whether a translation looks at the picture, where there is one.
+    sampled_words: that are scored in training beside the batch's, to stand for
+      the vocabulary (`vocabulary.draw`); 0 = all.
     baseline: adds 'unigram_loss', that of knowing the frequencies alone.
   """
-  del key
   regions = batch.regions if use_picture else None
   hidden_BPD = model.decode(
       batch.token_ids_BL[:, :-1], batch.text_mask_BL[:, :-1],
       parallel.memory(model, regions, batch.extra), batch.language_B)
   target_BP = batch.token_ids_BL[:, 1:]
   is_token_BP = batch.text_mask_BL[:, 1:]
-  nats_BP, likeliest_BP = model.token_nats(hidden_BPD, target_BP)
+  nats_BP, likeliest_BP = model.token_nats(
+      hidden_BPD, target_BP, key=key, sampled_words=sampled_words)
   weight = is_token_BP.astype(nats_BP.dtype).sum()
 
   def mean(values_BP):
