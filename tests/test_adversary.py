@@ -11,7 +11,9 @@ from m3p_jax import adversary
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
 from m3p_jax import metrics
+from m3p_jax import sharding
 from m3p_jax import train
+from m3p_jax.planning import jobs
 from tests import toy
 
 IDS_BL = jnp.asarray([[0, 5, 2, 1], [0, 6, 7, 2]])
@@ -112,3 +114,20 @@ def test_noise_that_cannot_be_meant_is_refused(noise, message):
       'masked_lm', 'image_text', 4, noise=noise))
   with pytest.raises(errors.UserError, match=message):
     config_lib.check(config)
+
+
+def test_a_plan_counts_each_climb_and_the_words_that_are_sampled():
+
+  def operations(objective, **task):
+    made = toy.config()
+    made.model.decoder = objective == 'captioning'
+    made.tasks = dict(one=toy.base.task_config(
+        objective, 'image_text', 4, **task))
+    return jobs.train(made, sharding.make_mesh(
+        devices=jax.devices()[:1])).programs[0].model_flops()
+
+  once = operations('masked_lm')
+  assert operations('masked_lm', noise=dict(steps=3)) == 3 * once
+  # Nearly all products of so small a model are those of 250,002 words.
+  assert (0 < operations('captioning', sampled_words=256)
+          < operations('captioning', sampled_words=0) / 50)

@@ -120,12 +120,19 @@ def train(config: ConfigDict, mesh: Mesh) -> Job:
       state, mesh, model=m3p.M3P(geometry, startup.model_options(
           config, mesh.devices.flat[0].platform)),
       tasks=tasks, tx=tx, accumulation_steps=config.accumulation_steps)
+
+  def forward(*args):
+    # Noise of adversarial steps is climbed by forward and backward passes.
+    return [train_step.eval_step(
+        *args, model=m3p.M3P(geometry), tasks=(task,), with_dropout=True)
+            for task in tasks
+            for _ in range(task.noise.steps if task.noise else 1)]
+
   program = Program(
       step, (state, batches, jax.ShapeDtypeStruct(
           key.shape, key.dtype, sharding=sharding.replicated(mesh))),
-      mesh.size, mesh=mesh, forward=lambda: jax.make_jaxpr(functools.partial(
-          train_step.eval_step, model=m3p.M3P(geometry), tasks=tasks))(
-              state.all_params(), batches, jax.random.key(0)))
+      mesh.size, mesh=mesh, forward=lambda: jax.make_jaxpr(forward)(
+          state.all_params(), batches, jax.random.key(0)))
   return Job(mesh, [program], count_rows(config), config.num_train_steps,
              (state.params, state.frozen), state.opt_state)
 
