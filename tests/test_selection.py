@@ -97,7 +97,7 @@ def test_folders_and_days_leave_the_others_out(ranking, index):
 def test_by_date_the_newest_comes_first_and_the_undated_last(ranking, index):
   chosen, _ = _choose(
       ranking, index, k=COUNT, order='date', is_folded=False)
-  days = index.days_I[[one.number for one in chosen]]
+  days = index.columns.day_I[[one.number for one in chosen]]
   assert chosen[-1].number == 0
   assert (np.diff(days[:-1]) <= np.timedelta64(0)).all()
 

@@ -130,7 +130,7 @@ class Source:
         were prepared again since the index was read.
     """
     found_ids, regions = self._records(weights).regions(np.asarray(numbers))
-    if found_ids != [index.image_ids[number] for number in numbers]:
+    if found_ids != list(map(index.image_id, numbers)):
       raise errors.UserError(
           f'{self.dataset} in {self.data_dir} has other pictures than the '
           'index: export it again')

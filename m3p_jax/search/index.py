@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 import weakref
 
 import numpy as np
@@ -23,11 +23,51 @@ from input_pipeline import paths
 from m3p_jax.search import cosines as cosines_lib
 
 VECTORS, PICTURES, MANIFEST = 'vectors.npy', 'pictures.jsonl', 'manifest.json'
+COLUMNS = 'columns.npz'
 FORMAT = 'm3p_jax index 1'
 # Bits of 64 in which the looks of near duplicates may differ, see `alike`.
 SAME_BITS = 8
 # Of a picture, beside its name and captions; an older index has fewer.
 FIELDS = ('picture', 'original', 'content', 'date', 'look')
+
+
+class Columns(NamedTuple):
+  """What is needed of all pictures at once.
+
+  Attributes:
+    key_I: uint64, digests of name and content.
+    folder_I: int32, the number of each picture's folder.
+    day_I: the day that each was taken on, NaT where it is not known.
+    look_I: uint64, see `copies.look`; 0 where it is not known.
+    folders: the folders by their numbers, '' among them.
+    has_captions: bool; captions are more than the names of the files.
+  """
+  key_I: np.ndarray
+  folder_I: np.ndarray
+  day_I: np.ndarray
+  look_I: np.ndarray
+  folders: np.ndarray
+  has_captions: Any
+
+
+def _columns(pictures: Iterable[Mapping[str, Any]]) -> Columns:
+  """Returns the columns of pictures, each of which is looked at once."""
+  folders: dict[str, int] = {}
+  rows, has_captions = [], False
+  for one in pictures:
+    image_id = one['image_id']
+    rows.append((
+        int(fingerprint.of([image_id, one.get('content')]), 16),
+        folders.setdefault(image_id.rpartition('/')[0], len(folders)),
+        one.get('date', '')[:10] or 'NaT', int(one.get('look') or '0', 16)))
+    # Of pictures without captions their names are searched for training.
+    has_captions = has_captions or (
+        one['captions'] != {'en': [file_names.title(image_id)]})
+  table_I = np.array(rows, [('key', np.uint64), ('folder', np.int32),
+                            ('day', 'datetime64[D]'), ('look', np.uint64)])
+  return Columns(
+      *(np.ascontiguousarray(table_I[name]) for name in table_I.dtype.names),
+      np.array(list(folders), np.str_), has_captions)
 
 
 class Index:
@@ -42,27 +82,14 @@ class Index:
   """
 
   def __init__(self, pictures: Sequence[Mapping[str, Any]],
-               vectors_IE: np.ndarray):
+               vectors_IE: np.ndarray, columns: Columns | None = None):
     self.pictures, self.vectors_IE = pictures, vectors_IE
+    self._given = columns
 
   @functools.cached_property
-  def _table(self) -> dict[str, list[Any]]:
-    """What is needed of all pictures, of which each is read once."""
-    folders: dict[str, int] = {}
-    table: dict[str, list[Any]] = {
-        name: [] for name in ('id', 'key', 'folder', 'day', 'look', 'named')}
-    for one in self.pictures:
-      image_id = one['image_id']
-      table['id'].append(image_id)
-      table['key'].append(_key(one))
-      table['folder'].append(folders.setdefault(
-          image_id.rpartition('/')[0], len(folders)))
-      table['day'].append(one.get('date', '')[:10] or 'NaT')
-      table['look'].append(int(one.get('look') or '0', 16))
-      # Of pictures without captions their names are searched for training.
-      table['named'].append(
-          one['captions'] == {'en': [file_names.title(image_id)]})
-    return table | {'folders': list(folders)}
+  def columns(self) -> Columns:
+    """What is needed of all pictures; an older index has to be read for it."""
+    return self._given or _columns(self.pictures)
 
   @functools.cached_property
   def _gallery(self) -> cosines_lib.Gallery:
@@ -72,49 +99,36 @@ class Index:
     """Returns those of all pictures with a unit vector."""
     return cosines_lib.Cosines(self._gallery, vector_E)
 
-  @property
+  @functools.cached_property
   def image_ids(self) -> list[str]:
     """The pictures' names."""
-    return self._table['id']
+    return [one['image_id'] for one in self.pictures]
+
+  def image_id(self, number: int) -> str:
+    """Returns a picture's name."""
+    return self.pictures[number]['image_id']
 
   @functools.cached_property
   def numbers(self) -> dict[str, int]:
     """{image_id: the picture's number}."""
     return {one: number for number, one in enumerate(self.image_ids)}
 
-  @functools.cached_property
-  def keys(self) -> dict[str, int]:
-    """{`key`: the picture's number}."""
-    return {one: number for number, one in enumerate(self._table['key'])}
-
   @property
   def folders(self) -> list[str]:
-    """The folders of the pictures, '' among them, by `folder_I`."""
-    return self._table['folders']
-
-  @functools.cached_property
-  def folder_I(self) -> np.ndarray:
-    """The number of each picture's folder."""
-    return np.array(self._table['folder'], np.int32)
-
-  @functools.cached_property
-  def days_I(self) -> np.ndarray:
-    """The day that each picture was taken on, NaT where it is not known."""
-    return np.array(self._table['day'], 'datetime64[D]')
-
-  @functools.cached_property
-  def look_I(self) -> np.ndarray:
-    """How each picture looks, see `copies.look`; 0 where it is not known."""
-    return np.array(self._table['look'], np.uint64)
-
-  @functools.cached_property
-  def has_captions(self) -> bool:
-    """Whether its captions are more than the names of the files."""
-    return not all(self._table['named'])
+    """The folders of the pictures, '' among them, by `columns.folder_I`."""
+    return self.columns.folders.tolist()
 
   def key(self, number: int) -> str:
     """Returns what a picture is called in addresses: its name and content."""
-    return self._table['key'][number]
+    return f'{self.columns.key_I[number]:016x}'
+
+  def find(self, key: str) -> int | None:
+    """Returns the number of the picture that is called so, None = no one is."""
+    try:
+      found = np.flatnonzero(self.columns.key_I == np.uint64(int(key, 16)))
+    except (ValueError, OverflowError):
+      return None
+    return int(found[-1]) if len(found) else None
 
   def date(self, number: int) -> str:
     """Returns when a picture was taken, as ISO 8601; '' = not known."""
@@ -129,11 +143,11 @@ class Index:
     between strangers, 0.81 to a grey copy. Drawings of a series, as clock faces
     are, count as the same: of 404,550 pairs of emoji 1,009 do.
     """
-    look = self.look_I[number]
-    if not look:  # Not known, or without any contrast.
+    look_I = self.columns.look_I
+    if not look_I[number]:  # Not known, or without any contrast.
       return []
-    is_alike_I = (np.bitwise_count(self.look_I ^ look) <= SAME_BITS) & (
-        self.look_I != 0)
+    is_alike_I = (look_I != 0) & (
+        np.bitwise_count(look_I ^ look_I[number]) <= SAME_BITS)
     is_alike_I[number] = False
     return np.flatnonzero(is_alike_I).tolist()
 
@@ -151,14 +165,16 @@ class Index:
 
     A file's name is none.
     """
-    captions = self.pictures[number]['captions'] if self.has_captions else {}
-    return (captions.get('en') or [''])[0]
+    if not self.columns.has_captions:
+      return ''
+    return (self.pictures[number]['captions'].get('en') or [''])[0]
 
   @functools.cached_property
   def captions(self) -> dict[str, dict[str, list[int]]]:
     """{language: {caption: numbers of its pictures}}, most captions first."""
     found: dict[str, dict[str, list[int]]] = {}
-    for number, one in enumerate(self.pictures if self.has_captions else ()):
+    for number, one in enumerate(
+        self.pictures if self.columns.has_captions else ()):
       for language, texts in one['captions'].items():
         for text in texts:
           found.setdefault(language, {}).setdefault(text, []).append(number)
@@ -166,14 +182,11 @@ class Index:
         found, key=lambda code: (-len(found[code]), code))}
 
 
-def _key(picture: Mapping[str, Any]) -> str:
-  return fingerprint.of([picture['image_id'], picture.get('content')])
-
-
 class _Lines(collections.abc.Sequence):
   """The JSON values of a file's lines, each read when it is asked for."""
 
   def __init__(self, path: paths.Path):
+    self._path = path
     with path.open('rb') as file:
       self._ends = np.cumsum([0, *map(len, file)])
     if paths.is_url(path):
@@ -194,6 +207,11 @@ class _Lines(collections.abc.Sequence):
     number %= len(self)
     return json.loads(self._read(self._ends[number], self._ends[number + 1]))
 
+  def __iter__(self):
+    # One after the other, they need not be looked for.
+    with self._path.open('rb') as file:
+      yield from map(json.loads, file)
+
 
 def finish(folder: paths.Path, pictures: Iterable[Mapping[str, Any]],
            manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,11 +220,15 @@ def finish(folder: paths.Path, pictures: Iterable[Mapping[str, Any]],
   with (folder / PICTURES).open('w', encoding='utf-8') as file:
     for one in pictures:
       file.write(json.dumps(one, ensure_ascii=False) + '\n')
+  with (folder / COLUMNS).open('wb') as file:
+    np.savez(file, allow_pickle=False, **_columns(
+        _Lines(folder / PICTURES))._asdict())
   count, dim = np.load(folder / VECTORS, mmap_mode='r').shape
   manifest = {
       'format': FORMAT, 'num_pictures': count, 'embedding_dim': dim,
       **manifest, 'sha256': {
-          name: _digest(folder / name) for name in (VECTORS, PICTURES)}}
+          name: _digest(folder / name)
+          for name in (VECTORS, PICTURES, COLUMNS)}}
   (folder / MANIFEST).write_text(
       json.dumps(manifest, indent=2, ensure_ascii=False), encoding='utf-8')
   return manifest
@@ -249,13 +271,21 @@ def load(folder: paths.Path) -> Index:
         f'{vectors} holds {vectors_IE.dtype} {list(vectors_IE.shape)}; '
         f'allowed: float32 [{count}, {dim}], as {MANIFEST} says')
   # An index of an earlier version does not tell.
-  for name, expected in manifest.get('sha256', {}).items():
-    found = _digest(folder / name)
+  digests = manifest.get('sha256', {})
+  for name, expected in digests.items():
+    try:
+      found = _digest(folder / name)
+    except OSError as error:
+      raise errors.UserError(
+          f'{folder / name} cannot be read: {error}') from error
     if found != expected:
       raise errors.UserError(
           f'{folder / name} was changed since it was written: its SHA-256 is '
           f'{found[:16]}…; allowed: {expected[:16]}…, as {MANIFEST} says')
-  return Index(lines, vectors_IE)
+  if COLUMNS not in digests:
+    return Index(lines, vectors_IE)
+  with paths.load(folder / COLUMNS) as columns:
+    return Index(lines, vectors_IE, Columns(**columns))
 
 
 def _digest(path: paths.Path) -> str:

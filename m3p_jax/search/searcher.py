@@ -136,7 +136,7 @@ class Searcher:
     """Returns some pictures of a ranking."""
     index = self.index
     return [Result(
-        index.image_ids[i], score, index.file(i) or index.thumbnail(i),
+        index.image_id(i), score, index.file(i) or index.thumbnail(i),
         index.caption(i), cosine, match, index.thumbnail(i))
             for i, (score, cosine, match) in zip(
                 numbers, ranking.scores(numbers), strict=True)]

@@ -52,7 +52,7 @@ def choose(ranking: rankings.Ranking, index: index_lib.Index,
     found_N = ranking.best(min(BEST, count), is_allowed_I)
     # As floats: NaT, the least number, has no opposite among integers.
     found_N = found_N[np.argsort(
-        -index.days_I[found_N].astype(np.int64).astype(np.float64),
+        -index.columns.day_I[found_N].astype(np.int64).astype(np.float64),
         kind='stable')]
     chosen = _fold(found_N, index) if wanted.is_folded else _each(found_N)
     return chosen[wanted.offset:last], len(chosen) > last
@@ -70,19 +70,19 @@ def _allowed(index: index_lib.Index, wanted: Wanted) -> np.ndarray | None:
   """Returns which pictures are asked for, None where all are."""
   if not (wanted.folder or wanted.since or wanted.until):
     return None
-  is_allowed_I = np.ones(len(index.days_I), bool)
+  is_allowed_I = np.ones(len(index.columns.day_I), bool)
   if wanted.folder:
     below = [number for number, name in enumerate(index.folders)
              if f'{name}/'.startswith(f'{wanted.folder}/')]
     if not below:
       raise errors.UserError(f'folder is {wanted.folder!r}; allowed: one of '
                              'the collection')
-    is_allowed_I &= np.isin(index.folder_I, below)
+    is_allowed_I &= np.isin(index.columns.folder_I, below)
   # NaT, of a picture without a date, is in no time.
   if wanted.since:
-    is_allowed_I &= index.days_I >= _day('since', wanted.since)
+    is_allowed_I &= index.columns.day_I >= _day('since', wanted.since)
   if wanted.until:
-    is_allowed_I &= index.days_I <= _day('until', wanted.until)
+    is_allowed_I &= index.columns.day_I <= _day('until', wanted.until)
   return is_allowed_I
 
 
@@ -103,7 +103,7 @@ def _fold(found_N: np.ndarray, index: index_lib.Index) -> list[Chosen]:
   chosen: list[Chosen] = []
   looks = np.zeros(len(found_N), np.uint64)
   for number in found_N.tolist():
-    look = index.look_I[number]
+    look = index.columns.look_I[number]
     if look:  # 0 = not known, or without any contrast.
       known = looks[:len(chosen)]
       same = np.flatnonzero((np.bitwise_count(

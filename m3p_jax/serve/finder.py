@@ -105,7 +105,7 @@ class Finder:
         self.examples, asked=asked, wanted=wanted, results=results,
         title=name[:1].upper() + name[1:], modes=self.modes,
         folders=_shown_folders(index.folders), left_out=self.left_out,
-        has_dates=not np.isnat(index.days_I).all(),
+        has_dates=not np.isnat(index.columns.day_I).all(),
         count=len(index.pictures), languages=self._told_in,
         chosen=usual or self._told_in[:2], max_query=MAX_QUERY,
         max_bytes=pictures.MAX_BYTES, model=weights.path.name
@@ -154,11 +154,11 @@ class Finder:
     Raises:
       Gone: it is not here.
     """
-    keys = self.searcher.index.keys
-    if key not in keys:
+    number = self.searcher.index.find(key)
+    if number is None:
       raise Gone(
           'This picture is not in the collection any more: search again.')
-    return keys[key]
+    return number
 
   def describe(self, picture: str | batch_lib.Regions,
                languages: Sequence[str], k: int, write: bool,
@@ -204,7 +204,8 @@ class Finder:
         name=asked.like and self._name(asked.like))}
 
   def _name(self, key: str) -> str:
-    return self.searcher.index.image_ids[self.number(key)].rpartition('/')[2]
+    return self.searcher.index.image_id(
+        self.number(key)).rpartition('/')[2]
 
   def show(self, key: str, query: str,
            languages: Sequence[str]) -> Iterator[Part]:
