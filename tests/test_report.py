@@ -120,6 +120,30 @@ def test_right_to_left_text_is_isolated(workdir):
   assert check(report.build(workdir)).directions == [('he', 'auto')]
 
 
+def test_what_was_written_is_shown_with_results_of_retrieval_and_alone(
+    workdir, tmp_path_factory):
+  captions = [{'image': 'a/b', 'language': 'he', 'caption': 'חתול <i>',
+               'score': -1.0, 'source': 'A cat.', 'references': ['חתול שחור']}]
+  content = {
+      'generate': {'num_beams': 4, 'temperature': 0.0, 'source': 'en',
+                   'use_picture': False},
+      'languages': {'he': {'captions': 1, 'with_references': 1, 'bleu': 12.34,
+                           'chrf': 40.0, 'cider_d': 0.5}},
+      'run': {'command': 'python main.py'},
+      'examples': [{'picture': PIXEL, 'captions': captions}]}
+  for folder in (workdir, tmp_path_factory.mktemp('alone')):
+    (folder / 'captions').mkdir()
+    results.write(folder / 'captions' / 'pets_test.json', content)
+    page = check(report.build(folder))
+    text = ' '.join(' '.join(page.text).split())
+    for expected in ('Written: Pets Test', 'from English without the picture',
+                     'beam of 4', '12.3', 'חתול <i>', 'חתול שחור', 'A cat.',
+                     'python main.py'):
+      assert expected in text, expected
+    assert page.addresses == [PIXEL]
+    assert ('Mean recall' in text) == (folder == workdir)
+
+
 def test_without_results_it_says_what_to_do(tmp_path):
   with pytest.raises(errors.UserError, match='evaluate first'):
     report.write(tmp_path)

@@ -200,6 +200,7 @@ def test_init_from_takes_weights_and_geometry(whole, tmp_path):
                        init_from=str(whole))
   config.model.mlp_width = 64  # Of the config file: gives way.
   config.optimizer.rate_factors = ((r'^embedding_norm/', 1.0), (r'', 0.0))
+  config.optimizer.adapters = ()
   workdir = tmp_path / 'tuned'
   train.train_and_evaluate(config, workdir)
   np.testing.assert_array_equal(

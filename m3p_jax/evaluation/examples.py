@@ -23,6 +23,8 @@ NUM_MISTAKES = 6
 NUM_SHOWN = 5
 # Pairs whose attention is shown, and words of each.
 _PAIRS, _WORDS = 6, 5
+# Pictures beside which the report shows what was written of them.
+_PICTURES = 10
 
 
 def collect(retrieval_set: evaluation_set.RetrievalSet,
@@ -62,7 +64,7 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
   for image_id in sorted({
       one['image_id'] for query in queries + mistakes
       for one in (*query['found'], query['wanted'])}):
-    address = _thumbnail(data_dir, dataset, image_id)
+    address = thumbnail(data_dir, dataset, image_id)
     if address:
       pictures[image_id] = address
   return {'queries': queries, 'mistakes': mistakes, 'pictures': pictures}
@@ -136,7 +138,7 @@ def attention(engine: engine_lib.Engine,
     captions = retrieval_set.captions[language]
     for index in rng.permutation(len(captions.texts)):
       picture = min(captions.groups[index])
-      address = _thumbnail(
+      address = thumbnail(
           data_dir, dataset, retrieval_set.image_ids[picture])
       if address and len(captions.texts[index].split()) > 1:
         chosen.append((language, captions, index, picture, address))
@@ -175,7 +177,19 @@ def _words(captions: evaluation_set.CaptionSet, index: int,
           for i in shown if lengths[i] and ends[i] <= len(weights_LR)]
 
 
-def _thumbnail(data_dir: str | paths.Path, dataset: str,
+def draw(image_ids: Sequence[str], *, data_dir: str | paths.Path, dataset: str,
+         seed: int = 0) -> dict[str, str]:
+  """Returns {image id: data address} of some pictures, drawn at random."""
+  found: dict[str, str] = {}
+  for number in np.random.default_rng(seed).permutation(len(image_ids)):
+    if address := thumbnail(data_dir, dataset, image_ids[number]):
+      found[image_ids[number]] = address
+    if len(found) == _PICTURES:
+      break
+  return found
+
+
+def thumbnail(data_dir: str | paths.Path, dataset: str,
                image_id: str) -> str | None:
   """Returns the small picture as a `data:` address; None where there is none.
   """

@@ -1,9 +1,9 @@
 """report.html of a workdir, in one file that needs no network.
 
 python -m m3p_jax.evaluation.report --workdir=DIR rebuilds it from
-retrieval*.json, ranks/, examples.json, attention.json, metrics.jsonl,
-rerank_choice.json, ablation.md and timings.json, those that there are. The
-functions here choose and format what report.html.j2 shows.
+retrieval*.json, ranks/, examples.json, attention.json, captions/*.json,
+metrics.jsonl, rerank_choice.json, ablation.md and timings.json, those that
+there are. The functions here choose and format what report.html.j2 shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
   """Writes WORKDIR/report.html whole or not at all, and returns its path.
 
   Raises:
-    UserError: there are no results yet, or one of the files is broken.
+    UserError: nothing was measured yet, or one of the files is broken.
   """
   workdir = paths.of(workdir)
   path = workdir / 'report.html'
@@ -48,31 +48,73 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
 
 def build(workdir: pathlib.Path) -> str:
   """Returns the report as HTML."""
-  sets = _result_files(workdir)
+  sets, written = _result_files(workdir), _written(workdir)
+  if not (sets or written):
+    raise errors.UserError(
+        f'{workdir}: no retrieval.json; evaluate first (python main.py '
+        f'--mode=evaluate --workdir={workdir})')
+  return _ENVIRONMENT.get_template('report.html.j2').render(
+      **_found(workdir, sets) if sets else {'sets': (), 'metrics': ()}, written=written,
+      losses=charts.losses(_runs(workdir)),
+      ablations=[_ablation(path.read_text(encoding='utf-8'))
+                 for path in sorted(workdir.glob('ablation*.md'))],
+      facts=_facts(sets and next(iter(sets[0].values())), written,
+                   results.read(workdir / 'timings.json')))
+
+
+def _found(workdir: pathlib.Path,
+           sets: Sequence[Mapping[pathlib.Path, Content]]) -> dict[str, Any]:
+  """Returns what is shown of retrieval."""
   files = list(sets[0].values())
   settings = [(path, setting) for path, content in sets[0].items()
               for setting in content['settings']]
   ranks = {row: results.load_ranks(*key) for row, key in zip(
       rows_of(files), settings, strict=True)}
-  return _ENVIRONMENT.get_template('report.html.j2').render(
-      dataset=files[0]['dataset'].replace('_', ' ').title(),
-      num_languages=len({
+  return {
+      'dataset': _title(files[0]['dataset']),
+      'num_languages': len({
           name for content in files for entry in content['settings'].values()
           for name in entry['languages']}),
-      figures=_figures(files[0]),
-      sets=[_overview(list(one.values())) for one in sets],
-      bars=_bars(files), recall=charts.recall(ranks),
-      consistency=_consistency(rows_of(files)),
-      examples=_examples(results.read(workdir / 'examples.json'),
-                         list(files[0]['settings'])[-1]),
-      attention=results.read(workdir / 'attention.json').get('pairs'),
-      two_stages=charts.two_stages(files),
-      reranking=charts.reranking(results.read(workdir / 'rerank_choice.json')),
-      losses=charts.losses(_runs(workdir)),
-      metrics=[_metrics(list(one.values())) for one in sets],
-      ablations=[_ablation(path.read_text(encoding='utf-8'))
-                 for path in sorted(workdir.glob('ablation*.md'))],
-      facts=_facts(files[0], results.read(workdir / 'timings.json')))
+      'figures': _figures(files[0]),
+      'sets': [_overview(list(one.values())) for one in sets],
+      'bars': _bars(files), 'recall': charts.recall(ranks),
+      'consistency': _consistency(rows_of(files)),
+      'examples': _examples(results.read(workdir / 'examples.json'),
+                            list(files[0]['settings'])[-1]),
+      'attention': results.read(workdir / 'attention.json').get('pairs'),
+      'two_stages': charts.two_stages(files),
+      'reranking': charts.reranking(
+          results.read(workdir / 'rerank_choice.json')),
+      'metrics': [_metrics(list(one.values())) for one in sets]}
+
+
+def _title(dataset: str) -> str:
+  return dataset.replace('_', ' ').title()
+
+
+def _written(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns what was written of each set of pictures, and its scores."""
+  found = []
+  for path in sorted((workdir / 'captions').glob('*.json')):
+    content = results.read(path)
+    asked = content['generate']
+    how = (f'drawn at temperature {asked["temperature"]:g}'
+           if asked['temperature'] else f'beam of {asked["num_beams"]}'
+           if asked['num_beams'] > 1 else 'greedy')
+    if source := asked.get('source'):
+      how = (f'translated from {language_names.name(source)} '
+             f'with{"" if asked["use_picture"] else "out"} the picture, {how}')
+    found.append({
+        'name': _title(path.stem), 'how': how, 'run': content['run'],
+        'examples': content.get('examples', ()),
+        'languages': len(content['languages']),
+        'table': charts.Table(
+            ['language', 'pictures', 'BLEU-4', 'chrF', 'CIDEr-D'],
+            [[_language(code), f'{one["with_references"]:,}',
+              *(_number(one, key, digits) for key, digits in (
+                  ('bleu', 1), ('chrf', 1), ('cider_d', 3)))]
+             for code, one in content['languages'].items()])})
+  return found
 
 
 def _result_files(workdir: pathlib.Path,
@@ -85,10 +127,6 @@ def _result_files(workdir: pathlib.Path,
     if content := results.read(path):
       found.setdefault(tuple(content[key] for key in results.HEADER), {})[
           path] = content
-  if not found:
-    raise errors.UserError(
-        f'{workdir}: no retrieval.json; evaluate first (python main.py '
-        f'--mode=evaluate --workdir={workdir})')
   return list(found.values())
 
 
@@ -269,10 +307,11 @@ def _ablation(markdown: str) -> dict[str, Any]:
           'table': charts.Table(rows[0], rows[1:])}
 
 
-def _facts(content: Content, timings: Content) -> dict[str, Any]:
+def _facts(content: Content | None, written: Sequence[Content],
+           timings: Content) -> dict[str, Any]:
   """Returns how, where and when the numbers came about."""
-  settings = content['settings']
-  run = list(settings.values())[-1].get('run', {})
+  settings = content['settings'] if content else {}
+  run = (list(settings.values()) or written)[-1].get('run', {})
   versions = ', '.join(f'{k} {v}' for k, v in run.get('versions', {}).items())
   minutes = {name: one['seconds'] / 60 for name, one in timings.items()
              if 'seconds' in one}
@@ -285,7 +324,7 @@ def _facts(content: Content, timings: Content) -> dict[str, Any]:
           [[name, str(entry.get('seed', '–')),
             f'{entry.get("parameters", 0):,}', str(entry['step']),
             f'{entry["pairs_scored"]:,}', f'{entry["seconds"]:.0f}']
-           for name, entry in settings.items()]),
+           for name, entry in settings.items()]) if settings else None,
       'time': charts.Table(['stage', 'minutes'], [
           *([name, f'{one:.1f}'] for name, one in minutes.items()),
           ['*together', f'*{sum(minutes.values()):.1f}']])

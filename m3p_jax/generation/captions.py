@@ -20,7 +20,9 @@ from input_pipeline import paths
 from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import output
 from m3p_jax.evaluation import engine as engine_lib
+from m3p_jax.evaluation import examples
 from m3p_jax.evaluation import provenance
+from m3p_jax.evaluation import report
 from m3p_jax.evaluation import results
 from m3p_jax.evaluation import weights as weights_lib
 from m3p_jax.generation import decoding
@@ -35,7 +37,7 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
   """Writes captions of `config.evaluation`'s split; returns their scores.
 
   Weights: see `weights.source`. Writes WORKDIR/captions/DATASET_SPLIT.jsonl, a
-  line a picture and language, and beside it the scores in JSON. `given` are
+  line a picture and language, beside it the scores in JSON, and report.html. `given` are
   the dotted keys that the command line set; None = called from Python.
 
   Raises:
@@ -60,6 +62,10 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
       dtype=weights.dtype)
   lines, found = [], {}
   picture_I, source, texts = _sources(config, weights, pictures)
+  # Before anything is written of them.
+  shown = examples.draw(
+      [pictures.image_ids[i] for i in picture_I], data_dir=data_dir,
+      dataset=c.dataset, seed=config.seed)
   regions = jax.tree.map(lambda x: x[picture_I], (
       pictures.regions if config.generate.use_picture else None))
   for language in languages:
@@ -84,7 +90,11 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
       'checkpoint': str(weights.path), 'step': weights.step,
       'weights': weights_lib.fingerprint_of(weights.path),
       'generate': config.generate.to_dict(), 'run': provenance.collect(),
-      'languages': found})
+      'languages': found, 'examples': [
+          {'picture': address, 'captions': [
+              line for line in lines if line['image'] == image_id]}
+          for image_id, address in shown.items()]})
+  report.write(workdir)
   _show(lines, found, path)
   return found
 
