@@ -37,8 +37,9 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
   """Writes captions of `config.evaluation`'s split; returns their scores.
 
   Weights: see `weights.source`. Writes WORKDIR/captions/DATASET_SPLIT.jsonl, a
-  line a picture and language, beside it the scores in JSON, and report.html. `given` are
-  the dotted keys that the command line set; None = called from Python.
+  line a picture and language, beside it the scores in JSON, and report.html.
+  `given` are the dotted keys that the command line set; None = called from
+  Python.
 
   Raises:
     UserError: anything in the config that cannot be meant, weights without a
@@ -83,20 +84,26 @@ def generate(config: ml_collections.ConfigDict, workdir: str | paths.Path, *,
   if jax.process_index():
     return found  # Hosts write together; the first one says what.
   path = workdir / 'captions' / f'{_name(config)}.jsonl'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  results.write_text(path, ''.join(
-      json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
-  results.write(path.with_suffix('.json'), {
+  _save(path, lines, {
       'checkpoint': str(weights.path), 'step': weights.step,
       'weights': weights_lib.fingerprint_of(weights.path),
       'generate': config.generate.to_dict(), 'run': provenance.collect(),
-      'languages': found, 'examples': [
-          {'picture': address, 'captions': [
-              line for line in lines if line['image'] == image_id]}
-          for image_id, address in shown.items()]})
+      'languages': found}, shown)
   report.write(workdir)
   _show(lines, found, path)
   return found
+
+
+def _save(path: paths.Path, lines: Sequence[Mapping[str, Any]],
+          content: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+  """Writes what was written, and beside it the scores and what is shown."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  results.write_text(path, ''.join(
+      json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
+  results.write(path.with_suffix('.json'), content | {'examples': [
+      {'picture': address, 'captions': [
+          line for line in lines if line['image'] == image_id]}
+      for image_id, address in shown.items()]})
 
 
 def check(weights: weights_lib.Weights,
