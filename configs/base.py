@@ -56,6 +56,9 @@ def model_config() -> ConfigDict:
   model.caption_match = False
   # Cross-attention in every layer, so that the same weights write text.
   model.decoder = False
+  # What a writer reads of a picture: its regions alone, as M3P's decoder does,
+  # or in one row with a text, and the language to write in beside them.
+  model.joint_memory = False
   # Heads that tasks bring with them: (task, file of model/heads/, numbers out,
   # states in); a task adds its own.
   model.heads = ()

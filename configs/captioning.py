@@ -8,9 +8,8 @@ Made for weights of multilingual E5's size with regions of EfficientNet-Lite0,
 such as weights/photos; weights of another geometry bring theirs. What is
 prepared and in which languages is for the command line:
 `--config.data.image_text.datasets`, `--config.data.languages` and
-`--config.data.image_text.languages`. Steps and rates are a start: 150 steps
-with a tenth of the languages' rate taught weights/photos German's frequent
-words, and neither picture nor language; more was not measured.
+`--config.data.image_text.languages`. Imported weights of M3P, whose decoder
+learned from pictures alone, go on so by `--config.model.joint_memory=False`.
 """
 
 import ml_collections
@@ -41,13 +40,15 @@ def get_config(what: str = 'captions') -> ml_collections.ConfigDict:
     config.tasks.captioning.options.use_picture = True
     config.generate.source = 'en'
   config.model.dropout = 0.0
+  # M3P's own decoder reads pictures alone; E5's layers cannot.
+  config.model.joint_memory = True
   config.optimizer.learning_rate = 1e-3
   config.optimizer.rate_factors = (
       # Words stay, as in the quickstart; what is new learns fastest. Languages
       # begin alike, and have to be as far from each other as words are.
       (r'^tokens/', 0.0), (r'^(languages|token_bias)', 10.0),
       (r'cross_attention', 1.0),
-      (r'^(encoder|positions|embedding_norm|region_embedding)', 0.4),
+      (r'^(encoder|positions|embedding_norm|region_embedding)', 0.2),
       # Heads that this objective does not read.
       (r'', 0.0))
   config.evaluation.update(dict(

@@ -75,7 +75,8 @@ def log_probs(given, ids_BL):
 def _log_probs(module, params, given, ids_BL):
 
   def run(model):
-    memory = parallel.memory(model, given.regions, given.extra)
+    memory = parallel.memory(
+        model, given.regions, given.extra, given.language_B)
     return model.token_logits(model.decode(
         ids_BL, jnp.ones(ids_BL.shape, bool), memory, given.language_B))
 
@@ -286,7 +287,8 @@ def test_golden_weights_write_by_three_commands(tmp_path, python):
       f'--config.data.data_dir={tmp_path / "data"}',
       '--config.data.image_text.datasets=captioned',
       '--config.tasks.captioning.batch_size=4', '--config.num_train_steps=2',
-      '--config.fit_first_values=false', '--config.eval_batches=0')
+      '--config.fit_first_values=false', '--config.eval_batches=0',
+      '--config.model.joint_memory=false')
   assert re.search(
       r'fresh +encoder/cross_attention: 8,448 numbers, kept aside by the '
       r'import\n +encoder/cross_attention_norm: 128', train.stderr)

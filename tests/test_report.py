@@ -122,7 +122,10 @@ def test_right_to_left_text_is_isolated(workdir):
 
 def test_what_was_written_is_shown_with_results_of_retrieval_and_alone(
     workdir, tmp_path_factory):
-  captions = [{'image': 'a/b', 'language': 'he', 'caption': 'חתול <i>',
+  # Of other pictures there may be neither a source nor a person's text.
+  captions = [{'image': 'a/c', 'language': 'en', 'caption': 'A dog.',
+               'score': -1.0},
+              {'image': 'a/b', 'language': 'he', 'caption': 'חתול <i>',
                'score': -1.0, 'source': 'A cat.', 'references': ['חתול שחור']}]
   content = {
       'generate': {'num_beams': 4, 'temperature': 0.0, 'source': 'en',
@@ -130,7 +133,7 @@ def test_what_was_written_is_shown_with_results_of_retrieval_and_alone(
       'languages': {'he': {'captions': 1, 'with_references': 1, 'bleu': 12.34,
                            'chrf': 40.0, 'cider_d': 0.5}},
       'run': {'command': 'python main.py'},
-      'examples': [{'picture': PIXEL, 'captions': captions}]}
+      'examples': [{'picture': PIXEL, 'captions': [one]} for one in captions]}
   for folder in (workdir, tmp_path_factory.mktemp('alone')):
     (folder / 'captions').mkdir()
     results.write(folder / 'captions' / 'pets_test.json', content)
@@ -140,7 +143,7 @@ def test_what_was_written_is_shown_with_results_of_retrieval_and_alone(
                      'beam of 4', '12.3', 'חתול <i>', 'חתול שחור', 'A cat.',
                      'python main.py'):
       assert expected in text, expected
-    assert page.addresses == [PIXEL]
+    assert page.addresses == 2 * [PIXEL]
     assert ('Mean recall' in text) == (folder == workdir)
 
 

@@ -109,8 +109,8 @@ class _Loop:
     self._rows, self._settings = rows, settings
     self._memory = nn.apply(
         lambda model: parallel.memory(
-            model, rows.regions, rows.extra, deterministic=True), module)(
-                self._variables)
+            model, rows.regions, rows.extra, rows.language_B,
+            deterministic=True), module)(self._variables)
 
   def start(self) -> _State:
     """Returns the state after the first tokens, which come of `<s>` alone."""

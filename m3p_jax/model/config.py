@@ -45,6 +45,9 @@ class ModelConfig:
       and the picture's, both read from the joint states.
     caption_match: whether there is the head that matches two captions.
     decoder: whether the layers can attend to encoded rows, to write text.
+    joint_memory: whether a writer reads a picture in one row with a text, an
+      empty one where there is none, and beside it the language to write in;
+      False is M3P's way, a picture alone.
     heads: (task, file of `model/heads/`, numbers out, states in) of each head
       that a task brought.
   """
@@ -65,6 +68,7 @@ class ModelConfig:
   match_head: str = 'first'
   caption_match: bool = False
   decoder: bool = False
+  joint_memory: bool = False
   heads: tuple[tuple[str, str, int, int], ...] = ()
 
   def __post_init__(self):
@@ -109,7 +113,8 @@ class ModelConfig:
 
 # Parts that fresh parameters add to weights which have none of them, and the
 # value of such weights.
-ADDABLE = {'caption_match': False, 'decoder': False, 'num_languages': 1}
+ADDABLE = {'caption_match': False, 'decoder': False, 'joint_memory': False,
+           'num_languages': 1}
 
 
 def join_heads(one: Any, other: Any) -> tuple[tuple[str, str, int, int], ...]:

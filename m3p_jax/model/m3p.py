@@ -210,7 +210,7 @@ class M3P(nn.Module):
                     deterministic: bool | None = None) -> jax.Array:
     """Returns image-only hidden states [B, R, D]: no positions, no first LN."""
     deterministic = self._resolve(deterministic)
-    hidden_BRD = self._add_language(
+    hidden_BRD = self.add_language(
         self._embed_regions(regions, deterministic), language_B)
     hidden_BRD = self.drop(hidden_BRD, deterministic=deterministic)
     hidden_BRD *= regions.mask_BR[..., None].astype(hidden_BRD.dtype)
@@ -226,7 +226,7 @@ class M3P(nn.Module):
     return self.tokens(token_ids_BL).astype(self.options.dtype)
 
   def _embed_text(self, token_ids_BL, language_B):
-    return self._add_language(self._embed_words(token_ids_BL), language_B)
+    return self.add_language(self._embed_words(token_ids_BL), language_B)
 
   def _embed_regions(self, regions, deterministic):
     hidden_BRD = self.drop(
@@ -236,8 +236,12 @@ class M3P(nn.Module):
           hidden_BRD, regions.mask_BR, deterministic=deterministic)
     return hidden_BRD
 
-  def _add_language(self, hidden_BTD, language_B):
-    """`language_B` may be [B, T], where texts of two languages are one."""
+  def add_language(self, hidden_BTD: jax.Array,
+                   language_B: jax.Array | None) -> jax.Array:
+    """Returns states with a language's vector added, where there is a table.
+
+    `language_B` may be [B, T], where texts of two languages are one.
+    """
     if self.config.num_languages == 1 or language_B is None:
       return hidden_BTD
     added = self.languages(language_B).astype(hidden_BTD.dtype)

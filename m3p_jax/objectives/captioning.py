@@ -41,7 +41,8 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
   regions = batch.regions if use_picture else None
   hidden_BPD = model.decode(
       batch.token_ids_BL[:, :-1], batch.text_mask_BL[:, :-1],
-      parallel.memory(model, regions, batch.extra), batch.language_B)
+      parallel.memory(model, regions, batch.extra, batch.language_B),
+      batch.language_B)
   target_BP = batch.token_ids_BL[:, 1:]
   is_token_BP = batch.text_mask_BL[:, 1:]
   nats_BP, likeliest_BP = model.token_nats(

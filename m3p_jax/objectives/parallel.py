@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from m3p_jax import batch as batch_lib
 
+_EMPTY = (0, 2)  # `<s> </s>`
+
 
 def join(batch: batch_lib.Batch, *,
          use_picture: bool = True) -> batch_lib.Batch:
@@ -38,25 +40,39 @@ def join(batch: batch_lib.Batch, *,
 
 
 def memory(model, regions: batch_lib.Regions | None,
-           extra: Mapping[str, Any], *, deterministic: bool | None = None,
+           extra: Mapping[str, Any], language_B: jax.Array | None, *,
+           deterministic: bool | None = None,
            ) -> tuple[jax.Array, jax.Array]:
   """Returns what a writer reads: states [B, S, D] and their mask [B, S].
 
-  Of the picture, of the text in another language, or of both in one row.
+  Of the picture, of the text in another language, or of both in one row. Layers
+  that were trained on texts alone need a text to make anything of a picture:
+  without `<s>` to attend to, E5's give one state for all regions, and, when
+  they learn, for all pictures (`config.joint_memory`).
 
   Args:
     model: bound `M3P`.
     regions: of the pictures; None = they are not looked at.
     extra: of `Batch`; with a source text or without.
+    language_B: to write in.
     deterministic: no dropout; None = dropout if there is a key for it.
   """
-  if 'source_ids_BL' not in extra:
+  is_joint = model.config.joint_memory
+  if 'source_ids_BL' in extra:
+    rows = batch_lib.Batch(extra['source_ids_BL'], extra['source_mask_BL'],
+                           extra['source_language_B'], regions)
+  elif is_joint:
+    empty_B2 = jnp.tile(jnp.asarray(_EMPTY), (len(regions.mask_BR), 1))
+    rows = batch_lib.Batch(
+        empty_B2, jnp.ones_like(empty_B2, bool), None, regions)
+  else:
     return (model.encode_images(regions, deterministic=deterministic),
             regions.mask_BR)
-  rows = batch_lib.Batch(extra['source_ids_BL'], extra['source_mask_BL'],
-                         extra['source_language_B'], regions)
   encoded = model.encode(rows, deterministic=deterministic)
-  if regions is None:
-    return encoded.text_BLD, rows.text_mask_BL
-  return (jnp.concatenate([encoded.regions_BRD, encoded.text_BLD], axis=1),
-          jnp.concatenate([regions.mask_BR, rows.text_mask_BL], axis=1))
+  states_BSD, mask_BS = encoded.text_BLD, rows.text_mask_BL
+  if regions is not None:
+    states_BSD = jnp.concatenate([encoded.regions_BRD, states_BSD], axis=1)
+    mask_BS = jnp.concatenate([regions.mask_BR, mask_BS], axis=1)
+  if is_joint:
+    states_BSD = model.add_language(states_BSD, language_B)
+  return states_BSD, mask_BS
