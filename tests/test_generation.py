@@ -62,13 +62,15 @@ def rows(count=6):
 _write = jax.jit(decoding.write, static_argnums=(0, 3))
 
 
-def write(settings, given=None):
-  return jax.tree.map(np.asarray, _write(*model(), given or rows(), settings))
+def write(settings, given=None, module=None):
+  return jax.tree.map(np.asarray, _write(
+      module or model()[0], model()[1], given or rows(), settings))
 
 
-def log_probs(given, ids_BL):
+def log_probs(given, ids_BL, module=None):
   """Returns [B, L, V] of whole texts, nothing kept: the path of training."""
-  return np.asarray(_log_probs(*model(), given, ids_BL))
+  return np.asarray(_log_probs(
+      module or model()[0], model()[1], given, ids_BL))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -85,29 +87,31 @@ def _log_probs(module, params, given, ids_BL):
   return jax.nn.log_softmax(jnp.where(allowed, logits, -jnp.inf))
 
 
-def greedy(given):
+def greedy(given, module):
   """Returns [B, L] ids, each token chosen after a pass over all before it."""
   count = len(given.seed_B)
   ids_BL = np.full((count, LENGTH), 1, np.int32)
   ids_BL[:, 0] = 0
   for position in range(LENGTH - 1):
-    best = log_probs(given, ids_BL)[:, position].argmax(-1)
+    best = log_probs(given, ids_BL, module)[:, position].argmax(-1)
     done = (ids_BL == 2).any(1)
     ids_BL[:, position + 1] = np.where(done, 1, best)
   return ids_BL
 
 
-@pytest.mark.parametrize('read', ['picture', 'text', 'both'])
+@pytest.mark.parametrize('read', ['picture', 'text', 'both', 'empty text'])
 def test_beam_of_one_is_greedy_and_what_is_kept_changes_nothing(read):
   given = rows()
-  if read != 'picture':
+  module = m3p.M3P(dataclasses.replace(
+      CONFIG, joint_memory=read == 'empty text'))
+  if read in ('text', 'both'):
     source = np.array([[0, 4, 5, 2, 1]] * 3 + [[0, 8, 6, 7, 2]] * 3, np.int32)
     given = given._replace(
         regions=given.regions if read == 'both' else None,
         extra={'source_ids_BL': source, 'source_mask_BL': source != 1,
                'source_language_B': np.zeros(6, np.int32)})
-  written = write(decoding.Settings(max_length=LENGTH), given)
-  expected_BL = greedy(given)
+  written = write(decoding.Settings(max_length=LENGTH), given, module)
+  expected_BL = greedy(given, module)
   np.testing.assert_array_equal(written.token_ids_BKL[:, 0], expected_BL)
   # Texts of several lengths are compared, one without an end among them.
   assert len({int((row != 1).sum()) for row in expected_BL}) > 1

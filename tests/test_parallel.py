@@ -161,6 +161,30 @@ def test_a_translation_reads_its_source(has_picture, use_picture):
     assert (before != total(turned)) == use_picture
 
 
+def test_a_writer_reads_a_picture_beside_an_empty_text_and_its_language():
+  module = m3p.M3P(dataclasses.replace(CONFIG, joint_memory=True))
+  batch = rows()
+
+  def read(extra, language_B):
+    return nn.apply(lambda m: (
+        parallel.memory(m, batch.regions, extra, language_B),
+        m.add_language(jnp.zeros((4, 1, CONFIG.width)), language_B)), module)(
+            {'params': model()[1]})
+
+  (states_BSD, mask_BS), _ = read({}, None)
+  assert mask_BS.shape == (4, batch.num_regions + 2) and mask_BS[:, -2:].all()
+  # As a source that says nothing is read.
+  nothing = {'source_ids_BL': jnp.tile(jnp.asarray([0, 2]), (4, 1)),
+             'source_mask_BL': jnp.ones((4, 2), bool),
+             'source_language_B': jnp.zeros(4, jnp.int32)}
+  (same_BSD, _), _ = read(nothing, None)
+  np.testing.assert_allclose(states_BSD, same_BSD, atol=1e-6)
+  (other_BSD, _), added_B1D = read({}, jnp.asarray([0, 1, 2, 1]))
+  assert jnp.abs(added_B1D).max() > 0.1
+  np.testing.assert_allclose(other_BSD - states_BSD, jnp.broadcast_to(
+      added_B1D, states_BSD.shape), atol=1e-5)
+
+
 @pytest.mark.parametrize('has_picture', [True, False])
 def test_objectives_of_two_texts_give_finite_gradients(has_picture):
   def total(params):
