@@ -9,6 +9,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 import functools
 import hashlib
+import io
 import json
 import os
 from typing import Any, NamedTuple
@@ -220,9 +221,10 @@ def finish(folder: paths.Path, pictures: Iterable[Mapping[str, Any]],
   with (folder / PICTURES).open('w', encoding='utf-8') as file:
     for one in pictures:
       file.write(json.dumps(one, ensure_ascii=False) + '\n')
-  with (folder / COLUMNS).open('wb') as file:
-    np.savez(file, allow_pickle=False, **_columns(
-        _Lines(folder / PICTURES))._asdict())
+  columns = io.BytesIO()  # A file in a bucket cannot be written to and fro.
+  np.savez(columns, allow_pickle=False, **_columns(
+      _Lines(folder / PICTURES))._asdict())
+  (folder / COLUMNS).write_bytes(columns.getvalue())
   count, dim = np.load(folder / VECTORS, mmap_mode='r').shape
   manifest = {
       'format': FORMAT, 'num_pictures': count, 'embedding_dim': dim,
