@@ -28,6 +28,8 @@ COLUMNS = 'columns.npz'
 FORMAT = 'm3p_jax index 1'
 # Bits of 64 in which the looks of near duplicates may differ, see `alike`.
 SAME_BITS = 8
+# Lines that are read at once where all are.
+_TOGETHER = 1024
 # Of a picture, beside its name and captions; an older index has fewer.
 FIELDS = ('picture', 'original', 'content', 'date', 'look')
 
@@ -187,7 +189,6 @@ class _Lines(collections.abc.Sequence):
   """The JSON values of a file's lines, each read when it is asked for."""
 
   def __init__(self, path: paths.Path):
-    self._path = path
     with path.open('rb') as file:
       self._ends = np.cumsum([0, *map(len, file)])
     if paths.is_url(path):
@@ -209,9 +210,10 @@ class _Lines(collections.abc.Sequence):
     return json.loads(self._read(self._ends[number], self._ends[number + 1]))
 
   def __iter__(self):
-    # One after the other, they need not be looked for.
-    with self._path.open('rb') as file:
-      yield from map(json.loads, file)
+    for first in range(0, len(self), _TOGETHER):
+      last = min(first + _TOGETHER, len(self))
+      yield from map(json.loads, self._read(
+          self._ends[first], self._ends[last]).splitlines())
 
 
 def finish(folder: paths.Path, pictures: Iterable[Mapping[str, Any]],
