@@ -238,10 +238,7 @@ class M3P(nn.Module):
 
   def add_language(self, hidden_BTD: jax.Array,
                    language_B: jax.Array | None) -> jax.Array:
-    """Returns states with a language's vector added, where there is a table.
-
-    `language_B` may be [B, T], where texts of two languages are one.
-    """
+    """Returns states plus their language's vector; it may be [B, T]."""
     if self.config.num_languages == 1 or language_B is None:
       return hidden_BTD
     added = self.languages(language_B).astype(hidden_BTD.dtype)
@@ -274,21 +271,14 @@ class M3P(nn.Module):
                  ) -> tuple[jax.Array, jax.Array]:
     """Returns the targets' nats [B, P], float32, and likeliest tokens.
 
-    Args:
-      hidden_BPD: states.
-      target_BP: tokens.
-      key: of the sample.
-      sampled_words: that stand for the vocabulary in training, 0 = all are
-        scored, as always where there is no dropout's key.
+    In training `sampled_words` of them stand for all, if it is not 0.
     """
     score, size = vocabulary.nats, self.config.vocab_size
     if sampled_words and self.has_rng('dropout'):
-      score = functools.partial(
-          vocabulary.sampled_nats, sample=vocabulary.draw(
-              key, target_BP, sampled_words, vocab_size=size))
-    return score(
-        hidden_BPD, self.tokens.copies(hidden_BPD.dtype), self.token_bias,
-        target_BP, vocab_size=size)
+      score = functools.partial(vocabulary.sampled_nats, sample=vocabulary.draw(
+          key, target_BP, sampled_words, vocab_size=size))
+    return score(hidden_BPD, self.tokens.copies(hidden_BPD.dtype),
+                 self.token_bias, target_BP, vocab_size=size)
 
   def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:
     """Returns float32 logits [B, P, C] of the regions' classes."""
