@@ -44,6 +44,9 @@ def free_address() -> str:
 
 def environment(devices: int) -> dict[str, str]:
   """Returns the environment of a process with simulated CPU devices."""
+  # NPROC is what XLA takes for processors: a thread waits in each collective of
+  # each device, and two that nothing orders may be on their way at once.
   return os.environ | {
+      'NPROC': str(4 * devices),
       'XLA_FLAGS': f'{_FAST} --xla_force_host_platform_device_count={devices}',
       'JAX_PLATFORMS': 'cpu'}

@@ -16,10 +16,12 @@ import jax
 from configs import base
 from m3p_jax import optimizer
 from m3p_jax import sharding
+from m3p_jax import shares
 from m3p_jax import startup
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
+from m3p_jax.model import vocabulary
 from m3p_jax.objectives import classification
 from m3p_jax.objectives import contrastive
 from m3p_jax.objectives import masked_lm
@@ -27,8 +29,9 @@ from m3p_jax.planning import hlo_cost
 from tests import models
 
 FACTORS = ((r'^positions/', 0.0), (r'^encoder/', 0.5))
-# Heads that four devices can share; few layers, for most of it is compiling.
-CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=2, heads=(
+# Heads that four devices can share; few layers, for most of it is compiling, and
+# as many as it takes for a loop: the last is not in it, and one is none.
+CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=3, heads=(
     ('pairs', 'classifier', 3, 2),))
 STEPS = 8
 ROWS = 8
@@ -138,6 +141,37 @@ def largest_array() -> tuple[int, int]:
   return max(sizes), predictions * models.TINY.padded_vocab_size // 2
 
 
+def sampled_losses() -> list[float]:
+  """Returns a loss by a sample of the vocabulary, alone and on 2 × 2 × 2.
+
+  And the sum of the squares of each one's gradient by the word table.
+  """
+  hidden, table, bias = (
+      jax.random.normal(jax.random.key(seed), shape)
+      for seed, shape in enumerate(((8, 3, 16), (512, 16), (512,))))
+  target = jax.random.randint(jax.random.key(3), (8, 3), 0, 500)
+
+  def loss(table, hidden, bias, target):
+    sample = vocabulary.draw(jax.random.key(4), target, 200, vocab_size=500)
+    return vocabulary.sampled_nats(
+        hidden, shares.copies(table, None), bias, target, sample,
+        vocab_size=500)[0].sum()
+
+  def measured(*args):
+    value, slope = jax.jit(jax.value_and_grad(loss))(*args)
+    return [float(value), float((slope ** 2).sum())]
+
+  alone = measured(table, hidden, bias, target)
+  mesh = sharding.make_mesh(2, 2, 2, jax.devices()[:8])
+  place = lambda x, *axes: jax.device_put(x, jax.sharding.NamedSharding(
+      mesh, jax.sharding.PartitionSpec(*axes)))
+  rows = sharding.RULES['batch']
+  with jax.set_mesh(mesh):
+    return alone + measured(
+        place(table, 'model'), place(hidden, rows), place(bias, 'model'),
+        place(target, rows))
+
+
 def state_bytes(mesh, tx) -> tuple[int, int]:
   """Returns (bytes a device holds, bytes in all) of M3P's training state."""
   config = model_config.geometry(base.model_config())
@@ -156,7 +190,8 @@ if __name__ == '__main__':
     run(2, 2, 1)
   else:
     largest, logits = largest_array()
-    print(json.dumps({'largest': largest, 'logits': logits}))
+    print(json.dumps({'largest': largest, 'logits': logits,
+                      'sampled': sampled_losses()}))
     sizes = list(map(int, sys.argv[1:]))
     for mesh_sizes in zip(sizes[::3], sizes[1::3], sizes[2::3], strict=True):
       run(*mesh_sizes)

@@ -124,6 +124,13 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path, caplog):
   assert last['results'].count('data-key=') > 0
   with pytest.raises(errors.UserError, match='not there'):
     list(alone.show(alone.searcher.index.key(0), '', ['en']))
+  # Nothing but a key is one, however it could be read.
+  index, key = alone.searcher.index, alone.searcher.index.key(3)
+  assert index.find(key) == 3
+  assert (tmp_path / 'index' / 'columns.npz').exists()
+  for other in ('', '-1', 'x' * 16, key[1:], f'0{key}', f'0x{key[2:]}',
+                f' {key[1:]}', f'{key}\n', 'f' * 16):
+    assert index.find(other) is None, other
   with pytest.raises(errors.UserError, match='exists; allowed: a new folder'):
     exported.export(searcher, tmp_path / 'index')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['index']

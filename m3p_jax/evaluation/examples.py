@@ -64,7 +64,7 @@ def collect(retrieval_set: evaluation_set.RetrievalSet,
   for image_id in sorted({
       one['image_id'] for query in queries + mistakes
       for one in (*query['found'], query['wanted'])}):
-    address = thumbnail(data_dir, dataset, image_id)
+    address = _thumbnail(data_dir, dataset, image_id)
     if address:
       pictures[image_id] = address
   return {'queries': queries, 'mistakes': mistakes, 'pictures': pictures}
@@ -138,7 +138,7 @@ def attention(engine: engine_lib.Engine,
     captions = retrieval_set.captions[language]
     for index in rng.permutation(len(captions.texts)):
       picture = min(captions.groups[index])
-      address = thumbnail(
+      address = _thumbnail(
           data_dir, dataset, retrieval_set.image_ids[picture])
       if address and len(captions.texts[index].split()) > 1:
         chosen.append((language, captions, index, picture, address))
@@ -182,14 +182,14 @@ def draw(image_ids: Sequence[str], *, data_dir: str | paths.Path, dataset: str,
   """Returns {image id: data address} of some pictures, drawn at random."""
   found: dict[str, str] = {}
   for number in np.random.default_rng(seed).permutation(len(image_ids)):
-    if address := thumbnail(data_dir, dataset, image_ids[number]):
+    if address := _thumbnail(data_dir, dataset, image_ids[number]):
       found[image_ids[number]] = address
     if len(found) == _PICTURES:
       break
   return found
 
 
-def thumbnail(data_dir: str | paths.Path, dataset: str,
+def _thumbnail(data_dir: str | paths.Path, dataset: str,
                image_id: str) -> str | None:
   """Returns the small picture as a `data:` address; None where there is none.
   """

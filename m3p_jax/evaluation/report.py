@@ -58,7 +58,7 @@ def build(workdir: pathlib.Path) -> str:
       losses=charts.losses(_runs(workdir)),
       ablations=[_ablation(path.read_text(encoding='utf-8'))
                  for path in sorted(workdir.glob('ablation*.md'))],
-      facts=_facts(sets and next(iter(sets[0].values())), written,
+      facts=_facts(next(iter(sets[0].values())) if sets else None, written,
                    results.read(workdir / 'timings.json')))
 
 

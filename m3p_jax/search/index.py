@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from typing import Any, NamedTuple
 import weakref
 
@@ -127,10 +128,9 @@ class Index:
 
   def find(self, key: str) -> int | None:
     """Returns the number of the picture that is called so, None = no one is."""
-    try:
-      found = np.flatnonzero(self.columns.key_I == np.uint64(int(key, 16)))
-    except (ValueError, OverflowError):
+    if not re.fullmatch('[0-9a-f]{16}', key):
       return None
+    found = np.flatnonzero(self.columns.key_I == np.uint64(int(key, 16)))
     return int(found[-1]) if len(found) else None
 
   def date(self, number: int) -> str:
