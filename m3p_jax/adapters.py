@@ -47,6 +47,21 @@ def rank(path: str, ranks: Ranks) -> int:
   return 0
 
 
+def check_ranks(ranks: Any) -> None:
+  """Raises UserError for what is no list of (regular expression, rank)."""
+  for one in ranks:
+    try:
+      pattern, number = one
+      re.compile(pattern)
+      is_right = isinstance(number, int) and number > 0
+    except (TypeError, ValueError, re.error):
+      is_right = False
+    if not is_right:
+      raise errors.UserError(
+          f'optimizer.adapters has {one!r}; allowed: pairs of a regular '
+          "expression and a rank of 1 or more, as ('^encoder/mlp/', 8)")
+
+
 def check(params: Mapping[str, Any], ranks: Ranks) -> None:
   """Raises UserError for an expression that no trained kernel's path contains.
 
@@ -56,11 +71,7 @@ def check(params: Mapping[str, Any], ranks: Ranks) -> None:
   """
   paths = [path for path in traverse_util.flatten_dict(params, sep='/')
            if path.endswith('/kernel')]
-  for pattern, number in ranks:
-    if number < 1:
-      raise errors.UserError(
-          f'optimizer.adapters: rank {number} of {pattern!r}; allowed: 1 or '
-          'more')
+  for pattern, _ in ranks:
     if not any(re.search(pattern, path) for path in paths):
       raise errors.UserError(
           f'optimizer.adapters: {pattern!r} matches no kernel that is trained '

@@ -18,6 +18,7 @@ from input_pipeline import errors
 from input_pipeline import languages
 from input_pipeline import paths
 from input_pipeline import streams
+from m3p_jax import adapters
 from m3p_jax import adversary
 from m3p_jax import objectives
 
@@ -169,6 +170,7 @@ def check(config: ConfigDict) -> None:
     if not 0 <= config.optimizer[key] <= 1:
       raise errors.UserError(
           f'optimizer.{key} is {config.optimizer[key]}; allowed: 0 to 1')
+  adapters.check_ranks(config.optimizer.adapters)
   _check_languages(config)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import optax
 
 from input_pipeline import paths
 from input_pipeline import streams as streams_lib
@@ -75,12 +76,23 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
                  f'{dict(mesh.shape)}, activations '
                  f'{startup.model_options(config).dtype}',
       'parameters': f'{sizes[0]:,} trained, {sizes[1]:,} frozen',
+      **_adapters(state),
       'data': [f'in {short(paths.of(config.data.data_dir))}', *data],
       'tasks': tasks,
       'start': f'{start.source}; steps {int(state.step):,} to '
                f'{config.num_train_steps:,}',
       **({'fresh': list(start.fresh)} if start.fresh else {}),
       'files': f'{short(workdir)}/: config.json, metrics.jsonl, checkpoints/'}
+
+
+def _adapters(state) -> dict[str, str]:
+  """Returns the row about kernels that learn by adapters, {} for none."""
+  factors = optax.tree.get(state.opt_state, 'factors')
+  if factors is None:
+    return {}
+  size = sum(x.size for x in jax.tree.leaves(factors))
+  return {'adapters': f'{len(factors)} of the kernels trained, by {size:,} '
+                      'numbers'}
 
 
 def evaluation_rows(config: ConfigDict, workdir: pathlib.Path,

@@ -29,8 +29,8 @@ from m3p_jax.planning import hlo_cost
 from tests import models
 
 FACTORS = ((r'^positions/', 0.0), (r'^encoder/', 0.5))
-# Heads that four devices can share; few layers, for most of it is compiling, and
-# as many as it takes for a loop: the last is not in it, and one is none.
+# Heads that four devices can share; few layers, for most of it is compiling,
+# and as many as it takes for a loop: the last is not in it, and one is none.
 CONFIG = dataclasses.replace(models.SHORT, num_heads=4, num_layers=3, heads=(
     ('pairs', 'classifier', 3, 2),))
 STEPS = 8

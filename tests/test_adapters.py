@@ -1,5 +1,4 @@
-"""Adapters: what changes is a thin product, and its gradient is the chain rule's.
-"""
+"""Adapters: what changes is a thin product, its gradient the chain rule's."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,8 @@ import pytest
 
 from input_pipeline import errors
 from m3p_jax import adapters
+from m3p_jax import config as config_lib
+from tests import toy
 
 # Kernels of a stack of layers, of attention's two sides, and a plain one.
 SHAPES = {'encoder': {'attention': {'query': (2, 6, 3, 4), 'out': (2, 3, 4, 6)},
@@ -100,8 +101,18 @@ def test_first_values_change_nothing_and_depend_on_the_seed():
 
 @pytest.mark.parametrize('ranks, message', [
     (((r'^encoder/mpl/', 4),), "'.encoder/mpl/' matches no kernel.*mlp/inner"),
-    (((r'bias$', 4),), 'matches no kernel'),
-    (((r'^encoder/', 0),), 'rank 0 of .*allowed: 1 or more')])
+    (((r'bias$', 4),), 'matches no kernel')])
 def test_what_matches_nothing_is_refused(ranks, message):
   with pytest.raises(errors.UserError, match=message):
     adapters.check(tree(0), ranks)
+
+
+@pytest.mark.parametrize('ranks', [
+    (('^encoder/', 0),), (('^encoder/', -4),), (('^encoder/', 'x'),),
+    (('^encoder/', 2.0),), (('(', 4),), ('^encoder/', 4), ((4, '^encoder/'),),
+    (('^encoder/', 4, 8),), (None,)], ids=repr)
+def test_what_is_no_pattern_with_a_rank_is_refused(ranks):
+  config = toy.config()
+  config.optimizer.adapters = ranks
+  with pytest.raises(errors.UserError, match='adapters has .*allowed'):
+    config_lib.check(config)

@@ -54,7 +54,8 @@ def build(workdir: pathlib.Path) -> str:
         f'{workdir}: no retrieval.json; evaluate first (python main.py '
         f'--mode=evaluate --workdir={workdir})')
   return _ENVIRONMENT.get_template('report.html.j2').render(
-      **_found(workdir, sets) if sets else {'sets': (), 'metrics': ()}, written=written,
+      **_found(workdir, sets) if sets else {'sets': (), 'metrics': ()},
+      written=written,
       losses=charts.losses(_runs(workdir)),
       ablations=[_ablation(path.read_text(encoding='utf-8'))
                  for path in sorted(workdir.glob('ablation*.md'))],

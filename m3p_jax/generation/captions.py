@@ -100,7 +100,7 @@ def _save(path: paths.Path, lines: Sequence[Mapping[str, Any]],
   path.parent.mkdir(parents=True, exist_ok=True)
   results.write_text(path, ''.join(
       json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
-  results.write(path.with_suffix('.json'), content | {'examples': [
+  results.write(path.with_suffix('.json'), {**content, 'examples': [
       {'picture': address, 'captions': [
           line for line in lines if line['image'] == image_id]}
       for image_id, address in shown.items()]})

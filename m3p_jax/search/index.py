@@ -70,8 +70,9 @@ def _columns(pictures: Iterable[Mapping[str, Any]]) -> Columns:
   table_I = np.array(rows, [('key', np.uint64), ('folder', np.int32),
                             ('day', 'datetime64[D]'), ('look', np.uint64)])
   return Columns(
-      *(np.ascontiguousarray(table_I[name]) for name in table_I.dtype.names),
-      np.array(list(folders), np.str_), has_captions)
+      **{f'{name}_I': np.ascontiguousarray(table_I[name])
+         for name in ('key', 'folder', 'day', 'look')},
+      folders=np.array(list(folders), np.str_), has_captions=has_captions)
 
 
 class Index:
