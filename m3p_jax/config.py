@@ -21,6 +21,8 @@ from input_pipeline import streams
 from m3p_jax import adapters
 from m3p_jax import adversary
 from m3p_jax import objectives
+from m3p_jax.model import config as model_config
+from m3p_jax.model import heads
 
 ConfigDict = ml_collections.ConfigDict
 MOMENT_DTYPES = ('float32', 'bfloat16')
@@ -139,9 +141,12 @@ def check(config: ConfigDict) -> None:
     raise errors.UserError('tasks is empty: there is nothing to train')
   for name, task in config.tasks.items():
     loss = find_loss(name, task)
-    errors.check_choice(
-        f'stream of tasks.{name} ({task.objective})', task.stream,
-        getattr(sys.modules[loss.__module__], 'STREAMS', streams.KINDS))
+    errors.check_choice(f'stream of tasks.{name}', task.stream, streams.KINDS)
+    read = getattr(sys.modules[loss.__module__], 'STREAMS', streams.KINDS)
+    if task.stream not in read:
+      raise errors.UserError(
+          f'tasks.{name}.stream is {task.stream!r}; allowed for '
+          f'{task.objective}: {", ".join(read)}')
     _check_least(f'tasks.{name}.batch_size', task.batch_size, 1)
     schedule_points(name, task)
     for key, value in task.noise.items():
@@ -155,6 +160,7 @@ def check(config: ConfigDict) -> None:
     if not streams.data_of(config.data, task).datasets:
       raise errors.UserError(
           f'data.{section}.datasets is empty, but tasks.{name} reads it')
+  needs(config)
   for key in ('num_train_steps', 'log_every_steps', 'checkpoint_every_steps',
               'keep_checkpoints', 'accumulation_steps', 'max_bad_steps',
               'counted_rows', 'fitting_batches', 'data.parallel_reads',
@@ -237,20 +243,30 @@ def needs(config: ConfigDict) -> dict[str, Any]:
   how many numbers it gives: each task has one of its own.
 
   Raises:
-    UserError: see `find_loss`, or the option is not given.
+    UserError: see `find_loss`, or a part or head that there is not, or its
+      number is neither given nor has a default.
   """
   found: dict[str, Any] = {}
   for name, task in sorted(config.tasks.items()):
-    module = sys.modules[find_loss(name, task).__module__]
+    loss = find_loss(name, task)
+    module = sys.modules[loss.__module__]
     for key in getattr(module, 'NEEDS', ()):
+      errors.check_choice(f'part in NEEDS of {task.objective}', key,
+                          model_config.ADDABLE)
       found[key] = (len(config.data.languages) if key == 'num_languages'
                     else True)
     if head := getattr(module, 'HEAD', None):
       file, option = head
-      _check_least(f'tasks.{name}.options.{option}',
-                   task.options.get(option, 0), 1)
+      heads.check(name, file)
+      default = inspect.signature(loss).parameters[option].default
+      number = task.options.get(option, default)
+      if type(number) is not int or number < 1:
+        shown = ('missing' if number is inspect.Parameter.empty
+                 else repr(number))
+        raise errors.UserError(
+            f'tasks.{name}.options.{option} is {shown}; allowed: 1 or more')
       found['heads'] = (*found.get('heads', ()), (
-          name, file, task.options[option], streams.num_pictures(task) or 1))
+          name, file, number, streams.num_pictures(task) or 1))
   return found
 
 

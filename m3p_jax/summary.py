@@ -17,6 +17,7 @@ from m3p_jax import checkpoint
 from m3p_jax import metrics
 from m3p_jax import sharding
 from m3p_jax import startup
+from m3p_jax.evaluation import protocols
 
 ConfigDict = ml_collections.ConfigDict
 _LABEL_WIDTH = 11
@@ -100,14 +101,17 @@ def evaluation_rows(config: ConfigDict, workdir: pathlib.Path,
   """Returns the header's rows about an evaluation; `weights`: their source."""
   c = config.evaluation
   mode = c.mode + (f', top {c.top_k}' if c.mode == 'rerank' else '')
-  return {
+  rows = {
       'devices': f'{jax.device_count()} × {jax.devices()[0].device_kind}',
       'weights': str(weights),
       'data': f'{c.dataset} ({c.split}) in '
               f'{c.data_dir or config.data.data_dir}, '
               f'{_languages(c.languages)}',
-      'protocol': f'{c.protocol}, {mode}',
-      'files': f'{workdir}/: retrieval.json, report.html'}
+      'protocol': c.protocol}
+  if protocols.get(c.protocol).kind == 'retrieval':
+    rows['protocol'] += f', {mode}'
+    rows['files'] = f'{workdir}/: retrieval.json, report.html'
+  return rows
 
 
 def after_training(workdir: pathlib.Path, config: ConfigDict) -> str:
@@ -131,6 +135,9 @@ def next_commands(mode: str, workdir: pathlib.Path,
   """Returns what to look at and to type after a mode, line by line."""
   c, run = config.evaluation, command(workdir)
   data_dir = c.data_dir or config.data.data_dir
+  learned = {task.objective for task in config.tasks.values()}
+  if mode == 'train' and learned == {'captioning'}:
+    return [f'Write:     {run} --mode=generate']
   lines = []
   if mode == 'evaluate':
     lines.append(f'Report:    {workdir}/report.html')
@@ -141,7 +148,8 @@ def next_commands(mode: str, workdir: pathlib.Path,
     lines.append(f'Evaluate:  {run} --mode=evaluate')
     if (workdir / 'tensorboard').exists():
       lines.append(f'Curves:    tensorboard --logdir={workdir}')
-  lines.append(f'Search:    {run} --mode=search --query="ein roter Apfel"')
+  if protocols.get(c.protocol).kind == 'retrieval':
+    lines.append(f'Search:    {run} --mode=search --query="ein roter Apfel"')
   return lines
 
 

@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import pickle
+import shutil
 import subprocess
 
 from flax import linen as nn
@@ -20,6 +21,7 @@ from input_pipeline import prepare
 from input_pipeline import store
 from input_pipeline.vision import extractors
 from m3p_jax import checkpoint
+from m3p_jax import config as config_lib
 from m3p_jax import startup
 from m3p_jax import train
 from m3p_jax.evaluation import accuracy
@@ -388,14 +390,37 @@ def test_what_cannot_be_measured_is_refused(run, changes, message):
     accuracy.evaluate(make_config(**changes), run)
 
 
+def test_weights_of_a_head_that_is_not_here_are_not_called_damaged(
+    tmp_path, run):
+  shutil.copytree(run / 'checkpoints', tmp_path / 'checkpoints')
+  for path in (tmp_path / 'checkpoints').glob('*/config.json'):
+    path.write_text(path.read_text().replace('classifier', 'thresholds'))
+  with pytest.raises(errors.UserError, match='heads/thresholds.py.*not there'):
+    accuracy.evaluate(make_config(), tmp_path)
+
+
+@pytest.mark.parametrize('name, value, message', [
+    ('NEEDS', ('decodr',), "did you mean 'decoder'"),
+    ('HEAD', ('clasifier', 'num_labels'), 'heads/clasifier.py.*not there')])
+def test_parts_that_there_are_not_are_refused(
+    monkeypatch, name, value, message):
+  monkeypatch.setattr(classification, name, value, raising=False)
+  with pytest.raises(errors.UserError, match=message):
+    config_lib.check(make_config())
+
+
 def test_what_cannot_be_trained_or_asked_is_refused(tmp_path, run):
   config = make_config()
   config.tasks.classification_labelled.options.num_labels = 2
   with pytest.raises(errors.UserError, match='num_labels is 2; allowed: 3'):
     train.train_and_evaluate(config, tmp_path / 'run')
   del config.tasks.classification_labelled.options.num_labels
-  with pytest.raises(errors.UserError, match='num_labels is 0; allowed: 1'):
-    train.train_and_evaluate(config, tmp_path / 'run')
+  for options, shown in (({}, 'missing'), ({'num_labels': 0}, '0'),
+                         ({'num_labels': 2.5}, '2.5'),
+                         ({'num_labels': 'two'}, "'two'")):
+    config.tasks.classification_labelled.options = options
+    with pytest.raises(errors.UserError, match=f'num_labels is {shown}; al'):
+      config_lib.check(config)
   with pytest.raises(errors.UserError, match="'xvnli'; allowed for retrieval"):
     retrieval.evaluate(make_config(evaluation__protocol='xvnli'), run)
 

@@ -26,7 +26,7 @@ def make_config():
     ('tasks.xmlm.objective', 'masking', 'has no `loss`'),
     ('tasks.xmlm.stream', 'txt', "did you mean 'text'"),
     ('tasks.xmlm.objective', 'contrastive',
-     r"stream of tasks\.xmlm \(contrastive\) 'text'"),
+     "tasks.xmlm.stream is 'text'; allowed for contrastive: image_text"),
     ('tasks.xmlm.options', {'mask_rat': 1}, "did you mean 'mask_rate'"),
     ('tasks.xmlm.weight_schedule', '0:0,9',
      r"weight_schedule is '0:0,9'; allowed: step:factor"),
