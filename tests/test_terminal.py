@@ -11,6 +11,8 @@ import sys
 import jax
 import pytest
 
+from configs import captioning
+from configs import classification
 from configs import smoke
 from input_pipeline import console
 from m3p_jax import metrics
@@ -117,6 +119,20 @@ def test_summary_shows_first_and_last_and_what_is_next(tmp_path):
   assert 'input_pipeline.prepare --dataset=tux_paint' in text
   assert f'--workdir={tmp_path} --mode=evaluate' in text
   assert f'--workdir={tmp_path} --mode=search --query=' in text
+
+
+def test_what_is_next_fits_what_was_learned(tmp_path):
+  config = captioning.get_config()
+  (line,) = summary.next_commands('train', tmp_path, config)
+  assert line.endswith(f'--workdir={tmp_path} --mode=generate')
+  config = classification.get_config('marvl')
+  lines = summary.next_commands('train', tmp_path, config)
+  assert 'input_pipeline.prepare --dataset=marvl' in lines[0]
+  assert lines[1].endswith('--mode=evaluate')
+  assert len(lines) == 2  # No search: nothing ranks pictures.
+  rows = summary.evaluation_rows(config, tmp_path, 'runs/x')
+  assert rows['protocol'] == 'marvl'
+  assert 'files' not in rows
 
 
 def test_header_says_what_data_and_where(tmp_path, capsys):
