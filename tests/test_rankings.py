@@ -1,8 +1,13 @@
 """Rankings in stages: dual first, then what the joint encoder makes of it."""
 
+import os
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
+from input_pipeline import paths
 from m3p_jax.search import cosines as cosines_lib
 from m3p_jax.search import rankings
 
@@ -104,6 +109,30 @@ def test_faiss_changes_no_result(spread, monkeypatch):
                                  rtol=1e-12)
       if number == 7 and k > 3:
         assert one[:3].tolist() == [7, 2500, 4000]
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/smaps'), reason='of Linux')
+def test_beside_faiss_the_vectors_stay_in_their_file(tmp_path, monkeypatch):
+  pytest.importorskip('faiss', reason='optional: requirements-faiss.txt')
+  vectors_IE = RNG.normal(size=(20_000, 256)).astype(np.float32)
+  vectors_IE /= np.linalg.norm(vectors_IE, axis=1, keepdims=True)
+  np.save(tmp_path / 'vectors.npy', vectors_IE)
+  monkeypatch.setattr(cosines_lib.nearest, 'FAISS_FROM', 20_000)
+  mapped_IE = paths.load(tmp_path / 'vectors.npy', is_mapped=True)
+  gallery = cosines_lib.Gallery(mapped_IE)
+
+  def kilobytes():
+    _, _, text = pathlib.Path('/proc/self/smaps').read_text().partition(
+        str(tmp_path / 'vectors.npy'))
+    return int(re.search(r'Rss: +([0-9]+) kB', text)[1])
+
+  for vector_E in vectors_IE[:20]:
+    cosines_lib.Cosines(gallery, vector_E).best(10)
+  assert kilobytes() < 1000
+  # Else what is filtered, and reads all of them, would leave them there.
+  is_allowed_I = np.arange(20_000) % 2 == 0
+  found = cosines_lib.Cosines(gallery, vectors_IE[4]).best(10, is_allowed_I)
+  assert found[0] == 4 and kilobytes() < 1000
 
 
 def test_more_candidates_than_pictures_are_all():

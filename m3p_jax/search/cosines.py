@@ -53,6 +53,13 @@ class Gallery:
     score_1N, number_1N = self._bytes.search(vector_E[None], count)
     return number_1N[0], float(score_1N[0, -1]) + self.error
 
+  def rows(self, numbers_N: np.ndarray) -> np.ndarray:
+    """Returns the vectors of some pictures."""
+    rows_NE = self.vectors_IE[numbers_N]
+    if self._bytes is not None:
+      self._forget()  # Each row brings its neighbours, and soon all are there.
+    return rows_NE
+
   def _learn(self) -> None:
     import faiss  # Optional: requirements-faiss.txt.
     count, dim = self.vectors_IE.shape
@@ -79,9 +86,12 @@ class Gallery:
   def _blocks(self, first: int, last: int) -> Iterator[np.ndarray]:
     for start in range(first, last, _BLOCK):
       yield np.array(self.vectors_IE[start:min(start + _BLOCK, last)])
-      if isinstance(self.vectors_IE.base, mmap.mmap):
-        # The file's pages would count as memory of this process.
-        self.vectors_IE.base.madvise(mmap.MADV_DONTNEED)
+      self._forget()
+
+  def _forget(self) -> None:
+    # The file's pages would count as memory of this process, beside FAISS's.
+    if isinstance(self.vectors_IE.base, mmap.mmap):
+      self.vectors_IE.base.madvise(mmap.MADV_DONTNEED)
 
 
 class Cosines:
@@ -95,7 +105,7 @@ class Cosines:
     """Returns those with some pictures, float64 [N]."""
     numbers_N = np.asarray(numbers, np.int64)
     return np.concatenate([np.einsum(
-        'NE,E->N', self._gallery.vectors_IE[numbers_N[start:start + _BLOCK]],
+        'NE,E->N', self._gallery.rows(numbers_N[start:start + _BLOCK]),
         self._vector_E, dtype=np.float64)
                            for start in range(0, len(numbers_N) or 1, _BLOCK)])
 
