@@ -242,6 +242,22 @@ def test_told_to_stop_it_leaves_nothing(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_told_to_stop_in_a_callback_it_stops():
+  done = subprocess.run([sys.executable, '-c', '''
+import gc, os, signal, sys, time
+from m3p_jax.convert.__main__ import end_when_told
+end_when_told()
+def stop(*_):
+  gc.callbacks.remove(stop)
+  os.kill(os.getpid(), signal.SIGTERM)
+  sum(range(1000))
+gc.callbacks.append(stop)
+gc.collect()
+time.sleep(30)
+'''], capture_output=True, check=False)
+  assert done.returncode == 128 + signal.SIGTERM, done.stderr
+
+
 def test_the_report_and_the_checksum_are_in_import_json(tmp_path):
   importing.write(importing.read('m3p', weight_files.M3P), tmp_path / 'out',
                   asked_languages=None)

@@ -87,13 +87,29 @@ def _parse(argv: list[str]) -> list[str]:
   return [argv[0], command]
 
 
+def end_when_told() -> None:
+  """Makes SIGTERM raise, so that drafts are removed."""
+  def end(*_):
+    sys.exit(128 + signal.SIGTERM)
+
+  def end_later(unraisable):
+    if isinstance(unraisable.exc_value, SystemExit):
+      # Raised in a callback, as the garbage collector's, and swallowed there.
+      signal.setitimer(signal.ITIMER_REAL, 0.01)
+    else:
+      sys.__unraisablehook__(unraisable)
+
+  signal.signal(signal.SIGTERM, end)
+  signal.signal(signal.SIGALRM, end)
+  sys.unraisablehook = end_later
+
+
 def main(argv: list[str]) -> None:
   """Runs one command."""
   # Nothing here needs an accelerator, which a training may hold; and float32
   # products are exact to float32 on a CPU alone.
   jax.config.update('jax_platforms', 'cpu')
-  # What asks the process to end raises, so that drafts are removed.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+  end_when_told()
   console.show_own_logs()
   {'import': _import, 'export': _export, 'check': _check}[argv[1]](flags.FLAGS)
 
