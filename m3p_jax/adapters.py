@@ -53,7 +53,7 @@ def check_ranks(ranks: Any) -> None:
     try:
       pattern, number = one
       re.compile(pattern)
-      is_right = isinstance(number, int) and number > 0
+      is_right = type(number) is int and number > 0
     except (TypeError, ValueError, re.error):
       is_right = False
     if not is_right:

@@ -256,10 +256,14 @@ def needs(config: ConfigDict) -> dict[str, Any]:
       found[key] = (len(config.data.languages) if key == 'num_languages'
                     else True)
     if head := getattr(module, 'HEAD', None):
+      parameters = inspect.signature(loss).parameters
+      if len(head) != 2 or head[1] not in parameters:
+        raise errors.UserError(
+            f'HEAD of {task.objective} is {head!r}; allowed: a file of '
+            'm3p_jax/model/heads/, and the option of `loss` that is its number')
       file, option = head
       heads.check(name, file)
-      default = inspect.signature(loss).parameters[option].default
-      number = task.options.get(option, default)
+      number = task.options.get(option, parameters[option].default)
       if type(number) is not int or number < 1:
         shown = ('missing' if number is inspect.Parameter.empty
                  else repr(number))

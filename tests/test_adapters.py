@@ -109,8 +109,9 @@ def test_what_matches_nothing_is_refused(ranks, message):
 
 @pytest.mark.parametrize('ranks', [
     (('^encoder/', 0),), (('^encoder/', -4),), (('^encoder/', 'x'),),
-    (('^encoder/', 2.0),), (('(', 4),), ('^encoder/', 4), ((4, '^encoder/'),),
-    (('^encoder/', 4, 8),), (None,)], ids=repr)
+    (('^encoder/', 2.0),), (('^encoder/', True),), (('(', 4),),
+    ('^encoder/', 4), ((4, '^encoder/'),), (('^encoder/', 4, 8),), (None,)],
+                         ids=repr)
 def test_what_is_no_pattern_with_a_rank_is_refused(ranks):
   config = toy.config()
   config.optimizer.adapters = ranks

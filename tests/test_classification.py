@@ -401,7 +401,10 @@ def test_weights_of_a_head_that_is_not_here_are_not_called_damaged(
 
 @pytest.mark.parametrize('name, value, message', [
     ('NEEDS', ('decodr',), "did you mean 'decoder'"),
-    ('HEAD', ('clasifier', 'num_labels'), 'heads/clasifier.py.*not there')])
+    ('HEAD', ('clasifier', 'num_labels'), 'heads/clasifier.py.*not there'),
+    ('HEAD', ('classifier',), 'HEAD of classification .*allowed'),
+    ('HEAD', 'classifier', 'HEAD of classification .*allowed'),
+    ('HEAD', ('classifier', 'labels'), 'HEAD of classification .*allowed')])
 def test_parts_that_there_are_not_are_refused(
     monkeypatch, name, value, message):
   monkeypatch.setattr(classification, name, value, raising=False)
