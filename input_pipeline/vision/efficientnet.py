@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, pre-trained on ImageNet, as one pure function in JAX.
+"""EfficientNet-Lite, pre-trained on ImageNet, as one pure function in JAX.
 
 Letters: B pictures, H and W the grid's height and width, F feature, O output
 feature, I input feature, K kernel, R regions, C class.
@@ -9,7 +9,7 @@ of tensorflow/tpu, efficientnet/lite/efficientnet_lite_builder.py.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -18,20 +18,38 @@ import numpy as np
 
 from input_pipeline import errors
 
-PICTURE_SIZE = 224
-GRID_SIZE = 7
+
+class Network(NamedTuple):
+  """The geometry of one size; kernels and widths are those of its weights.
+
+  Attributes:
+    picture_size: the side that it was trained on, in pixels.
+    num_blocks: inverted residual blocks.
+    strided_blocks: those that halve the sides.
+  """
+  picture_size: int
+  num_blocks: int
+  strided_blocks: tuple[int, ...]
+
+  @property
+  def grid_size(self) -> int:
+    """The grid's side: five times half, rounded up."""
+    return -(-self.picture_size // 32)
+
+
+NETWORKS = {'efficientnet-lite0': Network(224, 16, (1, 3, 5, 11)),
+            'efficientnet-lite2': Network(260, 21, (1, 4, 7, 15))}
 FEATURE_DIM = 1280
 NUM_CLASSES = 1000
 
 # Inputs are (x − 127) / 128; BatchNorm's epsilon is TensorFlow's.
 _MEAN, _SCALE, _EPSILON = 127.0, 128.0, 1e-3
-_NUM_BLOCKS = 16
-_STRIDED_BLOCKS = (1, 3, 5, 11)
 
 Params = dict[str, Any]
 
 
-def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
+def fold_weights(state: Mapping[str, np.ndarray],
+                 network: str = 'efficientnet-lite0') -> Params:
   """Returns a PyTorch checkpoint's parameters, BatchNorm folded into them.
 
   A tensor that is missing or left over is a UserError.
@@ -40,7 +58,7 @@ def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
 
   def take(name: str) -> np.ndarray:
     if name not in left:
-      raise errors.UserError(f'EfficientNet-Lite0 has no tensor {name!r}')
+      raise errors.UserError(f'{network} has no tensor {name!r}')
     left.remove(name)
     return np.asarray(state[name], np.float32)
 
@@ -54,7 +72,7 @@ def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
             'b': bias_O[None, None, None]}
 
   params: Params = {'stem': fold('_conv_stem', '_bn0')}
-  for i in range(_NUM_BLOCKS):
+  for i in range(NETWORKS[network].num_blocks):
     prefix = f'_blocks.{i}.'
     block = {'depthwise': fold(f'{prefix}_depthwise_conv', f'{prefix}_bn1'),
              'project': fold(f'{prefix}_project_conv', f'{prefix}_bn2')}
@@ -65,7 +83,7 @@ def fold_weights(state: Mapping[str, np.ndarray]) -> Params:
   params['classes'] = {'w': take('_fc.weight').T,
                        'b': take('_fc.bias')[None, None]}
   if left:
-    raise errors.UserError(f'unknown tensors in EfficientNet-Lite0: {left}')
+    raise errors.UserError(f'unknown tensors in {network}: {left}')
   return params
 
 
@@ -104,20 +122,21 @@ def _relu6(x: jax.Array) -> jax.Array:
   return jnp.clip(x, 0.0, 6.0)
 
 
-def extract_grid(params: Params, pictures_BHW3: jax.Array) -> jax.Array:
-  """Returns the grid before pooling, float32 [B, 7, 7, 1280].
+def extract_grid(params: Params, pictures_BHW3: jax.Array,
+                 network: str = 'efficientnet-lite0') -> jax.Array:
+  """Returns the grid before pooling, float32 [B, H, W, 1280].
 
-  That is of uint8 RGB of 224×224; of another side, a multiple of 32, the grid
-  is that much larger.
+  A cell for each 32 pixels of a side of the uint8 RGB: 7×7 of 224×224, which
+  Lite0 was trained on, 9×9 of 260×260.
   """
   x_BHWF = (pictures_BHW3.astype(jnp.float32) - _MEAN) / _SCALE
   x_BHWF = lax.conv_general_dilated(
       x_BHWF, params['stem']['w'], (2, 2), 'SAME',
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   x_BHWF = _relu6(x_BHWF + params['stem']['b'])
-  for i in range(_NUM_BLOCKS):
+  for i in range(NETWORKS[network].num_blocks):
     block = params[f'block_{i}']
-    stride = 2 if i in _STRIDED_BLOCKS else 1
+    stride = 2 if i in NETWORKS[network].strided_blocks else 1
     y_BHWF = x_BHWF
     if 'expand' in block:
       y_BHWF = _relu6(_pointwise(block['expand'], y_BHWF))

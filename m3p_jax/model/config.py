@@ -140,6 +140,8 @@ class Options:
   Attributes:
     dropout: share of activations dropped in training.
     attention_dropout: share of attention weights dropped in training.
+    region_dropout: share of the numbers of region features dropped in training,
+      the same ones of all regions of a picture.
     dtype: of activations, 'float32' or 'bfloat16'.
     remat: what a layer keeps for its backward pass: 'none' = all that
       autodiff asks for, 'projections' = its matrix products, 'input' = what
@@ -147,6 +149,7 @@ class Options:
   """
   dropout: float = 0.0
   attention_dropout: float = 0.0
+  region_dropout: float = 0.0
   dtype: str = 'float32'
   remat: str = 'none'
 

@@ -156,9 +156,9 @@ class M3P(nn.Module):
         text_position = self.config.text_start(batch.num_regions)
       position_T = jnp.concatenate(
           [jnp.arange(batch.num_regions), text_position + position_T])
+      embedded_BRD = self._embed_regions(batch.regions, deterministic)
       hidden_BTD = jnp.concatenate(
-          [self._embed_regions(batch.regions, deterministic),
-           self._embed_words(batch.token_ids_BL)], axis=1)
+          [embedded_BRD, self._embed_words(batch.token_ids_BL)], axis=1)
       mask_BT = jnp.concatenate(
           [batch.regions.mask_BR, batch.text_mask_BL], axis=1)
     hidden_BTD = self._run_layers(
@@ -172,7 +172,7 @@ class M3P(nn.Module):
     if self.config.match_head == 'first':
       return Encoded(regions_BRD, text_BLD)
     return Encoded(regions_BRD, text_BLD, product_BE=(
-        self._image_vector(regions_BRD, batch.regions)
+        self._image_vector(regions_BRD, embedded_BRD, batch.regions.mask_BR)
         * self._text_vector(text_BLD, batch.text_mask_BL)))
 
   def decode(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
@@ -210,12 +210,15 @@ class M3P(nn.Module):
                     deterministic: bool | None = None) -> jax.Array:
     """Returns image-only hidden states [B, R, D]: no positions, no first LN."""
     deterministic = self._resolve(deterministic)
-    hidden_BRD = self.add_language(
-        self._embed_regions(regions, deterministic), language_B)
+    return self._encode_regions(
+        self._embed_regions(regions, deterministic), regions.mask_BR,
+        language_B, deterministic)
+
+  def _encode_regions(self, hidden_BRD, mask_BR, language_B, deterministic):
+    hidden_BRD = self.add_language(hidden_BRD, language_B)
     hidden_BRD = self.drop(hidden_BRD, deterministic=deterministic)
-    hidden_BRD *= regions.mask_BR[..., None].astype(hidden_BRD.dtype)
-    return self._run_layers(
-        hidden_BRD, regions.mask_BR, deterministic=deterministic)
+    hidden_BRD *= mask_BR[..., None].astype(hidden_BRD.dtype)
+    return self._run_layers(hidden_BRD, mask_BR, deterministic=deterministic)
 
   def _resolve(self, deterministic: bool | None) -> bool:
     if deterministic is None:
@@ -230,7 +233,8 @@ class M3P(nn.Module):
 
   def _embed_regions(self, regions, deterministic):
     hidden_BRD = self.drop(
-        self.region_embedding(regions), deterministic=deterministic)
+        self.region_embedding(regions, deterministic=deterministic),
+        deterministic=deterministic)
     if self.config.refiner_layers:
       hidden_BRD = self.refiner(
           hidden_BRD, regions.mask_BR, deterministic=deterministic)
@@ -333,12 +337,19 @@ class M3P(nn.Module):
   def embed_images(self, regions: batch_lib.Regions, *,
                    deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E], float32, of the pictures alone."""
+    deterministic = self._resolve(deterministic)
+    embedded_BRD = self._embed_regions(regions, deterministic)
     return self._image_vector(
-        self.encode_images(regions, deterministic=deterministic), regions)
+        self._encode_regions(
+            embedded_BRD, regions.mask_BR, None, deterministic),
+        embedded_BRD, regions.mask_BR)
 
-  def embed_regions(self, regions: batch_lib.Regions) -> jax.Array:
+  def embed_regions(self, regions: batch_lib.Regions, *,
+                    deterministic: bool | None = None) -> jax.Array:
     """Returns unit vectors [B, E] of embedded regions, without any layer."""
-    return regions_lib.normalise(self._pooled_regions(regions))
+    embedded_BRD = self._embed_regions(regions, self._resolve(deterministic))
+    return regions_lib.normalise(self.region_projection(
+        regions_lib.mean_pool(embedded_BRD, regions.mask_BR)))
 
   def embed_texts(self, token_ids_BL: jax.Array, text_mask_BL: jax.Array,
                   language_B: jax.Array | None = None, *,
@@ -353,25 +364,14 @@ class M3P(nn.Module):
     """Returns the learned factor on cosines, a positive float32 scalar."""
     return jnp.minimum(jnp.exp(self.log_scale), MAX_LOGIT_SCALE)
 
-  def _pooled_regions(self, regions):
-    return self.region_projection(
-        mean_pool(self.region_embedding(regions), regions.mask_BR))
-
-  def _image_vector(self, hidden_BRD, regions):
+  def _image_vector(self, hidden_BRD, embedded_BRD, mask_BR):
     return regions_lib.normalise(
-        self.image_projection(mean_pool(hidden_BRD, regions.mask_BR))
-        + self._pooled_regions(regions))
+        self.image_projection(regions_lib.mean_pool(hidden_BRD, mask_BR))
+        + self.region_projection(regions_lib.mean_pool(embedded_BRD, mask_BR)))
 
   def _text_vector(self, hidden_BLD, text_mask_BL):
     return regions_lib.normalise(
-        self.text_projection(mean_pool(hidden_BLD, text_mask_BL)))
-
-
-def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
-  """Returns the float32 mean [B, D] over the positions where the mask is."""
-  weight_BT1 = mask_BT[..., None].astype(jnp.float32)
-  total_BD = (hidden_BTD.astype(jnp.float32) * weight_BT1).sum(1)
-  return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
+        self.text_projection(regions_lib.mean_pool(hidden_BLD, text_mask_BL)))
 
 
 def init_params(config: model_config.ModelConfig, key: jax.Array) -> Any:

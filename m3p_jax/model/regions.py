@@ -1,7 +1,7 @@
 """Regions into the Transformer and out of it: embedding, refiner, class head.
 
-Letters: B rows, R regions, P predictions a row, D width, F region feature,
-G=5 box, C region classes.
+Letters: B rows, T positions, R regions, P predictions a row, D width, F region
+feature, G=5 box, C region classes.
 Source: reference.md, sections 2 and 3.
 """
 
@@ -22,6 +22,13 @@ def normalise(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
   return wide * jax.lax.rsqrt(jnp.maximum(square, epsilon ** 2))
 
 
+def mean_pool(hidden_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+  """Returns the float32 mean [B, D] over the positions where the mask is."""
+  weight_BT1 = mask_BT[..., None].astype(jnp.float32)
+  total_BD = (hidden_BTD.astype(jnp.float32) * weight_BT1).sum(1)
+  return total_BD / jnp.maximum(weight_BT1.sum(1), 1.0)
+
+
 class RegionEmbedding(nn.Module):
   """LN(W_f · feature + W_l · box), both L2-normalised here and only here.
 
@@ -31,11 +38,16 @@ class RegionEmbedding(nn.Module):
   options: model_config.Options
 
   @nn.compact
-  def __call__(self, regions: batch_lib.Regions) -> jax.Array:
+  def __call__(self, regions: batch_lib.Regions, *,
+               deterministic: bool) -> jax.Array:
     c, dtype = self.config, self.options.dtype
     features_BRF, boxes_BRG = regions.features_BRF, regions.boxes_BRG
     if c.normalise_regions:
       features_BRF, boxes_BRG = map(normalise, (features_BRF, boxes_BRG))
+    # Each picture's own choice, and one for all its regions: numbers that few
+    # pictures share are not what it is learned by.
+    features_BRF = nn.Dropout(self.options.region_dropout, broadcast_dims=(1,))(
+        features_BRF, deterministic=deterministic)
     features_BRD = transformer.Linear(
         'BRF,FD->BRD', (c.region_feature_dim, c.width),
         ('region_feature', 'embed'), name='feature')(
