@@ -1,15 +1,16 @@
 """M3P, small, on Multi30K: the stages of `python -m m3p_jax.recipes.multi30k`.
 
-The quickstart's geometry and rates on photographs. `names` learns from the
-names of ImageNet's classes alone, `pretrain` from English captions, switched
-into the other languages by dictionaries, and the four settings of
-`configs/finetuning.py` start from there.
+The quickstart's rates on photographs, which are read as in configs/photos.py.
+`names` learns from the names of ImageNet's classes alone, `pretrain` from
+English captions, switched into the other languages by dictionaries, and the
+four settings of `configs/finetuning.py` start from there.
 """
 
 import ml_collections
 
 from configs import finetune_multi30k
 from configs import finetuning
+from configs import photos
 from configs import quickstart
 
 LANGUAGES = finetune_multi30k.LANGUAGES
@@ -39,6 +40,7 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
       config.tasks.contrastive.batch_size = 48
     return config
   config = quickstart.get_config(STAGES.get(setting, 'all'))
+  photos.read_photographs(config)
   config.data.languages = LANGUAGES
   config.data.text.languages = LANGUAGES
   data = config.data.image_text

@@ -156,6 +156,30 @@ def test_base_size_has_the_parameters_of_the_release():
   assert sizes['positions'] == 514 * 768
 
 
+def test_dropped_numbers_of_features_are_those_of_all_regions_of_a_picture():
+  config = dataclasses.replace(models.TINY, normalise_regions=False)
+  options = model_config.Options(region_dropout=0.4)
+  batch = models.batch()
+  params = m3p.init_params(config, jax.random.key(0))
+
+  def total(features_BRF, deterministic):
+    return m3p.M3P(config, options).apply(
+        {'params': params}, batch.regions._replace(features_BRF=features_BRF),
+        deterministic=deterministic, rngs={'dropout': jax.random.key(1)},
+        method='embed_regions')[:, 0].sum()
+
+  slope = jax.grad(total)
+  reads_BRF = np.asarray(slope(batch.regions.features_BRF, False) != 0)
+  all_BRF = np.asarray(slope(batch.regions.features_BRF, True) != 0)
+  seen_BR = np.asarray(batch.regions.mask_BR)
+  assert all_BRF[seen_BR].all() and not all_BRF[~seen_BR].any()
+  kept_BF = [np.unique(rows_RF[seen_R], axis=0)
+             for rows_RF, seen_R in zip(reads_BRF, seen_BR, strict=True)]
+  assert all(len(rows) == 1 for rows in kept_BF)
+  assert len(np.unique(np.concatenate(kept_BF), axis=0)) == len(kept_BF)
+  assert 0.2 < np.mean(kept_BF) < 0.95
+
+
 def test_match_head_may_add_the_product_of_both_vectors():
   config = dataclasses.replace(models.TINY, match_head='first+product')
   params = nn.unbox(m3p.init_params(config, jax.random.key(0)))

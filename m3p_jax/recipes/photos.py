@@ -29,6 +29,7 @@ from input_pipeline import fingerprint
 from input_pipeline import known
 from input_pipeline import paths
 from input_pipeline import prepare
+from input_pipeline.vision import extractors
 from input_pipeline.vision import folder as folder_lib
 from m3p_jax import checkpoint
 from m3p_jax import config as config_lib
@@ -88,11 +89,13 @@ class Photos:
     # A mistake is told before the minutes of training.
     names, left_out = self._find()
     weights = self.weights or self.workdir / _TRAINING
-    if self.weights:
-      checkpoint.find(weights)
+    # Pictures are read as those that the weights have seen.
+    manifest = checkpoint.peek(weights)[1] if self.weights else {}
     total = 3 if self.weights else 6 + len(self.datasets)
     recipe = stages.Stages(self.workdir, total)
     data_dir, raw_dir = self.workdir / 'data', self.workdir / 'raw'
+    reading = {'raw_dir': str(raw_dir),
+               'features': extractors.features_of(manifest)}
     if sharding.is_first():
       _write_captions(raw_dir, self.folders, names)
     sharding.wait_for_all('captions')
@@ -100,11 +103,11 @@ class Photos:
         'prepare_pictures',
         # Whatever else lies in a folder of photos is skipped, and counted.
         lambda: prepare.prepare(
-            _DATASET, str(data_dir), raw_dir=str(raw_dir), max_bad=1.0),
+            _DATASET, str(data_dir), **reading, max_bad=1.0),
         title=f'read {len(names):,} pictures of '
         + ', '.join(map(str, self.folders.values())),
         settings={'folder': ':'.join(map(str, self.folders.values()))},
-        inputs=prepare.key_of(_DATASET, data_dir, raw_dir=str(raw_dir)),
+        inputs=prepare.key_of(_DATASET, data_dir, **reading),
         output=data_dir / _DATASET, by_first=True,
         made=lambda: prepare.read_key(data_dir / _DATASET))
     skipped = results.read(data_dir / _DATASET / 'manifest.json')['skipped']

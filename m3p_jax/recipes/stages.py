@@ -41,7 +41,8 @@ _NOT_IN_RESULTS = (
     'log_every_steps', 'mesh', 'require')
 # Keys that are younger than workdirs which recipes go on with, as these were
 # then; and of tasks, those that were not there.
-_YOUNGER = {'model.heads': [], 'model.region_dropout': 0.0, 'data.image_text.train_split': 'train',
+_YOUNGER = {'model.heads': [], 'model.region_dropout': 0.0,
+            'data.image_text.train_split': 'train',
             'data.image_text.sources': ['en'], 'generate.source': '',
             'generate.use_picture': True}
 _YOUNGER_OF_TASKS = re.compile(r'tasks\.\w+\.(data|noise)')

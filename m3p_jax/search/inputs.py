@@ -158,9 +158,8 @@ class Reader:
     # Its weights may have to be fetched.
     from input_pipeline.vision import extractors
     expected = self._weights.manifest.get('feature_extractor') or {}
-    name = expected.get('name')
     extractor = extractors.make_extractor(
-        name if name in extractors.EXTRACTORS else 'grid')
+        extractors.features_of(self._weights.manifest))
     if expected not in ({}, extractor.manifest):
       raise errors.UserError(
           f'{self._weights.path} was trained on features of {expected}; new '
