@@ -4,9 +4,9 @@ configs/captioning.py, or configs/captioning.py:translation: each caption is
 written from the picture and its caption in `--config.data.image_text.sources`;
 `--config.tasks.captioning.options.use_picture=False` leaves the picture out.
 
-Made for weights of multilingual E5's size with regions of EfficientNet-Lite0,
-such as weights/photos; weights of another geometry bring theirs. What is
-prepared and in which languages is for the command line:
+Made for weights of multilingual E5's size, such as weights/photos, which read
+pictures of `prepare --features=grid-lite2`; weights of another geometry bring
+theirs. What is prepared and in which languages is for the command line:
 `--config.data.image_text.datasets`, `--config.data.languages` and
 `--config.data.image_text.languages`. Imported weights of M3P, whose decoder
 learned from pictures alone, go on so by `--config.model.joint_memory=False`.
@@ -48,7 +48,7 @@ def get_config(what: str = 'captions') -> ml_collections.ConfigDict:
       # begin alike, and have to be as far from each other as words are.
       (r'^tokens/', 0.0), (r'^(languages|token_bias)', 10.0),
       (r'cross_attention', 1.0),
-      (r'^(encoder|positions|embedding_norm|region_embedding)', 0.2),
+      (r'^(encoder|positions|embedding_norm|region_embedding|refiner)', 0.2),
       # Heads that this objective does not read.
       (r'', 0.0))
   config.evaluation.update(dict(

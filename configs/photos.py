@@ -16,7 +16,7 @@ from configs import quickstart
 
 LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
 # Stage → steps, and the stage that it starts from.
-_STAGES = {'names': (300, ''), 'aligned': (600, 'names'),
+_STAGES = {'names': (400, ''), 'aligned': (600, 'names'),
            'all': (120, 'aligned'), 'switched': (300, 'all'),
            'longer': (400, 'switched')}
 

@@ -51,8 +51,9 @@ def to_params(config: model_config.ModelConfig, key: jax.Array, *,
   params: dict[str, Any] = dict(layout.stack(names, tensors, shapes))
   params |= layout.fresh(config, params, key)
   # Regions enter the layers where embedded words do: at the same scale.
+  last = 'refiner' if config.refiner_layers else 'region_embedding'
   for part in ('scale', 'bias'):
-    params[f'region_embedding/norm/{part}'] = params[f'embedding_norm/{part}']
+    params[f'{last}/norm/{part}'] = params[f'embedding_norm/{part}']
   if 'languages/embedding' in params:
     params['languages/embedding'] = jnp.zeros_like(
         params['languages/embedding'])
