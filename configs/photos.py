@@ -16,7 +16,7 @@ from configs import quickstart
 
 LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
 # Stage → steps, and the stage that it starts from.
-_STAGES = {'names': (400, ''), 'aligned': (600, 'names'),
+_STAGES = {'names': (500, ''), 'aligned': (600, 'names'),
            'all': (120, 'aligned'), 'switched': (300, 'all'),
            'longer': (400, 'switched')}
 
@@ -49,9 +49,12 @@ def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
   data = config.data.image_text
   data.code_switch.rate, data.code_switch.languages = 0.0, ()
   if stage == 'names':
-    data.datasets, data.max_length = ('class_names',), 14
+    # Four names, some of them in other languages.
+    data.datasets, data.max_length = ('class_names',), 24
+    config.model.region_dropout = 0.2  # They tell what the features say.
     config.eval_batches = 0  # Names are of training pictures alone.
-    data.code_switch.update(dict(rate=0.5, languages=LANGUAGES[1:]))
+    data.code_switch.update(dict(
+        sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
   else:
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
