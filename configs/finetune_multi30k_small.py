@@ -48,7 +48,7 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
   data.code_switch.languages = LANGUAGES[1:]
   if setting == 'names':
     data.datasets, data.code_switch.rate = ('class_names',), 0.0
-    data.max_length = 14  # Four names and a comma each.
+    config.model.region_dropout = 0.2
   elif setting == 'pretrain':
     data.datasets = ('multi30k', 'class_names')
     config.num_train_steps = 400

@@ -1,12 +1,12 @@
 """How `weights/photos` was trained: `--config=configs/photos.py:STAGE`.
 
 MODEL_CARD.md has the commands. `names`: pictures against the names of the
-classes that the image network sees in them, half of the words switched into the
-other languages; `aligned`: against captions of photographs in six languages as
-well, emoji and clip-art beside them; in both the encoder stays E5's, and what
-is learned is where pictures lie among its texts. `all`: the whole dual encoder
-on the same rows. `switched`, and once more `longer`: on photographs alone, half
-of the English captions with words of other languages.
+classes that the image network sees in them, in half of them half of the words
+switched into the other languages; `aligned`: against captions of photographs in
+six languages as well, emoji and clip-art beside them; in both the encoder stays
+E5's, and what is learned is where pictures lie among its texts. `all`: the
+whole dual encoder on the same rows. `switched`, and once more `longer`: on
+photographs alone, half of the English captions with words of other languages.
 """
 
 import ml_collections
@@ -52,12 +52,13 @@ def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
     # Four names, some of them in other languages.
     data.datasets, data.max_length = ('class_names',), 24
     config.model.region_dropout = 0.2  # They tell what the features say.
-    config.eval_batches = 0  # Names are of training pictures alone.
     data.code_switch.update(dict(
         sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
   else:
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
+  if 'class_names' in data.datasets:
+    config.eval_batches = 0  # Names are of training pictures alone.
   if stage in ('switched', 'longer'):
     data.datasets = ('captions',)
     data.code_switch.update(dict(

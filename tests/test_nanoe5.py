@@ -177,3 +177,18 @@ def test_embeddings_are_those_of_the_engine(engine, tokenizer):
     assert num_tokens == len(ids), text
     # It multiplies in 8 bits, which costs it the fourth digit.
     assert float(ours_E @ theirs_E) >= 0.999, text
+
+
+@pytest.mark.parametrize('refiner_layers', [0, 1])
+def test_regions_enter_the_layers_as_words_do(refiner_layers):
+  config = model_config.ModelConfig(
+      width=384, num_heads=12, mlp_width=1536, num_layers=1, max_positions=512,
+      region_feature_dim=8, num_region_classes=2, num_languages=1,
+      embedding_dim=384, refiner_layers=refiner_layers)
+  params = nn.unbox(e5_lib.to_params(config, jax.random.key(0)))
+  last = params['refiner' if refiner_layers else 'region_embedding']
+  words = params['embedding_norm']
+  for part in ('scale', 'bias'):
+    np.testing.assert_array_equal(last['norm'][part], words[part])
+  if refiner_layers:
+    assert (np.asarray(params['region_embedding']['norm']['scale']) == 1).all()
