@@ -57,12 +57,12 @@ def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
   else:
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
-  if 'class_names' in data.datasets:
-    config.eval_batches = 0  # Names are of training pictures alone.
   if stage in ('switched', 'longer'):
     data.datasets = ('captions',)
     data.code_switch.update(dict(
         sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
+  if 'class_names' in data.datasets:
+    config.eval_batches = 0  # Names are of training pictures alone.
   if is_whole:
     config.tasks = dict(contrastive=base.task_config(
         'contrastive', 'image_text', 96))
