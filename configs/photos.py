@@ -6,7 +6,8 @@ switched into the other languages; `aligned`: against captions of photographs in
 six languages as well, emoji and clip-art beside them; in both the encoder stays
 E5's, and what is learned is where pictures lie among its texts. `all`: the
 whole dual encoder on the same rows. `switched`: on photographs alone, half of the
-English captions with words of other languages.
+English captions with words of other languages. `regions`: on the same rows,
+with the texts' vectors as they are by then.
 """
 
 import ml_collections
@@ -17,7 +18,8 @@ from configs import quickstart
 LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
 # Stage → steps, and the stage that it starts from.
 _STAGES = {'names': (500, ''), 'aligned': (600, 'names'),
-           'all': (120, 'aligned'), 'switched': (240, 'all')}
+           'all': (120, 'aligned'), 'switched': (240, 'all'),
+           'regions': (600, 'switched')}
 
 
 def read_photographs(config: ml_collections.ConfigDict) -> None:
@@ -31,11 +33,11 @@ def read_photographs(config: ml_collections.ConfigDict) -> None:
   config.model.region_dropout = 0.4
 
 
-def get_config(stage: str = 'switched') -> ml_collections.ConfigDict:
+def get_config(stage: str = 'regions') -> ml_collections.ConfigDict:
   """Returns the config of a stage; ValueError for another one."""
   if stage not in _STAGES:
     raise ValueError(f'stage is {stage!r}; allowed: {", ".join(_STAGES)}')
-  is_whole = stage not in ('names', 'aligned')
+  is_whole = stage in ('all', 'switched')
   config = quickstart.get_config('all' if is_whole else 'warm_start')
   read_photographs(config)
   config.num_train_steps, before = _STAGES[stage]
@@ -54,7 +56,7 @@ def get_config(stage: str = 'switched') -> ml_collections.ConfigDict:
   else:
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
-  if stage == 'switched':
+  if stage in ('switched', 'regions'):
     data.datasets = ('captions',)
     data.code_switch.update(dict(
         sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
