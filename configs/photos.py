@@ -5,8 +5,8 @@ classes that the image network sees in them, in half of them half of the words
 switched into the other languages; `aligned`: against captions of photographs in
 six languages as well, emoji and clip-art beside them; in both the encoder stays
 E5's, and what is learned is where pictures lie among its texts. `all`: the
-whole dual encoder on the same rows. `switched`: on photographs alone, half of the
-English captions with words of other languages. `regions`: on the same rows,
+whole dual encoder on the same rows. `switched`: on photographs alone, half of
+the English captions with words of other languages. `regions`: on the same rows,
 with the texts' vectors as they are by then.
 """
 
