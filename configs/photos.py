@@ -31,6 +31,10 @@ def read_photographs(config: ml_collections.ConfigDict) -> None:
   """
   config.model.refiner_layers = 1
   config.model.region_dropout = 0.4
+  if 'region_alignment' in config.tasks:
+    # The layer's weights begin small beside a step of the others.
+    config.optimizer.rate_factors = (
+        (r'^refiner/', 0.2), *config.optimizer.rate_factors)
 
 
 def get_config(stage: str = 'regions') -> ml_collections.ConfigDict:

@@ -69,8 +69,6 @@ def _warm_start(config: ml_collections.ConfigDict, steps: int) -> None:
   config.optimizer.learning_rate = 2e-3
   config.optimizer.rate_factors = (
       (r'^(region_embedding|region_projection|text_projection)/', 1.0),
-      # Its weights begin small beside a step of the others.
-      (r'^refiner/', 0.2),
       (r'^log_scale$', 1.0), (r'', 0.0))
 
 
