@@ -26,6 +26,14 @@ from input_pipeline import tokenizer as tokenizer_lib
 Version = tfds.core.Version
 
 
+class _Info(tfds.core.DatasetInfo):
+  """What TFDS keeps of a dataset, taken from its builder alone."""
+
+  def initialize_from_bucket(self) -> None:
+    """Does not look for ours in TFDS's bucket, which leaves a folder in /tmp.
+    """
+
+
 class Builder(tfds.core.dataset_builder.FileReaderBuilder,
                skip_registration=True):  # type: ignore[call-arg]
   """TFDS builder over the items of one dataset file.
@@ -148,6 +156,10 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder,
     return sorted(items, key=lambda item: (
         items_lib.SPLITS.index(item.split.partition('_')[0]), item.split,
         hasher.hash_key(item[0]) if item.split == 'train' else 0)), len(items)
+
+  def describe(self, features: tfds.features.FeaturesDict) -> _Info:
+    """Returns what `_info` is to return, of records with these features."""
+    return _Info(builder=self, features=features)
 
   def _download_and_prepare(self, dl_manager, download_config=None):
     """Makes the shards that are missing; called by TFDS."""

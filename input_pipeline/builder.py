@@ -46,7 +46,7 @@ class TextBuilder(base_builder.Builder):
   shard_items = 65_536
 
   def _info(self):
-    return self.dataset_info_from_configs(features=records.text_features())
+    return self.describe(records.text_features())
 
   def restore_item(self, row):
     return TextItem(*row)
@@ -112,10 +112,9 @@ class ImageTextBuilder(base_builder.Builder):
     return extractors.make_extractor(options.features)
 
   def _info(self):
-    return self.dataset_info_from_configs(
-        features=records.image_text_features(
-            self.extractor.feature_dim, self.options.storage,
-            self.num_pictures, has_labels=bool(self.labels)))
+    return self.describe(records.image_text_features(
+        self.extractor.feature_dim, self.options.storage, self.num_pictures,
+        has_labels=bool(self.labels)))
 
   @classmethod
   def remembers(cls, options):

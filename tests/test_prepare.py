@@ -1,6 +1,7 @@
 """Preparation: what comes out, what is skipped, and what a user gets wrong."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -261,11 +262,15 @@ def test_real_pictures_with_real_features(tmp_path):
 
 
 def test_command_line(tmp_path):
+  temporary = tmp_path / 'temporary'
+  temporary.mkdir()
   result = subprocess.run(
       [sys.executable, '-m', 'input_pipeline.prepare', '--dataset=udhr',
        f'--data_dir={tmp_path}', '--languages=en,de', '--limit=40'], cwd=ROOT,
-      capture_output=True, text=True, check=False)
+      capture_output=True, text=True, check=False,
+      env=os.environ | {'TMPDIR': str(temporary)})
   assert result.returncode == 0, result.stderr
   # Results alone are on stdout.
   assert result.stdout.startswith(f'{tmp_path}/udhr: ')
   assert result.stdout.count('\n') == 1
+  assert not list(temporary.iterdir())
