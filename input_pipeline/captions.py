@@ -10,13 +10,13 @@ import re
 from typing import Any, NamedTuple
 import unicodedata
 
-from input_pipeline import records
-
 # Dictionaries translate from this language; captions in others are never
 # switched.
 SOURCE_LANGUAGE = 'en'
 # A caption is a sentence, not a page.
 MAX_WORDS = 100
+# The parts of a word whose token ids are kept apart.
+PARTS = ('word', 'prefix', 'suffix')
 
 # A suffix follows a word without a space: it is tokenised behind this letter,
 # which is one piece before any punctuation.
@@ -116,7 +116,7 @@ class Encoder:
     caption: dict[str, Any] = {
         'language': language, 'text': ' '.join(words),
         'keys': [word.key for word in met]}
-    for i, name in enumerate(records.PARTS):
+    for i, name in enumerate(PARTS):
       caption[f'{name}_ids'] = [x for word in met for x in word.ids[i]]
       caption[f'{name}_lengths'] = [len(word.ids[i]) for word in met]
     return caption

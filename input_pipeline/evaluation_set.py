@@ -1,4 +1,8 @@
-"""Loads a prepared split as the queries and candidates of retrieval."""
+"""Loads a prepared split as the queries and candidates of retrieval.
+
+What reads it is imported where it is loaded: a page, which knows the sets by
+name alone, starts without TensorFlow, two seconds earlier.
+"""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -6,13 +10,10 @@ import os
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
-from input_pipeline import phrases
-from input_pipeline import store
 from m3p_jax import batch as batch_lib
 
 # A width that nobody chose is a multiple of this: sets share compiled programs.
@@ -86,6 +87,7 @@ def load(data_dir: str | os.PathLike[str], dataset: str, split: str,
     UserError: the dataset, the split or a language is not there, or the model
       has no positions for captions beside the regions.
   """
+  from input_pipeline import store
   pictures, captions = store.read_image_text(data_dir, dataset, split)
   num = min(limit or len(pictures.image_ids), len(pictures.image_ids))
   by_language: dict[str, dict[tuple[bytes, str], list[int]]] = {}
@@ -140,19 +142,21 @@ def width(longest: int, num_regions: int, max_length: int,
   return min(max_length, room)
 
 
-def _caption_set(rows_of: dict[Any, list[int]], captions: store.Captions,
+def _caption_set(rows_of: dict[Any, list[int]], captions: Any,
                  members: dict[str, set[int]], groups: list[str],
                  max_length: int) -> CaptionSet:
   """Returns the captions of one language.
 
   Args:
     rows_of: distinct caption → its rows in `captions`.
-    captions: of all languages.
+    captions: of all languages, `store.Captions`.
     members: group → its pictures.
     groups: the pictures' groups.
     max_length: L.
   """
-  first_N = tf.constant([rows[0] for rows in rows_of.values()], tf.int64)
+  from input_pipeline import phrases
+  from input_pipeline import store
+  first_N = np.array([rows[0] for rows in rows_of.values()], np.int64)
   words = store.gather_words(
       captions, first_N, max_words=captions_lib.MAX_WORDS)
   token_ids_NL, text_mask_NL = store.pad_ids(
@@ -162,7 +166,7 @@ def _caption_set(rows_of: dict[Any, list[int]], captions: store.Captions,
       rows_of.values()) for row in rows)
   word_lengths_N = [
       id_counts_W[captions.word_splits[row]:captions.word_splits[row + 1]]
-      .tolist() for row in first_N.numpy()]
+      .tolist() for row in first_N]
   return CaptionSet(
       texts=[captions.texts[rows[0]] for rows in rows_of.values()],
       word_lengths_N=word_lengths_N,

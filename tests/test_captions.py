@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from input_pipeline import captions
-from input_pipeline import records
 
 SENTENCES = [
     ('en', 'A red apple, please.'), ('en', '"Hello World!" (he said) …'),
@@ -51,7 +50,7 @@ def test_words_one_after_the_other_are_the_sentence(tokenizer):
     assert caption['word_ids'] == tokenizer.encode(text), text
     words = text.split()
     assert len(caption['keys']) == len(words)
-    for name in records.PARTS:
+    for name in captions.PARTS:
       assert len(caption[f'{name}_lengths']) == len(words)
       assert sum(caption[f'{name}_lengths']) == len(caption[f'{name}_ids'])
 

@@ -4,6 +4,8 @@ import doctest
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image
@@ -48,6 +50,26 @@ def test_each_mode_finds_what_it_scores_highest(searcher):
   assert [one.match is None for one in ranked] == [False] * 5 + [True] * 15
   with pytest.raises(errors.UserError, match='dual, rerank, joint'):
     searcher.search(query, mode='both')
+
+
+# A page that finds a picture, in a process that has no TensorFlow.
+_WORDS_ALONE = '''
+import sys
+sys.modules.update(tensorflow=None, tensorflow_datasets=None)
+from m3p_jax.search import commands
+from m3p_jax.serve import app, finder, server
+page = finder.Finder(commands.from_flags(sys.argv[1]))
+page.warm_up()
+print(page.searcher.search("ein roter Apfel")[0].image_id)
+'''
+
+
+def test_words_are_searched_without_tensorflow(searcher, small_run):
+  searcher.search('a cat')  # Its index is stored from here on.
+  result = subprocess.run(
+      [sys.executable, '-c', _WORDS_ALONE, small_run], capture_output=True,
+      text=True, check=False)
+  assert result.stdout == '1f34e.webp\n', result.stderr
 
 
 def test_a_picture_is_most_like_itself(searcher, small_run):
@@ -118,7 +140,7 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path, caplog):
   # A page of it finds by words where the records have gone, and says so.
   alone = finder.Finder(search.load(tmp_path / 'index', data_dir=tmp_path))
   with caplog.at_level('WARNING', 'absl'):
-    alone.warm_up()
+    alone.warm_up_pictures()
   assert 'nothing but words' in caplog.text and 'not there' in caplog.text
   *_, last = alone.search(finder.Asked('茶色い犬'), selection.Wanted())
   assert last['results'].count('data-key=') > 0

@@ -22,7 +22,6 @@ from input_pipeline import errors
 from input_pipeline import fingerprint
 from input_pipeline import items
 from input_pipeline import paths
-from input_pipeline import records
 import m3p_jax
 from m3p_jax import batch as batch_lib
 from m3p_jax import output
@@ -68,6 +67,7 @@ class Records:
     # TensorFlow is slow to import, and a search in a stored index needs none.
     from input_pipeline import index as places
     from input_pipeline import known
+    from input_pipeline import records
     from input_pipeline import store
     from input_pipeline import streamed
     self._folder = data_dir / dataset

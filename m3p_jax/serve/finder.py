@@ -259,10 +259,17 @@ class Finder:
         regions, (language,), _BEAMS, write=True)[language][0].text
 
   def warm_up(self) -> None:
-    """Compiles what the first visitors will ask for."""
-    query = self.examples[0][1] if self.examples else 'a'
-    self.searcher.search(' '.join(40 * [query.split()[0]]), 1)
-    self.searcher.search(query, 1)
+    """Compiles what the first visitor will ask for: words."""
+    self.searcher.search(' '.join(40 * [self._first_query.split()[0]]), 1)
+    self.searcher.search(self._first_query, 1)
+
+  def warm_up_pictures(self) -> None:
+    """Compiles what who has found a picture will ask for.
+
+    It reads records, for which TensorFlow is imported: seconds that nobody who
+    looks for words need wait.
+    """
+    query = self._first_query
     try:
       first = self.searcher.regions_of(0)
     except errors.UserError as error:
@@ -276,6 +283,10 @@ class Finder:
       self.searcher.explain(first, query)
     if self.writes:
       self._write(first, self.writes[0])
+
+  @property
+  def _first_query(self) -> str:
+    return self.examples[0][1] if self.examples else 'a'
 
 
 def _examples(texts: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:

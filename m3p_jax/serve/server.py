@@ -71,13 +71,14 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   current = [make(searcher)]
   logging.info('compiling, so that the first visitor need not wait')
   current[0].warm_up()
-  threading.Thread(target=_renew, args=(current, make, read),
-                   daemon=True).start()
   app = app_lib.create(
       lambda: current[0], token=token, hosts=(
           'localhost', '127.0.0.1', '[::1]', host) if own else ('*',))
   _check_files(searcher.index.pictures)
   name = f'[{host}]' if ':' in host else host
+  for work in (current[0].warm_up_pictures,
+               lambda: _renew(current, make, read)):
+    threading.Thread(target=work, daemon=True).start()
   seconds, port = time.monotonic() - start, listener.getsockname()[1]
   print(f'{len(searcher.index.pictures):,} pictures of '
         f'{searcher.source.dataset}, ready after {seconds:.0f} s: '
