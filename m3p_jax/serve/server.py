@@ -76,9 +76,8 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
           'localhost', '127.0.0.1', '[::1]', host) if own else ('*',))
   _check_files(searcher.index.pictures)
   name = f'[{host}]' if ':' in host else host
-  for work in (current[0].warm_up_pictures,
-               lambda: _renew(current, make, read)):
-    threading.Thread(target=work, daemon=True).start()
+  threading.Thread(target=_keep_ready, args=(current, make, read),
+                   daemon=True).start()
   seconds, port = time.monotonic() - start, listener.getsockname()[1]
   print(f'{len(searcher.index.pictures):,} pictures of '
         f'{searcher.source.dataset}, ready after {seconds:.0f} s: '
@@ -106,11 +105,13 @@ def _check_files(pictures: Iterable[Mapping[str, Any]]) -> None:
         len(gone), len(files), gone[0])
 
 
-def _renew(current: list[Any], make: Callable[[Any], Any], read: int) -> None:
-  """Puts the collection in place whenever its index was made again.
+def _keep_ready(current: list[Any], make: Callable[[Any], Any],
+                read: int) -> None:
+  """Compiles what pictures are asked; puts each newer index in place.
 
   `read` is the time of the index that is in place.
   """
+  current[0].warm_up_pictures()
   while True:
     time.sleep(_LOOK_SECONDS)
     now = _time(current[0].searcher.source.manifest)
