@@ -6,8 +6,7 @@ switched into the other languages; `aligned`: against captions of photographs in
 six languages as well, emoji and clip-art beside them; in both the encoder stays
 E5's, and what is learned is where pictures lie among its texts. `switched`: the
 encoder too, on photographs alone, half of the English captions with words of
-other languages. `longer`: the same, more rows a step. `regions`: on the same
-rows, with the texts' vectors as they are by then.
+other languages. `longer`: the same, more rows a step.
 """
 
 import ml_collections
@@ -21,8 +20,7 @@ LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
 DTYPE = 'float32'
 # Stage → steps, and the stage that it starts from.
 _STAGES = {'names': (500, ''), 'aligned': (600, 'names'),
-           'switched': (700, 'aligned'), 'longer': (360, 'switched'),
-           'regions': (600, 'longer')}
+           'switched': (700, 'aligned'), 'longer': (360, 'switched')}
 
 
 def read_photographs(config: ml_collections.ConfigDict) -> None:
@@ -43,12 +41,13 @@ def read_photographs(config: ml_collections.ConfigDict) -> None:
         (r'^refiner/', 0.2), *config.optimizer.rate_factors)
 
 
-def get_config(stage: str = 'regions') -> ml_collections.ConfigDict:
+def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
   """Returns the config of a stage; ValueError for another one."""
   if stage not in _STAGES:
     raise ValueError(f'stage is {stage!r}; allowed: {", ".join(_STAGES)}')
   config = quickstart.get_config('warm_start')
-  if stage in ('switched', 'longer'):
+  is_whole = stage in ('switched', 'longer')
+  if is_whole:
     config.optimizer.update(quickstart.get_config('all').optimizer)
     config.model.dtype = DTYPE
   config.num_train_steps, before = _STAGES[stage]
@@ -68,7 +67,7 @@ def get_config(stage: str = 'regions') -> ml_collections.ConfigDict:
     data.languages, data.max_length = LANGUAGES, 20
   if stage == 'longer':
     config.tasks.region_alignment.batch_size = 192
-  if stage in ('switched', 'longer', 'regions'):
+  if is_whole:
     data.datasets = ('captions',)
     data.code_switch.update(dict(
         sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
