@@ -24,6 +24,8 @@ _ROUNDING = 1e-4
 # more than these all cosines are computed sooner.
 _LEAST, _MOST = 1024, 16_384
 _BLOCK = 16_384
+# Vectors that are read at a time where the others are not in memory.
+_ROWS = 128
 
 
 class Gallery:
@@ -55,9 +57,13 @@ class Gallery:
 
   def rows(self, numbers_N: np.ndarray) -> np.ndarray:
     """Returns the vectors of some pictures."""
-    rows_NE = self.vectors_IE[numbers_N]
-    if self._bytes is not None:
-      self._forget()  # Each row brings its neighbours, and soon all are there.
+    if self._bytes is None:
+      return self.vectors_IE[numbers_N]
+    rows_NE = np.empty((len(numbers_N), self.vectors_IE.shape[1]), np.float32)
+    for start in range(0, len(numbers_N), _ROWS):
+      part = slice(start, start + _ROWS)
+      rows_NE[part] = self.vectors_IE[numbers_N[part]]
+      self._forget()  # Each row brings its neighbours, a megabyte of them.
     return rows_NE
 
   def _learn(self) -> None:
