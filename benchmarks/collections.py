@@ -189,6 +189,9 @@ def _measure_use(path: pathlib.Path, table: _Table, *,
       table.add(f'page: {which} start', f'{ready} s', serve)
       if which == 'first':
         continue
+      # What pictures are asked is still made ready.
+      table.add(f'page: the first {_SECONDS} s, 1 client',
+                _ask_page(address, 1), serve)
       for count in _CLIENTS:
         table.add(f'page: {count} clients, median and 95 %',
                   _ask_page(address, count), serve)
