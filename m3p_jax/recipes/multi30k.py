@@ -4,9 +4,10 @@ python -m m3p_jax.recipes.multi30k --raw_dir=DIR --workdir=runs/multi30k
 
 `--raw_dir` holds the repository multi30k/dataset and, below `images/`, the
 photographs, which its page tells how to ask for. Data → the names of what the
-image network sees (`names`) → pre-training with English captions (`pretrain`,
-`aligned`) → the four settings, as `recipes.finetune` has them → the few-shot
-curve. Stages that are done are skipped, what was cut off goes on.
+image network sees (`names`) → English captions with E5's vectors (`aligned`) →
+pre-training on them (`pretrain`) → the four settings, as `recipes.finetune`
+has them → the few-shot curve. Stages that are done are skipped, what was cut
+off goes on.
 
 --config.KEY=VALUE replaces a value in every stage;
 configs/finetune_multi30k_small.py has the values. Base size on a TPU:
@@ -38,7 +39,8 @@ DATA_STAGES = ('download', *(f'prepare_{name}' for name in (
     *_CAPTIONED, 'class_names', 'udhr')), 'dictionaries')
 # Training pictures a language of the few-shot curve.
 _SHOTS = (10, 50, 200, 1_000)
-_SHOTS_STEPS = 200
+# What few pictures need of the small model, unless it is asked for more.
+_SHORT = {'num_train_steps': 200}
 
 
 class Multi30k:
@@ -75,16 +77,16 @@ class Multi30k:
       recipe = stages.Stages(self.workdir, len(DATA_STAGES) + 4)
       run_data(recipe, self._options, self._raw_dir)
       self._pretrain(recipe)
-      weights = str(self.workdir / 'aligned')
+      weights = str(self.workdir / 'pretrain')
     parts = []
     for count in (0, *shots):
       one = finetune.Finetune(
           self._name,
           self.workdir / (f'shots_{count}' if count else 'finetune'),
           self._options.data_dir, init_from=weights,
-          overrides=self._options.overrides
-          | ({'data.image_text.shots': count, 'num_train_steps': _SHOTS_STEPS}
-             if count else {}))
+          overrides={**(_SHORT if count and self._name == _SMALL else {}),
+                     **self._options.overrides,
+                     **({'data.image_text.shots': count} if count else {})})
       one.run(('all',) if count else settings)
       title = (f'Fine-tuned on {count} pictures a language' if count
                else 'The four settings')
@@ -95,8 +97,8 @@ class Multi30k:
     """Runs what stands before fine-tuning, for the small model."""
     for stage, after, title in (
         ('names', DATA_STAGES, 'warm start: pictures against names of classes'),
-        ('pretrain', ('names',), 'pre-training: all objectives, English'),
-        ('aligned', ('pretrain',), 'pictures find the texts, English')):
+        ('aligned', ('names',), 'pictures against English captions'),
+        ('pretrain', ('aligned',), 'pre-training: all objectives, English')):
       config = small.get_config(stage)
       config.update_from_flattened_dict(self._options.overrides)
       config.data.data_dir = str(self._options.data_dir)
