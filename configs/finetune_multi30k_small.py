@@ -79,9 +79,9 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
 
 
 def _dual() -> dict[str, ml_collections.ConfigDict]:
-  """Returns the dual encoder's task, pictures without a pass through the layers.
+  """Returns the dual encoder's task, pictures past the encoder's layers.
 
-  It would take a third of a step's time, and the vectors do without.
+  These would take a third of a step's time, and the vectors do without.
   """
   return {'region_alignment': base.task_config(
       'region_alignment', 'image_text', 128)}
