@@ -20,8 +20,8 @@ BESIDE = finetune_multi30k.BESIDE
 # Stage → the stage of the quickstart whose rates and tasks it has.
 STAGES = {'names': 'warm_start', 'aligned': 'warm_start',
           'pretrain': 'pretrain'}
-# Of an analysis: the same learning rates and half of the pairs a step, so that
-# nine runs take two hours of 2 cores. Stage → the one it shortens, its steps.
+# Of an analysis: the same learning rates and half of the pairs a step, since it
+# has nine runs and more. Stage → the one it shortens, its steps.
 SHORT = {'ablation_names': ('names', 150), 'ablation_en': ('en', 240)}
 _STEPS = {'no_finetune': 400, 'en': 400, 'each': 200, 'all': 700}
 # Other test sets that each setting is evaluated on as well.

@@ -50,6 +50,13 @@ def test_from_files_to_the_table(tmp_path, capfd):
   assert err.count('done before') == err.count('[') > 14
 
 
+@pytest.mark.parametrize('value', ['ten', '', '0', '-1', '2.5'])
+def test_shots_are_numbers_of_pictures(value):
+  assert multi30k.parse_shots(['10', '1000']) == (10, 1000)
+  with pytest.raises(errors.UserError, match='--shots has .*1 and more'):
+    multi30k.parse_shots(['10', value])
+
+
 @pytest.mark.parametrize('raw_dir, name, message', [
     ('', 'multi30k_small', '--raw_dir=DIR is missing'),
     ('raw', 'multi30k', 'needs --init_from=DIR')])

@@ -152,4 +152,5 @@ def test_a_match_head_that_was_never_trained_is_not_asked(
   assert page.modes == {'dual': 'Dual'}
   *_, last = page.show(searcher.index.key(0), 'a cat', ('en',))
   assert 'Where each word looks' not in last['detail']
+  page.warm_up()
   page.warm_up_pictures()

@@ -56,6 +56,7 @@ def test_each_mode_finds_what_it_scores_highest(searcher):
 _WORDS_ALONE = '''
 import sys
 sys.modules.update(tensorflow=None, tensorflow_datasets=None)
+from m3p_jax import command_line, summary
 from m3p_jax.search import commands
 from m3p_jax.serve import app, finder, server
 page = finder.Finder(commands.from_flags(sys.argv[1]))

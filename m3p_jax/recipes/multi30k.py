@@ -149,15 +149,25 @@ def _run_captioned(recipe: stages.Stages, options: stages.Options,
                        features=features)
 
 
+def parse_shots(values: Sequence[str]) -> tuple[int, ...]:
+  """Returns the numbers of `--shots`; UserError for what is none."""
+  for value in values:
+    if not (value.isdecimal() and int(value)):
+      raise errors.UserError(
+          f'--shots has {value!r}; allowed: numbers of pictures, 1 and more')
+  return tuple(map(int, values))
+
+
 def main(options: stages.Options) -> None:
   """Runs the recipe and prints its tables."""
   values = flags.FLAGS
   for setting in values.settings:
     errors.check_choice('--settings', setting, finetuning.SETTINGS)
   errors.check_choice('--name', values.name, finetune.names())
+  shots = parse_shots(values.shots)
   tables = Multi30k(
       options, values.raw_dir, name=values.name, init_from=values.init_from,
-  ).run(tuple(values.settings), tuple(map(int, values.shots)))
+  ).run(tuple(values.settings), shots)
   print('\nMean recall in per cent, with 95 % bootstrap intervals over '
         f'pictures:\n\n{tables}')
 

@@ -74,10 +74,10 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   app = app_lib.create(
       lambda: current[0], token=token, hosts=(
           'localhost', '127.0.0.1', '[::1]', host) if own else ('*',))
-  _check_files(searcher.index.pictures)
-  name = f'[{host}]' if ':' in host else host
   threading.Thread(target=_keep_ready, args=(current, make, read),
                    daemon=True).start()
+  _check_files(searcher.index.pictures)
+  name = f'[{host}]' if ':' in host else host
   seconds, port = time.monotonic() - start, listener.getsockname()[1]
   print(f'{len(searcher.index.pictures):,} pictures of '
         f'{searcher.source.dataset}, ready after {seconds:.0f} s: '
