@@ -522,6 +522,20 @@ def test_requests_at_the_limits_are_answered(server):
   assert request(server, 'GET', f'/api/search?query={query}%20')[0] == 422
 
 
+@pytest.mark.parametrize('method, path, message', [
+    ('GET', 'search?query=a&count=3', 'count=3: no such parameter; allowed: '
+     'query, mode, k, offset, folder, since, until, order, fold'),
+    ('GET', 'search?query=a&mode=best', "mode=best: Input should be 'dual', "
+     "'rerank' or 'joint'"),
+    ('GET', 'search', 'query=None: Field required'),
+    ('POST', 'describe?language=de', 'language=de: no such parameter; allowed: '
+     'languages, k, write')])
+def test_the_api_says_in_a_line_what_it_does_not_take(
+    server, method, path, message):
+  status, content = request(server, method, f'/api/{path}', bytes(2**24))
+  assert (status, json.loads(content)['detail']) == (422, message)
+
+
 def test_whoever_asks_for_what_is_not_here_is_answered(server):
   for path, status in (('/upload', 404), ('/search', 405), ('/', 405)):
     assert request(server, 'POST', path, bytes(100 * 2**20))[0] == status

@@ -8,6 +8,7 @@ import os
 from typing import Annotated, Literal
 
 import fastapi
+from fastapi import exceptions
 from fastapi import responses
 import pydantic
 import swagger_ui_bundle
@@ -99,12 +100,28 @@ class Described(pydantic.BaseModel):
 def add(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
         answers: answers_lib.Answers) -> None:
   """Adds the API and its page to the application, see `app.create`."""
-  _add_search(app, get, answers)
-  _add_describe(app, get, answers)
+  router = fastapi.APIRouter(
+      prefix=PREFIX, dependencies=[fastapi.Depends(_refuse_unknown)])
+  _add_search(router, get, answers)
+  _add_describe(router, get, answers)
+  app.include_router(router)
   _add_page(app)
 
 
-def _add_search(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+async def _refuse_unknown(request: fastapi.Request) -> None:
+  """Refuses parameters that nothing reads: a mistyped one is no default."""
+  described = request.app.openapi()['paths'][request.url.path]
+  known = [one['name'] for one in
+           described[request.method.lower()].get('parameters', ())]
+  for name, value in request.query_params.items():
+    if name not in (*known, 'token'):
+      raise exceptions.RequestValidationError([{
+          'loc': ('query', name), 'input': value,
+          'msg': f'no such parameter; allowed: {", ".join(known)}'}])
+
+
+def _add_search(router: fastapi.APIRouter,
+                get: Callable[[], finder_lib.Finder],
                 answers: answers_lib.Answers) -> None:
 
   def found(finder: finder_lib.Finder, ranking: rankings.Ranking,
@@ -118,7 +135,7 @@ def _add_search(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
             **one.result._asdict() | {'thumbnail': f'/{one.address}'})
                   for one in cards])
 
-  @app.get(f'{PREFIX}/search')
+  @router.get('/search')
   async def search(query: Query, wanted: Wanted,
                    mode: Mode = 'dual') -> Found:
     """Pictures that fit words in any language."""
@@ -126,14 +143,14 @@ def _add_search(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
     return found(finder, await answers.last(
         finder.rankings(asked), is_long=asked.is_long), wanted)
 
-  @app.get(f'{PREFIX}/similar')
+  @router.get('/similar')
   async def similar(key: _Key, wanted: Wanted) -> Found:
     """Pictures like one of the collection."""
     finder = get()
     return found(finder, await answers.work(
         finder.like, key, is_long=False), wanted)
 
-  @app.post(f'{PREFIX}/similar', openapi_extra=_BODY)
+  @router.post('/similar', openapi_extra=_BODY)
   async def similar_to_own(request: fastapi.Request, wanted: Wanted) -> Found:
     """Pictures like the one that is sent; nothing of it is kept."""
     finder = get()
@@ -141,7 +158,8 @@ def _add_search(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
         finder.like, await answers.picture(request, finder)), wanted)
 
 
-def _add_describe(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
+def _add_describe(router: fastapi.APIRouter,
+                  get: Callable[[], finder_lib.Finder],
                   answers: answers_lib.Answers) -> None:
 
   async def described(
@@ -152,13 +170,13 @@ def _add_describe(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
         code: [Caption(**one._asdict()) for one in captions]
         for code, captions in found.items()})
 
-  @app.get(f'{PREFIX}/describe')
+  @router.get('/describe')
   async def describe(key: _Key, languages: Languages = (),
                      k: _Count = 3, write: _Write = False) -> Described:
     """Captions that fit a picture of the collection."""
     return await described(get(), key, languages, k, write)
 
-  @app.post(f'{PREFIX}/describe', openapi_extra=_BODY)
+  @router.post('/describe', openapi_extra=_BODY)
   async def describe_own(request: fastapi.Request, languages: Languages = (),
                          k: _Count = 3, write: _Write = False) -> Described:
     """Captions that fit the picture that is sent."""

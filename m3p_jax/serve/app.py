@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import fastapi
 from fastapi import exception_handlers
+from fastapi import exceptions
 from fastapi import responses
 from fastapi.middleware import trustedhost
 
@@ -63,6 +64,14 @@ def create(get: Callable[[], finder_lib.Finder], *,
   async def refuse(request: fastapi.Request, error):
     await answers_lib.body(request, 0)  # Nobody else has read what was sent.
     return await exception_handlers.http_exception_handler(request, error)
+
+  @app.exception_handler(exceptions.RequestValidationError)
+  async def correct(request: fastapi.Request,
+                    error: exceptions.RequestValidationError):
+    await answers_lib.body(request, 0)
+    return responses.JSONResponse({'detail': '; '.join(
+        f'{one["loc"][-1]}={str(one["input"])[:80]}: {one["msg"]}'
+        for one in error.errors())}, 422)
 
   @app.exception_handler(errors.UserError)
   async def explain(request: fastapi.Request, error: errors.UserError):
