@@ -71,6 +71,8 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
       config.tasks = _dual()
     config.setting = chosen.setting
     config.num_train_steps = _STEPS[chosen.setting]
+  if 'class_names' in data.datasets:
+    config.eval_batches = 0  # Names are of training pictures alone.
   photos.read_photographs(config)
   config.evaluation.update(dict(
       protocol='multi30k-task1', dataset='multi30k_task1',

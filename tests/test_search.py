@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import types
 
@@ -291,12 +292,36 @@ def test_the_command_prints_json(searcher, workdir, tmp_path, capsys):
     commands.search(tmp_path / 'index', 'a', given=['evaluation.top_k'])
 
 
-def test_originals_are_named_and_small_copies_where_they_have_gone(
-    searcher, workdir, tmp_path, capsys):
-  del searcher  # Its fixture puts the toy tokenizer in place.
+def _copy(workdir, tmp_path):
+  """Returns a workdir and a config of its own, with copied data."""
   shutil.copytree(workdir.parent, tmp_path / 'copy', symlinks=True)
-  workdir = tmp_path / 'copy' / 'run'
-  config = retrieval_data.make_config(tmp_path / 'copy' / 'data')
+  return tmp_path / 'copy' / 'run', retrieval_data.make_config(
+      tmp_path / 'copy' / 'data')
+
+
+def test_words_are_searched_where_records_were_cut_off(
+    searcher, workdir, tmp_path, caplog):
+  found = searcher.search('a', 5)
+  workdir, config = _copy(workdir, tmp_path)
+
+  def load():
+    return search.load(workdir, config=config)
+
+  load().search('a', 5)  # Its index has the copy's place.
+  for shard in (tmp_path / 'copy' / 'data').rglob('*.tfrecord*'):
+    os.truncate(shard, shard.stat().st_size // 2)
+  again = load()
+  assert [one.image_id for one in again.search('a', 5)] == [
+      one.image_id for one in found]
+  assert 'is cut off' in caplog.text
+  with pytest.raises(errors.UserError, match='is cut off'):
+    again.search('a', 5, mode='joint')
+
+
+def test_originals_are_named_and_small_copies_where_they_have_gone(
+    searcher, workdir, tmp_path, capsys, caplog):
+  del searcher  # Its fixture puts the toy tokenizer in place.
+  workdir, config = _copy(workdir, tmp_path)
   folder = tmp_path / 'copy' / 'data' / 'pairs'
   for name in copies.FOLDERS:
     (folder / name).mkdir(exist_ok=True)
@@ -316,8 +341,11 @@ def test_originals_are_named_and_small_copies_where_they_have_gone(
   assert found()['picture 4'].path == ''
   commands.search(workdir, 'a', 99, config=config)
   assert str(file) in capsys.readouterr().out
+  assert 'not where' not in caplog.text
   file.unlink()
   assert found()['picture 3'].path == result.thumbnail
+  commands.search(workdir, 'a', 99, config=config)
+  assert 'of 77 pictures found are not where' in caplog.text
 
 
 def test_data_prepared_again_are_read_again_in_the_same_process(

@@ -177,7 +177,14 @@ class Source:
     # Processes embed together: all take the same from before, or nothing.
     if not all(sharding.of_all(old_key.get('made_by') == key['made_by'])):
       old = None
-    records = self._records(weights)
+    try:
+      records = self._records(weights)
+    except errors.UserError as error:
+      if old is None:
+        raise
+      # Words are searched by the vectors alone.
+      logging.warning('%s; what was indexed before is searched', error)
+      return old
     title = f'index of {self.dataset}' if sharding.is_first() else ''
     with _place(folder) as place, console.bar(
         title, None, unit='pictures') as bar:

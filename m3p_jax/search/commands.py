@@ -5,6 +5,7 @@ import json
 import os
 import textwrap
 
+from absl import logging
 import ml_collections
 
 from input_pipeline import paths
@@ -51,6 +52,11 @@ def search(workdir: str | paths.Path, query: str, k: int = 10, *,
     mode = config.evaluation.mode
   searcher = from_flags(workdir, config=config, given=given)
   results = searcher.search(query, k, mode=mode)
+  gone = sum(bool(one.path) and one.path == one.thumbnail for one in results)
+  if gone:
+    logging.warning(
+        '%d of %d pictures found are not where they were read from: their '
+        'small copies are named', gone, len(results))
   if as_json:
     print(json.dumps({
         'query': query, 'mode': mode,
