@@ -52,7 +52,7 @@ def test_each_mode_finds_what_it_scores_highest(searcher):
     searcher.search(query, mode='both')
 
 
-# A page that finds a picture, in a process that has no TensorFlow.
+# A page that finds a picture and opens it, in a process that has no TensorFlow.
 _WORDS_ALONE = '''
 import sys
 sys.modules.update(tensorflow=None, tensorflow_datasets=None)
@@ -61,7 +61,9 @@ from m3p_jax.search import commands
 from m3p_jax.serve import app, finder, server
 page = finder.Finder(commands.from_flags(sys.argv[1]))
 page.warm_up()
-print(page.searcher.search("ein roter Apfel")[0].image_id)
+query = "ein roter Apfel"
+print(page.searcher.search(query)[0].image_id)
+print(*next(page.show(page.searcher.index.key(0), query, [])))
 '''
 
 
@@ -70,7 +72,7 @@ def test_words_are_searched_without_tensorflow(searcher, small_run):
   result = subprocess.run(
       [sys.executable, '-c', _WORDS_ALONE, small_run], capture_output=True,
       text=True, check=False)
-  assert result.stdout == '1f34e.webp\n', result.stderr
+  assert result.stdout == '1f34e.webp\ndetail\n', result.stderr
 
 
 def test_a_picture_is_most_like_itself(searcher, small_run):

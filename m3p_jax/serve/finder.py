@@ -219,12 +219,17 @@ class Finder:
     detail = views.Detail(
         pictures.address(index, number, is_large=True),
         index.caption(number), self._name(key), key, index.file(number),
-        index.date(number), alike, self.searcher.regions_of(number), query)
+        index.date(number), alike, query)
+    is_explained = query and self.searcher.weights.can_match
+    if not (is_explained or self._told_in):
+      yield {'detail': views.detail(detail)}
+      return
     yield {'detail': views.detail(detail, busy='Looking at the picture…')}
-    if query and self.searcher.weights.can_match:
+    regions = self.searcher.regions_of(number)
+    if is_explained:
       detail = detail._replace(
-          explanation=self.searcher.explain(detail.regions, query))
-    yield from self._described(detail, languages)
+          explanation=self.searcher.explain(regions, query))
+    yield from self._described(detail, regions, languages)
 
   def look(self, regions: batch_lib.Regions, languages: Sequence[str],
            wanted: selection.Wanted) -> Iterator[Part]:
@@ -235,9 +240,9 @@ class Finder:
     yield self._results(self.like(regions), _NOTHING, wanted)
     if not wanted.offset:
       yield from self._described(views.Detail(
-          '', '', 'Your picture', '', '', '', [], regions, ''), languages)
+          '', '', 'Your picture', '', '', '', [], ''), regions, languages)
 
-  def _described(self, detail: views.Detail,
+  def _described(self, detail: views.Detail, regions: batch_lib.Regions,
                  languages: Sequence[str]) -> Iterator[Part]:
     chosen = [code for code in self._told_in if code in languages]
     for language in chosen or self._told_in[:1]:
@@ -245,13 +250,13 @@ class Finder:
       if language in self.writes:
         yield {'detail': views.detail(detail, busy=f'Writing in {name}…')}
         detail = detail._replace(written=detail.written | {
-            language: self._write(detail.regions, language)})
+            language: self._write(regions, language)})
       if language in self.languages:
         yield {'detail': views.detail(
             detail, busy=f'Reading the {name} captions…')}
         detail = detail._replace(
             captions=detail.captions | self.searcher.describe(
-                detail.regions, (language,), _CAPTIONS))
+                regions, (language,), _CAPTIONS))
     yield {'detail': views.detail(detail)}
 
   def _write(self, regions: batch_lib.Regions, language: str) -> str:

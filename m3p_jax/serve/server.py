@@ -80,7 +80,8 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
   name = f'[{host}]' if ':' in host else host
   seconds, port = time.monotonic() - start, listener.getsockname()[1]
   print(f'{len(searcher.index.pictures):,} pictures, ready after '
-        f'{seconds:.0f} s: http://{name}:{port}' + (token and f'/?token={token}'), flush=True)
+        f'{seconds:.0f} s: http://{name}:{port}'
+        + (token and f'/?token={token}'), flush=True)
   if not own:
     print(f'{host} is open to other machines: who has the token sees the '
           'collection, and nothing is encrypted on the way', file=sys.stderr)

@@ -12,7 +12,6 @@ import jinja2
 import numpy as np
 
 from input_pipeline import languages as languages_lib
-from m3p_jax import batch as batch_lib
 from m3p_jax.search import searcher as searcher_lib
 from m3p_jax.search import selection
 
@@ -31,7 +30,6 @@ class Detail(NamedTuple):
   path: str  # Of its file; '' where that is not there.
   date: str
   alike: Sequence[tuple[str, str]]  # Keys and addresses of near duplicates.
-  regions: batch_lib.Regions
   query: str  # Last searched for.
   explanation: searcher_lib.Explanation | None = None
   # Language → captions that fit.
@@ -77,18 +75,15 @@ def results(cards: Sequence[Any], asked: Any, wanted: Any, *,
 
 def detail(one: Detail, *, busy: str = '') -> str:
   """Returns the panel of one picture; `busy` is what is being worked on."""
-  mask_R = np.asarray(one.regions.mask_BR[0])
-  boxes_R4 = np.asarray(one.regions.boxes_BRG[0])[mask_R, :4]
-  words, left_out = [], 0
+  words, boxes, left_out = [], [], 0
   if one.explanation:
+    boxes = list(map(_rectangle, one.explanation.boxes_R4))
     left_out = max(0, len(one.explanation.words) - _MAX_WORDS)
     words = [(word, *attention(weights_R, one.explanation.boxes_R4))
              for word, weights_R in zip(
                  one.explanation.words[:_MAX_WORDS],
                  one.explanation.weights_WR, strict=False)]
-  return _PARTS.detail(
-      one, [_rectangle(box) for box in boxes_R4] if words else [], words,
-      left_out, busy)
+  return _PARTS.detail(one, boxes, words, left_out, busy)
 
 
 def attention(weights_R: np.ndarray, boxes_R4: np.ndarray
