@@ -26,7 +26,7 @@ def test_from_files_to_the_table(tmp_path, capfd):
     shutil.copy(photos[number], raw / 'images' / f'{number}.jpg')
   options = stages.Options(tmp_path / 'run', tmp_path / 'data', 0, {
       'model.num_layers': 1, 'num_train_steps': 1, 'fit_first_values': False,
-      'eval_batches': 0, 'optimizer.warmup_steps': 0})
+      'optimizer.warmup_steps': 0})
 
   def run():
     return multi30k.Multi30k(
