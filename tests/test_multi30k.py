@@ -4,6 +4,9 @@ import shutil
 
 import pytest
 
+from configs import finetune_multi30k_small as small
+from configs import finetuning
+from configs import photos
 from input_pipeline import errors
 from input_pipeline import sources
 from m3p_jax.evaluation import results
@@ -26,7 +29,7 @@ def test_from_files_to_the_table(tmp_path, capfd):
     shutil.copy(photos[number], raw / 'images' / f'{number}.jpg')
   options = stages.Options(tmp_path / 'run', tmp_path / 'data', 0, {
       'model.num_layers': 1, 'num_train_steps': 1, 'fit_first_values': False,
-      'optimizer.warmup_steps': 0})
+      'eval_batches': 0, 'optimizer.warmup_steps': 0})
 
   def run():
     return multi30k.Multi30k(
@@ -48,6 +51,18 @@ def test_from_files_to_the_table(tmp_path, capfd):
   assert run() == tables
   err = capfd.readouterr().err
   assert err.count('done before') == err.count('[') > 14
+
+
+@pytest.mark.parametrize('get_config, argument', [
+    *((small.get_config, name) for name in (
+        *small.STAGES, *small.SHORT, *finetuning.SETTINGS)),
+    *((photos.get_config, name) for name in (
+        'names', 'aligned', 'switched', 'longer'))])
+def test_names_of_classes_have_no_validation_split_to_ask_for(
+    get_config, argument):
+  config = get_config(argument)
+  names_alone = 'class_names' in config.data.image_text.datasets
+  assert bool(config.eval_batches) != names_alone
 
 
 @pytest.mark.parametrize('value', ['ten', '', '0', '-1', '2.5'])
