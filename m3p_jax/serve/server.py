@@ -76,7 +76,6 @@ def serve(workdir: str | pathlib.Path, *, host: str, port: int,
           'localhost', '127.0.0.1', '[::1]', host) if own else ('*',))
   threading.Thread(target=_keep_ready, args=(current, make, read),
                    daemon=True).start()
-  _check_files(searcher.index.pictures)
   name = f'[{host}]' if ':' in host else host
   seconds, port = time.monotonic() - start, listener.getsockname()[1]
   print(f'{len(searcher.index.pictures):,} pictures, ready after '
@@ -107,11 +106,12 @@ def _check_files(pictures: Iterable[Mapping[str, Any]]) -> None:
 
 def _keep_ready(current: list[Any], make: Callable[[Any], Any],
                 read: int) -> None:
-  """Compiles what pictures are asked; puts each newer index in place.
+  """Compiles what pictures are asked, looks for them, follows newer indices.
 
   `read` is the time of the index that is in place.
   """
   current[0].warm_up_pictures()
+  _check_files(current[0].searcher.index.pictures)  # Of 100,000, a second.
   while True:
     time.sleep(_LOOK_SECONDS)
     now = _time(current[0].searcher.source.manifest)
