@@ -527,13 +527,17 @@ def test_requests_at_the_limits_are_answered(server):
      'query, mode, k, offset, folder, since, until, order, fold'),
     ('GET', 'search?query=a&mode=best', "mode=best: Input should be 'dual', "
      "'rerank' or 'joint'"),
-    ('GET', 'search', 'query=None: Field required'),
+    ('GET', 'search', 'query: Field required'),
     ('POST', 'describe?language=de', 'language=de: no such parameter; allowed: '
      'languages, k, write')])
 def test_the_api_says_in_a_line_what_it_does_not_take(
     server, method, path, message):
   status, content = request(server, method, f'/api/{path}', bytes(2**24))
   assert (status, json.loads(content)['detail']) == (422, message)
+  described = json.loads(request(server, 'GET', '/api/openapi.json')[1])
+  (answer,) = described['paths'][f'/api/{path.partition("?")[0]}'][
+      method.lower()]['responses']['422']['content'].values()
+  assert answer['schema']['$ref'].endswith('/Wrong')
 
 
 def test_whoever_asks_for_what_is_not_here_is_answered(server):

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from m3p_jax import search
 from m3p_jax.recipes import photos
+from m3p_jax.serve import finder
 from tests import test_serve
 
 browser = test_serve.browser
@@ -161,6 +163,14 @@ def test_pages_filters_and_copies_of_the_api(server):
   status, content = request(
       server, 'GET', '/api/search?query=a&folder=nowhere')
   assert status == 400 and b'folder is' in content
+
+
+def test_a_picture_of_which_nothing_is_said_opens_without_its_record(
+    run, monkeypatch):
+  page = finder.Finder(search.load(run))
+  monkeypatch.setattr(page.searcher, 'regions_of', None)  # Nobody asks.
+  (part,) = page.show(page.searcher.index.key(0), '', ('en',))
+  assert 'Download' in part['detail'] and 'm3p-busy' not in part['detail']
 
 
 def test_a_file_that_was_changed_is_not_handed_out(server, run):

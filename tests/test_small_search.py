@@ -75,6 +75,25 @@ def test_words_are_searched_without_tensorflow(searcher, small_run):
   assert result.stdout == '1f34e.webp\ndetail\n', result.stderr
 
 
+def test_a_page_says_which_files_have_gone(
+    searcher, small_run, monkeypatch, caplog):
+  class Ended(Exception):
+    pass
+
+  def end(seconds):
+    raise Ended(seconds)
+
+  monkeypatch.setattr(server.time, 'sleep', end)
+  path = small_run.parent / 'raw' / '1f34e.webp'
+  moved = path.rename(path.with_suffix('.moved'))
+  try:
+    with pytest.raises(Ended):
+      server._keep_ready([finder.Finder(searcher)], finder.Finder, 0)
+  finally:
+    moved.rename(path)
+  assert '1 of 20 pictures are not where they were read from' in caplog.text
+
+
 def test_a_picture_is_most_like_itself(searcher, small_run):
   path = str(small_run.parent / 'raw' / '1f451.webp')
   read = searcher.read(path)

@@ -14,6 +14,7 @@ from typing import Any
 import zipfile
 
 from absl import logging
+import jax
 import numpy as np
 
 from input_pipeline import console
@@ -180,9 +181,10 @@ class Source:
     try:
       records = self._records(weights)
     except errors.UserError as error:
-      if old is None:
+      # Words are searched by the vectors alone. Of several processes none goes
+      # on by itself: the others would wait for it.
+      if old is None or jax.process_count() > 1:
         raise
-      # Words are searched by the vectors alone.
       logging.warning('%s; what was indexed before is searched', error)
       return old
     title = f'index of {self.dataset}' if sharding.is_first() else ''

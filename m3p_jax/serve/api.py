@@ -97,11 +97,17 @@ class Described(pydantic.BaseModel):
   captions: dict[str, list[Caption]]
 
 
+class Wrong(pydantic.BaseModel):
+  """What cannot be answered, and why."""
+  detail: str
+
+
 def add(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
         answers: answers_lib.Answers) -> None:
   """Adds the API and its page to the application, see `app.create`."""
   router = fastapi.APIRouter(
-      prefix=PREFIX, dependencies=[fastapi.Depends(_refuse_unknown)])
+      prefix=PREFIX, dependencies=[fastapi.Depends(_refuse_unknown)],
+      responses={422: {'model': Wrong}})
   _add_search(router, get, answers)
   _add_describe(router, get, answers)
   app.include_router(router)
@@ -110,7 +116,7 @@ def add(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],
 
 async def _refuse_unknown(request: fastapi.Request) -> None:
   """Refuses parameters that nothing reads: a mistyped one is no default."""
-  described = request.app.openapi()['paths'][request.url.path]
+  described = request.app.openapi()['paths'][request.scope['route'].path]
   known = [one['name'] for one in
            described[request.method.lower()].get('parameters', ())]
   for name, value in request.query_params.items():

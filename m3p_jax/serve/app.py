@@ -1,9 +1,9 @@
 """The page and its pictures as one ASGI application."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import fastapi
 from fastapi import exception_handlers
@@ -69,9 +69,8 @@ def create(get: Callable[[], finder_lib.Finder], *,
   async def correct(request: fastapi.Request,
                     error: exceptions.RequestValidationError):
     await answers_lib.body(request, 0)
-    return responses.JSONResponse({'detail': '; '.join(
-        f'{one["loc"][-1]}={str(one["input"])[:80]}: {one["msg"]}'
-        for one in error.errors())}, 422)
+    return responses.JSONResponse(
+        {'detail': '; '.join(map(_mistake, error.errors()))}, 422)
 
   @app.exception_handler(errors.UserError)
   async def explain(request: fastapi.Request, error: errors.UserError):
@@ -80,6 +79,12 @@ def create(get: Callable[[], finder_lib.Finder], *,
     return responses.JSONResponse({'detail': str(error)}, status)
 
   return app
+
+
+def _mistake(one: Mapping[str, Any]) -> str:
+  """Returns a mistake of a request as FastAPI tells it, in a line."""
+  found = '' if one['input'] is None else f'={one["input"]}'[:80]
+  return f'{one["loc"][1]}{found}: {one["msg"]}'
 
 
 def _asked(query: api.Query = '', like: str = '',

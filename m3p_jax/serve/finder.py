@@ -221,6 +221,7 @@ class Finder:
         index.caption(number), self._name(key), key, index.file(number),
         index.date(number), alike, query)
     is_explained = query and self.searcher.weights.can_match
+    # Its records, which take seconds at first, are read for those alone.
     if not (is_explained or self._told_in):
       yield {'detail': views.detail(detail)}
       return

@@ -106,7 +106,9 @@ def _check_files(pictures: Iterable[Mapping[str, Any]]) -> None:
 
 def _keep_ready(current: list[Any], make: Callable[[Any], Any],
                 read: int) -> None:
-  """Compiles what pictures are asked, looks for them, follows newer indices.
+  """Compiles what pictures are asked; puts each newer index in place.
+
+  Between the two it warns of files that have gone, which it looks for.
 
   `read` is the time of the index that is in place.
   """
