@@ -51,6 +51,11 @@ def test_variants_differ_in_what_they_name_alone(name, base, tmp_path):
         assert all(any(key == one_name or key.startswith(f'{one_name}.')
                        for one_name in named) for key in differing)
         assert config.seed == seed
+  # No two variants train the same thing under two names.
+  trained = [repr({stage: {**config.to_dict(), 'init_from': ''}
+                   for stage, config in one.configs(variant, 0).items()})
+             for variant in one.analysis.variants]
+  assert len(set(trained)) == len(trained)
 
 
 def test_variants_share_the_stages_that_are_the_same(tmp_path):
