@@ -20,8 +20,8 @@ BESIDE = finetune_multi30k.BESIDE
 # Stage → the stage of the quickstart whose rates and tasks it has.
 STAGES = {'names': 'warm_start', 'aligned': 'warm_start',
           'pretrain': 'pretrain'}
-# Of an analysis, since it has nine runs and more: the same learning rates, fewer
-# steps and pairs a step. Stage → the one it shortens, its steps.
+# Of an analysis, since it has nine runs and more: the same learning rates,
+# fewer steps and pairs a step. Stage → the one it shortens, its steps.
 SHORT = {'ablation_names': ('names', 150), 'ablation_en': ('en', 400)}
 _STEPS = {'no_finetune': 400, 'en': 400, 'each': 200, 'all': 700}
 # Other test sets that each setting is evaluated on as well.

@@ -12,7 +12,6 @@ from input_pipeline import errors
 from m3p_jax.search import cosines as cosines_lib
 from m3p_jax.search import index as index_lib
 from m3p_jax.search import rankings
-from m3p_jax.search import selection
 
 COUNT = 60
 FOLDERS = ('d/a', 'd/a/b', 'd/ab')
@@ -49,7 +48,7 @@ def make_ranking(score_I):
 
 
 def _choose(ranking, index, **wanted):
-  return selection.choose(ranking, index, selection.Wanted(**wanted))
+  return rankings.choose(ranking, index, rankings.Wanted(**wanted))
 
 
 def test_pages_have_every_picture_once_and_copies_beside_the_better(

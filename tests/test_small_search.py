@@ -16,9 +16,8 @@ from m3p_jax import search
 from m3p_jax.search import commands
 from m3p_jax.search import exported
 from m3p_jax.search import inputs
-from m3p_jax.search import selection
+from m3p_jax.search import rankings
 from m3p_jax.serve import finder
-from m3p_jax.serve import languages
 from m3p_jax.serve import server
 from m3p_jax.serve import views
 from tests import small_search
@@ -137,7 +136,7 @@ def test_a_query_that_is_no_utf_8_is_told(searcher, query):
     searcher.search(query)
   # The page says so, in what can be sent.
   (notice,) = finder.Finder(searcher).search(
-      finder.Asked(query), selection.Wanted())
+      finder.Asked(query), rankings.Wanted())
   assert 'Nothing to search for' in notice['results'].encode().decode()
 
 
@@ -164,7 +163,7 @@ def test_an_exported_index_searches_like_the_run(searcher, tmp_path, caplog):
   with caplog.at_level('WARNING', 'absl'):
     alone.warm_up_pictures()
   assert 'nothing but words' in caplog.text and 'not there' in caplog.text
-  *_, last = alone.search(finder.Asked('茶色い犬'), selection.Wanted())
+  *_, last = alone.search(finder.Asked('茶色い犬'), rankings.Wanted())
   assert last['results'].count('data-key=') > 0
   with pytest.raises(errors.UserError, match='not there'):
     list(alone.show(alone.searcher.index.key(0), '', ['en']))
@@ -244,7 +243,7 @@ def test_an_address_that_cannot_be_had_is_said_before_anything_is_loaded():
     ('orange', 'looks like English or German'),
     ('xyz', ''), ('кошка', ''), ('🍎!', '')])
 def test_a_language_is_guessed_no_further_than_known(query, words):
-  guesser = languages.Guesser({
+  guesser = inputs.Guesser({
       language: [captions[i] for captions in small_search.PICTURES.values()]
       for i, language in enumerate(small_search.LANGUAGES)})
   assert str(guesser.guess(query)) == words

@@ -15,7 +15,6 @@ import swagger_ui_bundle
 
 from m3p_jax import batch as batch_lib
 from m3p_jax.search import rankings
-from m3p_jax.search import selection
 from m3p_jax.serve import answers as answers_lib
 from m3p_jax.serve import finder as finder_lib
 
@@ -50,13 +49,13 @@ def _wanted(
     folder: Annotated[str, fastapi.Query(
         description='with those below it')] = '',
     since: _Day = '', until: _Day = '',
-    order: Literal[selection.ORDERS] = 'relevance',  # type: ignore[valid-type]
+    order: Literal[rankings.ORDERS] = 'relevance',  # type: ignore[valid-type]
     fold: Annotated[bool, fastapi.Query(
-        description='leave near duplicates out')] = True) -> selection.Wanted:
-  return selection.Wanted(k, offset, folder, since, until, order, fold)
+        description='leave near duplicates out')] = True) -> rankings.Wanted:
+  return rankings.Wanted(k, offset, folder, since, until, order, fold)
 
 
-Wanted = Annotated[selection.Wanted, fastapi.Depends(_wanted)]
+Wanted = Annotated[rankings.Wanted, fastapi.Depends(_wanted)]
 
 
 class Picture(pydantic.BaseModel):
@@ -131,7 +130,7 @@ def _add_search(router: fastapi.APIRouter,
                 answers: answers_lib.Answers) -> None:
 
   def found(finder: finder_lib.Finder, ranking: rankings.Ranking,
-            wanted: selection.Wanted) -> Found:
+            wanted: rankings.Wanted) -> Found:
     cards, has_more = finder.cards(ranking, wanted)
     return Found(
         num_pictures=len(finder.searcher.index.pictures),

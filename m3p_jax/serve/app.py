@@ -14,7 +14,7 @@ from fastapi.middleware import trustedhost
 from input_pipeline import errors
 from input_pipeline import paths
 import m3p_jax
-from m3p_jax.search import selection
+from m3p_jax.search import rankings
 from m3p_jax.serve import access
 from m3p_jax.serve import answers as answers_lib
 from m3p_jax.serve import api
@@ -95,11 +95,11 @@ def _asked(query: api.Query = '', like: str = '',
 _Asked = Annotated[finder_lib.Asked, fastapi.Depends(_asked)]
 
 
-def _shown(wanted: api.Wanted) -> selection.Wanted:
+def _shown(wanted: api.Wanted) -> rankings.Wanted:
   return wanted._replace(k=_SHOWN)
 
 
-_Shown = Annotated[selection.Wanted, fastapi.Depends(_shown)]
+_Shown = Annotated[rankings.Wanted, fastapi.Depends(_shown)]
 
 
 def _add_page(app: fastapi.FastAPI, get: Callable[[], finder_lib.Finder],

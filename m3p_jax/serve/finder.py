@@ -11,10 +11,9 @@ import numpy as np
 from input_pipeline import errors
 from input_pipeline import languages as names
 from m3p_jax import batch as batch_lib
+from m3p_jax.search import inputs
 from m3p_jax.search import rankings as rankings_lib
 from m3p_jax.search import searcher as searcher_lib
-from m3p_jax.search import selection
-from m3p_jax.serve import languages as languages_lib
 from m3p_jax.serve import pictures
 from m3p_jax.serve import views
 
@@ -68,7 +67,7 @@ class Asked(NamedTuple):
     return self.mode != 'dual' and not self.like
 
 
-_NOTHING, _ALL = Asked(), selection.Wanted()
+_NOTHING, _ALL = Asked(), rankings_lib.Wanted()
 
 
 class Finder:
@@ -85,7 +84,7 @@ class Finder:
     self.modes = MODES if searcher.weights.can_match else {
         'dual': MODES['dual']}
     texts = searcher.index.captions
-    self._guesser = languages_lib.Guesser(texts)
+    self._guesser = inputs.Guesser(texts)
     known = searcher.weights.manifest.get('languages', ())
     self.examples = _examples(texts) or [
         (code, text) for code, text in _WORDS.items() if code in known]
@@ -93,7 +92,7 @@ class Finder:
     self._looked_at: dict[Asked, rankings_lib.Ranking] = {}
 
   def page(self, asked: Asked = _NOTHING,
-           wanted: selection.Wanted = _ALL,
+           wanted: rankings_lib.Wanted = _ALL,
            results: str = '') -> str:
     """Returns the page; `results` are those of what was asked."""
     weights, index = self.searcher.weights, self.searcher.index
@@ -134,10 +133,10 @@ class Finder:
         if isinstance(picture, str) else searcher.embed_images([picture])[0])
 
   def cards(self, ranking: rankings_lib.Ranking,
-            wanted: selection.Wanted) -> tuple[list[Card], bool]:
+            wanted: rankings_lib.Wanted) -> tuple[list[Card], bool]:
     """Returns the pictures of a ranking that are wanted; are there more?"""
     index = self.searcher.index
-    chosen, has_more = selection.choose(ranking, index, wanted)
+    chosen, has_more = rankings_lib.choose(ranking, index, wanted)
     results = self.searcher.results_of(
         ranking, [one.number for one in chosen])
     return [Card(
@@ -173,7 +172,7 @@ class Finder:
         picture, languages or (self.writes[:1] if write else self.languages),
         k, write=write)
 
-  def search(self, asked: Asked, wanted: selection.Wanted) -> Iterator[Part]:
+  def search(self, asked: Asked, wanted: rankings_lib.Wanted) -> Iterator[Part]:
     """Yields ever better results as pieces of the page."""
     if not (asked.query.strip() or asked.like):
       yield {'results': views.notice(
@@ -195,7 +194,7 @@ class Finder:
       yield self._results(ranking, asked, wanted, guess)
 
   def _results(self, ranking: rankings_lib.Ranking, asked: Asked,
-               wanted: selection.Wanted, guess: str = '') -> Part:
+               wanted: rankings_lib.Wanted, guess: str = '') -> Part:
     cards, has_more = self.cards(ranking, wanted)
     return {'results': views.results(
         cards, asked, wanted, guess=guess, seen=ranking.seen,
@@ -233,7 +232,7 @@ class Finder:
     yield from self._described(detail, regions, languages)
 
   def look(self, regions: batch_lib.Regions, languages: Sequence[str],
-           wanted: selection.Wanted) -> Iterator[Part]:
+           wanted: rankings_lib.Wanted) -> Iterator[Part]:
     """Yields pictures like a visitor's, and captions that fit it.
 
     Who asks for more of them has the captions.

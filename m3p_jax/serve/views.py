@@ -12,8 +12,8 @@ import jinja2
 import numpy as np
 
 from input_pipeline import languages as languages_lib
+from m3p_jax.search import rankings
 from m3p_jax.search import searcher as searcher_lib
-from m3p_jax.search import selection
 
 # Words of a query that are drawn.
 _MAX_WORDS = 24
@@ -145,7 +145,7 @@ _ENVIRONMENT = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent))
-_ENVIRONMENT.globals.update(best=selection.BEST, orders=selection.ORDERS)
+_ENVIRONMENT.globals.update(best=rankings.BEST, orders=rankings.ORDERS)
 _ENVIRONMENT.filters.update(
     language=languages_lib.name, percent=percent, short=_short)
 _PARTS: Any = _ENVIRONMENT.get_template('parts.html.j2').module
