@@ -92,8 +92,8 @@ class Options:
     storage: how features are stored, see `records.STORAGE`.
     copies: folder that keeps what is shown of the pictures, see `copies.py`.
     shards: folder of finished shards, kept until all are there.
-    before: folder of the dataset as it was, where its records can be used
-      again.
+    before: folders whose records can be used again: of the dataset as it was,
+      and of others of the same files.
   """
   raw_dir: str = ''
   source: str = ''
@@ -107,4 +107,4 @@ class Options:
   storage: str = 'float16'
   copies: pathlib.Path | None = None
   shards: pathlib.Path | None = None
-  before: pathlib.Path | None = None
+  before: Sequence[pathlib.Path] = ()

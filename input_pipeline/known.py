@@ -2,8 +2,9 @@
 
 Prepared data are made again where their key is another one. Then a picture is
 known by its path, size and times, and where these differ by its content: what
-was read of it, in the data as they were or by a run that was killed, is taken
-from there, so that only what is new is read.
+was read of it, in the data as they were, in another dataset of the same files
+or by a run that was killed, is taken from there, so that only what is new is
+read.
 """
 
 from collections.abc import Callable, Sequence
@@ -195,23 +196,23 @@ def facts(folder: str | os.PathLike[str], split: str,
 
 
 class Known:
-  """The pictures of finished shards, and of the data as they were before.
+  """The pictures of finished shards, and of data that were made before.
 
   Attributes:
-    files: of the data as they were.
+    files: of those data.
   """
 
-  def __init__(self, shards: pathlib.Path, before: pathlib.Path | None):
+  def __init__(self, shards: pathlib.Path, before: Sequence[pathlib.Path]):
     self._contents: dict[tuple[Any, ...], str] = {}
     self._records: dict[str, Record] = {}
     self.files: list[File] = []
-    if before:
-      for path in before.glob(f'*/*/{copies.ROWS.format("*")}'):
+    for folder in before:
+      for path in folder.glob(f'*/*/{copies.ROWS.format("*")}'):
         split = path.stem.partition('-')[2]
         self.files += self._add(
             path.with_name(index_lib.file_name(split)), split,
             json.loads(path.read_text()),
-            lambda row: copies.small_of(before, row.image_id))
+            functools.partial(_small_of, folder))
     for path in shards.glob('*.json'):
       self._add(path.with_suffix('.npz'), '',
                 json.loads(path.read_text())['files'],
@@ -271,3 +272,7 @@ class Known:
         return None  # Reading it says what is wrong.
     found = self._records.get(content or '')
     return found if found and found.small.exists() else None
+
+
+def _small_of(folder: pathlib.Path, row: Row) -> pathlib.Path:
+  return copies.small_of(folder, row.image_id)

@@ -194,8 +194,7 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
   has_pictures = issubclass(builder_class, builder_lib.ImageTextBuilder)
   options.shards = partial / 'shards'
   options.copies = partial if has_pictures else None
-  if part(key) == part(_read_options(folder) or {}):
-    options.before = folder
+  options.before = _like(folder, key, part)
   try:
     builder = builder_class(options=options, data_dir=partial)
     builder.listed = items if isinstance(items, list) else None
@@ -222,6 +221,22 @@ def _write(folder: pathlib.Path, builder_class, key: Mapping[str, Any],
       options, items, folder):
     logging.warning('%s: files in %s changed while they were read; the same '
                     'command prepares it again', folder.name, options.raw_dir)
+
+
+def _like(folder: pathlib.Path, key: Mapping[str, Any],
+          part: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+          ) -> list[pathlib.Path]:
+  """Returns the datasets whose records may be used again for a folder's.
+
+  That itself, as it was, and those beside it of the same files.
+
+  Args:
+    part: returns what of a key they must have in common.
+  """
+  made = {one: _read_options(one) or {} for one in (folder, *sorted(
+      path.parent for path in folder.parent.glob(f'*/{MANIFEST}')))}
+  return [one for one, before in made.items() if part(before) == part(key) and (
+      one == folder or before.get('raw_dir') == key.get('raw_dir'))]
 
 
 def _beam_config(options: str) -> tfds.download.DownloadConfig:

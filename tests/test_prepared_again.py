@@ -14,6 +14,7 @@ from input_pipeline import shards
 from input_pipeline import sources
 from input_pipeline import store
 from input_pipeline.vision import extractors
+from tests import caption_trees
 from tests import region_writers as writers
 from tests import test_shards
 from tests import toy
@@ -144,6 +145,37 @@ def test_only_what_is_new_is_read(raw, tmp_path, monkeypatch, storage):
     assert test_shards.Extractor.pictures_seen == reads, what
     whole = _prepare(raw, tmp_path / f'whole {number}', storage=storage)
     assert _contents(folder) == _contents(whole), what
+
+
+def test_sets_of_the_same_files_read_a_picture_once(tmp_path, monkeypatch):
+  raw = caption_trees.multi30k(tmp_path / 'raw')
+  (raw / 'images').mkdir()
+  for number in range(1, 7):
+    _draw(raw / 'images' / f'{number}.jpg', 10 * number)
+  monkeypatch.setattr(extractors, 'GridExtractor', test_shards.Extractor)
+
+  def prepared(name, data_dir, **options):
+    monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
+    folder = prepare.prepare(
+        name, str(data_dir), raw_dir=str(raw), max_bad=1.0, **options)
+    return folder, test_shards.Extractor.pictures_seen
+
+  data = tmp_path / 'data'
+  _, reads = prepared('multi30k', data)
+  assert reads == 6
+  for name in ('multi30k_task1', 'multi30k_task2'):
+    folder, reads = prepared(name, data)
+    whole, reads_alone = prepared(name, tmp_path / 'alone' / name)
+    assert (reads, reads_alone) == (0, 6)
+    assert _contents(folder) == _contents(whole)
+  # Features that are stored in another way are none of these.
+  assert prepared('multi30k_task2', data, storage='int8')[1] == 6
+  # Nor are other files, though they are called alike.
+  monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
+  raw.rename(tmp_path / 'old')
+  shutil.copytree(tmp_path / 'old', raw, symlinks=True)
+  _draw(raw / 'images' / '3.jpg', 31)
+  assert prepared('multi30k_task1', data)[1] == 1
 
 
 def _contents(folder):
