@@ -19,6 +19,7 @@ from configs import quickstart
 SEED = 'the seed of the run'
 _SWITCH = 'data.image_text.code_switch.'
 _OFF = {f'{_SWITCH}rate': 0.0}
+_EVERY = {f'{_SWITCH}sentence_rate': 1.0}
 # What is trained one after the other, on a schedule short enough for seeds;
 # 'pretrain' where objectives are compared.
 _BASES = {
@@ -64,11 +65,11 @@ ANALYSES = {
         beside={'on': 'shuffled'}),
     'rules': Analysis(
         'Which captions and words are switched?',
-        {'off': _OFF, 'on': {},
+        {'off': _OFF, 'every caption': _EVERY,
          'half of the captions': {f'{_SWITCH}sentence_rate': 0.5},
-         'a language a word': {f'{_SWITCH}language_per': 'word'},
-         'one word a caption': {f'{_SWITCH}mode': 'one'},
-         "the release's": {f'{_SWITCH}rule': 'release'}}),
+         'a language a word': {**_EVERY, f'{_SWITCH}language_per': 'word'},
+         'one word a caption': {**_EVERY, f'{_SWITCH}mode': 'one'},
+         "the release's": {**_EVERY, f'{_SWITCH}rule': 'release'}}),
     'rates': Analysis(
         'How many words are switched?',
         {'off': _OFF, **{f'rate {rate}': {f'{_SWITCH}rate': rate}

@@ -40,8 +40,6 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
     whole, steps = SHORT[setting]
     config = get_config(whole)
     config.num_train_steps = steps
-    # The paper's rule, which an analysis varies: every caption is switched.
-    config.data.image_text.code_switch.sentence_rate = 1.0
     if whole not in STAGES:
       config.tasks.region_alignment.batch_size = 96
     return config
