@@ -211,21 +211,19 @@ class Known:
         split = path.stem.partition('-')[2]
         self.files += self._add(
             path.with_name(index_lib.file_name(split)), split,
-            json.loads(path.read_text()),
-            functools.partial(_small_of, folder))
+            _read_rows(path), functools.partial(_small_of, folder))
     for path in shards.glob('*.json'):
-      self._add(path.with_suffix('.npz'), '',
-                json.loads(path.read_text())['files'],
+      self._add(path.with_suffix('.npz'), '', list(itertools.starmap(
+          Row, json.loads(path.read_text())['files'])),
                 lambda row: shards / f'{row.content}.webp')
     self._places = {
         (file.split, row.item, row.path, *row.stamp): number
         for number, file in enumerate(self.files) for row in file.rows
         if self._records[row.content].small.exists()}
 
-  def _add(self, path: pathlib.Path, split: str, values: Sequence[Any],
+  def _add(self, path: pathlib.Path, split: str, rows: Sequence[Row],
            small: Callable[[Row], pathlib.Path]) -> list[File]:
     """Returns the whole files of an index, whose records are known now."""
-    rows = list(itertools.starmap(Row, values))
     if not rows:
       return []
     try:
@@ -242,8 +240,8 @@ class Known:
     except (OSError, ValueError) as error:
       logging.warning('%s: its pictures are read again: %s', path, error)
       return []
-    return [File(split, [rows[i] for i in np.flatnonzero(index.file_N == file)],
-                 index_lib.part(index, file))
+    return [File(split, [rows[i] for i in np.flatnonzero(
+        index.file_N == file).tolist()], index_lib.part(index, file))
             for file, name in enumerate(index.paths) if name not in damaged]
 
   def place_of(self, split: str, item: str,
@@ -276,3 +274,12 @@ class Known:
 
 def _small_of(folder: pathlib.Path, row: Row) -> pathlib.Path:
   return copies.small_of(folder, row.image_id)
+
+
+def _read_rows(path: pathlib.Path) -> list[Row]:
+  """Returns the rows of a set's file, none where it is damaged."""
+  try:
+    return list(itertools.starmap(Row, json.loads(path.read_text())))
+  except (OSError, ValueError, TypeError) as error:
+    logging.warning('%s: its pictures are read again: %s', path, error)
+    return []

@@ -79,9 +79,10 @@ def read_key(folder: pathlib.Path) -> dict[str, Any] | None:
 
 def _read_options(folder: pathlib.Path) -> dict[str, Any] | None:
   try:
-    return json.loads((folder / MANIFEST).read_text())['options']
-  except (OSError, ValueError, KeyError):
+    found = json.loads((folder / MANIFEST).read_text())['options']
+  except (OSError, ValueError, KeyError, TypeError):  # Another's manifest.
     return None
+  return found if isinstance(found, dict) else None
 
 
 def prepare(dataset: str, data_dir: str, *, max_bad: float = MAX_BAD,
@@ -234,7 +235,7 @@ def _like(folder: pathlib.Path, key: Mapping[str, Any],
     part: returns what of a key they must have in common.
   """
   made = {one: _read_options(one) or {} for one in (folder, *sorted(
-      path.parent for path in folder.parent.glob(f'*/{MANIFEST}')))}
+      path.parent for path in folder.parent.glob(f'[!.]*/{MANIFEST}')))}
   return [one for one, before in made.items() if part(before) == part(key) and (
       one == folder or before.get('raw_dir') == key.get('raw_dir'))]
 

@@ -170,12 +170,17 @@ def test_sets_of_the_same_files_read_a_picture_once(tmp_path, monkeypatch):
     assert _contents(folder) == _contents(whole)
   # Features that are stored in another way are none of these.
   assert prepared('multi30k_task2', data, storage='int8')[1] == 6
-  # Nor are other files, though they are called alike.
-  monkeypatch.setattr(test_shards.Extractor, 'pictures_seen', 0)
-  raw.rename(tmp_path / 'old')
-  shutil.copytree(tmp_path / 'old', raw, symlinks=True)
   _draw(raw / 'images' / '3.jpg', 31)
   assert prepared('multi30k_task1', data)[1] == 1
+  # What is none of ours, or damaged, is not looked into.
+  for name, content in (('app', '[1]'), ('other', '{"options": "none"}')):
+    (data / name).mkdir()
+    (data / name / 'manifest.json').write_text(content)
+  shutil.rmtree(data / 'multi30k_task1')
+  shutil.rmtree(data / 'multi30k_task2')
+  for path in data.glob('multi30k/*/*/files-*.json'):
+    path.write_text('[[1]]')
+  assert prepared('multi30k_task1', data)[1] == 6
 
 
 def _contents(folder):
