@@ -156,22 +156,26 @@ def test_hard_negatives_are_drawn_more_often():
   assert draws.count(1) > 30
 
 
-def test_the_references_loss_by_hand():
+@pytest.mark.parametrize('num_anchors, asked', [
+    (0, [0, 1, 2, 3]), (4, [0, 1, 2, 3]), (2, [0, 2]), (1, [0])])
+def test_the_references_loss_by_hand(num_anchors, asked):
   """Each direction is the mean of its candidates' binary cross-entropy."""
-  batch = models.batch(rows=3)
+  batch = models.batch()
 
   def run(model, batch):
-    mean, _ = retrieval.loss(model, batch, KEY, num_candidates=3)
-    # Three candidates of three rows are all there are, whatever is drawn.
-    index = jnp.arange(3)
-    logits_33 = model.match_logits(model.encode(negatives.pair(
-        batch, jnp.repeat(index, 3), jnp.tile(index, 3)))).reshape(3, 3)
-    return mean, logits_33
+    mean, _ = retrieval.loss(
+        model, batch, KEY, num_candidates=4, num_anchors=num_anchors)
+    # Four candidates of four rows are all there are, whatever is drawn.
+    index = jnp.arange(4)
+    logits_44 = model.match_logits(model.encode(negatives.pair(
+        batch, jnp.repeat(index, 4), jnp.tile(index, 4)))).reshape(4, 4)
+    return mean, logits_44
 
-  mean, logits_33 = models.call(run, batch)
-  nats_33 = np.log1p(np.exp(np.where(np.eye(3), -logits_33, logits_33)))
-  by_hand = 0.5 * (nats_33.mean(0) + nats_33.mean(1))
-  np.testing.assert_allclose(mean.total, by_hand.sum(), rtol=1e-5)
+  mean, logits_44 = models.call(run, batch)
+  nats_44 = np.log1p(np.exp(np.where(np.eye(4), -logits_44, logits_44)))
+  by_hand = 0.5 * (nats_44.mean(0) + nats_44.mean(1))
+  assert float(mean.weight) == len(asked)
+  np.testing.assert_allclose(mean.total, by_hand[asked].sum(), rtol=1e-5)
 
 
 def test_hard_negatives_cross_languages_but_not_groups():
@@ -280,7 +284,9 @@ def test_batch_without_words_has_no_weight_and_finite_gradient():
 
 @pytest.mark.parametrize('options, message', [
     (dict(negatives='easy'), "negatives is 'easy'"),
-    (dict(num_candidates=9), 'num_candidates is 9')])
+    (dict(num_candidates=9), 'num_candidates is 9'),
+    (dict(num_anchors=3), 'num_anchors is 3'),
+    (dict(num_anchors=-2), 'num_anchors is -2')])
 def test_wrong_options_are_named(options, message):
   with pytest.raises(ValueError, match=message):
     models.call(lambda m, b: retrieval.loss(m, b, KEY, **options),
