@@ -34,7 +34,7 @@ from input_pipeline.dictionaries import readers
 FOLDER = 'dictionaries/freedict'
 package_names = freedict.package_names
 # Raised when files of an older build must not be reused.
-_VERSION = 3
+_VERSION = 2
 
 
 class Dictionary(NamedTuple):

@@ -59,16 +59,6 @@ _IRREGULAR_PLURALS = {
     'man': 'men', 'woman': 'women', 'child': 'children', 'mouse': 'mice',
     'foot': 'feet', 'tooth': 'teeth', 'goose': 'geese', 'leaf': 'leaves',
     'wolf': 'wolves', 'knife': 'knives', 'calf': 'calves', 'loaf': 'loaves'}
-# Beside what the rules of `_verb_forms` make of them.
-_IRREGULAR_FORMS = {
-    'be': ('is', 'are', 'was', 'were', 'been', 'being'),
-    'have': ('has', 'had'), 'do': ('does', 'did', 'done', 'doing'),
-    'go': ('goes', 'went', 'gone', 'going'), 'take': ('took', 'taken'),
-    'sit': ('sat',), 'stand': ('stood',), 'hold': ('held',), 'run': ('ran',),
-    'wear': ('wore', 'worn'), 'ride': ('rode', 'ridden'), 'make': ('made',)}
-# Of a longer word the forms of a verb are only what a dictionary lists.
-_VERB = re.compile(r'[a-z]{1,6}(?:ss|[a-z][a-rt-z])')
-_DOUBLING = re.compile(r'[^aeiou]*[aeiou][^aeiouwxy]')
 
 
 @dataclasses.dataclass(slots=True)
@@ -196,22 +186,12 @@ def _is_usable(ids: Sequence[int]) -> bool:
 
 
 def add_fallbacks(ranked: dict[str, list[list[int]]]) -> None:
-  """Adds English plurals, forms of verbs and open compounds where absent.
-
-  Many dictionaries list base forms alone, and of a caption's verbs most are in
-  another: with its forms French has 90 % of the words of Multi30K's captions
-  for 78 % without.
-  """
-  listed = list(ranked.items())
-  for phrase, translations in listed:
+  """Adds English plurals and spellings without hyphens where absent."""
+  for phrase, translations in list(ranked.items()):
     if '-' in phrase and phrase.count('-') + phrase.count(' ') < MAX_WORDS:
       ranked.setdefault(phrase.replace('-', ' '), translations)
     if phrase[-1].isalpha() and not phrase.endswith('s'):
       ranked.setdefault(_plural(phrase), translations)
-  # After all plurals, which are the likelier reading.
-  for phrase, translations in listed:
-    for form in _verb_forms(phrase):
-      ranked.setdefault(form, translations)
 
 
 def _plural(phrase: str) -> str:
@@ -223,18 +203,3 @@ def _plural(phrase: str) -> str:
   if phrase.endswith(('sh', 'ch', 'x', 'z')):
     return phrase + 'es'
   return phrase + 's'
-
-
-def _verb_forms(word: str) -> tuple[str, ...]:
-  """Returns the word's forms, were it a verb, but for that in -s."""
-  irregular = _IRREGULAR_FORMS.get(word, ())
-  if not _VERB.fullmatch(word):
-    return irregular
-  if word.endswith('ie'):
-    return *irregular, word[:-2] + 'ying', word + 'd'
-  if word.endswith('e') and word[-2:] not in ('ee', 'oe', 'ye'):
-    return *irregular, word[:-1] + 'ing', word + 'd'
-  stem = word + word[-1] if _DOUBLING.fullmatch(word) else word
-  past = (word[:-1] + 'ied' if word.endswith('y') and word[-2] not in 'aeiou'
-          else stem + 'ed')
-  return *irregular, stem + 'ing', past
