@@ -20,6 +20,7 @@ SEED = 'the seed of the run'
 _SWITCH = 'data.image_text.code_switch.'
 _OFF = {f'{_SWITCH}rate': 0.0}
 _EVERY = {f'{_SWITCH}sentence_rate': 1.0}
+_HALF = {f'{_SWITCH}sentence_rate': 0.5}
 # What is trained one after the other, on a schedule short enough for seeds;
 # 'pretrain' where objectives are compared.
 _BASES = {
@@ -66,10 +67,11 @@ ANALYSES = {
     'rules': Analysis(
         'Which captions and words are switched?',
         {'off': _OFF, 'every caption': _EVERY,
-         'half of the captions': {f'{_SWITCH}sentence_rate': 0.5},
-         'a language a word': {**_EVERY, f'{_SWITCH}language_per': 'word'},
+         'half of the captions': _HALF,
+         'a language a word': {**_HALF, f'{_SWITCH}language_per': 'word'},
          'one word a caption': {**_EVERY, f'{_SWITCH}mode': 'one'},
-         "the release's": {**_EVERY, f'{_SWITCH}rule': 'release'}}),
+         "the release's": {**_EVERY, f'{_SWITCH}rule': 'release'}},
+        beside={'a language a word': 'half of the captions'}),
     'rates': Analysis(
         'How many words are switched?',
         {'off': _OFF, **{f'rate {rate}': {f'{_SWITCH}rate': rate}
