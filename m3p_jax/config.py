@@ -218,7 +218,8 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
   """Returns the objective's `loss` function.
 
   Raises:
-    UserError: no such objective, or an option that it does not have.
+    UserError: no such objective, an option that it does not have, or a value of
+      another kind.
   """
   files = [file.name for file in pkgutil.iter_modules(objectives.__path__)]
   errors.check_choice(f'objective of tasks.{name}', task.objective, files)
@@ -226,12 +227,17 @@ def find_loss(name: str, task: ConfigDict) -> Callable[..., Any]:
   if not hasattr(module, 'loss'):
     raise errors.UserError(
         f'tasks.{name}.objective is {task.objective!r}, which has no `loss`')
-  allowed = [key for key, parameter
+  allowed = {key: parameter.default for key, parameter
              in inspect.signature(module.loss).parameters.items()
              if parameter.kind is parameter.KEYWORD_ONLY
-             and key not in (_BASELINE, _HEAD)]
-  for option in task.options:
-    errors.check_choice(f'option of tasks.{name}', option, allowed)
+             and key not in (_BASELINE, _HEAD)}
+  for option, value in task.options.items():
+    errors.check_choice(f'option of tasks.{name}', option, list(allowed))
+    default = allowed[option]
+    if isinstance(default, int | float | str) and not _is_like(value, default):
+      raise errors.UserError(
+          f'tasks.{name}.options.{option} is {value!r}; allowed: a value like '
+          f'{default!r}')
   return module.loss
 
 

@@ -226,16 +226,26 @@ def test_matching_without_valid_negatives_counts_right_pairs_only():
 
 
 @pytest.mark.parametrize('kind', ['random', 'hard'])
-def test_retrieval_sees_candidates_in_both_directions(kind):
+@pytest.mark.parametrize('num_anchors', [4, 2])
+def test_the_softmax_on_top_of_the_dual_encoder_by_hand(kind, num_anchors):
   def run(model, batch):
+    index = jnp.arange(4)
+    match_44 = model.match_logits(model.encode(negatives.pair(
+        batch, jnp.repeat(index, 4), jnp.tile(index, 4)))).reshape(4, 4)
     return retrieval.loss(
-        model, batch, KEY, num_candidates=3, negatives=kind,
-        softmax_weight=1.0, add_dual_score=True)
+        model, batch, KEY, num_candidates=4, num_anchors=num_anchors,
+        negatives=kind, binary_weight=0.0, softmax_weight=1.0,
+        add_dual_score=True), match_44 + negatives.dual_scores(model, batch)
 
-  mean, extra = models.call(run, models.batch())
-  assert float(mean.weight) == 4
-  assert np.isfinite(float(mean.total))
-  assert 0 <= float(extra['accuracy'].compute()) <= 1
+  (mean, extra), scores_44 = models.call(run, models.batch())
+  scores_44, asked = np.asarray(scores_44), slice(None, None, 4 // num_anchors)
+  right_4 = scores_44.diagonal()
+  nats_4 = 0.5 * sum(
+      np.log(np.exp(scores_44).sum(axis)) for axis in (0, 1)) - right_4
+  is_first_4 = right_4 >= np.maximum(scores_44.max(0), scores_44.max(1))
+  assert float(mean.weight) == num_anchors
+  np.testing.assert_allclose(mean.total, nats_4[asked].sum(), rtol=1e-4)
+  assert float(extra['accuracy'].total) == is_first_4[asked].sum()
 
 
 def test_objectives_give_finite_gradients_and_weights():

@@ -100,8 +100,9 @@ def test_every_objective_is_fitted_validated_and_traced(tmp_path):
       ('masked_lm', {'stream': 'text'}), ('masked_lm', {}),
       ('masked_region', {}), ('matching', {'negatives': 'hard'}),
       ('contrastive', {}), ('region_alignment', {}),
-      ('retrieval', {'num_candidates': 2, 'softmax_weight': 1.0,
-                     'add_dual_score': True, 'negatives': 'hard'}),
+      ('retrieval', {'num_candidates': 2, 'num_anchors': 2,
+                     'softmax_weight': 1.0, 'add_dual_score': True,
+                     'negatives': 'hard'}),
       data__text__concatenate=True, fit_first_values=True, eval_batches=1,
       eval_every_steps=6, best_metric='matching_image_text/accuracy',
       num_train_steps=12, profile_steps=5)

@@ -53,8 +53,7 @@ def loss(model, batch: batch_lib.Batch, key: jax.Array, *,
     key: of the candidates.
     num_candidates: N, one right and N-1 wrong, in each direction.
     num_anchors: A, a divisor of the rows: so many of them are asked, the others
-      are candidates alone, since the hardest of many are as hard as what
-      re-ranking meets; 0 = all.
+      are candidates alone, since re-ranking meets the hardest of many; 0 = all.
     negatives: 'random', or 'hard': drawn with p ∝ exp(dual logit).
     binary_weight: of the binary cross-entropy of every pair (the release).
     softmax_weight: of the cross-entropy over the candidates.
