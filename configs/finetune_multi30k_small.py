@@ -49,8 +49,6 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
   data = config.data.image_text
   data.max_length = 20
   data.code_switch.update(dict(sentence_rate=0.5, languages=LANGUAGES[1:]))
-  if STAGES.get(setting) != 'warm_start':
-    config.model.dtype = photos.DTYPE
   if setting == 'names':
     data.datasets, data.max_length = ('class_names',), 24
     config.num_train_steps = 500

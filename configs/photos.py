@@ -14,10 +14,6 @@ import ml_collections
 from configs import quickstart
 
 LANGUAGES = ('en', 'de', 'fr', 'cs', 'zh_CN', 'ar')
-# Where the encoder learns. On a CPU whose products in bfloat16 are fast a step
-# took 3.5 s in it and 2.8 s so: what layers keep for their backward pass costs
-# more there than the products gain.
-DTYPE = 'float32'
 # Stage → steps, and the stage that it starts from.
 _STAGES = {'names': (500, ''), 'aligned': (600, 'names'),
            'switched': (700, 'aligned'), 'longer': (360, 'switched')}
@@ -49,7 +45,6 @@ def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
   is_whole = stage in ('switched', 'longer')
   if is_whole:
     config.optimizer.update(quickstart.get_config('all').optimizer)
-    config.model.dtype = DTYPE
   config.num_train_steps, before = _STAGES[stage]
   if before:
     config.init_from = f'runs/photos/{before}'
