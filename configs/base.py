@@ -66,8 +66,7 @@ def model_config() -> ConfigDict:
   # states in); a task adds its own.
   model.heads = ()
   # Activations: 'float32', 'bfloat16' or 'auto': bfloat16 on TPU, GPU and CPUs
-  # with AMX or AVX-512 BF16, float32 on others, and where a CPU trains an
-  # encoder narrower than 512.
+  # with AMX or AVX-512 BF16, float32 on others.
   model.dtype = 'auto'
   # What a layer keeps for its backward pass: 'none' = all that autodiff asks
   # for; 'projections' = its matrix products (right for a TPU); 'input' = what

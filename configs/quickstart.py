@@ -39,6 +39,10 @@ def _model(config: ml_collections.ConfigDict) -> None:
       num_region_classes=1001,
       num_languages=1, embedding_dim=384, dropout=0.1,
       attention_dropout=0.0,
+      # A CPU reads and writes what a narrow layer keeps in more time than it
+      # computes it again: 12 layers of 96 × 20 states forward and backward in
+      # bfloat16 take 0.76 s so and 1.78 s with all kept (2 cores with AMX).
+      remat='input',
       # Position 0 alone takes far more steps than there are here.
       match_head='first+product'))
 
@@ -53,7 +57,7 @@ def _data(config: ml_collections.ConfigDict) -> None:
   data.image_text.languages = ('en',)
   data.image_text.max_length = 16
   switch = data.image_text.code_switch
-  switch.rate = 0.5
+  switch.sentence_rate = switch.rate = 0.5
   switch.languages = DICTIONARIES
   config.evaluation.mode = 'dual'
   config.evaluation.languages = LANGUAGES

@@ -72,13 +72,11 @@ def model_config(config: ConfigDict) -> ModelConfig:
 
 def model_options(config: ConfigDict,
                   platform: str | None = None) -> model_config_lib.Options:
-  """Returns how a run trains the model, or raises UserError.
+  """Returns how a run computes the model, or raises UserError.
 
   `platform` is what it is compiled for; None = this process's.
   """
-  learns = optimizer.rate_factor('encoder/', config.optimizer.rate_factors) > 0
-  return _refused_by_name(
-      model_config_lib.options, config.model, platform, learns)
+  return _refused_by_name(model_config_lib.options, config.model, platform)
 
 
 def _refused_by_name(function: Callable[..., Any], *args: Any) -> Any:

@@ -10,7 +10,6 @@ from input_pipeline import errors
 from m3p_jax import config as config_lib
 from m3p_jax import sharding
 from m3p_jax import startup
-from m3p_jax.model import config as model_config
 
 
 def make_config():
@@ -140,22 +139,6 @@ def test_workdirs_of_version_1_are_read_and_resumed(tmp_path):
   found = config_lib.get_config(str(path))
   assert startup.model_options(found).remat == 'projections'
   config_lib.check_resumable(saved, config, tmp_path)
-
-
-@pytest.mark.parametrize(('platform', 'width', 'factors', 'wanted'), [
-    ('cpu', 384, (), 'float32'),
-    ('cpu', 384, ((r'^encoder', 0.0),), 'bfloat16'),
-    ('cpu', 768, (), 'bfloat16'),
-    ('tpu', 384, (), 'bfloat16')])
-def test_a_narrow_encoder_that_learns_on_a_cpu_is_float32(
-    monkeypatch, platform, width, factors, wanted):
-  monkeypatch.setattr(model_config, 'fast_dtype', lambda platform: 'bfloat16')
-  config = make_config()
-  config.model.update({'dtype': 'auto', 'width': width})
-  config.optimizer.rate_factors = factors
-  assert startup.model_options(config, platform).dtype == wanted
-  config.model.dtype = 'bfloat16'
-  assert startup.model_options(config, platform).dtype == 'bfloat16'
 
 
 def test_some_keys_may_change_on_resuming(tmp_path):

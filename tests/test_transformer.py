@@ -11,6 +11,7 @@ import pytest
 
 from m3p_jax.model import config as model_config
 from m3p_jax.model import m3p
+from m3p_jax.model import transformer
 from m3p_jax.model import vocabulary
 from m3p_jax.objectives import masked_lm
 from m3p_jax.objectives import matching
@@ -132,6 +133,34 @@ def test_dropout_is_drawn_for_each_layer_and_key():
       first, drop(m3p.M3P(config, options), jax.random.key(0)))
   assert np.abs(
       first - drop(m3p.M3P(config, options), jax.random.key(1))).max() > 0.1
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('equation, x, kernel', [
+    ('BTD,DHK->BTHK', (3, 4, 8), (8, 2, 5)),
+    ('BPHK,HKD->BPD', (3, 4, 2, 5), (2, 5, 8)),
+    ('NBTD,NDM->NBTM', (2, 3, 4, 8), (2, 8, 6))])
+def test_a_product_has_the_derivatives_of_its_operands(
+    equation, x, kernel, dtype):
+  keys = jax.random.split(jax.random.key(0), 3)
+  operands = [jax.random.normal(key, shape).astype(dtype)
+              for key, shape in zip(keys, (x, kernel), strict=False)]
+  found, backward = jax.vjp(
+      lambda *operands: transformer.product(equation, *operands), *operands)
+  # As the layers give it: rounded to their format.
+  cotangent = jax.random.normal(keys[2], found.shape).astype(dtype).astype(
+      jnp.float32)
+  exact, exact_backward = jax.vjp(
+      lambda *operands: jnp.einsum(equation, *operands),
+      *(operand.astype(jnp.float32) for operand in operands))
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+  for one, wanted in zip(
+      backward(cotangent), exact_backward(cotangent), strict=True):
+    assert one.dtype == dtype
+    np.testing.assert_allclose(
+        one.astype(jnp.float32), wanted.astype(dtype).astype(jnp.float32),
+        rtol=1e-5 if dtype == 'float32' else 2 ** -7, atol=1e-5)
 
 
 @pytest.fixture(scope='module')

@@ -9,11 +9,6 @@ import jax
 
 # Processors that multiply bfloat16 faster than float32, as Linux names it.
 _BFLOAT16_FLAGS = {'amx_bf16', 'avx512_bf16'}
-# A CPU trains narrower layers faster in float32: what they keep for the backward
-# pass costs more in bfloat16 than the products gain. An encoder forward and
-# backward takes 1.19 times as long in it at width 384 and 0.79 times at 768
-# (12 layers of 96 × 20 states, 4 of 16 × 56; 2 cores of an Intel Xeon with AMX).
-_NARROW = 512
 
 # XLA shards the word table only if its rows divide by the mesh.
 VOCAB_MULTIPLE = 128
@@ -176,24 +171,17 @@ def geometry(model: Mapping[str, Any]) -> ModelConfig:
                         if key not in _FORMER_KEYS})
 
 
-def options(model: Mapping[str, Any], platform: str | None = None,
-            learns: bool = False) -> Options:
+def options(model: Mapping[str, Any], platform: str | None = None) -> Options:
   """Returns the options in a config's model section.
 
   Args:
     model: the section.
     platform: 'cpu', 'gpu' or 'tpu': decides the dtype 'auto'; None = that of
       this process.
-    learns: whether the encoder is trained.
   """
   _check_choice('dtype', model['dtype'], DTYPES)
   found = {key: model[key] for key in OPTION_KEYS}
-  platform = platform or jax.default_backend()
-  dtype = number_format(found['dtype'], platform)
-  if (learns and platform == 'cpu' and found['dtype'] == 'auto'
-      and model['width'] < _NARROW):
-    dtype = 'float32'
-  return Options(**found | {'dtype': dtype})
+  return Options(**found | {'dtype': number_format(found['dtype'], platform)})
 
 
 def number_format(dtype: str, platform: str | None = None) -> str:

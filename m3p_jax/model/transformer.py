@@ -6,6 +6,7 @@ Source: reference.md, sections 2 and 3.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any
 
@@ -39,6 +40,40 @@ def linear_init(fan_in: int) -> nn.initializers.Initializer:
       key, shape, dtype, -fan_in ** -0.5, fan_in ** -0.5)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Returns einsum(equation, x, kernel) in float32.
+
+  Its derivatives are einsum's, from operands in x's format, for the cotangent
+  has been rounded to it. A TPU's compiler makes the same program of einsum's
+  own (pretrain's plan for v5e:2x4: 18.53 TFLOP, 74.98 GB with both); a CPU's
+  multiplies bfloat16 by float32 without its fast instructions, and 12 layers
+  of width 384 took 1.25 s forward and backward instead of 0.76.
+  """
+  return jnp.einsum(equation, x, kernel, preferred_element_type=jnp.float32)
+
+
+def _product_forward(equation, x, kernel):
+  return product(equation, x, kernel), (x, kernel)
+
+
+def _product_backward(equation, kept, y):
+  x, kernel = kept
+  (of_x, of_kernel), of_y = _parse(equation)
+  y = y.astype(x.dtype)
+  return (product(f'{of_y},{of_kernel}->{of_x}', y, kernel).astype(x.dtype),
+          product(f'{of_x},{of_y}->{of_kernel}', x, y).astype(kernel.dtype))
+
+
+def _parse(equation: str) -> tuple[list[str], str]:
+  """Returns the axes' letters of what enters, and of what comes out."""
+  operands, out = equation.split('->')
+  return operands.split(','), out
+
+
+product.defvjp(_product_forward, _product_backward, optimize_remat=True)
+
+
 class Linear(nn.Module):
   """einsum(equation, x, kernel) + bias, in x's dtype, summed in float32.
 
@@ -59,7 +94,7 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    letters, out = self.equation.split(',')[1].split('->')
+    (_, letters), out = _parse(self.equation)
     kept = [i for i, letter in enumerate(letters) if letter in out]
     bias_shape = tuple(self.shape[i] for i in kept)
     fresh = linear_init(math.prod(self.shape) // math.prod(bias_shape))
@@ -71,10 +106,9 @@ class Linear(nn.Module):
     kernel_N = shares.copies(
         kernel.astype(x.dtype), self.get_variable(shares.SHARES, 'kernel'),
         x.shape[0])
-    y = jnp.einsum(
+    y = product(
         f'N{self.equation.replace(",", ",N").replace("->", "->N")}',
-        x.reshape(len(kernel_N), -1, *x.shape[1:]), kernel_N,
-        preferred_element_type=jnp.float32)
+        x.reshape(len(kernel_N), -1, *x.shape[1:]), kernel_N)
     y = y.reshape(-1, *y.shape[2:])
     names = dict(zip(letters, self.axes, strict=True)) | {out[0]: 'batch'}
     y = sharding.constrain((y + bias).astype(x.dtype), *(
