@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from m3p_jax import sharding
+from m3p_jax.model import transformer
 
 # 115 blocks hold XLM-R's table and 128 rows more. A block's float32 logits of
 # a thousand predictions take 9 MB: they stay in a TPU's on-chip memory.
@@ -126,8 +127,9 @@ def _nats_of_part(hidden_ND, table_1VD, bias_V, target_N, *, vocab_size,
   """
   table_VD = table_1VD[0]
   if is_split:
-    # Here, not in the loop: its gradient is then summed once.
+    # Here, not in the loop: their gradients are then summed once.
     bias_V = jax.lax.pcast(bias_V, _ROWS, to='varying')
+    hidden_ND = jax.lax.pcast(hidden_ND, _MODEL, to='varying')
   num_rows = len(bias_V)
   first = jax.lax.axis_index(_MODEL) * num_rows if is_split else 0
   size = min(BLOCK_ROWS, num_rows)
@@ -141,8 +143,7 @@ def _nats_of_part(hidden_ND, table_1VD, bias_V, target_N, *, vocab_size,
   @jax.checkpoint
   def read_block(block):
     table_CD, bias_C, token_C = block
-    logits_NC = bias_C + jnp.einsum(
-        'ND,CD->NC', hidden_ND, table_CD, preferred_element_type=jnp.float32)
+    logits_NC = bias_C + transformer.product('ND,CD->NC', hidden_ND, table_CD)
     is_right_NC = first + token_C == target_N[:, None]
     return (jax.nn.logsumexp(logits_NC, axis=1),
             jnp.where(is_right_NC, logits_NC, 0).sum(1),
