@@ -25,12 +25,12 @@ from benchmarks import contest
 from benchmarks import report
 from configs import base
 from input_pipeline import builder
-from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import pipeline
 from input_pipeline import records
 from input_pipeline import shards
 from input_pipeline import store
+from input_pipeline import tokenizer as tokenizer_lib
 
 _REGIONS, _FEATURE_DIM = 100, 2048
 _WORDS = [f'word{i}' for i in range(3000)]
@@ -134,7 +134,7 @@ def _plain(folder: pathlib.Path, dataset: str, batch: int) -> Iterator[Any]:
 def make_data(folder: pathlib.Path, num_pictures: int, num_texts: int) -> None:
   """Writes pictures, sentences and a dictionary."""
   draw, random_state = random.Random(0), np.random.default_rng(0)
-  encoder = captions.Encoder(_Tokenizer())
+  encoder = tokenizer_lib.CaptionEncoder(_Tokenizer())
   bank = random_state.gamma(
       1., size=(4 * _REGIONS, _FEATURE_DIM)).astype(np.float16)
   _write(folder / 'pictures', records.image_text_features(

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline import base_builder
-from input_pipeline import captions as captions_lib
 from input_pipeline import copies
 from input_pipeline import errors
 from input_pipeline import extracted
@@ -102,7 +101,7 @@ class ImageTextBuilder(base_builder.Builder):
   def __init__(self, *, options: Options, **kwargs):
     self.extractor: Any = self.make_extractor(options)
     super().__init__(options=options, **kwargs)
-    self.encode = captions_lib.Encoder(self.tokenizer).encode
+    self.encode = tokenizer_lib.CaptionEncoder(self.tokenizer).encode
 
   @classmethod
   def make_extractor(cls, options: Options) -> Any:
@@ -307,8 +306,9 @@ class ImageTextBuilder(base_builder.Builder):
   def _check_caption(self, text: str) -> None:
     if not self.tokenizer.normalise(text):
       raise errors.RowError('empty caption')
-    if len(captions_lib.split_words(text)) > captions_lib.MAX_WORDS:
-      raise errors.RowError(f'caption over {captions_lib.MAX_WORDS} words')
+    if len(tokenizer_lib.split_words(text)) > tokenizer_lib.MAX_CAPTION_WORDS:
+      raise errors.RowError(
+          f'caption over {tokenizer_lib.MAX_CAPTION_WORDS} words')
 
 
 def _digest(item: ImageItem) -> str:

@@ -23,12 +23,10 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import captions as captions_lib
 from input_pipeline import console
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import paths
-from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
 from input_pipeline import tokenizer as tokenizer_lib
@@ -49,6 +47,17 @@ class Settings:
   rule: str = 'ours'
 
 
+class Segments(NamedTuple):
+  """What the dictionary offers for the phrase that starts at each word.
+
+  Attributes:
+    entry_W: int64 [W], row of the dictionary; −1 = nothing.
+    length_W: int64 [W], words of the phrase; 1 where there is nothing.
+  """
+  entry_W: tf.Tensor
+  length_W: tf.Tensor
+
+
 class Switched(NamedTuple):
   """Captions after code-switching, word by word.
 
@@ -63,7 +72,7 @@ class Switched(NamedTuple):
   languages_W: tf.Tensor
 
 
-def switch(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
+def switch(words: store.Words, dictionary: dictionaries.Dictionary, *,
            seed: tf.Tensor, settings: Settings, is_source_B: tf.Tensor,
            ) -> tf.RaggedTensor:
   """Returns the captions' token ids [B, ids]; see `switch_words`."""
@@ -74,7 +83,7 @@ def switch(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
       validate=False)
 
 
-def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
+def switch_words(words: store.Words, dictionary: dictionaries.Dictionary, *,
                  seed: tf.Tensor, settings: Settings, is_source_B: tf.Tensor,
                  ) -> Switched:
   """Returns the captions' words, some of them translated.
@@ -88,14 +97,14 @@ def switch_words(words: phrases.Words, dictionary: dictionaries.Dictionary, *,
       words.keys_W, words.row_splits, validate=False).value_rowids()
   seeds = tf.unstack(tf.random.split(seed, 4))
   if settings.rule == 'release':
-    segments, languages_W = phrases.draw_segments(
+    segments, languages_W = _draw_segments(
         words, dictionary, rows_W, seeds[0])
   else:
     languages_W = _draw_languages(dictionary, rows_W, is_source_B, seeds[0],
                                   per=settings.language_per)
-    segments = phrases.find_segments(
+    segments = _find_segments(
         words, dictionary.keys_K, rows_W, languages_W)
-  is_start_W = phrases.choose_starts(segments, words.row_splits)
+  is_start_W = _choose_starts(segments, words.row_splits)
   is_switched_W = _draw_switched(
       is_start_W & (segments.entry_W >= 0), rows_W, is_source_B, seeds[1:3],
       settings)
@@ -127,6 +136,99 @@ def _draw_switched(can_W, rows_W, is_source_B, seeds, settings: Settings):
   return can_W & (draw_W == tf.gather(highest_B, rows_W))
 
 
+def _find_segments(words: store.Words, keys_K: tf.Tensor, rows_W: tf.Tensor,
+                   languages_W: tf.Tensor | None = None) -> Segments:
+  """Returns the longest phrase of a dictionary that starts at each word.
+
+  Args:
+    keys_K: int64 [K], the dictionary's keys, ascending.
+    rows_W: int64 [W], the word's caption.
+    languages_W: int64 [W], number of its target language, from 1, which is
+      mixed into the keys; None = it is not.
+  """
+  num_words = tf.size(words.keys_W, out_type=tf.int64)
+  has_prefix_W = words.prefix_ids.row_lengths() > 0
+  has_suffix_W = words.suffix_ids.row_lengths() > 0
+  phrase_W, is_phrase_W = words.keys_W, words.keys_W != 0
+  entry_W = tf.fill([num_words], tf.constant(-1, tf.int64))
+  length_W = tf.ones([num_words], tf.int64)
+  for length in range(1, ranking.MAX_WORDS + 1):
+    if length > 1:
+      # A phrase ends at its caption's end and at punctuation.
+      last_W = tf.minimum(tf.range(num_words) + length - 1, num_words - 1)
+      is_phrase_W &= (
+          (tf.range(num_words) + length - 1 < num_words) &
+          (tf.gather(rows_W, last_W) == rows_W) &
+          (tf.gather(words.keys_W, last_W) != 0) &
+          ~tf.gather(has_prefix_W, last_W) &
+          ~tf.gather(has_suffix_W, tf.maximum(last_W - 1, 0)))
+      phrase_W = records.mix_keys(phrase_W, tf.gather(words.keys_W, last_W))
+    place_W, is_found_W = _look_up(
+        keys_K, phrase_W if languages_W is None
+        else records.mix_keys(phrase_W, languages_W))
+    is_found_W &= is_phrase_W
+    entry_W = tf.where(is_found_W, place_W, entry_W)
+    length_W = tf.where(
+        is_found_W, tf.constant(length, tf.int64), length_W)
+  return Segments(entry_W, length_W)
+
+
+def _look_up(keys_K: tf.Tensor, wanted_W: tf.Tensor,
+             ) -> tuple[tf.Tensor, tf.Tensor]:
+  """Returns the place of each key, and whether it is there."""
+  place_W = tf.minimum(
+      tf.searchsorted(keys_K, wanted_W, out_type=tf.int64),
+      tf.size(keys_K, out_type=tf.int64) - 1)
+  return place_W, tf.gather(keys_K, place_W) == wanted_W
+
+
+def _draw_segments(words: store.Words, dictionary: dictionaries.Dictionary,
+                   rows_W: tf.Tensor, seed: tf.Tensor,
+                   ) -> tuple[Segments, tf.Tensor]:
+  """Returns the longest phrase that any language has, and each one's language.
+
+  That is int64 [W], drawn uniformly among those that have the phrase.
+  """
+  segments = _find_segments(words, dictionary.phrases_P, rows_W)
+  phrase_W = tf.maximum(segments.entry_W, 0)
+  drawn_W = tf.random.stateless_uniform(tf.shape(phrase_W), seed) * tf.cast(
+      tf.gather(dictionary.having_counts_P, phrase_W), tf.float32)
+  languages_W = tf.gather(
+      dictionary.having, tf.cast(drawn_W, tf.int64)
+      + tf.gather(dictionary.having_starts_P, phrase_W))
+  entry_W, _ = _look_up(dictionary.keys_K, records.mix_keys(
+      tf.gather(dictionary.phrases_P, phrase_W), languages_W))
+  return segments._replace(entry_W=tf.where(
+      segments.entry_W < 0, segments.entry_W, entry_W)), languages_W
+
+
+def _choose_starts(segments: Segments, row_splits: tf.Tensor) -> tf.Tensor:
+  """Returns bool [W]: where segments begin, read from left to right.
+
+  Each word points behind the phrase that would start there; the words reached
+  from the captions' first words are found by pointer doubling, in as many
+  rounds as the logarithm of the longest caption.
+  """
+  num_words = tf.size(segments.length_W, out_type=tf.int64)
+  # One more place, which points at itself: the end.
+  jump = tf.concat(
+      [tf.range(num_words) + segments.length_W, [num_words]], axis=0)
+  reached = tf.tensor_scatter_nd_update(
+      tf.zeros([num_words + 1], tf.int32), row_splits[:, tf.newaxis],
+      tf.ones_like(row_splits, tf.int32))
+  longest = tf.reduce_max(row_splits[1:] - row_splits[:-1])
+
+  def double(reached, jump, span):
+    # A caption's last jump lands on the next one's start, which is reached.
+    reached = tf.tensor_scatter_nd_max(reached, jump[:, tf.newaxis], reached)
+    return reached, tf.gather(jump, jump), span * 2
+
+  reached, _, _ = tf.while_loop(
+      lambda reached, jump, span: span < longest + 1, double,
+      (reached, jump, tf.constant(1, tf.int64)))
+  return reached[:-1] > 0
+
+
 def _assemble(words, dictionary, segments, is_switched_W, seed, *, is_uniform):
   num_words = tf.size(words.keys_W, out_type=tf.int64)
   entry_W = tf.maximum(segments.entry_W, 0)
@@ -139,7 +241,7 @@ def _assemble(words, dictionary, segments, is_switched_W, seed, *, is_uniform):
   # Words behind the first of a switched phrase; phrases end in their caption.
   first_W = tf.range(num_words)
   covered_W = tf.zeros([num_words], tf.bool)
-  for offset in range(1, phrases.MAX_WORDS):
+  for offset in range(1, ranking.MAX_WORDS):
     before_W = tf.maximum(first_W - offset, 0)
     covered_W |= (
         tf.gather(is_switched_W & (segments.length_W > offset), before_W) &
@@ -205,7 +307,7 @@ def coverage(dictionary: dictionaries.Dictionary,
   The share of the words, and translations of a word that has any. Articles,
   which dictionaries leave out, do not count.
   """
-  left_out = [0] + [captions_lib.word_key(word) for word in ranking.ARTICLES]
+  left_out = [0] + [tokenizer_lib.word_key(word) for word in ranking.ARTICLES]
   keys_W, found = keys_W[~np.isin(keys_W, left_out)], {}
   for number, language in enumerate(dictionary.languages, start=1):
     wanted_W = records.mix_keys(keys_W, np.int64(number))
@@ -223,10 +325,10 @@ def read_english(data_dir: str, dataset: str, split: str = 'train',
     UserError: there are none.
   """
   _, captions = store.read_image_text(data_dir, dataset, split)
-  is_english_C = np.array(captions.languages) == captions_lib.SOURCE_LANGUAGE
+  is_english_C = np.array(captions.languages) == tokenizer_lib.SOURCE_LANGUAGE
   if not is_english_C.any():
     raise errors.UserError(
-        f'{dataset} has no captions in {captions_lib.SOURCE_LANGUAGE}')
+        f'{dataset} has no captions in {tokenizer_lib.SOURCE_LANGUAGE}')
   return captions, np.flatnonzero(is_english_C), captions.keys_W[
       np.repeat(is_english_C, np.diff(captions.word_splits))]
 

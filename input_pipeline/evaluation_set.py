@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import languages as languages_lib
+from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import batch as batch_lib
 
 # A width that nobody chose is a multiple of this: sets share compiled programs.
@@ -154,13 +154,12 @@ def _caption_set(rows_of: dict[Any, list[int]], captions: Any,
     groups: the pictures' groups.
     max_length: L.
   """
-  from input_pipeline import phrases
   from input_pipeline import store
   first_N = np.array([rows[0] for rows in rows_of.values()], np.int64)
   words = store.gather_words(
-      captions, first_N, max_words=captions_lib.MAX_WORDS)
+      captions, first_N, max_words=tokenizer_lib.MAX_CAPTION_WORDS)
   token_ids_NL, text_mask_NL = store.pad_ids(
-      phrases.unswitched(words), max_length)
+      store.unswitched(words), max_length)
   id_counts_W = np.diff(captions.ids.splits)
   written = sorted((row, caption) for caption, rows in enumerate(
       rows_of.values()) for row in rows)

@@ -12,7 +12,6 @@ import tensorflow as tf
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import languages as languages_lib
-from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
 from input_pipeline import streamed
@@ -77,7 +76,7 @@ class LabelledSet:
     words = store.gather_words(
         found.captions, text_B + found.shift_B, max_words=self.max_length - 2)
     token_ids_BL, text_mask_BL = store.pad_ids(
-        phrases.unswitched(words), self.max_length)
+        store.unswitched(words), self.max_length)
     first, *second = (
         batch_lib.Regions(*(tensor.numpy() for tensor in regions))
         for regions in found.regions)

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from input_pipeline import captions
 from input_pipeline import tokenizer
 
 STORAGE = ('float16', 'int8')
@@ -74,7 +73,7 @@ def image_text_features(feature_dim: int, storage: str = 'float16',
       'language': tfds.features.Text(),
       'text': tfds.features.Text(),
       'keys': tfds.features.Sequence(np.int64)}
-  for part in captions.PARTS:
+  for part in tokenizer.PARTS:
     caption[f'{part}_ids'] = tfds.features.Sequence(np.int32)
     caption[f'{part}_lengths'] = tfds.features.Sequence(np.int32)
   if has_labels:
@@ -156,7 +155,7 @@ def words_spec(*, has_labels: bool = False) -> dict[str, Any]:
       tf.int64, value_key='captions/keys/ragged_flat_values',
       partitions=[tf.io.RaggedFeature.RowLengths(
           'captions/keys/ragged_row_lengths_0')], row_splits_dtype=tf.int64)
-  for part in captions.PARTS:
+  for part in tokenizer.PARTS:
     for name in (f'{part}_ids', f'{part}_lengths'):
       spec[name] = tf.io.RaggedFeature(
           tf.int64, value_key=f'captions/{name}/ragged_flat_values',
@@ -175,7 +174,7 @@ def parse_words(columns: dict[str, Any]) -> tuple[CaptionWords, tf.Tensor]:
       Ragged(tf.cast(columns[f'{part}_ids'].flat_values, tf.int32),
              tf.concat([[0], tf.cumsum(
                  columns[f'{part}_lengths'].flat_values)], axis=0))
-      for part in captions.PARTS)
+      for part in tokenizer.PARTS)
   return CaptionWords(
       word_splits=keys.values.row_splits, keys_W=keys.flat_values,
       ids=word, prefix_ids=prefix, suffix_ids=suffix), keys.row_splits[:-1]

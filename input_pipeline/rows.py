@@ -11,17 +11,16 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import captions as captions_lib
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import index as index_lib
 from input_pipeline import mixing
 from input_pipeline import paths
-from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import store
 from input_pipeline import streamed
+from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import batch as batch_lib
 
 ConfigDict = ml_collections.ConfigDict
@@ -193,7 +192,7 @@ def _plan(kind: str, config: ConfigDict, indices: Sequence[index_lib.Pictures],
       _to_tensors(items), mixing.make_deck(items.sizes, config.alpha),
       _to_tensors(sources),
       tf.constant([number.get(name, -1) for name in names_C], tf.int32),
-      tf.constant(names_C == captions_lib.SOURCE_LANGUAGE))
+      tf.constant(names_C == tokenizer_lib.SOURCE_LANGUAGE))
 
 
 def _caption_maker(kind: str, plan: _Plan, fetch: streamed.Fetch,
@@ -216,7 +215,7 @@ def _caption_maker(kind: str, plan: _Plan, fetch: streamed.Fetch,
     ids = code_switch.switch(
         words, switch.dictionary, seed=seed, settings=switch.settings,
         is_source_B=tf.gather(plan.is_english_C, caption_B)) if (
-            switch and switches) else phrases.unswitched(words)
+            switch and switches) else store.unswitched(words)
     return store.pad_ids(ids, max_length)
 
   def make(rows_B: tf.Tensor, seed: tf.Tensor,

@@ -21,7 +21,6 @@ from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import index as index_lib
 from input_pipeline import paths
-from input_pipeline import phrases
 from input_pipeline import records
 from input_pipeline import tokenizer
 from m3p_jax import batch as batch_lib
@@ -52,6 +51,24 @@ class Pictures(NamedTuple):
   mask_NR: np.ndarray
 
 
+class Words(NamedTuple):
+  """The words of B captions.
+
+  Attributes:
+    row_splits: int64 [B + 1], the captions' first words.
+    keys_W: int64 [W], key of the word's core; 0 where it has none, and in
+      captions that are in no dictionary's source language.
+    ids: RaggedTensor int32 [W, pieces], the word as tokenised in its caption.
+    prefix_ids: RaggedTensor int32 [W, pieces], its leading punctuation.
+    suffix_ids: RaggedTensor int32 [W, pieces], its trailing punctuation.
+  """
+  row_splits: tf.Tensor
+  keys_W: tf.Tensor
+  ids: tf.RaggedTensor
+  prefix_ids: tf.RaggedTensor
+  suffix_ids: tf.RaggedTensor
+
+
 class Captions(NamedTuple):
   """The captions of a split, picture by picture.
 
@@ -60,7 +77,7 @@ class Captions(NamedTuple):
     languages: the captions' languages.
     texts: the captions as written.
     word_splits: int64 [C + 1], the captions' first words.
-    keys_W: int64 [W], see `captions.word_key`.
+    keys_W: int64 [W], see `tokenizer.word_key`.
     ids: W rows of token ids, as tokenised in the sentence.
     prefix_ids: W rows, the words' leading punctuation.
     suffix_ids: W rows, the words' trailing punctuation.
@@ -293,17 +310,24 @@ def gather_rows(rows: Ragged, indices: tf.Tensor) -> tf.RaggedTensor:
 
 
 def gather_words(captions: Captions | records.CaptionWords,
-                 caption_B: tf.Tensor, *, max_words: int) -> phrases.Words:
+                 caption_B: tf.Tensor, *, max_words: int) -> Words:
   """Returns the words of captions of these numbers, `max_words` of each."""
   starts = tf.gather(captions.word_splits, caption_B)
   ends = tf.gather(captions.word_splits, caption_B + 1)
   places = tf.ragged.range(starts, tf.minimum(ends, starts + max_words))
-  return phrases.Words(
+  return Words(
       row_splits=places.row_splits,
       keys_W=tf.gather(captions.keys_W, places.values),
       ids=gather_rows(captions.ids, places.values),
       prefix_ids=gather_rows(captions.prefix_ids, places.values),
       suffix_ids=gather_rows(captions.suffix_ids, places.values))
+
+
+def unswitched(words: Words) -> tf.RaggedTensor:
+  """Returns the captions' own token ids [B, ids]."""
+  splits = tf.gather(words.ids.row_splits, words.row_splits)
+  return tf.RaggedTensor.from_row_splits(words.ids.flat_values, splits,
+                                         validate=False)
 
 
 def gather_regions(pictures: Pictures, picture_B: tf.Tensor,

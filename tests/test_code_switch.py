@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import captions
 from input_pipeline import code_switch
 from input_pipeline import dictionaries
 from input_pipeline import errors
-from input_pipeline import phrases
+from input_pipeline import store
+from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.dictionaries import __main__ as coverage_command
 from tests import toy
 
@@ -23,7 +23,7 @@ EVERY = code_switch.Settings(rate=1.0)
 ONE = code_switch.Settings(mode='one')
 
 
-def _words(sentences) -> phrases.Words:
+def _words(sentences) -> store.Words:
   rows = toy.caption_record([('en', text) for text in sentences])
 
   def ragged(part):
@@ -33,7 +33,7 @@ def _words(sentences) -> phrases.Words:
                     tf.int64))
 
   splits = np.cumsum([0] + [len(row['keys']) for row in rows])
-  return phrases.Words(
+  return store.Words(
       tf.constant(splits, tf.int64),
       tf.constant(sum((row['keys'] for row in rows), []), tf.int64),
       ragged('word'), ragged('prefix'), ragged('suffix'))
@@ -69,7 +69,7 @@ def test_nothing_changes_at_rate_0():
   assert _switch(code_switch.Settings(
       rate=1.0, sentence_rate=0.0)) == _plain()
   assert [toy.decode(ids) for ids in
-          phrases.unswitched(_words(SENTENCES)).to_list()] == _plain()
+          store.unswitched(_words(SENTENCES)).to_list()] == _plain()
 
 
 @pytest.mark.parametrize('settings', [
@@ -188,7 +188,7 @@ def test_translations_are_shown_in_their_languages_colour():
 
 
 def test_coverage_counts_words_but_articles():
-  keys = [captions.word_key(word) for word in (
+  keys = [tokenizer_lib.word_key(word) for word in (
       'red', 'apple', 'dog', 'red', '', 'The', 'a')]
   counts = [len(toy.ENTRIES[word]) for word in ('red', 'apple')]
   assert code_switch.coverage(_dictionary(), np.array(keys)) == {

@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import errors
 from input_pipeline import records
+from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.dictionaries import freedict
 from input_pipeline.dictionaries import ranking
 from tests import toy
@@ -174,7 +174,7 @@ def test_keys_are_those_of_captions():
   (caption,) = toy.caption_record([('en', '"FIRE Engine!"')])
   fire, engine = (np.int64(key) for key in caption['keys'])
   assert dictionaries.phrase_keys(['apple', 'fire engine', 'big red dog'])[
-      :2].tolist() == [captions.word_key('Apple'),
+      :2].tolist() == [tokenizer_lib.word_key('Apple'),
                        int(records.mix_keys(fire, engine))]
 
 

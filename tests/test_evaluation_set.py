@@ -5,11 +5,11 @@ import unicodedata
 import numpy as np
 import pytest
 
-from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import evaluation_set
 from input_pipeline import records
 from input_pipeline import store
+from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax.model import config as model_config
 from m3p_jax.search import collection
 from m3p_jax.search import index as index_lib
@@ -41,12 +41,13 @@ def test_captions_are_distinct_and_their_groups_are_right():
 
 def test_captions_that_the_tokenizer_reads_alike_are_one_answer(
     tokenizer, tmp_path):
+  encoder = tokenizer_lib.CaptionEncoder(tokenizer)
   toy.write(tmp_path / 'vi', records.image_text_features(toy.FEATURE_DIM), {
       'test': [{
           'image_id': f'{i}.png', 'group': f'{i}', 'height': 9, 'width': 9,
           'boxes': np.zeros((1, 4), np.float32), 'class_ids': [0],
           'features': np.ones((1, toy.FEATURE_DIM), np.float16),
-          'captions': captions_lib.Encoder(tokenizer).encode([('vi', text)])}
+          'captions': encoder.encode([('vi', text)])}
                for i, text in enumerate(_WRITTEN)]})
   found = evaluation_set.load(tmp_path, 'vi', 'test', ('vi',), 16)
   rows, order = found.captions['vi'], [int(name[0]) for name in found.image_ids]

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from input_pipeline import phrases
 from input_pipeline import store
 from tests import toy
 
@@ -53,7 +52,7 @@ def test_words_are_the_captions_own():
   _, captions = store.read_image_text(toy.data_dir(), 'pairs', 'train')
   rows = tf.constant([5, 0, 5], tf.int64)
   words = store.gather_words(captions, rows, max_words=100)
-  found = [toy.decode(ids) for ids in phrases.unswitched(words).to_list()]
+  found = [toy.decode(ids) for ids in store.unswitched(words).to_list()]
   assert found == [captions.texts[i].replace(' ', '') for i in (5, 0, 5)]
   short = store.gather_words(captions, rows, max_words=1)
   assert np.diff(short.row_splits).tolist() == [1, 1, 1]

@@ -8,7 +8,6 @@ import unicodedata
 import pytest
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
-from input_pipeline import captions
 from input_pipeline import errors
 from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import startup
@@ -71,7 +70,7 @@ def test_text_is_normalised_as_xlmr_does(tokenizer, text, same):
   assert tokenizer.normalise(text) == same.strip()
   assert tokenizer.encode(text) == tokenizer.encode(same)
   # As captions are stored.
-  (caption,) = captions.Encoder(tokenizer).encode([('de', text)])
+  (caption,) = tokenizer_lib.CaptionEncoder(tokenizer).encode([('de', text)])
   assert caption['word_ids'] == tokenizer.encode(same)
 
 

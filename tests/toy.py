@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from configs import base
-from input_pipeline import captions
 from input_pipeline import dictionaries
 from input_pipeline import records
 from input_pipeline import regions
+from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import efficientnet
 from input_pipeline.vision import pictures
 
@@ -75,7 +75,7 @@ def decode(ids) -> str:
 
 def caption_record(texts: list[tuple[str, str]]) -> list[dict]:
   """Returns captions as records hold them."""
-  return captions.Encoder(Tokenizer()).encode(texts)
+  return tokenizer_lib.CaptionEncoder(Tokenizer()).encode(texts)
 
 
 @functools.cache

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import builder
-from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import records
 from input_pipeline import store
+from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.vision import class_names
 
 _CAPTIONS = 16  # Of each picture.
@@ -82,7 +82,7 @@ class Builder(builder.ImageTextBuilder):
   def make_records(self, items, report):
     """Yields the source's records with names for captions."""
     names = class_names.ClassNames(self.extractor.manifest)
-    report.languages.append(captions_lib.SOURCE_LANGUAGE)
+    report.languages.append(tokenizer_lib.SOURCE_LANGUAGE)
     for split, group in itertools.groupby(
         items, lambda item: item.source_split):
       numbers = [item.number for item in group]
@@ -97,5 +97,5 @@ class Builder(builder.ImageTextBuilder):
         yield row | records.pack_features(
             features_RF, self.options.storage) | {
                 'captions': self.encode([
-                    (captions_lib.SOURCE_LANGUAGE, caption) for caption in
+                    (tokenizer_lib.SOURCE_LANGUAGE, caption) for caption in
                     names.captions(image_id, features_RF, _CAPTIONS)])}

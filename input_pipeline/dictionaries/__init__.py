@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import captions
 from input_pipeline import console
 from input_pipeline import errors
 from input_pipeline import fingerprint
@@ -73,7 +72,7 @@ _COLUMNS = Dictionary._fields[:6]
 def phrase_keys(phrases: Sequence[str]) -> np.ndarray:
   """Returns int64 keys: of each phrase its words' keys folded from the left."""
   rows = [phrase.split() for phrase in phrases]
-  known = {word: captions.word_key(word)
+  known = {word: tokenizer_lib.word_key(word)
            for word in set(itertools.chain.from_iterable(rows))}
   length_K = np.array([len(row) for row in rows])
   keys_K = np.array([known[row[0]] for row in rows], np.int64)

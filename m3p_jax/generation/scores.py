@@ -6,7 +6,7 @@ import importlib.util
 import math
 import re
 
-from input_pipeline import captions
+from input_pipeline import tokenizer as tokenizer_lib
 
 Grams = Counter[tuple[str, ...]]
 _LONGEST = 4
@@ -25,9 +25,10 @@ def words(text: str) -> list[str]:
   >>> words('हिन्दी में।')
   ['हिन्दी', 'में']
   """
-  pieces = (piece for word in captions.split_words(text.lower())
+  pieces = (piece for word in tokenizer_lib.split_words(text.lower())
             for piece in _PIECE.findall(word))
-  return [core for piece in pieces if (core := captions.split_word(piece).core)]
+  cores = (tokenizer_lib.split_word(piece).core for piece in pieces)
+  return [core for core in cores if core]
 
 
 def cider(texts: Sequence[str],

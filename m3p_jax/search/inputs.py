@@ -16,9 +16,9 @@ from absl import logging
 import jax
 import numpy as np
 
-from input_pipeline import captions as captions_lib
 from input_pipeline import errors
 from input_pipeline import languages
+from input_pipeline import tokenizer as tokenizer_lib
 from m3p_jax import batch as batch_lib
 from m3p_jax import startup
 from m3p_jax.evaluation import engine as engine_lib
@@ -152,10 +152,9 @@ class Reader:
 
   @functools.cached_property
   def _tokenizer(self):
-    from input_pipeline import tokenizer  # Not needed to compare pictures.
-    loaded = tokenizer.load()
+    loaded = tokenizer_lib.load()
     expected = self._weights.manifest.get('tokenizer', {}).get('sha256')
-    if expected and tokenizer.known_as(expected) != loaded.sha256:
+    if expected and tokenizer_lib.known_as(expected) != loaded.sha256:
       raise errors.UserError(
           f'the tokenizer here has sha256 {loaded.sha256}, the one of '
           f'{self._weights.path} {expected}')
@@ -326,5 +325,5 @@ def _form(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-  cores = (captions_lib.split_word(word).core for word in text.split())
+  cores = (tokenizer_lib.split_word(word).core for word in text.split())
   return [core.casefold() for core in cores if core]
