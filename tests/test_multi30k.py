@@ -57,7 +57,7 @@ def test_from_files_to_the_table(tmp_path, capfd):
     *((small.get_config, name) for name in (
         *small.STAGES, *small.SHORT, *finetuning.SETTINGS)),
     *((photos.get_config, name) for name in (
-        'names', 'aligned', 'switched', 'longer'))])
+        'names', 'aligned', 'switched', 'longer', 'joint'))])
 def test_names_of_classes_have_no_validation_split_to_ask_for(
     get_config, argument):
   config = get_config(argument)
