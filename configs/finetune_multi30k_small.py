@@ -48,7 +48,7 @@ def get_config(setting: str = 'all') -> ml_collections.ConfigDict:
   config.data.text.languages = LANGUAGES
   data = config.data.image_text
   data.max_length = 20
-  data.code_switch.update(dict(sentence_rate=0.5, languages=LANGUAGES[1:]))
+  data.code_switch.languages = LANGUAGES[1:]
   if setting == 'names':
     data.datasets, data.max_length = ('class_names',), 24
     config.num_train_steps = 500

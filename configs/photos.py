@@ -58,8 +58,7 @@ def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
   if stage == 'names':
     # Four names, some of them in other languages.
     data.datasets, data.max_length = ('class_names',), 24
-    data.code_switch.update(dict(
-        sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
+    data.code_switch.update(dict(rate=0.5, languages=LANGUAGES[1:]))
   else:
     data.datasets = ('captions', 'class_names', 'emoji', 'openclipart')
     data.languages, data.max_length = LANGUAGES, 20
@@ -74,8 +73,7 @@ def get_config(stage: str = 'longer') -> ml_collections.ConfigDict:
         add_dual_score=True)
   if is_whole:
     data.datasets = ('captions',)
-    data.code_switch.update(dict(
-        sentence_rate=0.5, rate=0.5, languages=LANGUAGES[1:]))
+    data.code_switch.update(dict(rate=0.5, languages=LANGUAGES[1:]))
   if 'class_names' in data.datasets:
     config.eval_batches = 0  # Names are of training pictures alone.
   read_photographs(config)

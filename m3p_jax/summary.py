@@ -69,9 +69,8 @@ def training_rows(config: ConfigDict, start: startup.Start, state,
     data.append(f'{name}: {"+".join(stream.datasets)} in '
                 f'{_languages(stream.languages)}')
     switch = stream.get('code_switch')
-    if switch and switch.rate:
-      data.append(f'{name}: {switch.rate:.0%} of words switched into '
-                  f'{_languages(switch.languages)}')
+    if switch and (switched := _switched(switch)):
+      data.append(f'{name}: {switched}')
   return {
       'devices': f'{mesh.size} × {jax.devices()[0].device_kind}, mesh '
                  f'{dict(mesh.shape)}, activations '
@@ -165,6 +164,17 @@ def _losses(first: Mapping[str, float],
         for line in (first, last))])
   return [f'{name:{width}}  {one:>12}  {other:>12}'
           for name, one, other in rows]
+
+
+def _switched(switch: ConfigDict) -> str:
+  """Returns how much of which captions is switched; '' = nothing."""
+  is_one = switch.mode == 'one'
+  if not switch.sentence_rate or not (switch.rate or is_one):
+    return ''
+  words = 'one word' if is_one else f'{switch.rate:.0%} of the words'
+  captions = 'every caption' if switch.sentence_rate == 1 else (
+      f'{switch.sentence_rate:.0%} of captions')
+  return f'{words} of {captions} switched into {_languages(switch.languages)}'
 
 
 def _languages(codes: Sequence[str]) -> str:

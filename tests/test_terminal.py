@@ -16,7 +16,10 @@ from configs import classification
 from configs import smoke
 from input_pipeline import console
 from m3p_jax import metrics
+from m3p_jax import sharding
+from m3p_jax import startup
 from m3p_jax import summary
+from m3p_jax import train_step
 
 ROOT = pathlib.Path(__file__).parent.parent
 _CONTROL = re.compile(r'[\x00-\x09\x0b-\x1f\x7f]')
@@ -133,6 +136,24 @@ def test_what_is_next_fits_what_was_learned(tmp_path):
   rows = summary.evaluation_rows(config, tmp_path, 'runs/x')
   assert rows['protocol'] == 'marvl'
   assert 'files' not in rows
+
+
+@pytest.mark.parametrize(('values', 'told'), [
+    ({'rate': 0.5}, '50% of the words of every caption'),
+    ({'rate': 0.5, 'sentence_rate': 0.25},
+     '50% of the words of 25% of captions'),
+    ({'mode': 'one', 'rate': 0.0}, 'one word of every caption'),
+    ({'rate': 0.0}, ''), ({'rate': 0.5, 'sentence_rate': 0.0}, '')])
+def test_header_says_what_is_switched(values, told, tmp_path):
+  config = smoke.get_config()
+  config.data.image_text.code_switch.update(
+      {'languages': ('de', 'fr')} | values)
+  mesh = sharding.make_mesh()
+  start = startup.Start(startup.model_config(config), ('en',), {}, 'fresh')
+  state = train_step.TrainState(0, {}, {}, {})
+  lines = summary.training_rows(config, start, state, mesh, tmp_path)['data']
+  found = [line for line in lines if 'switched' in line]
+  assert found == [f'image_text: {told} switched into de, fr'] * bool(told)
 
 
 def test_header_says_what_data_and_where(tmp_path, capsys):

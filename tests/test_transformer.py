@@ -15,6 +15,7 @@ from m3p_jax.model import transformer
 from m3p_jax.model import vocabulary
 from m3p_jax.objectives import masked_lm
 from m3p_jax.objectives import matching
+from m3p_jax.planning import hlo_cost
 from tests import models
 
 KEY = jax.random.key(7)
@@ -135,6 +136,16 @@ def test_dropout_is_drawn_for_each_layer_and_key():
       first - drop(m3p.M3P(config, options), jax.random.key(1))).max() > 0.1
 
 
+def _formats_of_products(jaxpr):
+  """Yields the formats of both operands of each matrix product."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      yield [str(operand.aval.dtype) for operand in equation.invars]
+    for value in equation.params.values():
+      if hasattr(inner := getattr(value, 'jaxpr', value), 'eqns'):
+        yield from _formats_of_products(inner)
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('equation, x, kernel', [
     ('BTD,DHK->BTHK', (3, 4, 8), (8, 2, 5)),
@@ -153,6 +164,9 @@ def test_a_product_has_the_derivatives_of_its_operands(
   exact, exact_backward = jax.vjp(
       lambda *operands: jnp.einsum(equation, *operands),
       *(operand.astype(jnp.float32) for operand in operands))
+  # A CPU takes four times as long for operands of two formats.
+  assert list(_formats_of_products(
+      jax.make_jaxpr(backward)(cotangent).jaxpr)) == [[dtype, dtype]] * 2
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
   for one, wanted in zip(
@@ -161,6 +175,32 @@ def test_a_product_has_the_derivatives_of_its_operands(
     np.testing.assert_allclose(
         one.astype(jnp.float32), wanted.astype(dtype).astype(jnp.float32),
         rtol=1e-5 if dtype == 'float32' else 2 ** -7, atol=1e-5)
+
+
+def _backward(remat, dtype='bfloat16'):
+  """Returns an encoder's forward pass and its gradient, as JAX traces them."""
+  options = dataclasses.replace(models.OPTIONS, dtype=dtype, remat=remat)
+  encoder = transformer.Encoder(models.SHORT, options)
+  x_BTD = jnp.zeros((2, 6, models.SHORT.width), dtype)
+  mask_BT = jnp.ones((2, 6), bool)
+
+  def total(params, x_BTD):
+    return encoder.apply({'params': params}, x_BTD, mask_BT, deterministic=True
+                         ).astype(jnp.float32).sum()
+
+  params = nn.unbox(encoder.init(
+      jax.random.key(0), x_BTD, mask_BT, deterministic=True)['params'])
+  return [jax.make_jaxpr(function)(params, x_BTD) for function in (
+      total, jax.grad(total, argnums=(0, 1)))]
+
+
+@pytest.mark.parametrize(('remat', 'passes'), [
+    ('none', 3), ('projections', 3), ('input', 4)])
+def test_a_backward_pass_multiplies_twice_what_the_forward_pass_does(
+    remat, passes):
+  """And nothing again but what is not kept: `product` has rules of its own."""
+  forward, gradient = map(hlo_cost.traced_flops, _backward(remat))
+  np.testing.assert_allclose(gradient, passes * forward, rtol=0.1)
 
 
 @pytest.fixture(scope='module')

@@ -71,7 +71,7 @@ def _parse(equation: str) -> tuple[list[str], str]:
   return operands.split(','), out
 
 
-product.defvjp(_product_forward, _product_backward, optimize_remat=True)
+product.defvjp(_product_forward, _product_backward)
 
 
 class Linear(nn.Module):
