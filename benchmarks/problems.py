@@ -40,11 +40,13 @@ class Problem(NamedTuple):
 
 _COMMON = dict(num_languages=1, dropout=0.1, attention_dropout=0.1)
 PROBLEMS = {
-    # XLM-R base over 100 regions of a detector: the paper's.
+    # XLM-R base over 100 regions of a detector: the paper's. A layer keeps
+    # what enters it alone: on a CPU the rest takes more time to keep than to
+    # compute again, and here 22 GB.
     'base': Problem(
         dict(_COMMON, width=768, num_heads=12, mlp_width=3072, num_layers=12,
              max_positions=514, region_feature_dim=2048,
-             num_region_classes=1601),
+             num_region_classes=1601, remat='input'),
         num_regions=100, text_length=28, task_rows=16, score_rows=32,
         score_pictures=8,
         rounds=5),
@@ -52,7 +54,7 @@ PROBLEMS = {
     'small': Problem(
         dict(_COMMON, width=384, num_heads=12, mlp_width=1536, num_layers=12,
              max_positions=512, region_feature_dim=1280,
-             num_region_classes=1001),
+             num_region_classes=1001, remat='input'),
         num_regions=16, text_length=16, task_rows=32, score_rows=256,
         score_pictures=8,
         rounds=9),
