@@ -101,7 +101,7 @@ def copies(value: jax.Array, share: jax.Array | None,
     rows: that are to be split; N is 1 where they do not divide.
   """
   if share is not None:
-    return give_gradient(_spread(value, len(share)), _split_rows(share))
+    return _copies(value, share)
   parts = num_parts()
   # An exported function's rows have no number: it is one part.
   return _spread(
@@ -112,20 +112,14 @@ def _spread(value, parts):
   return _split_rows(jnp.broadcast_to(value, (parts, *value.shape)))
 
 
-def give_gradient(value: jax.Array, share: jax.Array | None) -> jax.Array:
-  """Returns the value, whose gradient goes to `share` where there is one."""
-  return value if share is None else _give_gradient(value, share)
-
-
 @jax.custom_vjp
-def _give_gradient(value, share):
-  del share
-  return value
+def _copies(value, share):
+  return _spread(value, len(share))
 
 
-_give_gradient.defvjp(
-    lambda value, share: (value, None),
-    lambda _, gradient: (None, gradient.astype(jnp.float32)))
+_copies.defvjp(lambda value, share: (_copies(value, share), share),
+               lambda share, gradient: (
+                   None, _split_rows(gradient.astype(share.dtype))))
 
 
 def look_up(table_VD: jax.Array, share_NVD: jax.Array | None,

@@ -16,6 +16,7 @@ import jax
 from configs import base
 from m3p_jax import optimizer
 from m3p_jax import sharding
+from m3p_jax import shares
 from m3p_jax import startup
 from m3p_jax import train_step
 from m3p_jax.model import config as model_config
@@ -153,7 +154,8 @@ def sampled_losses() -> list[float]:
   def loss(table, hidden, bias, target):
     sample = vocabulary.draw(jax.random.key(4), target, 200, vocab_size=500)
     return vocabulary.sampled_nats(
-        hidden, (table, None), bias, target, sample, vocab_size=500)[0].sum()
+        hidden, shares.copies(table, None), bias, target, sample,
+        vocab_size=500)[0].sum()
 
   def measured(*args):
     value, slope = jax.jit(jax.value_and_grad(loss))(*args)

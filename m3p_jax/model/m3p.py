@@ -281,7 +281,7 @@ class M3P(nn.Module):
     if sampled_words and self.has_rng('dropout'):
       score = functools.partial(vocabulary.sampled_nats, sample=vocabulary.draw(
           key, target_BP, sampled_words, vocab_size=size))
-    return score(hidden_BPD, self.tokens.table(hidden_BPD.dtype),
+    return score(hidden_BPD, self.tokens.copies(hidden_BPD.dtype),
                  self.token_bias, target_BP, vocab_size=size)
 
   def region_class_logits(self, hidden_BPD: jax.Array) -> jax.Array:

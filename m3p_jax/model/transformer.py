@@ -134,9 +134,9 @@ class Table(nn.Module):
   def __call__(self, index: jax.Array) -> jax.Array:
     return shares.look_up(self.embedding, self.share, index)
 
-  def table(self, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
-    """Returns the table, and the share that its gradient goes to, or None."""
-    return self.embedding.astype(dtype), self.share
+  def copies(self, dtype: Any) -> jax.Array:
+    """Returns [N, rows, width], the table for each part of the rows."""
+    return shares.copies(self.embedding.astype(dtype), self.share)
 
 
 def layer_norm(epsilon: float, dtype: Any, **module: Any) -> nn.LayerNorm:

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from m3p_jax import sharding
-from m3p_jax import shares
 from m3p_jax.model import transformer
 
 # 115 blocks hold XLM-R's table and 128 rows more. A block's float32 logits of
@@ -30,8 +29,6 @@ _GROUP = 128
 # What padding scores: finite, so that a block of padding alone gives numbers.
 _LOWEST = -1e30
 _ROWS, (_MODEL,) = sharding.RULES['batch'], sharding.RULES['vocab']
-# [V, D], and the share that its gradient goes to (`shares.zeros`), or None.
-Table = tuple[jax.Array, jax.Array | None]
 
 
 def logits(hidden_BPD: jax.Array, table_VD: jax.Array, bias_V: jax.Array, *,
@@ -80,15 +77,14 @@ def draw(key: jax.Array, target_BP: jax.Array, count: int, *,
       -jnp.log(chance_W)))
 
 
-def sampled_nats(hidden_BPD: jax.Array, table: Table, bias_V: jax.Array,
-                 target_BP: jax.Array, sample: Sample, *, vocab_size: int,
-                 ) -> tuple[jax.Array, jax.Array]:
+def sampled_nats(hidden_BPD: jax.Array, table_NVD: jax.Array,
+                 bias_V: jax.Array, target_BP: jax.Array, sample: Sample, *,
+                 vocab_size: int) -> tuple[jax.Array, jax.Array]:
   """Returns `nats` of targets as among all words, by the sample alone."""
   token_W = sample.token_W
   rows_W = jnp.minimum(token_W, vocab_size - 1)
   nats_BP, index_BP = nats(
-      hidden_BPD,
-      jax.tree.map(lambda x: jnp.take(x, rows_W, axis=-2), table),
+      hidden_BPD, jnp.take(table_NVD, rows_W, axis=1),
       jnp.where(token_W < vocab_size, bias_V[rows_W] + sample.log_weight_W,
                 _LOWEST),
       jnp.searchsorted(token_W, target_BP).astype(target_BP.dtype),
@@ -96,14 +92,14 @@ def sampled_nats(hidden_BPD: jax.Array, table: Table, bias_V: jax.Array,
   return nats_BP, token_W[index_BP]
 
 
-def nats(hidden_BPD: jax.Array, table: Table, bias_V: jax.Array,
-         target_BP: jax.Array, *, vocab_size: int,
-         ) -> tuple[jax.Array, jax.Array]:
+def nats(hidden_BPD: jax.Array, table_NVD: jax.Array, bias_V: jax.Array,
+         target_BP: jax.Array, *,
+         vocab_size: int) -> tuple[jax.Array, jax.Array]:
   """Returns ([B, P] float32 nats of the targets, [B, P] likeliest token).
 
   Args:
     hidden_BPD: activations; under a mesh, B divides by `data` x `fsdp`.
-    table: the words' vectors, in the activations' dtype.
+    table_NVD: `shares.copies` of the word table, in the activations' dtype.
     bias_V: float32.
     target_BP: int32 tokens.
     vocab_size: rows of the table from here on are padding.
@@ -113,26 +109,26 @@ def nats(hidden_BPD: jax.Array, table: Table, bias_V: jax.Array,
       _nats_of_part, vocab_size=vocab_size, is_split=is_split)
   if is_split:
     part = jax.shard_map(
-        part, in_specs=(P(_ROWS), (P(_MODEL), P(_ROWS, _MODEL)), P(_MODEL),
-                        P(_ROWS)), out_specs=(P(_ROWS), P(_ROWS)))
+        part, in_specs=(P(_ROWS), P(_ROWS, _MODEL), P(_MODEL), P(_ROWS)),
+        out_specs=(P(_ROWS), P(_ROWS)))
   nats_N, likeliest_N = part(
-      hidden_BPD.reshape(-1, hidden_BPD.shape[-1]), table, bias_V,
+      hidden_BPD.reshape(-1, hidden_BPD.shape[-1]), table_NVD, bias_V,
       target_BP.ravel())
   return (nats_N.reshape(target_BP.shape),
           likeliest_N.reshape(target_BP.shape))
 
 
-def _nats_of_part(hidden_ND, table, bias_V, target_N, *, vocab_size,
+def _nats_of_part(hidden_ND, table_1VD, bias_V, target_N, *, vocab_size,
                   is_split):
   """Returns (nats, likeliest token) [N] on a device with a part of the table.
 
   Args: as `nats`, and
     is_split: whether this is one device's part, of a mesh.
   """
-  table_VD, share_1VD = table
+  table_VD = table_1VD[0]
   if is_split:
     # Here, not in the loop: their gradients are then summed once.
-    table_VD, bias_V = jax.lax.pcast((table_VD, bias_V), _ROWS, to='varying')
+    bias_V = jax.lax.pcast(bias_V, _ROWS, to='varying')
     hidden_ND = jax.lax.pcast(hidden_ND, _MODEL, to='varying')
   num_rows = len(bias_V)
   first = jax.lax.axis_index(_MODEL) * num_rows if is_split else 0
@@ -141,25 +137,20 @@ def _nats_of_part(hidden_ND, table, bias_V, target_N, *, vocab_size,
   token_V = jnp.arange(num_rows + padding)
   is_word_V = (token_V < num_rows) & (first + token_V < vocab_size)
   bias_V = jnp.where(is_word_V, jnp.pad(bias_V, (0, padding)), _LOWEST)
-  share_VD = None if share_1VD is None else share_1VD[0]
+  table_VD = jnp.pad(table_VD, ((0, padding), (0, 0)))
 
   # Its logits are made again for the backward pass instead of being kept.
   @jax.checkpoint
   def read_block(block):
-    table_CD, share_CD, bias_C, token_C = block
-    # A block's gradient is the share's, in float32: arrays of bfloat16 that
-    # a loop puts together are slow on a CPU, whose XLA copies all of it.
-    table_CD = shares.give_gradient(table_CD, share_CD)
+    table_CD, bias_C, token_C = block
     logits_NC = bias_C + transformer.product('ND,CD->NC', hidden_ND, table_CD)
     is_right_NC = first + token_C == target_N[:, None]
     return (jax.nn.logsumexp(logits_NC, axis=1),
             jnp.where(is_right_NC, logits_NC, 0).sum(1),
             logits_NC.max(1), first + token_C[logits_NC.argmax(1)])
 
-  table_VD, share_VD = jax.tree.map(
-      lambda x: jnp.pad(x, ((0, padding), (0, 0))), (table_VD, share_VD))
   blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]),
-                        (table_VD, share_VD, bias_V, token_V))
+                        (table_VD, bias_V, token_V))
   log_sum_KN, right_KN, highest_KN, token_KN = jax.lax.map(read_block, blocks)
   log_sum_N, right_N = jax.nn.logsumexp(log_sum_KN, axis=0), right_KN.sum(0)
   highest_N = jax.lax.stop_gradient(highest_KN.max(0))
